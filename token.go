@@ -1,0 +1,68 @@
+package httphelper
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+)
+
+// grantedToken is one access token as a token endpoint granted it. It does not change.
+type grantedToken struct {
+	value   string        // the token itself: a secret
+	kind    string        // "Bearer" or "DPoP"
+	sent    time.Time     // when the request for it was sent; with a monotonic reading
+	life    time.Duration // from sent on: already clamped (rule 5)
+	dated   bool          // whether the server said how long it lives
+	granted []string      // scopes in the answer; nil when it lists none
+	missing []string      // requested scopes that the answer's list lacks
+	bound   bool          // bound to the client certificate (RFC 8705 cnf)
+}
+
+// failureClass tells a mistake in the configuration from an outage (rule 11).
+type failureClass string
+
+const (
+	classConfiguration failureClass = "configuration"
+	classOutage        failureClass = "outage"
+)
+
+// tokenError is why there is no token. Its texts name no secret.
+type tokenError struct {
+	class      failureClass
+	status     int           // what the app gets: 502, 503 or 504 (rule 21)
+	code       string        // the OAuth error code, if any (RFC 6749 §5.2)
+	message    string        // what happened and what to do, in words
+	retryAfter time.Duration // what the server asked for, or what is left of the back-off
+	transient  bool          // whether a quick retry within the same attempt makes sense (rule 8)
+}
+
+func (e *tokenError) Error() string {
+	if e.code == "" {
+		return e.message
+	}
+	return e.message + " (" + e.code + ")"
+}
+
+// asTokenError finds the tokenError in err; anything else is an outage that it hides.
+func asTokenError(err error) *tokenError {
+	var te *tokenError
+	if errors.As(err, &te) {
+		return te
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &tokenError{class: classOutage, status: http.StatusGatewayTimeout, message: "no token within token_timeout"}
+	}
+	return &tokenError{class: classOutage, status: http.StatusServiceUnavailable, message: "fetching a token failed"}
+}
+
+// tokenFetcher makes one token request, without retries. Implementations live as long as the
+// config that made them, a token source lives longer.
+type tokenFetcher interface {
+	// fetch makes one token request with the credentials as they are now. The error is a
+	// *tokenError, or ctx's.
+	fetch(ctx context.Context) (*grantedToken, error)
+
+	// fingerprint is a digest of the credentials as they are now; an unreadable one is an error.
+	fingerprint() (string, error)
+}
