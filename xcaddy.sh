@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Builds ./caddy: Caddy with this plugin, everything pinned.
+#
+#   ./xcaddy.sh             build
+#   ./xcaddy.sh run [args]  build, then run Caddyfile.example; args go to `caddy run`
+#
+# Needs Go and access to a Go module proxy, nothing else.
+set -euo pipefail
+
+CADDY_VERSION=v2.11.9
+XCADDY_VERSION=v0.4.5
+MODULE=github.com/caddy-httphelper/caddy-httphelper
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+xcaddy=$root/.tools/xcaddy-$XCADDY_VERSION/xcaddy
+
+fail() {
+	echo "xcaddy.sh: $*" >&2
+	exit 2
+}
+
+install_xcaddy() {
+	[ -x "$xcaddy" ] && return
+	# Built for this machine, whatever GOOS the caller builds Caddy for.
+	GOOS='' GOARCH='' GOFLAGS='' GOBIN=$(dirname "$xcaddy") go install "github.com/caddyserver/xcaddy/cmd/xcaddy@$XCADDY_VERSION"
+}
+
+build() {
+	install_xcaddy
+	# Trimmed paths, no symbols, no build id: the same sources in the same place give the same bytes
+	# (the build information names the place). Static, so that it also runs in an image from scratch.
+	CGO_ENABLED=${CGO_ENABLED:-0} \
+		XCADDY_GO_BUILD_FLAGS='-trimpath -ldflags "-s -w -buildid=" -tags nobadger,nomysql,nopgx' \
+		"$xcaddy" build "$CADDY_VERSION" --output "$root/caddy" --with "$MODULE@v0.0.0=$root"
+}
+
+command -v go >/dev/null || fail "Go is needed to build Caddy: https://go.dev/doc/install"
+
+case ${1:-build} in
+build)
+	[ $# -le 1 ] || fail "build takes no arguments"
+	build
+	;;
+run)
+	shift
+	build
+	# The example's admin socket is relative to the working directory.
+	cd "$root"
+	exec ./caddy run --config Caddyfile.example --adapter caddyfile "$@"
+	;;
+*)
+	fail "unknown command: $1 (use: ./xcaddy.sh [run [args]])"
+	;;
+esac
