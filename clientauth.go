@@ -1,0 +1,107 @@
+package httphelper
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// clientAuth is one way in which a client proves who it is at the token endpoint. Exactly one is
+// used, and nothing of another one is sent.
+type clientAuth interface {
+	// credentials returns what the next request to endpoint carries. Nothing in it may be sent
+	// twice, so it is asked anew for each request.
+	credentials(endpoint string) (credentials, error)
+}
+
+// credentials is what one request carries as proof of the client.
+type credentials struct {
+	style  oauth2.AuthStyle // where id and secret stand: in the header (Basic) or among the fields
+	raw    bool             // not form-encoded inside the header
+	secret string
+	fields url.Values // further fields, such as an assertion
+}
+
+// authMaterial is what a connection has to prove who it is, resolved.
+type authMaterial struct {
+	clientID  string
+	secret    string
+	rawBasic  bool
+	key       []byte // private key, PEM or JWK
+	keyID     string
+	alg       string // "": by the key's type
+	audience  string // "": the endpoint's URL
+	lifetime  time.Duration
+	assertion string // made by the platform, instead of a key
+}
+
+// authMethod is one value of auth_method: what it needs and how it is made. Options that it does
+// not need are mistakes, except the client certificate, which goes with every method.
+type authMethod struct {
+	needsSecret      bool // client_secret or client_secret_file
+	needsKey         bool // client_key, client_key_file or client_assertion_file
+	needsCertificate bool // client_certificate
+	signs            bool // key_id, signing_alg, assertion_audience and assertion_lifetime apply
+	// make checks the material. Its errors name the option and never a secret.
+	make func(m authMaterial) (clientAuth, error)
+}
+
+const defaultAuthMethod = "client_secret_basic"
+
+var authMethods = map[string]authMethod{
+	"client_secret_basic": {needsSecret: true, make: newBasicAuth},
+	"client_secret_post":  {needsSecret: true, make: newPostAuth},
+}
+
+// authMethodNames returns the methods that there are, sorted.
+func authMethodNames() []string {
+	return slices.Sorted(maps.Keys(authMethods))
+}
+
+// lookupAuthMethod finds a method by its name; none means the default.
+func lookupAuthMethod(name string) (authMethod, error) {
+	if name == "" {
+		name = defaultAuthMethod
+	}
+	method, ok := authMethods[name]
+	if !ok {
+		return authMethod{}, fmt.Errorf("unknown auth_method %q: use one of %s", name, strings.Join(authMethodNames(), ", "))
+	}
+	return method, nil
+}
+
+// basicAuth is client_secret_basic (RFC 6749 §2.3.1).
+type basicAuth struct {
+	secret string
+	raw    bool
+}
+
+func newBasicAuth(m authMaterial) (clientAuth, error) {
+	if m.rawBasic && strings.Contains(m.clientID, ":") {
+		return nil, errors.New("client_id contains a colon, which basic_encoding raw cannot carry")
+	}
+	return basicAuth{secret: m.secret, raw: m.rawBasic}, nil
+}
+
+func (a basicAuth) credentials(string) (credentials, error) {
+	return credentials{style: oauth2.AuthStyleInHeader, raw: a.raw, secret: a.secret}, nil
+}
+
+// postAuth is client_secret_post (RFC 6749 §2.3.1).
+type postAuth struct {
+	secret string
+}
+
+func newPostAuth(m authMaterial) (clientAuth, error) {
+	return postAuth{secret: m.secret}, nil
+}
+
+func (a postAuth) credentials(string) (credentials, error) {
+	return credentials{style: oauth2.AuthStyleInParams, secret: a.secret}, nil
+}

@@ -1,0 +1,306 @@
+package httphelper
+
+import (
+	"bytes"
+	"compress/flate"
+	"compress/gzip"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	maxAnswer = 1 << 20  // bytes, decompressed
+	maxToken  = 16 << 10 // bytes
+
+	minLife            = time.Second
+	maxLife            = 24 * time.Hour
+	defaultLife        = 5 * time.Minute
+	defaultTokenField  = "/access_token"
+	defaultExpiryField = "/expires_in"
+
+	kindBearer = "Bearer"
+	kindDPoP   = "DPoP"
+)
+
+// judge turns the answer of a token endpoint into a token or a *tokenError.
+func (r *tokenRequest) judge(ctx context.Context, resp *http.Response, sent time.Time) (*grantedToken, error) {
+	good := resp.StatusCode >= 200 && resp.StatusCode <= 299
+	body, err := readAnswer(resp)
+	switch {
+	case err == nil:
+	case !errors.Is(err, errUnreadableAnswer):
+		return nil, networkFailure(ctx, err)
+	case good:
+		return nil, configurationError("the token endpoint's answer is %v", err)
+	}
+	answer := parseAnswer(body)
+	if code := answer.text("error"); code != "" || !good {
+		return nil, r.refused(resp, code)
+	}
+	return r.grant(answer, sent)
+}
+
+// errUnreadableAnswer marks answers that arrived but cannot be used, whatever they say.
+var errUnreadableAnswer = errors.New("not readable")
+
+type unreadable string
+
+func (u unreadable) Error() string      { return string(u) }
+func (unreadable) Is(target error) bool { return target == errUnreadableAnswer }
+
+// readAnswer reads a bounded body. The limit counts what a decompression yields.
+func readAnswer(resp *http.Response) ([]byte, error) {
+	reader := io.Reader(resp.Body)
+	if strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") {
+		unzipped, err := gzip.NewReader(resp.Body)
+		if err != nil {
+			return nil, unreadable("badly compressed")
+		}
+		reader = unzipped
+	}
+	body, err := io.ReadAll(io.LimitReader(reader, maxAnswer+1))
+	if badlyCompressed(err) {
+		return nil, unreadable("badly compressed")
+	}
+	if err == nil && len(body) > maxAnswer {
+		return nil, unreadable("larger than 1 MiB")
+	}
+	return body, err
+}
+
+func badlyCompressed(err error) bool {
+	var corrupt flate.CorruptInputError
+	return errors.As(err, &corrupt) || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum)
+}
+
+// tokenAnswer is a token endpoint's answer: any JSON. A nil root is none.
+type tokenAnswer struct {
+	root any
+}
+
+// parseAnswer reads numbers as they are written, so that huge ones do no harm.
+func parseAnswer(body []byte) tokenAnswer {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber()
+	var root any
+	if decoder.Decode(&root) != nil {
+		return tokenAnswer{}
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return tokenAnswer{}
+	}
+	return tokenAnswer{root}
+}
+
+// member returns a member of the answer's object.
+func (a tokenAnswer) member(name string) any {
+	object, _ := a.root.(map[string]any)
+	return object[name]
+}
+
+// text returns a member that is a string, else "".
+func (a tokenAnswer) text(name string) string {
+	text, _ := a.member(name).(string)
+	return text
+}
+
+// grant reads the token out of a successful answer (RFC 6749 §5.1, rules 4 to 6).
+func (r *tokenRequest) grant(answer tokenAnswer, sent time.Time) (*grantedToken, error) {
+	if answer.root == nil {
+		return nil, configurationError("the token endpoint's answer is not JSON: check token_url")
+	}
+	token, err := r.tokenIn(answer)
+	if err != nil {
+		return nil, err
+	}
+	kind, err := r.kindOf(answer)
+	if err != nil {
+		return nil, err
+	}
+	granted := &grantedToken{value: token, kind: kind, sent: sent, bound: r.bindsCertificate(token)}
+	granted.life, granted.dated = r.lifeIn(answer)
+	granted.granted = r.scopesIn(answer)
+	granted.missing = missingScopes(r.scopes, granted.granted)
+	return granted, r.checkRequired(granted.missing)
+}
+
+func (r *tokenRequest) tokenIn(answer tokenAnswer) (string, error) {
+	pointer := orDefault(r.tokenPointer, defaultTokenField)
+	value, _ := jsonPointer(answer.root, pointer)
+	token, _ := value.(string)
+	switch {
+	case token == "":
+		return "", configurationError("the token endpoint's answer has no token at %s: check token_url and token_pointer", pointer)
+	case len(token) > maxToken:
+		return "", configurationError("the token endpoint's token is longer than 16 KiB")
+	case strings.ContainsFunc(token, notInToken):
+		return "", configurationError("the token endpoint's token has a character that may not stand in a header")
+	}
+	return token, nil
+}
+
+func notInToken(c rune) bool { return c <= 0x20 || c > 0x7e }
+
+// kindOf checks that the token is of the kind that was asked for.
+func (r *tokenRequest) kindOf(answer tokenAnswer) (string, error) {
+	asked := kindBearer
+	value := answer.member("token_type")
+	kind, isText := value.(string)
+	switch {
+	case isText && strings.EqualFold(kind, asked), value == nil, isText && kind == "":
+		return asked, nil
+	default:
+		return "", configurationError("the token endpoint's answer has another token_type than %s", asked)
+	}
+}
+
+// lifeIn returns how long the token lives, and whether the server said so.
+func (r *tokenRequest) lifeIn(answer tokenAnswer) (life time.Duration, dated bool) {
+	value, _ := jsonPointer(answer.root, orDefault(r.expiresInPointer, defaultExpiryField))
+	seconds, ok := positiveSeconds(value)
+	if !ok {
+		return clampLife(orDefault(r.defaultLifetime, defaultLife)), false
+	}
+	if seconds >= maxLife.Seconds() {
+		return maxLife, true
+	}
+	return clampLife(time.Duration(seconds * float64(time.Second))), true
+}
+
+func clampLife(life time.Duration) time.Duration {
+	return min(max(life, minLife), maxLife)
+}
+
+// positiveSeconds reads a number or a numeric string. One that is too large is infinite.
+func positiveSeconds(value any) (seconds float64, ok bool) {
+	var text string
+	switch value := value.(type) {
+	case json.Number:
+		text = value.String()
+	case string:
+		text = strings.TrimSpace(value)
+	}
+	// ParseFloat also reads "inf", "nan" and hexadecimal numbers.
+	if strings.Trim(text, "0123456789+-.eE") != "" {
+		return 0, false
+	}
+	seconds, err := strconv.ParseFloat(text, 64)
+	if errors.Is(err, strconv.ErrRange) && math.IsInf(seconds, 1) {
+		err = nil
+	}
+	return seconds, err == nil && seconds > 0
+}
+
+// scopesIn returns the scopes that the answer lists, nil when it lists none. Only what can be a
+// scope is kept, because people get to see it.
+func (r *tokenRequest) scopesIn(answer tokenAnswer) []string {
+	names := r.namesIn(answer.member("scope"))
+	if len(names) == 0 {
+		return nil
+	}
+	granted := []string{}
+	for _, name := range names {
+		if validScope(name) == nil && !r.revealsSecret(name) && !slices.Contains(granted, name) {
+			granted = append(granted, name)
+		}
+	}
+	return granted
+}
+
+func (r *tokenRequest) namesIn(value any) []string {
+	switch value := value.(type) {
+	case string:
+		return r.splitScopeText(value)
+	case []any:
+		var names []string
+		for _, element := range value {
+			names = append(names, r.namesIn(element)...)
+		}
+		return names
+	default:
+		return nil
+	}
+}
+
+// splitScopeText splits at spaces and commas, except at those inside a scope that was requested.
+func (r *tokenRequest) splitScopeText(text string) []string {
+	var names []string
+	for _, field := range strings.Fields(text) {
+		if slices.Contains(r.scopes, field) {
+			names = append(names, field)
+			continue
+		}
+		names = append(names, strings.FieldsFunc(field, func(c rune) bool { return c == ',' })...)
+	}
+	return names
+}
+
+// missingScopes returns the requested scopes that a list of granted ones lacks.
+func missingScopes(requested, granted []string) []string {
+	if granted == nil {
+		return nil
+	}
+	var missing []string
+	for _, scope := range requested {
+		if !slices.Contains(granted, scope) {
+			missing = append(missing, scope)
+		}
+	}
+	return missing
+}
+
+func (r *tokenRequest) checkRequired(missing []string) error {
+	if !r.requireGranted {
+		return nil
+	}
+	for _, scope := range r.required {
+		if slices.Contains(missing, scope) {
+			return configurationError("the token endpoint did not grant the required scope %q", scope)
+		}
+	}
+	return nil
+}
+
+// revealsSecret reports whether text that a server sent contains a known secret, or is a piece of
+// one.
+func (r *tokenRequest) revealsSecret(text string) bool {
+	return slices.ContainsFunc(r.secrets, func(secret string) bool {
+		return secret != "" && (strings.Contains(text, secret) || strings.Contains(secret, text))
+	})
+}
+
+// bindsCertificate reports whether the token says that it is bound to a client certificate (RFC
+// 8705 §3.1). Tokens that say nothing readable are not.
+func (r *tokenRequest) bindsCertificate(token string) bool {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return false
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return false
+	}
+	var claims struct {
+		Confirmation struct {
+			Thumbprint string `json:"x5t#S256"`
+		} `json:"cnf"`
+	}
+	return json.Unmarshal(payload, &claims) == nil && claims.Confirmation.Thumbprint != ""
+}
+
+func orDefault[T comparable](value, otherwise T) T {
+	var zero T
+	if value == zero {
+		return otherwise
+	}
+	return value
+}

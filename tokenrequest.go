@@ -1,0 +1,222 @@
+package httphelper
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+)
+
+const defaultGrantType = "client_credentials"
+
+// tokenRequest is everything that one token request needs, resolved.
+type tokenRequest struct {
+	tokenURL         string
+	auth             clientAuth
+	clientID         string
+	scopes           []string
+	required         []string // of the scopes: those that requireGranted is about
+	requireGranted   bool
+	grantType        string // "": client_credentials
+	params           url.Values
+	resources        []string
+	headers          http.Header
+	format           string // "" or form, json, query
+	separator        string // between scopes; "": one space
+	tokenPointer     string // "": /access_token
+	expiresInPointer string // "": /expires_in
+	defaultLifetime  time.Duration
+	secrets          []string // known secrets, taken out of error codes
+}
+
+// do makes the request, once. The error is a *tokenError, or ctx's when it was canceled.
+func (r *tokenRequest) do(ctx context.Context, client *http.Client) (*grantedToken, error) {
+	credentials, err := r.auth.credentials(r.tokenURL)
+	if err != nil {
+		return nil, configurationError("proving the client: %v", err)
+	}
+	exchange := &tokenExchange{request: r, credentials: credentials, client: client}
+	config := clientcredentials.Config{
+		ClientID:       r.clientID,
+		ClientSecret:   credentials.secret,
+		TokenURL:       r.tokenURL,
+		AuthStyle:      credentials.style,
+		EndpointParams: r.fields(credentials),
+	}
+	inner := context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: exchange})
+	if _, err := config.Token(inner); err != nil {
+		return nil, tokenFailure(ctx, err)
+	}
+	return exchange.granted, nil
+}
+
+// fields returns the request's fields without those that the library adds: id and secret.
+func (r *tokenRequest) fields(c credentials) url.Values {
+	fields := url.Values{"grant_type": {defaultGrantType}}
+	if r.grantType != "" {
+		fields.Set("grant_type", r.grantType)
+	}
+	if len(r.scopes) > 0 {
+		fields.Set("scope", strings.Join(r.scopes, r.scopeSeparator()))
+	}
+	addAll(fields, r.params)
+	addAll(fields, url.Values{"resource": r.resources})
+	addAll(fields, c.fields)
+	return fields
+}
+
+func (r *tokenRequest) scopeSeparator() string {
+	if r.separator == "" {
+		return " "
+	}
+	return r.separator
+}
+
+func addAll(to, from url.Values) {
+	for name, values := range from {
+		if len(values) > 0 {
+			to[name] = append(to[name], values...)
+		}
+	}
+}
+
+// tokenExchange stands between the library and the token endpoint. It gives the request the shape
+// that the service wants and judges the answer, of which the library sees no more than the token.
+type tokenExchange struct {
+	request     *tokenRequest
+	credentials credentials
+	client      *http.Client
+	granted     *grantedToken
+}
+
+// RoundTrip implements http.RoundTripper.
+func (x *tokenExchange) RoundTrip(req *http.Request) (*http.Response, error) {
+	shaped, err := x.shape(req)
+	if err != nil {
+		return nil, err
+	}
+	sent := time.Now()
+	resp, err := x.client.Do(shaped)
+	if err != nil {
+		return nil, networkFailure(req.Context(), err)
+	}
+	defer resp.Body.Close()
+	if x.granted, err = x.request.judge(req.Context(), resp, sent); err != nil {
+		return nil, err
+	}
+	return plainAnswer(req, x.granted)
+}
+
+// shape returns the request as the service wants it.
+func (x *tokenExchange) shape(req *http.Request) (*http.Request, error) {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, err
+	}
+	out := req.Clone(req.Context())
+	if x.credentials.raw {
+		out.SetBasicAuth(x.request.clientID, x.credentials.secret)
+	}
+	out.Header.Set("Accept", "application/json")
+	for name, values := range x.request.headers {
+		out.Header[http.CanonicalHeaderKey(name)] = values
+	}
+	return out, placeFields(out, string(body), x.request.format)
+}
+
+// placeFields puts the form-encoded fields where the format wants them.
+func placeFields(req *http.Request, fields, format string) error {
+	switch format {
+	case "json":
+		body, err := fieldsAsJSON(fields)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Content-Type", "application/json")
+		setBody(req, body)
+	case "query":
+		if req.URL.RawQuery != "" {
+			fields = req.URL.RawQuery + "&" + fields
+		}
+		req.URL.RawQuery = fields
+		req.Header.Del("Content-Type")
+		setBody(req, nil)
+	default:
+		setBody(req, []byte(fields))
+	}
+	return nil
+}
+
+// fieldsAsJSON turns form-encoded fields into an object of strings, several values into an array.
+func fieldsAsJSON(fields string) ([]byte, error) {
+	values, err := url.ParseQuery(fields)
+	if err != nil {
+		return nil, errors.New("parsing the token request's fields")
+	}
+	object := make(map[string]any, len(values))
+	for name, list := range values {
+		object[name] = list
+		if len(list) == 1 {
+			object[name] = list[0]
+		}
+	}
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	encoder.SetEscapeHTML(false)
+	err = encoder.Encode(object)
+	return bytes.TrimSpace(body.Bytes()), err
+}
+
+func setBody(req *http.Request, body []byte) {
+	req.ContentLength = int64(len(body))
+	req.GetBody = func() (io.ReadCloser, error) {
+		if len(body) == 0 {
+			return http.NoBody, nil
+		}
+		return io.NopCloser(bytes.NewReader(body)), nil
+	}
+	req.Body, _ = req.GetBody()
+}
+
+// plainAnswer is an answer without surprises, for the library to read.
+func plainAnswer(req *http.Request, t *grantedToken) (*http.Response, error) {
+	body, err := json.Marshal(map[string]string{"access_token": t.value, "token_type": t.kind})
+	if err != nil {
+		return nil, err
+	}
+	return &http.Response{
+		StatusCode: http.StatusOK,
+		Header:     http.Header{"Content-Type": {"application/json"}},
+		Body:       io.NopCloser(bytes.NewReader(body)),
+		Request:    req,
+	}, nil
+}
+
+// newTokenClient returns the client for requests that carry credentials. It does not follow
+// redirects, because the credentials are for the configured host only.
+func newTokenClient(transport http.RoundTripper) *http.Client {
+	return &http.Client{Transport: redirectRefuser{transport}}
+}
+
+// redirectRefuser makes an error of every redirect, before net/http looks at where it leads.
+type redirectRefuser struct {
+	http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t redirectRefuser) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.RoundTripper.RoundTrip(req)
+	if err != nil || resp.StatusCode < 300 || resp.StatusCode > 399 {
+		return resp, err
+	}
+	resp.Body.Close()
+	return nil, configurationError("the server answered with a redirect (status %d), which is not followed: check the URL", resp.StatusCode)
+}
