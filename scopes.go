@@ -1,5 +1,23 @@
 package httphelper
 
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// maxAdditionalScopes is how many characters a person may type for additional scopes.
+const maxAdditionalScopes = 500
+
+// Values of `scopes_delimiter`.
+const (
+	delimiterSpace = "space"
+	delimiterComma = "comma"
+)
+
 // Scope is a level of access that a connector defines (RFC 6749 §3.3).
 type Scope struct {
 	// The scope as the service calls it. Required.
@@ -10,4 +28,238 @@ type Scope struct {
 
 	// What people see.
 	Description string `json:"description,omitempty"`
+}
+
+// validScope checks the grammar of RFC 6749 §3.3.
+func validScope(s string) error {
+	if s == "" {
+		return errors.New("a scope must not be empty")
+	}
+	for _, r := range s {
+		if r < 0x21 || r > 0x7e || r == '"' || r == '\\' {
+			return fmt.Errorf("%q is not a scope: it may hold visible ASCII characters only, and neither a quotation mark nor a backslash (RFC 6749 §3.3)", s)
+		}
+	}
+	return nil
+}
+
+// validateScopes checks what the connector says about its scopes.
+func (c *Connector) validateScopes() error {
+	var errs []error
+	seen := make(map[string]bool, len(c.Scopes))
+	for _, scope := range c.Scopes {
+		if err := validScope(scope.Name); err != nil {
+			errs = append(errs, fmt.Errorf("scope: %w", err))
+			continue
+		}
+		if seen[scope.Name] {
+			errs = append(errs, fmt.Errorf("scope %s is defined twice", scope.Name))
+		}
+		seen[scope.Name] = true
+		if scope.Required && !c.CustomizeScopes {
+			errs = append(errs, fmt.Errorf("scope %s: required needs customize_scopes; without it every scope is requested", scope.Name))
+		}
+	}
+	if c.AdditionalScopes && !c.CustomizeScopes {
+		errs = append(errs, errors.New("additional_scopes needs customize_scopes"))
+	}
+	switch c.ScopesDelimiter {
+	case "", delimiterSpace, delimiterComma:
+	default:
+		errs = append(errs, fmt.Errorf("scopes_delimiter: %q is neither space nor comma", c.ScopesDelimiter))
+	}
+	return errors.Join(errs...)
+}
+
+// requestedScopes are the scopes that a connection asks for: the connector's own in its order, then
+// the additional ones as typed. The required ones are those that the connection had no say in. A nil
+// connector is that of a connection that names none.
+func (c *Connector) requestedScopes(conn *Connection) (requested, required, warnings []string, err error) {
+	if c == nil {
+		requested, err = conn.ownScopes()
+		return requested, requested, nil, err
+	}
+	requested, required, errChosen := c.chosenScopes(conn)
+	additional, warnings, errAdditional := c.additionalScopes(conn)
+	for _, scope := range additional {
+		if !slices.Contains(requested, scope) {
+			requested = append(requested, scope)
+		}
+	}
+	return requested, required, warnings, errors.Join(errChosen, errAdditional)
+}
+
+// ownScopes are the scopes of a connection without a connector.
+func (conn *Connection) ownScopes() ([]string, error) {
+	var scopes []string
+	var errs []error
+	for _, typed := range conn.Scopes {
+		scope, err := expandScope(typed)
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("scopes: %w", err))
+		case slices.Contains(scopes, scope):
+			errs = append(errs, fmt.Errorf("scopes: %s is named twice", typed))
+		default:
+			scopes = append(scopes, scope)
+		}
+	}
+	if conn.AdditionalScopes != "" {
+		errs = append(errs, errors.New("additional_scopes needs a connector; add them to scopes"))
+	}
+	return scopes, errors.Join(errs...)
+}
+
+// chosenScopes are those of the connector's scopes that the connection asks for.
+func (c *Connector) chosenScopes(conn *Connection) (requested, required []string, err error) {
+	chosen, err := c.scopeChoice(conn)
+	for _, scope := range c.Scopes {
+		if scope.Required || !c.CustomizeScopes {
+			required = append(required, scope.Name)
+		}
+		if scope.Required || conn.Scopes == nil || chosen[scope.Name] {
+			requested = append(requested, scope.Name)
+		}
+	}
+	return requested, required, err
+}
+
+// scopeChoice checks the scopes that a connection names. They are nil when it makes no choice.
+func (c *Connector) scopeChoice(conn *Connection) (map[string]bool, error) {
+	if conn.Scopes == nil {
+		return nil, nil
+	}
+	if !c.CustomizeScopes {
+		return nil, errors.New("scopes: the connector has no customize_scopes, so all of its scopes are requested")
+	}
+	var errs []error
+	chosen := make(map[string]bool, len(conn.Scopes))
+	for _, typed := range conn.Scopes {
+		scope, err := c.resolveScope(typed)
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("scopes: %w", err))
+		case !c.knowsScope(scope):
+			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s%s", typed, c.scopeNames()))
+		case chosen[scope]:
+			errs = append(errs, fmt.Errorf("scopes: %s is named twice", typed))
+		default:
+			chosen[scope] = true
+		}
+	}
+	return chosen, errors.Join(errs...)
+}
+
+func (c *Connector) knowsScope(name string) bool {
+	return slices.ContainsFunc(c.Scopes, func(s Scope) bool { return s.Name == name })
+}
+
+// resolveScope lets the connector's scopes be named as they are, even with braces.
+func (c *Connector) resolveScope(typed string) (string, error) {
+	if c.knowsScope(typed) {
+		return typed, nil
+	}
+	return expandScope(typed)
+}
+
+// scopeNames lists the connector's scopes for an error.
+func (c *Connector) scopeNames() string {
+	if len(c.Scopes) == 0 {
+		return "; it defines none"
+	}
+	names := make([]string, len(c.Scopes))
+	for i, scope := range c.Scopes {
+		names[i] = scope.Name
+	}
+	return "; it has " + strings.Join(names, ", ")
+}
+
+// additionalScopes are the scopes that the connection adds to the connector's.
+func (c *Connector) additionalScopes(conn *Connection) (scopes, warnings []string, err error) {
+	if conn.AdditionalScopes == "" {
+		return nil, nil, nil
+	}
+	if !c.AdditionalScopes {
+		help := ""
+		if c.ScopesHelp != "" {
+			help = "; ask for scopes that it lacks at " + c.ScopesHelp
+		}
+		return nil, nil, fmt.Errorf("additional_scopes: the connector does not allow additional scopes%s", help)
+	}
+	scopes, warnings, err = splitScopes(conn.AdditionalScopes, c.ScopesDelimiter)
+	if err != nil {
+		return nil, nil, fmt.Errorf("additional_scopes: %w", err)
+	}
+	for i := range warnings {
+		warnings[i] = "additional_scopes: " + warnings[i]
+	}
+	return scopes, warnings, nil
+}
+
+// splitScopes reads the scopes in a text that a person typed.
+func splitScopes(typed, delimiter string) (scopes, warnings []string, err error) {
+	if n := utf8.RuneCountInString(typed); n > maxAdditionalScopes {
+		return nil, nil, fmt.Errorf("%d characters are more than the %d that are allowed", n, maxAdditionalScopes)
+	}
+	t, err := parseText(typed)
+	if err != nil {
+		return nil, nil, err
+	}
+	value, err := t.expandLines(nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	var errs []error
+	for _, scope := range splitAtDelimiter(value, delimiter) {
+		if slices.Contains(scopes, scope) {
+			continue
+		}
+		if err := validScope(scope); err != nil {
+			errs = append(errs, t.hide(scopeHint(err, scope, delimiter)))
+			continue
+		}
+		if delimiter != delimiterComma && strings.Contains(scope, ",") {
+			warnings = append(warnings, t.hide(fmt.Errorf("%s is one scope with a comma in it, because scopes_delimiter is space", scope)).Error())
+		}
+		scopes = append(scopes, scope)
+	}
+	return scopes, warnings, errors.Join(errs...)
+}
+
+// splitAtDelimiter leaves out what is empty.
+func splitAtDelimiter(s, delimiter string) []string {
+	if delimiter != delimiterComma {
+		return strings.Fields(s)
+	}
+	var parts []string
+	for part := range strings.SplitSeq(s, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			parts = append(parts, part)
+		}
+	}
+	return parts
+}
+
+// scopeHint adds what is most likely wrong.
+func scopeHint(err error, scope, delimiter string) error {
+	if delimiter == delimiterComma && strings.ContainsFunc(scope, unicode.IsSpace) {
+		return fmt.Errorf("%w; scopes_delimiter is comma, so separate scopes by commas", err)
+	}
+	return err
+}
+
+// expandScope resolves the placeholders of one scope.
+func expandScope(typed string) (string, error) {
+	t, err := parseText(typed)
+	if err != nil {
+		return "", err
+	}
+	scope, err := t.expand(nil)
+	if err != nil {
+		return "", err
+	}
+	if err := validScope(scope); err != nil {
+		return "", t.hide(err)
+	}
+	return scope, nil
 }

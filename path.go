@@ -1,0 +1,222 @@
+package httphelper
+
+import (
+	"errors"
+	"net/url"
+	"strings"
+)
+
+var (
+	errPathRelative  = errors.New("the path does not begin with a slash")
+	errPathDots      = errors.New("the path has a dot segment")
+	errPathBackslash = errors.New("the path has a backslash or a NUL")
+)
+
+// cleanRequestPath refuses escaped paths that some server may read as a place outside of the base
+// URL (rule 17).
+func cleanRequestPath(escaped string) error {
+	if escaped != "" && escaped[0] != '/' {
+		return errPathRelative
+	}
+	if plainPath(escaped) {
+		return nil
+	}
+	for range 3 {
+		if strings.ContainsAny(escaped, "\\\x00") {
+			return errPathBackslash
+		}
+		if hasDotSegment(escaped) {
+			return errPathDots
+		}
+		decoded := decodeLeniently(escaped)
+		if decoded == escaped {
+			return nil
+		}
+		escaped = decoded
+	}
+	return nil
+}
+
+// plainPath reports whether there is nothing in the path that needs a closer look.
+func plainPath(path string) bool {
+	for i := range len(path) {
+		switch c := path[i]; {
+		case c == '%', c == '\\', c == 0, c >= 0x80:
+			return false
+		case c == '.' && i > 0 && path[i-1] == '/':
+			return false
+		}
+	}
+	return true
+}
+
+// hasDotSegment looks at segments as the most lenient server does: separated by slashes of both
+// kinds, and without path parameters.
+func hasDotSegment(path string) bool {
+	for path != "" {
+		segment := path
+		if i := strings.IndexAny(path, `/\`); i >= 0 {
+			segment, path = path[:i], path[i+1:]
+		} else {
+			path = ""
+		}
+		segment, _, _ = strings.Cut(segment, ";")
+		if segment == "." || segment == ".." {
+			return true
+		}
+	}
+	return false
+}
+
+// decodeLeniently decodes percent signs once; what is no escape stays. Characters in overlong UTF-8
+// come out as the ASCII that lenient decoders see in them.
+func decodeLeniently(s string) string {
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			hi, lo := fromHex(s[i+1]), fromHex(s[i+2])
+			if hi < 16 && lo < 16 {
+				b = append(b, hi<<4|lo)
+				i += 2
+				continue
+			}
+		}
+		b = append(b, s[i])
+	}
+	return string(shortenOverlong(b))
+}
+
+func fromHex(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10
+	case 'A' <= c && c <= 'F':
+		return c - 'A' + 10
+	default:
+		return 16
+	}
+}
+
+// shortenOverlong replaces ASCII that was written in two to four bytes of UTF-8, in place.
+func shortenOverlong(b []byte) []byte {
+	out := b[:0]
+	for i := 0; i < len(b); {
+		c, n := overlongASCII(b[i:])
+		out = append(out, c)
+		i += n
+	}
+	return out
+}
+
+// overlongASCII is the first character of b and its length; a byte as it is, unless it begins an
+// overlong ASCII character.
+func overlongASCII(b []byte) (c byte, length int) {
+	n := 0
+	switch {
+	case b[0] == 0xc0 || b[0] == 0xc1:
+		n = 2
+	case b[0] == 0xe0:
+		n = 3
+	case b[0] == 0xf0:
+		n = 4
+	}
+	if n == 0 || len(b) < n {
+		return b[0], 1
+	}
+	value := uint32(b[0]) & (0xff >> (n + 1))
+	for _, x := range b[1:n] {
+		if x&0xc0 != 0x80 {
+			return b[0], 1
+		}
+		value = value<<6 | uint32(x&0x3f)
+	}
+	if value >= 0x80 {
+		return b[0], 1
+	}
+	return byte(value), n
+}
+
+// joinPath puts a request's path below the base URL's. Encodings are kept byte for byte.
+func joinPath(base, request *url.URL) (path, rawPath string) {
+	below := request.EscapedPath()
+	if below == "" {
+		below = "/"
+	}
+	rawPath = basePath(base) + below
+	path, err := url.PathUnescape(rawPath)
+	if err != nil { // EscapedPath is always well-formed
+		return rawPath, ""
+	}
+	return path, rawPath
+}
+
+// basePath is the escaped path of a base URL without its trailing slash.
+func basePath(base *url.URL) string {
+	return strings.TrimSuffix(base.EscapedPath(), "/")
+}
+
+// rewriteLocation translates a Location or Content-Location of the API for the app: a place below
+// the base URL becomes the same place behind the sidecar, prefix being what was taken off the app's
+// path on the way; a relative reference to anywhere else becomes absolute.
+func rewriteLocation(location string, base, out *url.URL, prefix string) string {
+	// A fragment alone means the same to the app. Resolving it would show it our own query.
+	if location == "" || location[0] == '#' {
+		return location
+	}
+	reference, err := url.Parse(location)
+	if err != nil {
+		return location
+	}
+	target := out.ResolveReference(reference)
+	below, ok := pathBelow(base, target)
+	if !ok {
+		if reference.IsAbs() {
+			return location
+		}
+		return target.String()
+	}
+	local := prefix + below
+	if strings.HasPrefix(local, "//") {
+		// Without the dot, which clients remove, this would name a host.
+		local = "/." + local
+	}
+	if target.RawQuery != "" || target.ForceQuery {
+		local += "?" + target.RawQuery
+	}
+	if target.Fragment != "" {
+		local += "#" + target.EscapedFragment()
+	}
+	return local
+}
+
+// pathBelow is the escaped path of target as seen from base, if it is there or below.
+func pathBelow(base, target *url.URL) (string, bool) {
+	if target.Opaque != "" || target.User != nil || !sameOrigin(base, target) {
+		return "", false
+	}
+	below, ok := strings.CutPrefix(target.EscapedPath(), basePath(base))
+	if !ok || cleanRequestPath(below) != nil {
+		return "", false
+	}
+	if below == "" {
+		below = "/"
+	}
+	return below, true
+}
+
+// sameOrigin compares scheme, host and port; an absent port is the scheme's own.
+func sameOrigin(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && portOf(a) == portOf(b)
+}
+
+func portOf(u *url.URL) string {
+	if port := u.Port(); port != "" {
+		return port
+	}
+	if u.Scheme == "http" {
+		return "80"
+	}
+	return "443"
+}
