@@ -1,0 +1,423 @@
+package httphelper
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+)
+
+const (
+	defaultTokenTimeout = 10 * time.Second
+
+	// How long the token in hand goes on being used after an API's rejection has led to a newer one.
+	rejectPause = 10 * time.Second
+
+	// Timers stand still while a machine sleeps, so they look at the wall clock now and then.
+	maxTimer = time.Minute
+)
+
+// tokenSources holds the sources of all configs by the digest of what shapes their token requests.
+// Sources in it survive a reload.
+var tokenSources = caddy.NewUsagePool()
+
+// sourceUser is one connection of one config that uses a source.
+type sourceUser struct {
+	name          string        // connection name, for logs
+	fetcher       tokenFetcher  // makes the token requests
+	refreshBefore time.Duration // 0: default
+	timeout       time.Duration // token_timeout; 0: default
+	warm          bool          // keep a token ready without requests
+	logger        *zap.Logger
+
+	// observe is called after each token request and each rejection, if set.
+	observe func(fetchEvent)
+
+	// onDestruct is called in a goroutine of its own with the last live token when the source goes
+	// away with this user, if set and the user was started.
+	onDestruct func(*grantedToken)
+
+	started, released bool // guarded by the source
+}
+
+func (u *sourceUser) log() *zap.Logger {
+	if u.logger == nil {
+		return zap.NewNop()
+	}
+	return u.logger
+}
+
+// tokenSource obtains the tokens of one token identity and holds the current one. All connections
+// of all configs with that identity use it together.
+type tokenSource struct {
+	key     string
+	now     func() time.Time
+	current atomic.Pointer[heldToken] // nil: none yet, or rejected
+
+	requests, failures, rejections atomic.Uint64
+
+	mu         sync.Mutex
+	users      []*sourceUser // live, oldest first
+	lastUser   *sourceUser   // speaks for the source when no user is left
+	attempt    *tokenAttempt // the running one, or nil
+	failure    *fetchFailure // of the last attempt, or nil
+	last       *heldToken    // the last one held, rejected or not
+	lookedAt   time.Time     // when a request last looked at the credentials in a back-off
+	rejectedAt time.Time     // when a token was last dropped because of a rejection
+	keepOn     bool          // a health check has asked (rule 24)
+	closed     bool          // out of the pool: no more background work
+	timer      *time.Timer   // for a source that is kept ready without requests
+	reporter   sourceReporter
+}
+
+// acquireTokenSource registers u as a user of the source of that identity. It contacts nobody.
+func acquireTokenSource(key string, u *sourceUser) *tokenSource {
+	value, _, _ := tokenSources.LoadOrNew(key, func() (caddy.Destructor, error) {
+		return &tokenSource{key: key, now: time.Now}, nil
+	})
+	s := value.(*tokenSource)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users, s.lastUser = append(s.users, u), nil
+	return s
+}
+
+// start makes u's settings count, now that its config runs.
+func (s *tokenSource) start(u *sourceUser) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if u.released {
+		return
+	}
+	u.started = true
+	s.tend()
+}
+
+// release ends u's use of the source. Requests that still run may go on using it.
+func (s *tokenSource) release(u *sourceUser) {
+	if s.remove(u) {
+		_, _ = tokenSources.Delete(s.key)
+	}
+}
+
+// remove takes u out of the users; it reports false if that has happened before.
+func (s *tokenSource) remove(u *sourceUser) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if u.released {
+		return false
+	}
+	u.released = true
+	s.users = slices.DeleteFunc(s.users, func(other *sourceUser) bool { return other == u })
+	if len(s.users) == 0 {
+		s.lastUser = u
+	}
+	s.tend()
+	return true
+}
+
+// Destruct ends the background work when the last user has gone.
+func (s *tokenSource) Destruct() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.tend()
+	last, t := s.lastUser, s.peek()
+	if t != nil && last.started && last.onDestruct != nil {
+		go last.onDestruct(t)
+	}
+	return nil
+}
+
+// speaker is the user whose fetcher and settings count: the newest one of a config that runs. Call
+// it with the lock held.
+func (s *tokenSource) speaker() *sourceUser {
+	if active := s.active(); len(active) > 0 {
+		return active[len(active)-1]
+	}
+	return s.lastUser
+}
+
+// active is the users whose settings count: those of configs that run, or all when none runs yet.
+// Call it with the lock held.
+func (s *tokenSource) active() []*sourceUser {
+	var started []*sourceUser
+	for _, u := range s.users {
+		if u.started {
+			started = append(started, u)
+		}
+	}
+	if started == nil {
+		return s.users
+	}
+	return started
+}
+
+// timeout is the longest that one of the users is ready to wait. Call it with the lock held.
+func (s *tokenSource) timeout() time.Duration {
+	longest := s.speaker().timeout
+	for _, u := range s.active() {
+		longest = max(longest, u.timeout)
+	}
+	if longest <= 0 {
+		return defaultTokenTimeout
+	}
+	return longest
+}
+
+// Token returns a usable token. It waits only when there is none, until ctx ends; errors are a
+// *tokenError or ctx's. When the token is due to be replaced, that is started in the background.
+func (s *tokenSource) Token(ctx context.Context) (*grantedToken, error) {
+	h := s.current.Load()
+	if h == nil {
+		return s.await(ctx)
+	}
+	now := s.now()
+	switch age := elapsed(h.sent, now); {
+	case age < h.refreshAfter:
+		return h.grantedToken, nil
+	case age < h.usableFor:
+		s.refreshAhead(h, now)
+		return h.grantedToken, nil
+	default:
+		return s.await(ctx)
+	}
+}
+
+// peek returns the usable token, or nil.
+func (s *tokenSource) peek() *grantedToken {
+	if h := s.current.Load(); h.usable(s.now()) {
+		return h.grantedToken
+	}
+	return nil
+}
+
+// await gets a token for a request that has none.
+func (s *tokenSource) await(ctx context.Context) (*grantedToken, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	a, failed := s.join()
+	if failed == nil {
+		return a.wait(ctx)
+	}
+	if s.credentialsChanged(failed) {
+		s.forgive(failed)
+		return s.await(ctx)
+	}
+	return nil, failed.answer(s.now())
+}
+
+// join returns the attempt to wait for, and starts one if none runs. Inside a back-off it returns
+// the failure that began it instead.
+func (s *tokenSource) join() (*tokenAttempt, *fetchFailure) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	if h := s.current.Load(); h.usable(now) {
+		return finishedAttempt(h.grantedToken), nil
+	}
+	if s.attempt == nil && s.failure.left(now) > 0 {
+		return nil, s.failure
+	}
+	return s.begin(), nil
+}
+
+// begin starts an attempt unless one runs, and returns it. Call it with the lock held.
+func (s *tokenSource) begin() *tokenAttempt {
+	if s.attempt == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), s.timeout())
+		s.attempt = &tokenAttempt{ctx: ctx, done: make(chan struct{})}
+		go s.run(s.attempt, cancel, s.speaker())
+	}
+	return s.attempt
+}
+
+// refreshAhead starts to replace h in the background, unless that is under way, has just failed or
+// somebody else is looking after it.
+func (s *tokenSource) refreshAhead(h *heldToken, now time.Time) {
+	if !s.mu.TryLock() {
+		return
+	}
+	defer s.mu.Unlock()
+	switch {
+	case s.closed, s.attempt != nil, s.current.Load() != h:
+	case s.failure.left(now) == 0:
+		s.begin()
+	case s.mayLook(now):
+		go s.lookAgain(s.speaker(), s.failure)
+	}
+}
+
+// lookAgain tries a failed refresh again before its back-off ends if the credentials have changed.
+func (s *tokenSource) lookAgain(u *sourceUser, failed *fetchFailure) {
+	if credentialsOf(u) == failed.credentials {
+		return
+	}
+	s.forgive(failed)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed && s.failure.left(s.now()) == 0 {
+		s.begin()
+	}
+}
+
+// credentialsChanged reports whether the credentials are others than those that failed. It looks
+// at most once a second, because they may be files.
+func (s *tokenSource) credentialsChanged(failed *fetchFailure) bool {
+	s.mu.Lock()
+	may, u := s.mayLook(s.now()), s.speaker()
+	s.mu.Unlock()
+	return may && credentialsOf(u) != failed.credentials
+}
+
+// mayLook reports whether it is time to look at the credentials again, and takes note that
+// somebody does. Call it with the lock held.
+func (s *tokenSource) mayLook(now time.Time) bool {
+	if elapsed(s.lookedAt, now) < credentialsPause {
+		return false
+	}
+	s.lookedAt = now
+	return true
+}
+
+// forgive ends the back-off of a failure.
+func (s *tokenSource) forgive(failed *fetchFailure) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failure == failed {
+		s.failure = failed.forgiven()
+	}
+}
+
+// refresh fetches a token now, whatever the back-off says, and reports how that went. While it
+// fails, the current token stays.
+func (s *tokenSource) refresh(ctx context.Context) error {
+	s.mu.Lock()
+	s.failure = s.failure.forgiven()
+	a := s.begin()
+	s.mu.Unlock()
+	_, err := a.wait(ctx)
+	return err
+}
+
+// reject takes t out of use because an API has refused it, and returns a newer token to try, or
+// nil. An API that refuses every token causes one token request in a while only (rule 18).
+func (s *tokenSource) reject(ctx context.Context, t *grantedToken) *grantedToken {
+	if !s.drop(t) {
+		return nil
+	}
+	newer, err := s.Token(ctx)
+	if err != nil || newer.value == t.value {
+		return nil
+	}
+	return newer
+}
+
+// drop takes t out of use if it is the current token, and reports whether a newer one may be asked for.
+func (s *tokenSource) drop(t *grantedToken) bool {
+	s.mu.Lock()
+	h, now := s.current.Load(), s.now()
+	if h == nil || h.value != t.value {
+		s.mu.Unlock()
+		return true
+	}
+	if elapsed(s.rejectedAt, now) < rejectPause {
+		s.mu.Unlock()
+		return false
+	}
+	s.current.Store(nil)
+	s.rejectedAt = now
+	s.tend()
+	s.mu.Unlock()
+	s.rejections.Add(1)
+	s.tell(fetchEvent{rejected: true})
+	return true
+}
+
+// keepTrying makes a source that has never had a token go on trying on its own, because a health
+// check waits for it (rule 24).
+func (s *tokenSource) keepTrying() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keepOn = true
+	s.tend()
+}
+
+// tend does the background work of a source that is looked after without requests: it starts what
+// is due, and sets a timer for what is not. Call it with the lock held, after every change.
+func (s *tokenSource) tend() {
+	if s.timer != nil {
+		s.timer.Stop()
+		s.timer = nil
+	}
+	if s.closed || s.attempt != nil || !s.tended() {
+		return
+	}
+	wait := s.untilDue(s.now())
+	if wait <= 0 {
+		s.begin()
+		return
+	}
+	s.timer = time.AfterFunc(min(wait, maxTimer), func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.tend()
+	})
+}
+
+// tended reports whether the source is to be looked after without requests. Call it with the lock
+// held.
+func (s *tokenSource) tended() bool {
+	warm := slices.ContainsFunc(s.users, func(u *sourceUser) bool { return u.started && u.warm })
+	return warm || s.keepOn && s.failure != nil && s.last == nil
+}
+
+// untilDue is the time until the next attempt is due. Call it with the lock held.
+func (s *tokenSource) untilDue(now time.Time) time.Duration {
+	left := s.failure.left(now)
+	if h := s.current.Load(); h != nil {
+		left = max(left, h.refreshAfter-elapsed(h.sent, now))
+	}
+	return left
+}
+
+// finish hands the result of an attempt to everybody who waits, and remembers it.
+func (s *tokenSource) finish(a *tokenAttempt, t *grantedToken, credentials string, event fetchEvent) {
+	s.mu.Lock()
+	now := s.now()
+	s.attempt = nil
+	if event.failed == nil {
+		event.failed = s.adopt(t, now)
+	}
+	if event.failed == nil {
+		a.token = s.last.grantedToken
+		event.expires = s.last.expires()
+	} else {
+		s.failures.Add(1)
+		s.failure = newFetchFailure(event.failed, s.failure, credentials, now)
+		a.err = s.failure.answer(now)
+	}
+	next := s.failure.left(now)
+	s.tend()
+	s.mu.Unlock()
+	close(a.done)
+
+	s.report(event.failed, next)
+	s.tell(event)
+}
+
+// adopt makes t the current token, unless it has come too late. Call it with the lock held.
+func (s *tokenSource) adopt(t *grantedToken, now time.Time) *tokenError {
+	h := holdToken(t, s.last, s.speaker().refreshBefore, now)
+	if !h.usable(now) {
+		return errTokenTooLate
+	}
+	s.last, s.failure, s.keepOn = h, nil, false
+	s.current.Store(h)
+	return nil
+}
