@@ -30,17 +30,20 @@ type Scope struct {
 	Description string `json:"description,omitempty"`
 }
 
+var errScope = errors.New("not a scope: it consists of visible ASCII characters other than quotation marks and backslashes (RFC 6749 §3.3)")
+
 // validScope checks the grammar of RFC 6749 §3.3.
 func validScope(s string) error {
-	if s == "" {
-		return errors.New("a scope must not be empty")
-	}
-	for _, r := range s {
-		if r < 0x21 || r > 0x7e || r == '"' || r == '\\' {
-			return fmt.Errorf("%q is not a scope: it may hold visible ASCII characters only, and neither a quotation mark nor a backslash (RFC 6749 §3.3)", s)
-		}
+	if !isScope(s) {
+		return fmt.Errorf("%q is %w", s, errScope)
 	}
 	return nil
+}
+
+func isScope(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return r < '!' || r > '~' || r == '"' || r == '\\'
+	})
 }
 
 // validateScopes checks what the connector says about its scopes.
@@ -211,15 +214,17 @@ func splitScopes(typed, delimiter string) (scopes, warnings []string, err error)
 	}
 	var errs []error
 	for _, scope := range splitAtDelimiter(value, delimiter) {
-		if slices.Contains(scopes, scope) {
+		switch {
+		case slices.Contains(scopes, scope):
 			continue
-		}
-		if err := validScope(scope); err != nil {
-			errs = append(errs, t.hide(scopeHint(err, scope, delimiter)))
+		case delimiter == delimiterComma && strings.ContainsFunc(scope, unicode.IsSpace):
+			errs = append(errs, fmt.Errorf("%s has a space in it; scopes_delimiter is comma", t.quote(scope)))
 			continue
-		}
-		if delimiter != delimiterComma && strings.Contains(scope, ",") {
-			warnings = append(warnings, t.hide(fmt.Errorf("%s is one scope with a comma in it, because scopes_delimiter is space", scope)).Error())
+		case !isScope(scope):
+			errs = append(errs, fmt.Errorf("%s is %w", t.quote(scope), errScope))
+			continue
+		case delimiter != delimiterComma && strings.Contains(scope, ","):
+			warnings = append(warnings, fmt.Sprintf("%s is one scope with a comma in it; scopes_delimiter is space", t.quote(scope)))
 		}
 		scopes = append(scopes, scope)
 	}
@@ -240,14 +245,6 @@ func splitAtDelimiter(s, delimiter string) []string {
 	return parts
 }
 
-// scopeHint adds what is most likely wrong.
-func scopeHint(err error, scope, delimiter string) error {
-	if delimiter == delimiterComma && strings.ContainsFunc(scope, unicode.IsSpace) {
-		return fmt.Errorf("%w; scopes_delimiter is comma, so separate scopes by commas", err)
-	}
-	return err
-}
-
 // expandScope resolves the placeholders of one scope.
 func expandScope(typed string) (string, error) {
 	t, err := parseText(typed)
@@ -258,8 +255,8 @@ func expandScope(typed string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := validScope(scope); err != nil {
-		return "", t.hide(err)
+	if !isScope(scope) {
+		return "", fmt.Errorf("%s is %w", t.quote(scope), errScope)
 	}
 	return scope, nil
 }

@@ -33,7 +33,7 @@ var (
 var (
 	errURLSyntax   = errors.New("not a valid URL")
 	errURLScheme   = errors.New("not an http or https URL")
-	errURLUserinfo = errors.New("the URL must not contain user information; write @ as %40 elsewhere")
+	errURLUserinfo = errors.New("the URL must not contain a user name or password")
 	errURLFragment = errors.New("the URL must not have a fragment")
 	errURLDots     = errors.New("the URL's path has a dot segment")
 )

@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -23,12 +24,8 @@ const (
 // maxSecretFile bounds what is read from a file, as Caddy does for its own placeholder.
 const maxSecretFile = 1 << 20
 
-var (
-	// placeholderLike tells what a person meant as a placeholder from braces that just stand in a text.
-	placeholderLike = regexp.MustCompile(`^[A-Za-z0-9._/-]+$`)
-
-	placeholderKey = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*$`)
-)
+// placeholderLike tells what a person means as a placeholder from braces that just stand in a text.
+var placeholderLike = regexp.MustCompile(`^[A-Za-z0-9._/-]+$`)
 
 // text is a text with placeholders, parsed once. Results of placeholders are never parsed.
 type text struct {
@@ -105,8 +102,8 @@ func parsePlaceholder(inner string, kinds []string) (textPart, error) {
 	case kind == "http":
 		return textPart{}, errors.New("values of a request are not understood here; inside a site block Caddy turns {file.name} into one: use a path with a slash or a dot in it, for example {file./run/secrets/name}, or client_secret_file")
 	case slices.Contains(kinds, kind):
-		if !placeholderKey.MatchString(key) {
-			return textPart{}, fmt.Errorf("a {%s.*} placeholder has a key that is none: a letter, then letters, digits, _ and -", kind)
+		if err := validKey(key); err != nil {
+			return textPart{}, fmt.Errorf("a {%s.*} placeholder: %w", kind, err)
 		}
 		return textPart{kind: kind, value: key}, nil
 	}
@@ -133,13 +130,13 @@ func (t text) keys(kind string) []string {
 	return keys
 }
 
-// hide replaces an error that quotes the text's value, unless that value stands in the config
-// anyway.
-func (t text) hide(err error) error {
+// quote quotes what came out of the text, unless it does not stand in the config: then it says where
+// it came from.
+func (t text) quote(value string) string {
 	if t.literal() {
-		return err
+		return strconv.Quote(value)
 	}
-	return fmt.Errorf("the value of %s does not fit", strings.Join(t.placeholders(), ", "))
+	return "a value of " + strings.Join(t.placeholders(), " and ")
 }
 
 // placeholders are the text's placeholders as written.
