@@ -16,8 +16,15 @@ package httphelper
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"golang.org/x/net/http/httpguts"
 )
 
 // Service describes how one service is authenticated against and where its API is. A connector
@@ -215,6 +222,9 @@ type Flow struct {
 
 	// The guest module that does the work, with the key `type`.
 	FlowRaw json.RawMessage `json:"flow" caddy:"namespace=http_helper.flows inline_key=type"`
+
+	flow   flow
+	digest string // of the configuration
 }
 
 // Ping is a small request that proves that a connection works.
@@ -229,28 +239,449 @@ type Ping struct {
 	Statuses []int `json:"statuses,omitempty"`
 }
 
-// App is Caddy's app `http_helper`: the connectors and connections of one config. Handlers and
-// transports find connections here by name.
-type App struct {
-	// How services are authenticated against, by name.
-	Connectors map[string]*Connector `json:"connectors,omitempty"`
+// values of token_request_format
+const (
+	formatForm  = "form"
+	formatJSON  = "json"
+	formatQuery = "query"
+)
 
-	// The uses of connectors, by name.
-	Connections map[string]*Connection `json:"connections,omitempty"`
+const (
+	encodingForm = "form"
+	encodingRaw  = "raw"
+)
 
-	ctx caddy.Context
-}
-
-// CaddyModule returns the Caddy module information.
-func (App) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{
-		ID:  "http_helper",
-		New: func() caddy.Module { return new(App) },
+// provision loads the connector's guest modules and checks all that does not depend on a
+// connection.
+func (c *Connector) provision(ctx caddy.Context, name string) error {
+	c.name = name
+	errs := []error{validName(name), c.Service.check(kindParam, kindConfig), c.validateScopes()}
+	keys := make(map[string]bool)
+	for _, p := range c.Parameters {
+		errs = append(errs, p.check(keys))
 	}
+	for i := range c.Flows {
+		errs = append(errs, c.Flows[i].provision(ctx, c))
+	}
+	for _, v := range c.ConfigValues {
+		errs = append(errs, v.check(c, keys))
+	}
+	errs = append(errs, c.checkFlowsUsed(), c.checkReferences())
+	return prefixAll("connector "+name, errs...)
 }
 
-// Start implements caddy.App.
-func (*App) Start() error { return nil }
+// prefixAll says of each error where it happened.
+func prefixAll(where string, errs ...error) error {
+	var all []error
+	for _, err := range errs {
+		for _, e := range flatten(err) {
+			all = append(all, fmt.Errorf("%s: %w", where, e))
+		}
+	}
+	return errors.Join(all...)
+}
 
-// Stop implements caddy.App.
-func (*App) Stop() error { return nil }
+// flatten takes joined errors apart.
+func flatten(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, flatten(e)...)
+	}
+	return all
+}
+
+// parameter finds one of the connector's parameters.
+func (c *Connector) parameter(key string) (Parameter, bool) {
+	i := slices.IndexFunc(c.Parameters, func(p Parameter) bool { return p.Key == key })
+	if i < 0 {
+		return Parameter{}, false
+	}
+	return c.Parameters[i], true
+}
+
+func (c *Connector) configValue(key string) (ConfigValue, bool) {
+	i := slices.IndexFunc(c.ConfigValues, func(v ConfigValue) bool { return v.Key == key })
+	if i < 0 {
+		return ConfigValue{}, false
+	}
+	return c.ConfigValues[i], true
+}
+
+func (c *Connector) flow(name string) *Flow {
+	for i := range c.Flows {
+		if c.Flows[i].Name == name {
+			return &c.Flows[i]
+		}
+	}
+	return nil
+}
+
+// checkReferences finds placeholders that name a parameter or config value that is not there.
+func (c *Connector) checkReferences() error {
+	var errs []error
+	for _, o := range c.Service.texts() {
+		t, err := parseText(o.value, kindParam, kindConfig)
+		if err != nil {
+			continue // reported by check
+		}
+		errs = append(errs, c.checkKeys(o.option, t))
+	}
+	for _, v := range c.ConfigValues {
+		if t, err := parseText(v.Value, kindParam); err == nil {
+			errs = append(errs, c.checkKeys("config_value "+v.Key, t))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Connector) checkKeys(option string, t text) error {
+	var errs []error
+	for _, key := range t.keys(kindParam) {
+		if _, ok := c.parameter(key); !ok {
+			errs = append(errs, fmt.Errorf("%s: there is no parameter %s", option, key))
+		}
+	}
+	for _, key := range t.keys(kindConfig) {
+		if _, ok := c.configValue(key); !ok {
+			errs = append(errs, fmt.Errorf("%s: there is no config_value %s", option, key))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (p Parameter) check(keys map[string]bool) error {
+	var errs []error
+	fail := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("parameter "+p.Key+": "+format, args...))
+	}
+	if err := validKey(p.Key); err != nil {
+		fail("%v", err)
+	}
+	if keys[kindParam+p.Key] {
+		fail("the key is defined twice")
+	}
+	keys[kindParam+p.Key] = true
+	switch p.Type {
+	case typeText, typePassword:
+		if len(p.Options) > 0 || p.Default != "" {
+			fail("option and default are for dropdowns only")
+		}
+	case typeDropdown:
+		if len(p.Options) == 0 {
+			fail("a dropdown needs one option at least")
+		}
+	default:
+		fail("the type must be text, password or dropdown, not %q", p.Type)
+	}
+	seen := make(map[string]bool)
+	for _, o := range p.Options {
+		if o.Value == "" {
+			fail("an option must not be empty")
+		}
+		if seen[o.Value] {
+			fail("option %s is given twice", o.Value)
+		}
+		seen[o.Value] = true
+	}
+	if p.Default != "" && p.Type == typeDropdown && !seen[p.Default] {
+		fail("the default %s is none of its options", p.Default)
+	}
+	return errors.Join(errs...)
+}
+
+// types of parameters and config values
+const (
+	typeText     = "text"
+	typePassword = "password"
+	typeDropdown = "dropdown"
+)
+
+func (v ConfigValue) check(c *Connector, keys map[string]bool) error {
+	var errs []error
+	fail := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("config_value "+v.Key+": "+format, args...))
+	}
+	if err := validKey(v.Key); err != nil {
+		fail("%v", err)
+	}
+	if keys[kindConfig+v.Key] {
+		fail("the key is defined twice")
+	}
+	keys[kindConfig+v.Key] = true
+	if v.Type != typeText && v.Type != typePassword {
+		fail("the type must be text or password, not %q", v.Type)
+	}
+	if (v.Value == "") == (v.Flow == "") {
+		fail("exactly one of value and flow is needed")
+	}
+	if v.Flow != "" && c.flow(v.Flow) == nil {
+		fail("there is no flow %s", v.Flow)
+	}
+	if _, err := parseText(v.Value, kindParam); err != nil {
+		fail("%v", err)
+	}
+	return errors.Join(errs...)
+}
+
+func (f *Flow) provision(ctx caddy.Context, c *Connector) error {
+	if err := validKey(f.Name); err != nil {
+		return fmt.Errorf("flow %s: %w", f.Name, err)
+	}
+	if c.flow(f.Name) != f {
+		return fmt.Errorf("flow %s: the name is given twice", f.Name)
+	}
+	f.digest = digest(f.FlowRaw)
+	mod, err := ctx.LoadModule(f, "FlowRaw")
+	if err != nil {
+		return fmt.Errorf("flow %s: %v", f.Name, err)
+	}
+	f.flow = mod.(flow)
+	if user, ok := mod.(parameterUser); ok {
+		for _, key := range user.parameters() {
+			if _, ok := c.parameter(key); !ok {
+				return fmt.Errorf("flow %s: there is no parameter %s", f.Name, key)
+			}
+		}
+	}
+	return nil
+}
+
+// parameterUser is a flow that knows which parameters it needs.
+type parameterUser interface{ parameters() []string }
+
+// checkFlowsUsed finds flows that no config value uses.
+func (c *Connector) checkFlowsUsed() error {
+	var errs []error
+	for _, f := range c.Flows {
+		if !slices.ContainsFunc(c.ConfigValues, func(v ConfigValue) bool { return v.Flow == f.Name }) {
+			errs = append(errs, fmt.Errorf("flow %s: no config_value uses it", f.Name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// optionText is the text of an option that may have placeholders.
+type optionText struct{ option, value string }
+
+// texts are the service's texts that may have placeholders.
+func (s *Service) texts() []optionText {
+	all := []optionText{{"base_url", s.BaseURL}, {"token_url", s.TokenURL}, {"issuer", s.Issuer}, {"revocation_url", s.RevocationURL}}
+	for _, p := range s.TokenRequestParams {
+		for _, v := range p.Values {
+			all = append(all, optionText{"token_request_param " + p.Name, v})
+		}
+	}
+	for _, r := range s.Resources {
+		all = append(all, optionText{"resource", r})
+	}
+	for option, fields := range map[string][]Field{
+		"token_request_header": s.TokenRequestHeaders, "api_header": s.APIHeaders, "api_query": s.APIQuery,
+	} {
+		for _, f := range fields {
+			all = append(all, optionText{option + " " + f.Name, f.Value})
+		}
+	}
+	return all
+}
+
+// check checks all of a service that does not depend on a connection. Texts may have the
+// placeholders of the kinds given.
+func (s *Service) check(kinds ...string) error {
+	_, err := lookupAuthMethod(s.AuthMethod)
+	errs := []error{
+		err,
+		s.checkURLs(kinds),
+		setDefault(&s.BasicEncoding, "basic_encoding", encodingForm, encodingRaw),
+		setDefault(&s.TokenRequestFormat, "token_request_format", formatForm, formatJSON, formatQuery),
+		checkPointer("token_pointer", s.TokenPointer),
+		checkPointer("expires_in_pointer", s.ExpiresInPointer),
+		s.checkParams(),
+		checkFields("token_request_header", s.TokenRequestHeaders, true, refusedTokenHeader),
+		checkFields("api_header", s.APIHeaders, true, refusedAPIHeader),
+		checkFields("api_query", s.APIQuery, false, nil),
+		s.checkResources(),
+		s.Ping.check(),
+	}
+	if err == nil && s.BasicEncoding == encodingRaw && s.AuthMethod != "" && s.AuthMethod != defaultAuthMethod {
+		errs = append(errs, fmt.Errorf("basic_encoding is for auth_method client_secret_basic, not %s", s.AuthMethod))
+	}
+	for _, what := range s.AllowInsecure {
+		if what != "token_url" && what != "base_url" {
+			errs = append(errs, fmt.Errorf("allow_insecure: %q is neither token_url nor base_url", what))
+		}
+	}
+	for _, t := range s.texts() {
+		if _, err := parseText(t.value, kinds...); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", t.option, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkURLs checks that the URLs are there, and those that need nothing of a connection.
+func (s *Service) checkURLs(kinds []string) error {
+	var errs []error
+	if s.BaseURL == "" {
+		errs = append(errs, errors.New("base_url is missing"))
+	}
+	switch {
+	case s.TokenURL == "" && s.Issuer == "":
+		errs = append(errs, errors.New("token_url is missing"))
+	case s.TokenURL != "" && s.Issuer != "":
+		errs = append(errs, errors.New("token_url and issuer exclude each other"))
+	}
+	for _, o := range []optionText{{"base_url", s.BaseURL}, {"token_url", s.TokenURL}, {"issuer", s.Issuer}, {"revocation_url", s.RevocationURL}} {
+		t, err := parseText(o.value, kinds...)
+		if err != nil || o.value == "" || !t.literal() {
+			continue
+		}
+		_, err = s.expandURL(o.option, t, nil)
+		errs = append(errs, err)
+	}
+	if s.ScopesHelp != "" {
+		if u, err := url.Parse(s.ScopesHelp); err != nil || u.Scheme == "" {
+			errs = append(errs, errors.New("scopes_help must be a URL"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// expandURL expands the text of a URL option and checks it by the rules for its option (rule 2).
+func (s *Service) expandURL(option string, t text, lookup valueLookup) (*url.URL, error) {
+	u, err := t.expandURL(lookup)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", option, err)
+	}
+	if option == "base_url" {
+		if err := checkBaseURL(u); err != nil {
+			return nil, err
+		}
+	}
+	return u, checkScheme(u, s.allowsInsecure(insecureOption(option)), option)
+}
+
+// insecureOption is what allow_insecure calls a URL: those of the authorization server go together.
+func insecureOption(option string) string {
+	if option == "base_url" {
+		return option
+	}
+	return "token_url"
+}
+
+func (s *Service) allowsInsecure(what string) bool { return slices.Contains(s.AllowInsecure, what) }
+
+// checkPointer checks an option that is a JSON pointer.
+func checkPointer(option, pointer string) error {
+	if err := checkJSONPointer(pointer); err != nil {
+		return fmt.Errorf("%s: %w", option, err)
+	}
+	return nil
+}
+
+// reservedParams are fields of the token request that have options of their own.
+var reservedParams = []string{"grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type"}
+
+func (s *Service) checkParams() error {
+	var errs []error
+	seen := make(map[string]bool)
+	for _, p := range s.TokenRequestParams {
+		switch {
+		case p.Name == "":
+			errs = append(errs, errors.New("token_request_param: the name is missing"))
+		case slices.Contains(reservedParams, p.Name):
+			errs = append(errs, fmt.Errorf("token_request_param: %s cannot be set here; it has an option of its own", p.Name))
+		case seen[p.Name]:
+			errs = append(errs, fmt.Errorf("token_request_param: %s is given twice; name it once with several values", p.Name))
+		case len(p.Values) == 0:
+			errs = append(errs, fmt.Errorf("token_request_param: %s needs a value", p.Name))
+		}
+		seen[p.Name] = true
+	}
+	return errors.Join(errs...)
+}
+
+// checkFields checks named values; headers get their canonical names.
+func checkFields(option string, fields []Field, header bool, refused func(string) bool) error {
+	var errs []error
+	seen := make(map[string]bool)
+	for i, f := range fields {
+		if header {
+			if !httpguts.ValidHeaderFieldName(f.Name) {
+				errs = append(errs, fmt.Errorf("%s: %q is not a header field name", option, f.Name))
+				continue
+			}
+			f.Name = http.CanonicalHeaderKey(f.Name)
+			fields[i].Name = f.Name
+		}
+		switch {
+		case f.Name == "":
+			errs = append(errs, fmt.Errorf("%s: the name is missing", option))
+		case refused != nil && refused(f.Name):
+			errs = append(errs, fmt.Errorf("%s: %s cannot be set here", option, f.Name))
+		case seen[f.Name]:
+			errs = append(errs, fmt.Errorf("%s: %s is given twice", option, f.Name))
+		}
+		seen[f.Name] = true
+	}
+	return errors.Join(errs...)
+}
+
+func refusedTokenHeader(field string) bool {
+	return field == "Authorization" || field == "Dpop" || strings.HasPrefix(field, "Content-") || reservedHeader(field)
+}
+
+func refusedAPIHeader(field string) bool {
+	return field == "Authorization" || field == "Dpop" || reservedHeader(field)
+}
+
+func (s *Service) checkResources() error {
+	var errs []error
+	for _, r := range s.Resources {
+		if strings.Contains(r, "{") {
+			continue // checked when it is known
+		}
+		errs = append(errs, checkResourceURI(r))
+	}
+	return errors.Join(errs...)
+}
+
+// checkResourceURI checks a resource indicator (RFC 8707 §2).
+func checkResourceURI(resource string) error {
+	u, err := url.Parse(resource)
+	if err != nil || !u.IsAbs() || strings.Contains(resource, "#") {
+		return errors.New("resource: an absolute URI without a fragment is needed (RFC 8707)")
+	}
+	return nil
+}
+
+func (p *Ping) check() error {
+	if p == nil {
+		return nil
+	}
+	var errs []error
+	if p.Method == "" {
+		p.Method = http.MethodGet
+	}
+	if !httpguts.ValidHeaderFieldName(p.Method) || p.Method == http.MethodTrace || p.Method == http.MethodConnect {
+		errs = append(errs, fmt.Errorf("ping: %q is not a method that can be used", p.Method))
+	}
+	path, _, _ := strings.Cut(p.Path, "?")
+	if !strings.HasPrefix(path, "/") {
+		errs = append(errs, errors.New("ping: the path must begin with a slash"))
+	} else if err := cleanRequestPath(path); err != nil {
+		errs = append(errs, fmt.Errorf("ping: %w", err))
+	}
+	for _, status := range p.Statuses {
+		if status < 200 || status > 599 {
+			errs = append(errs, fmt.Errorf("ping: %d is not a status that a service answers with", status))
+		}
+	}
+	return errors.Join(errs...)
+}

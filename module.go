@@ -1,9 +1,22 @@
 // Package httphelper is a Caddy plugin: an outbound authenticating reverse proxy that obtains
 // OAuth 2.0 client-credentials tokens and puts them into the requests that an app sends to a
 // protected API.
+//
+// A request passes the handler `http_helper`, which finds its connection and makes sure that there
+// is a token, then reverse_proxy, then the transport `http_helper`, which puts the token in.
 package httphelper
 
-import "github.com/caddyserver/caddy/v2"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
 
 func init() {
 	caddy.RegisterModule(Handler{})
@@ -12,40 +25,12 @@ func init() {
 	caddy.RegisterModule(App{})
 }
 
-// Injection says where the token goes and what happens around it. The handler and the transport
-// have the same options; in a route made by the directive `http_helper` the handler's count.
-type Injection struct {
-	// Where the token goes. Default: `Authorization` with the prefix `Bearer` (RFC 6750 §2.1), or
-	// `DPoP` for a connection with `dpop` (RFC 9449 §7.1).
-	AccessTokenHeader *TokenHeader `json:"access_token_header,omitempty"`
-
-	// What happens to the app's own `Authorization`: `replace` it, `keep` it and send no token, or
-	// `reject` the request with 400. Default: `replace`.
-	AppAuthorization string `json:"app_authorization,omitempty"`
-
-	// What happens on a 401 of the API: `retry` once with a newer token, or `pass` it on.
-	// Default: `retry`.
-	OnUnauthorized string `json:"on_unauthorized,omitempty"`
-
-	// How many bytes of a request's body are kept for one replay; a larger body is not replayed.
-	// Default: 65536.
-	ReplayBuffer *int64 `json:"replay_buffer,omitempty"`
-
-	// Who may call besides loopback and unix sockets: addresses and CIDR ranges. The peer counts,
-	// whatever headers say. Default: nobody else.
-	AllowClients []string `json:"allow_clients,omitempty"`
-}
-
-// TokenHeader is where the token goes.
-type TokenHeader struct {
-	// The header field. Required.
-	Field string `json:"field"`
-
-	// What stands before the token, separated by a space. Default: nothing.
-	Prefix string `json:"prefix,omitempty"`
-}
-
-// Handler is the handler `http_helper`.
+// Handler makes sure, before anything is proxied, that a request may be made and that there is a
+// token for it. It stands before `reverse_proxy` with the transport `http_helper`, which sends the
+// token; the Caddyfile directive `http_helper` writes both.
+//
+// Without a token the request is not sent: the app gets an error with the header `Proxy-Status:
+// http_helper; error=…` (RFC 9209), which `handle_errors` sees.
 type Handler struct {
 	// The connection's name, or a placeholder that is resolved per request to one of
 	// `connections`. Required.
@@ -59,6 +44,9 @@ type Handler struct {
 	Connections []string `json:"connections,omitempty"`
 
 	Injection
+
+	chosen  *activeConnection            // nil with a placeholder
+	choices map[string]*activeConnection // with a placeholder
 }
 
 // CaddyModule returns the Caddy module information.
@@ -68,3 +56,184 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 		New: func() caddy.Module { return new(Handler) },
 	}
 }
+
+// Provision finds the handler's connections in the app, or defines its own.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	app, err := appOf(ctx)
+	if err != nil {
+		return err
+	}
+	if err := h.provision(app); err != nil {
+		return fmt.Errorf("http_helper %s: %w", h.Connection, err)
+	}
+	return nil
+}
+
+func (h *Handler) provision(app *App) error {
+	if err := h.Injection.provision(); err != nil {
+		return err
+	}
+	if strings.Contains(h.Connection, "{") {
+		return h.provisionChoices(app)
+	}
+	if len(h.Connections) > 0 {
+		return errors.New("connections: only with a placeholder that chooses among them")
+	}
+	var err error
+	if h.Define != nil {
+		h.chosen, err = app.define(h.Connection, h.Define)
+	} else {
+		h.chosen, err = app.connection(h.Connection)
+	}
+	if err != nil {
+		return err
+	}
+	return h.chosen.accepts(&h.Injection)
+}
+
+func (h *Handler) provisionChoices(app *App) error {
+	if h.Define != nil {
+		return errors.New("a connection defined in place needs a name, not a placeholder")
+	}
+	if len(h.Connections) == 0 {
+		return errors.New("connections: name those that the placeholder may choose")
+	}
+	h.choices = make(map[string]*activeConnection, len(h.Connections))
+	var errs []error
+	for _, name := range h.Connections {
+		conn, err := app.connection(name)
+		if err == nil {
+			err = conn.accepts(&h.Injection)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		h.choices[name] = conn
+	}
+	return errors.Join(errs...)
+}
+
+// ServeHTTP lets a request pass when there is a token for it.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	g, refused := h.admit(r)
+	if refused != nil {
+		return refused.answer(w, r)
+	}
+	err := next.ServeHTTP(w, r.WithContext(g))
+	// What stands there after the answer are trailers; one of ours can only be forged.
+	dropOwnProxyStatus(w.Header())
+	if err == nil {
+		return nil
+	}
+	if g.refused != nil {
+		return g.refused.answer(w, r)
+	}
+	return g.describe(w, r, err)
+}
+
+// admit checks a request and gets what it needs.
+func (h *Handler) admit(r *http.Request) (*grant, *refusal) {
+	if refused := h.Injection.refuses(r); refused != nil {
+		return nil, refused
+	}
+	conn := h.chosen
+	if conn == nil {
+		if conn = h.choose(r); conn == nil {
+			return nil, badRequest("no such connection")
+		}
+	}
+	return conn.grant(r, &h.Injection)
+}
+
+func (h *Handler) choose(r *http.Request) *activeConnection {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return nil
+	}
+	return h.choices[repl.ReplaceAll(h.Connection, "")]
+}
+
+// refuses checks all of a request that does not depend on its connection (rules 17, 20, 21).
+func (i *Injection) refuses(r *http.Request) *refusal {
+	if !i.permits(r.RemoteAddr) {
+		return &refusal{status: http.StatusForbidden, kind: "http_request_denied", details: "the caller's address is not allowed: see allow_clients"}
+	}
+	if r.Method == http.MethodTrace || r.Method == http.MethodConnect {
+		return &refusal{status: http.StatusMethodNotAllowed, kind: "http_request_error", details: "the method " + r.Method + " is not forwarded"}
+	}
+	if i.AppAuthorization == authorizationReject && len(r.Header["Authorization"]) > 0 {
+		return badRequest("the request has an Authorization of its own: see app_authorization")
+	}
+	if r.URL.Opaque != "" {
+		return badRequest("the request's target is not a path")
+	}
+	if err := cleanRequestPath(requestPath(r)); err != nil {
+		return badRequest("the request's path is refused: " + err.Error())
+	}
+	return nil
+}
+
+// grant gets the token and the place for a request. Waiting ends with the request.
+func (c *activeConnection) grant(r *http.Request, i *Injection) (*grant, *refusal) {
+	g := &grant{Context: r.Context(), conn: c, injection: i}
+	g.keep = i.AppAuthorization == authorizationKeep && len(r.Header["Authorization"]) > 0
+	var err error
+	if !g.keep {
+		_, err = c.source.Token(r.Context())
+	}
+	if err == nil {
+		g.target, err = c.target(r.Context())
+	}
+	if err != nil {
+		return nil, noToken(c.name, err)
+	}
+	return g, nil
+}
+
+// grantCtxKey is where a request's context holds its *grant. Nobody else can name it.
+type grantCtxKey struct{}
+
+// grant is what the handler hands to the transport: how to send one request. It holds no token:
+// the transport takes the newest. It is the request's context itself, which saves an allocation.
+type grant struct {
+	context.Context
+
+	conn      *activeConnection
+	injection *Injection
+	target    *apiTarget
+	keep      bool     // the app's own Authorization goes on, and no token
+	refused   *refusal // why the transport did not send
+	answered  bool     // whether the API has answered
+}
+
+// Value implements context.Context.
+func (g *grant) Value(key any) any {
+	if key == (grantCtxKey{}) {
+		return g
+	}
+	return g.Context.Value(key)
+}
+
+func appOf(ctx caddy.Context) (*App, error) {
+	app, err := ctx.App("http_helper")
+	if err != nil {
+		return nil, err
+	}
+	return app.(*App), nil
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

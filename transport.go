@@ -1,11 +1,26 @@
 package httphelper
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// Transport is reverse_proxy's transport `http_helper`.
+// Transport sends requests to the API of a connection, with the connection's token. It wraps
+// reverse_proxy's `http` transport, whose options it understands.
+//
+// It is the last to touch a request: the token goes only to the host of the base URL, under it, and
+// only over TLS or to loopback, whatever upstream was chosen. A request without a grant of the
+// handler `http_helper` and without a connection of the transport's own is refused.
 type Transport struct {
 	*reverseproxy.HTTPTransport
 
@@ -13,11 +28,18 @@ type Transport struct {
 	// requests are refused.
 	Connection string `json:"connection,omitempty"`
 
+	// The connections that a handler `http_helper` may choose among, when there are several.
+	Connections []string `json:"connections,omitempty"`
+
 	// Whether the upstreams are addresses of the user's rather than the base URL's own, so that
 	// one base URL may be dialed at several addresses. Default: false.
 	CustomUpstreams bool `json:"custom_upstreams,omitempty"`
 
 	Injection
+
+	own    *activeConnection
+	routes map[*activeConnection]*route
+	shared *route // for connections without a route of their own
 }
 
 // CaddyModule returns the Caddy module information.
@@ -28,8 +50,244 @@ func (Transport) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
+// Provision finds the connections and builds their ways to the API.
+func (t *Transport) Provision(ctx caddy.Context) error {
+	app, err := appOf(ctx)
+	if err != nil {
+		return err
+	}
+	if t.HTTPTransport == nil {
+		t.HTTPTransport = new(reverseproxy.HTTPTransport)
+	}
+	if err := t.Injection.provision(); err != nil {
+		return fmt.Errorf("transport http_helper: %w", err)
+	}
+	conns, err := t.connections(app)
+	if err != nil {
+		return fmt.Errorf("transport http_helper: %w", err)
+	}
+	return t.provisionRoutes(ctx, conns)
+}
+
+// connections are those that the config names for this transport.
+func (t *Transport) connections(app *App) ([]*activeConnection, error) {
+	var conns []*activeConnection
+	var errs []error
+	names := t.Connections
+	if t.Connection != "" {
+		names = append([]string{t.Connection}, names...)
+	}
+	for _, name := range names {
+		conn, err := app.connection(name)
+		if err == nil {
+			err = errors.Join(conn.accepts(&t.Injection), conn.acceptsTransport(t.HTTPTransport))
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		conns = append(conns, conn)
+		if name == t.Connection {
+			t.own = conn
+		}
+	}
+	return conns, errors.Join(errs...)
+}
+
+// provisionRoutes gives a route of its own to every connection that needs one, and the shared one
+// to the rest.
+func (t *Transport) provisionRoutes(ctx caddy.Context, conns []*activeConnection) error {
+	// Provisioning fills in the configuration, so each route starts from a copy.
+	raw, err := json.Marshal(t.HTTPTransport)
+	if err != nil {
+		return err
+	}
+	t.routes = make(map[*activeConnection]*route)
+	for _, conn := range conns {
+		if !conn.needsOwnRoute(len(conns) == 1 || t.CustomUpstreams) {
+			continue
+		}
+		if t.routes[conn], err = newRoute(ctx, raw, conn); err != nil {
+			return fmt.Errorf("transport http_helper: connection %s: %w", conn.name, err)
+		}
+	}
+	if t.shared, err = newRoute(ctx, raw, nil); err != nil {
+		return fmt.Errorf("transport http_helper: %w", err)
+	}
+	t.HTTPTransport = t.shared.HTTPTransport
+	if len(conns) == 1 && t.routes[conns[0]] != nil {
+		t.HTTPTransport = t.routes[conns[0]].HTTPTransport
+	}
+	return nil
+}
+
+// Cleanup closes idle connections to the API.
+func (t *Transport) Cleanup() error {
+	var errs []error
+	for _, r := range t.routes {
+		errs = append(errs, r.Cleanup())
+	}
+	if t.shared != nil {
+		errs = append(errs, t.shared.Cleanup())
+	}
+	return errors.Join(errs...)
+}
+
+// RequestHeaderOps removes what would tell the API of a proxy (rule 17), before the user's
+// header_up, so that theirs stay. The Host is set when the request is sent.
+func (*Transport) RequestHeaderOps() *headers.HeaderOps {
+	return &headers.HeaderOps{Delete: []string{"Forwarded", "X-Forwarded-*", "Via"}}
+}
+
+// RoundTrip sends a request with the token of its connection.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	g, ok := req.Context().Value(grantCtxKey{}).(*grant)
+	if !ok {
+		return t.roundTripAlone(req)
+	}
+	res, refused, err := t.send(req, g)
+	if refused != nil {
+		closeBody(req.Body)
+		if refused.gate {
+			g.refused = refused
+			return nil, errors.New(refused.details)
+		}
+		// A missing token is no failure of the upstream.
+		g.answered = true
+		return refused.response(req), nil
+	}
+	return res, err
+}
+
+// roundTripAlone sends a request that no handler of ours has seen: of a transport used by hand, or
+// a health check. Refusals are answers, so that they never count against an upstream.
+func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
+	if t.own == nil {
+		closeBody(req.Body)
+		return nil, errors.New("transport http_helper: neither a handler http_helper nor an option connection says whose token to send")
+	}
+	healthCheck := req.Context().Value(caddyhttp.VarsCtxKey) == nil
+	refused := t.Injection.refuses(req)
+	var g *grant
+	if refused == nil {
+		g, refused = t.own.grant(req, &t.Injection)
+	}
+	if refused != nil && healthCheck {
+		// Without a token nothing is known about the upstream, so nothing is held against it.
+		refused = &refusal{status: http.StatusOK}
+	}
+	var res *http.Response
+	var err error
+	if refused == nil {
+		res, refused, err = t.send(req, g)
+	}
+	if refused != nil {
+		closeBody(req.Body)
+		return refused.response(req), nil
+	}
+	return res, err
+}
+
+// send checks the final request against the base URL (rule 16), sends it, and once more with a
+// newer token when the API rejects the first (rule 18).
+func (t *Transport) send(req *http.Request, g *grant) (*http.Response, *refusal, error) {
+	way := t.routes[g.conn]
+	if way == nil {
+		way = t.shared
+	}
+	if refused := way.refuses(req, g); refused != nil {
+		return nil, refused, nil
+	}
+	var token *grantedToken
+	if !g.keep {
+		var err error
+		if token, err = g.conn.source.Token(req.Context()); err != nil {
+			return nil, noToken(g.conn.name, err), nil
+		}
+	}
+	res, err := way.exchange(req, g, token)
+	if err != nil {
+		var refused *refusalError
+		if errors.As(err, &refused) {
+			return nil, refused.refusal, nil
+		}
+		return nil, nil, err
+	}
+	g.answered = true
+	// The response must not lead to the request that carries the token.
+	res.Request = req
+	dropOwnProxyStatus(res.Header)
+	g.rewriteLocations(req, res.Header)
+	return res, nil, nil
+}
+
+// rewriteLocations makes the API's redirects lead through the sidecar (rule 17).
+func (g *grant) rewriteLocations(req *http.Request, header http.Header) {
+	for _, field := range []string{"Location", "Content-Location"} {
+		for i, location := range header[field] {
+			header[field][i] = rewriteLocation(location, g.target.base, g.target.url(req.URL), strippedPrefix(req))
+		}
+	}
+}
+
+// strippedPrefix is what handle_path or uri took off the front of the path before us.
+func strippedPrefix(req *http.Request) string {
+	original, ok := req.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+	if !ok || original.URL == nil {
+		return ""
+	}
+	prefix, ok := strings.CutSuffix(original.URL.EscapedPath(), req.URL.EscapedPath())
+	if !ok {
+		return ""
+	}
+	return prefix
+}
+
+// requestPath is the path of a request as it was written.
+func requestPath(r *http.Request) string {
+	if path := r.URL.EscapedPath(); path != "" {
+		return path
+	}
+	return "/"
+}
+
+// apiTarget is the place of one connection's API, and what every request to it carries.
+type apiTarget struct {
+	base     *url.URL // its path has no trailing slash
+	dial     string   // host:port of base
+	insecure bool     // whether http to other hosts than loopback is allowed
+	headers  []Field  // canonical names
+	query    []Field
+}
+
+// url is where a request for the path and query of u goes.
+func (a *apiTarget) url(u *url.URL) *url.URL {
+	out := *u
+	a.place(&out)
+	return &out
+}
+
+// place points u, a request's path and query, at the API.
+func (a *apiTarget) place(u *url.URL) {
+	u.Path, u.RawPath = joinPath(a.base, u)
+	u.Scheme, u.Host = a.base.Scheme, a.base.Host
+	u.User, u.Opaque, u.Fragment, u.RawFragment = nil, "", "", ""
+	if len(a.query) > 0 {
+		u.RawQuery = withQuery(u.RawQuery, a.query)
+	}
+}
+
+// GetUpstreams returns the address of the request's base URL.
+func (UpstreamSource) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
+	g, ok := r.Context().Value(grantCtxKey{}).(*grant)
+	if !ok {
+		return nil, errors.New("upstream source http_helper: the handler http_helper must come first")
+	}
+	return []*reverseproxy.Upstream{{Dial: g.target.dial}}, nil
+}
+
 // UpstreamSource is reverse_proxy's source of upstreams `http_helper`: the address of the base URL
-// of the connection that the handler chose for the request.
+// of the connection that the handler chose for the request. It has no options.
 type UpstreamSource struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -39,3 +297,28 @@ func (UpstreamSource) CaddyModule() caddy.ModuleInfo {
 		New: func() caddy.Module { return new(UpstreamSource) },
 	}
 }
+
+// hostPort is a URL's host with its port, the scheme's default if it has none.
+func hostPort(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = "443"
+		if u.Scheme == "http" {
+			port = "80"
+		}
+	}
+	return net.JoinHostPort(u.Hostname(), port)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner                                = (*Transport)(nil)
+	_ caddy.CleanerUpper                               = (*Transport)(nil)
+	_ http.RoundTripper                                = (*Transport)(nil)
+	_ reverseproxy.TLSTransport                        = (*Transport)(nil)
+	_ reverseproxy.H2CTransport                        = (*Transport)(nil)
+	_ reverseproxy.HealthCheckSchemeOverriderTransport = (*Transport)(nil)
+	_ reverseproxy.ProxyProtocolTransport              = (*Transport)(nil)
+	_ reverseproxy.RequestHeaderOpsTransport           = (*Transport)(nil)
+	_ reverseproxy.UpstreamSource                      = (*UpstreamSource)(nil)
+)

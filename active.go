@@ -1,0 +1,324 @@
+package httphelper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+)
+
+// activeConnection is a connection in a loaded config: everything that gets tokens and places
+// requests.
+type activeConnection struct {
+	name      string
+	config    *Connection
+	service   *Service
+	connector *Connector // nil: the connection holds its service itself
+	method    authMethod
+	logger    *zap.Logger
+
+	requested, required []string // scopes
+
+	texts       *connectionTexts
+	certificate *certificateLoader // nil: no client certificate
+	client      *http.Client       // towards the authorization server
+	source      *tokenSource
+	user        *sourceUser
+
+	fixed *apiTarget // nil: it depends on what may change while the config runs
+	api   *lateTarget
+
+	header atomic.Pointer[preparedHeader]
+}
+
+// preparedHeader is the value of a header with a token, prepared once for many requests.
+type preparedHeader struct {
+	token  *grantedToken
+	prefix string
+	value  []string
+}
+
+// activate checks a connection against its connector and gets it its token source. Nobody is
+// contacted.
+func activate(app *App, name string, config *Connection) (*activeConnection, error) {
+	c := &activeConnection{name: name, config: config, logger: app.logger}
+	errs := []error{validName(name), c.findService(app)}
+	if c.service == nil {
+		return nil, errors.Join(errs...)
+	}
+	if c.connector == nil {
+		errs = append(errs, c.service.check())
+	}
+	errs = append(errs, c.checkOptions())
+	var warnings []string
+	var err error
+	c.requested, c.required, warnings, err = c.connector.requestedScopes(config)
+	errs = append(errs, err)
+	c.texts, err = parseConnection(c)
+	errs = append(errs, err)
+	if errors.Join(errs...) != nil {
+		return nil, errors.Join(errs...)
+	}
+	if err := errors.Join(c.checkValues(), c.provisionClient(app)); err != nil {
+		return nil, err
+	}
+	for _, warning := range append(warnings, c.literalSecrets()...) {
+		c.logger.Warn(warning, zap.String("connection", name))
+	}
+	for _, what := range c.service.AllowInsecure {
+		c.logger.Warn("allow_insecure permits to send secrets or tokens where others can read them",
+			zap.String("connection", name), zap.String("url", what))
+	}
+	c.acquire()
+	return c, nil
+}
+
+// findService sets where c's service is described.
+func (c *activeConnection) findService(app *App) error {
+	if c.config.Connector == "" {
+		c.service = &c.config.Service
+		return nil
+	}
+	connector := app.Connectors[c.config.Connector]
+	if connector == nil {
+		return fmt.Errorf("there is no connector %s", c.config.Connector)
+	}
+	if !reflect.ValueOf(c.config.Service).IsZero() {
+		return fmt.Errorf("options of the service belong into the connector %s", c.config.Connector)
+	}
+	c.connector, c.service = connector, &connector.Service
+	return nil
+}
+
+// checkOptions checks that the options of the connection are complete and fit together.
+func (c *activeConnection) checkOptions() error {
+	method, err := lookupAuthMethod(c.service.AuthMethod)
+	if err != nil {
+		return nil // reported by Service.check
+	}
+	c.method = method
+	conn := c.config
+	errs := []error{c.checkCredentialOptions(), c.checkAnswers()}
+	if conn.ClientID == "" {
+		errs = append(errs, errors.New("client_id is missing"))
+	}
+	for _, d := range []struct {
+		option string
+		value  caddy.Duration
+	}{
+		{"refresh_before", conn.RefreshBefore},
+		{"default_lifetime", conn.DefaultLifetime},
+		{"token_timeout", conn.TokenTimeout},
+		{"assertion_lifetime", conn.AssertionLifetime},
+	} {
+		if d.value < 0 {
+			errs = append(errs, fmt.Errorf("%s must not be negative", d.option))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkCredentialOptions compares the credentials given with what the method needs.
+func (c *activeConnection) checkCredentialOptions() error {
+	conn, method := c.config, c.service.authMethod()
+	var errs []error
+	given := func(options map[string]string) []string {
+		var names []string
+		for _, option := range sortedKeys(options) {
+			if options[option] != "" {
+				names = append(names, option)
+			}
+		}
+		return names
+	}
+	one := func(needed bool, names []string, need string) {
+		switch {
+		case len(names) > 1:
+			errs = append(errs, fmt.Errorf("%s exclude each other", strings.Join(names, " and ")))
+		case needed && len(names) == 0:
+			errs = append(errs, fmt.Errorf("auth_method %s needs %s", method, need))
+		case !needed && len(names) == 1:
+			errs = append(errs, fmt.Errorf("%s is not for auth_method %s", names[0], method))
+		}
+	}
+	one(c.method.needsSecret, given(map[string]string{"client_secret": conn.ClientSecret, "client_secret_file": conn.ClientSecretFile}),
+		"client_secret or client_secret_file")
+	one(c.method.needsKey, given(map[string]string{"client_key": conn.ClientKey, "client_key_file": conn.ClientKeyFile, "client_assertion_file": conn.ClientAssertionFile}),
+		"client_key_file, client_key or client_assertion_file")
+	signing := given(map[string]string{"key_id": conn.KeyID, "signing_alg": conn.SigningAlg, "assertion_audience": conn.AssertionAudience})
+	if conn.AssertionLifetime != 0 {
+		signing = append(signing, "assertion_lifetime")
+	}
+	if len(signing) > 0 && (!c.method.signs || conn.ClientAssertionFile != "") {
+		errs = append(errs, fmt.Errorf("%s: nothing is signed here with auth_method %s", strings.Join(signing, ", "), method))
+	}
+	return errors.Join(append(errs, c.checkCertificateOptions())...)
+}
+
+func (c *activeConnection) checkCertificateOptions() error {
+	conn := c.config
+	switch {
+	case (conn.ClientCertificateFile == "") != (conn.ClientCertificateKeyFile == ""):
+		return errors.New("client_certificate needs both the certificate's file and the key's")
+	case c.method.needsCertificate && conn.ClientCertificateFile == "":
+		return fmt.Errorf("auth_method %s needs client_certificate", c.service.authMethod())
+	default:
+		return nil
+	}
+}
+
+// checkAnswers compares the connection's answers with the connector's questions.
+func (c *activeConnection) checkAnswers() error {
+	var errs []error
+	for _, key := range sortedKeys(c.config.Parameters) {
+		answer := c.config.Parameters[key]
+		switch {
+		case c.connector == nil:
+			return errors.New("parameter needs a connector that asks for it")
+		case answer.Value != "" && answer.File != "":
+			errs = append(errs, fmt.Errorf("parameter %s: parameter and parameter_file exclude each other", key))
+		}
+		if _, ok := c.connector.parameter(key); !ok {
+			errs = append(errs, fmt.Errorf("parameter %s: the connector %s does not ask for it", key, c.connector.name))
+		}
+	}
+	if c.connector == nil {
+		return nil
+	}
+	for _, p := range c.connector.Parameters {
+		if answer := c.answer(p); answer == (Answer{}) {
+			errs = append(errs, fmt.Errorf("parameter %s is missing: the connector %s asks for it", p.Key, c.connector.name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// answer is what stands for a parameter: the connection's answer or a dropdown's default.
+func (c *activeConnection) answer(p Parameter) Answer {
+	if answer, ok := c.config.Parameters[p.Key]; ok && answer != (Answer{}) {
+		return answer
+	}
+	return Answer{Value: p.Default}
+}
+
+// literalSecrets are warnings about secrets that stand in the config itself.
+func (c *activeConnection) literalSecrets() []string {
+	var warnings []string
+	warn := func(option string) {
+		warnings = append(warnings, option+" stands in the config as it is, where Caddy shows it: use {env.*}, {file.*} or a file")
+	}
+	if c.texts.clientSecret != nil && c.texts.clientSecret.literal() {
+		warn("client_secret")
+	}
+	if c.texts.clientKey != nil && c.texts.clientKey.literal() {
+		warn("client_key")
+	}
+	if c.connector == nil {
+		return warnings
+	}
+	for _, p := range c.connector.Parameters {
+		if answer := c.texts.answers[p.Key]; p.Type == typePassword && answer.file == nil && answer.value.literal() {
+			warn("parameter " + p.Key)
+		}
+	}
+	for _, v := range c.connector.ConfigValues {
+		if t := c.texts.values[v.Key]; v.Type == typePassword && v.Flow == "" && t.literal() {
+			warn("config_value " + v.Key)
+		}
+	}
+	return warnings
+}
+
+// provisionClient builds what talks to the authorization server.
+func (c *activeConnection) provisionClient(app *App) error {
+	transport, err := app.tokenTransport(c.service.TokenTransport)
+	if err != nil {
+		return err
+	}
+	if transport.TLS != nil && transport.TLS.InsecureSkipVerify && !c.service.allowsInsecure("token_url") {
+		return errors.New("token_transport: tls_insecure_skip_verify needs allow_insecure token_url")
+	}
+	if c.certificate != nil {
+		// The certificate makes the transport the connection's own.
+		if transport, err = app.newTokenTransport(c.service.TokenTransport); err != nil {
+			return err
+		}
+		c.certificate.showTo(transport.Transport, func() bool { return true })
+	}
+	c.client = newTokenClient(transport)
+	return nil
+}
+
+// acquire takes the source of the connection's tokens, which a running config may hold already.
+func (c *activeConnection) acquire() {
+	c.user = &sourceUser{
+		name:          c.name,
+		fetcher:       c,
+		refreshBefore: time.Duration(c.config.RefreshBefore),
+		timeout:       time.Duration(c.config.TokenTimeout),
+		warm:          c.config.Warm,
+		logger:        c.logger,
+	}
+	c.source = acquireTokenSource(c.identity(), c.user)
+}
+
+// release lets go of the connection's token source.
+func (c *activeConnection) release() { c.source.release(c.user) }
+
+// accepts checks where the token goes against the connector's own headers.
+func (c *activeConnection) accepts(i *Injection) error {
+	for _, f := range c.service.APIHeaders {
+		if f.Name == i.AccessTokenHeader.Field {
+			return fmt.Errorf("connection %s: api_header %s is where the token goes", c.name, f.Name)
+		}
+	}
+	return nil
+}
+
+// headerValue is the value of the header that carries a token. It is shared by requests and must
+// not be changed.
+func (c *activeConnection) headerValue(i *Injection, token *grantedToken) []string {
+	prefix := i.prefix(c)
+	if h := c.header.Load(); h != nil && h.token == token && h.prefix == prefix {
+		return h.value
+	}
+	h := &preparedHeader{token: token, prefix: prefix, value: []string{prefix + token.value}}
+	c.header.Store(h)
+	return h.value
+}
+
+// tokenIsBound tells whether the API asks for the client certificate (RFC 8705 §3).
+func (c *activeConnection) tokenIsBound() bool {
+	token := c.source.peek()
+	return token != nil && token.bound
+}
+
+// target is where the connection's requests go.
+func (c *activeConnection) target(ctx context.Context) (*apiTarget, error) {
+	if c.fixed != nil {
+		return c.fixed, nil
+	}
+	return c.api.get(ctx)
+}
+
+// authMethod is the name of the method, the default included.
+func (s *Service) authMethod() string {
+	if s.AuthMethod == "" {
+		return defaultAuthMethod
+	}
+	return s.AuthMethod
+}
+
+// dropdownAllows tells whether an answer is one of a dropdown's options.
+func (p Parameter) dropdownAllows(answer string) bool {
+	return slices.ContainsFunc(p.Options, func(o Option) bool { return o.Value == answer })
+}
+

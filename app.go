@@ -1,0 +1,172 @@
+package httphelper
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/zap"
+)
+
+// App is Caddy's app `http_helper`: the connectors and connections of one config. Handlers and
+// transports find connections here by name.
+//
+// Loading a config contacts nobody. All that is wrong with it is reported at once.
+type App struct {
+	// How services are authenticated against, by name.
+	Connectors map[string]*Connector `json:"connectors,omitempty"`
+
+	// The uses of connectors, by name.
+	Connections map[string]*Connection `json:"connections,omitempty"`
+
+	ctx        caddy.Context
+	logger     *zap.Logger
+	active     map[string]*activeConnection
+	transports map[string]*reverseproxy.HTTPTransport // towards token endpoints, by configuration
+}
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http_helper",
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// Provision checks connectors and connections and makes them usable. Connections take the tokens
+// that those of the running config hold.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx = ctx
+	a.logger = ctx.Logger()
+	a.active = make(map[string]*activeConnection)
+	a.transports = make(map[string]*reverseproxy.HTTPTransport)
+	var errs []error
+	broken := make(map[string]bool)
+	for _, name := range sortedKeys(a.Connectors) {
+		err := a.Connectors[name].provision(ctx, name)
+		broken[name] = err != nil
+		errs = append(errs, err)
+	}
+	for _, name := range sortedKeys(a.Connections) {
+		config := a.Connections[name]
+		if broken[config.Connector] {
+			continue // it cannot be judged by that
+		}
+		_, err := a.define(name, config)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// define makes a connection usable under a name.
+func (a *App) define(name string, config *Connection) (*activeConnection, error) {
+	if a.active[name] != nil {
+		return nil, fmt.Errorf("connection %s: the name is taken by another connection", name)
+	}
+	conn, err := activate(a, name, config)
+	if err != nil {
+		return nil, prefixAll("connection "+name, err)
+	}
+	a.active[name] = conn
+	return conn, nil
+}
+
+// connection finds a connection by its name.
+func (a *App) connection(name string) (*activeConnection, error) {
+	if conn := a.active[name]; conn != nil {
+		return conn, nil
+	}
+	known := "there is none"
+	if len(a.active) > 0 {
+		known = "there are " + strings.Join(sortedKeys(a.active), ", ")
+	}
+	return nil, fmt.Errorf("no connection is named %q; %s", name, known)
+}
+
+// tokenTransport is the http transport towards token endpoints that raw configures. Connections
+// with the same configuration share it.
+func (a *App) tokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTransport, error) {
+	if t := a.transports[string(raw)]; t != nil {
+		return t, nil
+	}
+	t, err := a.newTokenTransport(raw)
+	if err == nil {
+		a.transports[string(raw)] = t
+	}
+	return t, err
+}
+
+func (a *App) newTokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTransport, error) {
+	t := new(reverseproxy.HTTPTransport)
+	if len(raw) > 0 {
+		if err := caddy.StrictUnmarshalJSON(raw, t); err != nil {
+			return nil, fmt.Errorf("token_transport: %v", err)
+		}
+	}
+	if err := t.Provision(a.ctx); err != nil {
+		return nil, fmt.Errorf("token_transport: %v", err)
+	}
+	t.Transport.Proxy = refuseCleartextProxy(t.Transport.Proxy)
+	return t, nil
+}
+
+// Start lets the connections' settings count, and fetches the tokens of those that are kept warm.
+func (a *App) Start() error {
+	for _, name := range sortedKeys(a.active) {
+		conn := a.active[name]
+		conn.source.start(conn.user)
+	}
+	if address := tcpAdmin(a.ctx); address != "" && len(a.active) > 0 {
+		a.logger.Warn("whoever reaches Caddy's admin endpoint can read the secrets of connections; "+
+			"give it a unix socket (admin unix//path/to/admin.sock) or turn it off (admin off)", zap.String("admin", address))
+	}
+	return nil
+}
+
+// Stop implements caddy.App. Requests that still run go on using their connections.
+func (a *App) Stop() error { return nil }
+
+// Cleanup lets go of the connections' tokens; a newer config that uses them holds them itself.
+func (a *App) Cleanup() error {
+	for _, conn := range a.active {
+		conn.release()
+	}
+	for _, t := range a.transports {
+		_ = t.Cleanup()
+	}
+	return nil
+}
+
+// tcpAdmin is the address of the admin endpoint, if that is on TCP. A module has no other view of
+// the admin part of its config than this one.
+func tcpAdmin(ctx caddy.Context) string {
+	address := caddy.DefaultAdminListen
+	config := reflect.ValueOf(ctx).FieldByName("cfg")
+	if !config.IsValid() || config.IsNil() {
+		return ""
+	}
+	if admin := config.Elem().FieldByName("Admin"); admin.IsValid() && !admin.IsNil() {
+		if disabled := admin.Elem().FieldByName("Disabled"); disabled.IsValid() && disabled.Bool() {
+			return ""
+		}
+		if listen := admin.Elem().FieldByName("Listen"); listen.IsValid() && listen.String() != "" {
+			address = caddy.NewReplacer().ReplaceAll(listen.String(), "")
+		}
+	}
+	parsed, err := caddy.ParseNetworkAddress(address)
+	if err == nil && (parsed.IsUnixNetwork() || parsed.IsFdNetwork()) {
+		return ""
+	}
+	return address
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,502 @@
+package httphelper
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// connectionTexts are the texts of a connection and its service, parsed once. Those that are nil
+// are not given.
+type connectionTexts struct {
+	baseURL                               *text
+	tokenURL, issuer, revocationURL       *text
+	clientID, clientSecret, clientKey     *text
+	keyID, audience                       *text
+	secretFile, keyFile, assertionFile    *text // paths
+	certificateFile, certificateKey, dpop *text // paths
+	params                                []paramText
+	tokenHeaders, apiHeaders, apiQuery    []fieldText
+	resources                             []text
+	answers                               map[string]answerText
+	values                                map[string]text // of config values that are texts
+}
+
+type paramText struct {
+	name   string
+	values []text
+}
+
+type fieldText struct {
+	name  string
+	value text
+}
+
+// answerText is an answer to a parameter: a value, or the path of a file when file is set.
+type answerText struct {
+	value text
+	file  *text
+}
+
+// textParser parses texts and collects what is wrong with them.
+type textParser struct{ errs []error }
+
+func (p *textParser) parse(option, value string, kinds ...string) text {
+	t, err := parseText(value, kinds...)
+	if err != nil {
+		p.errs = append(p.errs, fmt.Errorf("%s: %w", option, err))
+	}
+	return t
+}
+
+// optional is parse for texts that need not be given.
+func (p *textParser) optional(option, value string, kinds ...string) *text {
+	if value == "" {
+		return nil
+	}
+	t := p.parse(option, value, kinds...)
+	return &t
+}
+
+func (p *textParser) fields(option string, fields []Field, kinds ...string) []fieldText {
+	var texts []fieldText
+	for _, f := range fields {
+		texts = append(texts, fieldText{f.Name, p.parse(option+" "+f.Name, f.Value, kinds...)})
+	}
+	return texts
+}
+
+// parseConnection parses all texts that c's requests are made of.
+func parseConnection(c *activeConnection) (*connectionTexts, error) {
+	var p textParser
+	t := &connectionTexts{answers: make(map[string]answerText), values: make(map[string]text)}
+	p.parseService(t, c)
+	conn := c.config
+	t.clientID = p.optional("client_id", conn.ClientID)
+	t.clientSecret = p.optional("client_secret", conn.ClientSecret)
+	t.clientKey = p.optional("client_key", conn.ClientKey)
+	t.keyID = p.optional("key_id", conn.KeyID)
+	t.audience = p.optional("assertion_audience", conn.AssertionAudience)
+	t.secretFile = p.optional("client_secret_file", conn.ClientSecretFile)
+	t.keyFile = p.optional("client_key_file", conn.ClientKeyFile)
+	t.assertionFile = p.optional("client_assertion_file", conn.ClientAssertionFile)
+	t.certificateFile = p.optional("client_certificate", conn.ClientCertificateFile)
+	t.certificateKey = p.optional("client_certificate", conn.ClientCertificateKeyFile)
+	if conn.DPoP != nil {
+		t.dpop = p.optional("dpop", conn.DPoP.KeyFile)
+	}
+	if c.connector == nil {
+		return t, errors.Join(p.errs...)
+	}
+	for _, param := range c.connector.Parameters {
+		answer := c.answer(param)
+		t.answers[param.Key] = answerText{
+			value: p.parse("parameter "+param.Key, answer.Value),
+			file:  p.optional("parameter_file "+param.Key, answer.File),
+		}
+	}
+	for _, value := range c.connector.ConfigValues {
+		t.values[value.Key] = p.parse("config_value "+value.Key, value.Value, kindParam)
+	}
+	return t, errors.Join(p.errs...)
+}
+
+func (p *textParser) parseService(t *connectionTexts, c *activeConnection) {
+	s := c.service
+	var kinds []string
+	if c.connector != nil {
+		kinds = []string{kindParam, kindConfig}
+	}
+	t.baseURL = p.optional("base_url", s.BaseURL, kinds...)
+	t.tokenURL = p.optional("token_url", s.TokenURL, kinds...)
+	t.issuer = p.optional("issuer", s.Issuer, kinds...)
+	t.revocationURL = p.optional("revocation_url", s.RevocationURL, kinds...)
+	for _, param := range s.TokenRequestParams {
+		parsed := paramText{name: param.Name}
+		for _, value := range param.Values {
+			parsed.values = append(parsed.values, p.parse("token_request_param "+param.Name, value, kinds...))
+		}
+		t.params = append(t.params, parsed)
+	}
+	for _, resource := range s.Resources {
+		t.resources = append(t.resources, p.parse("resource", resource, kinds...))
+	}
+	t.tokenHeaders = p.fields("token_request_header", s.TokenRequestHeaders, kinds...)
+	t.apiHeaders = p.fields("api_header", s.APIHeaders, kinds...)
+	t.apiQuery = p.fields("api_query", s.APIQuery, kinds...)
+}
+
+// resolver reads the values of a connection's texts as they are now, each once.
+type resolver struct {
+	ctx     context.Context
+	c       *activeConnection
+	answers map[string]string
+	secrets []string // that were met on the way
+}
+
+func (c *activeConnection) resolver(ctx context.Context) *resolver {
+	return &resolver{ctx: ctx, c: c, answers: make(map[string]string)}
+}
+
+// lookup finds the value of a `{param.*}` or `{config.*}`.
+func (r *resolver) lookup(kind, key string) (string, error) {
+	if kind == kindConfig {
+		return r.configValue(key)
+	}
+	return r.answer(key)
+}
+
+// answer is the connection's answer to a parameter.
+func (r *resolver) answer(key string) (string, error) {
+	if value, ok := r.answers[key]; ok {
+		return value, nil
+	}
+	param, _ := r.c.connector.parameter(key)
+	answer := r.c.texts.answers[key]
+	value, err := answer.value.expand(nil)
+	if answer.file != nil {
+		value, err = r.file(answer.file)
+	}
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("parameter %s: %w", key, err)
+	case value == "":
+		return "", fmt.Errorf("parameter %s is empty", key)
+	case param.Type == typeDropdown && !param.dropdownAllows(value):
+		return "", fmt.Errorf("parameter %s: the answer is none of its options", key)
+	}
+	if param.Type == typePassword {
+		r.secrets = append(r.secrets, value)
+	}
+	r.answers[key] = value
+	return value, nil
+}
+
+func (r *resolver) configValue(key string) (string, error) {
+	config, _ := r.c.connector.configValue(key)
+	var value string
+	var err error
+	if config.Flow != "" {
+		value, err = r.flow(r.c.connector.flow(config.Flow))
+	} else {
+		value, err = r.c.texts.values[key].expand(r.lookup)
+	}
+	if err != nil {
+		return "", fmt.Errorf("config_value %s: %w", key, err)
+	}
+	if value == "" {
+		return "", fmt.Errorf("config_value %s is empty", key)
+	}
+	if config.Type == typePassword {
+		r.secrets = append(r.secrets, value)
+	}
+	return value, nil
+}
+
+// file reads the file whose path a text holds.
+func (r *resolver) file(path *text) (string, error) {
+	name, err := path.expand(nil)
+	if err != nil {
+		return "", err
+	}
+	return readSecretFile(name)
+}
+
+// expand expands an optional text.
+func (r *resolver) expand(option string, t *text) (string, error) {
+	if t == nil {
+		return "", nil
+	}
+	value, err := t.expand(r.lookup)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", option, err)
+	}
+	return value, nil
+}
+
+// material reads the client's credentials.
+func (r *resolver) material() (authMaterial, error) {
+	t := r.c.texts
+	m := authMaterial{
+		rawBasic: r.c.service.BasicEncoding == encodingRaw,
+		alg:      r.c.config.SigningAlg,
+		lifetime: time.Duration(r.c.config.AssertionLifetime),
+	}
+	var errs []error
+	read := func(into *string, option string, value, file *text) {
+		var err error
+		switch {
+		case file != nil:
+			if *into, err = r.file(file); err != nil {
+				err = fmt.Errorf("%s: %w", option+"_file", err)
+			}
+		case option == "client_key" && value != nil:
+			if *into, err = value.expandLines(nil); err != nil {
+				err = fmt.Errorf("%s: %w", option, err)
+			}
+		default:
+			*into, err = r.expand(option, value)
+		}
+		errs = append(errs, err)
+	}
+	var key string
+	read(&m.clientID, "client_id", t.clientID, nil)
+	read(&m.secret, "client_secret", t.clientSecret, t.secretFile)
+	read(&key, "client_key", t.clientKey, t.keyFile)
+	read(&m.keyID, "key_id", t.keyID, nil)
+	read(&m.audience, "assertion_audience", t.audience, nil)
+	read(&m.assertion, "client_assertion", nil, t.assertionFile)
+	m.key = []byte(key)
+	for _, secret := range []string{m.secret, key, m.assertion} {
+		if secret != "" {
+			r.secrets = append(r.secrets, secret)
+		}
+	}
+	return m, errors.Join(errs...)
+}
+
+// fetch makes one token request with everything as it is now.
+func (c *activeConnection) fetch(ctx context.Context) (*grantedToken, error) {
+	request, err := c.resolver(ctx).tokenRequest()
+	if err != nil {
+		return nil, unresolved(err)
+	}
+	return request.do(ctx, c.client)
+}
+
+// unresolved is the failure of a value that could not be had: a flow's own, or a mistake.
+func unresolved(err error) error {
+	if failed, ok := errors.AsType[*tokenError](err); ok {
+		named := *failed
+		named.message = strings.TrimSuffix(err.Error(), failed.Error()) + failed.message
+		return &named
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return &tokenError{class: classConfiguration, status: http.StatusBadGateway, message: err.Error()}
+}
+
+// tokenRequest resolves everything that the token request is made of.
+func (r *resolver) tokenRequest() (*tokenRequest, error) {
+	s := r.c.service
+	m, err := r.material()
+	errs := []error{err}
+	auth, err := r.c.method.make(m)
+	errs = append(errs, err)
+	request := &tokenRequest{
+		auth:             auth,
+		clientID:         m.clientID,
+		scopes:           r.c.requested,
+		required:         r.c.required,
+		requireGranted:   s.RequireGrantedScopes,
+		grantType:        s.GrantType,
+		format:           s.TokenRequestFormat,
+		separator:        s.TokenRequestScopeSeparator,
+		tokenPointer:     s.TokenPointer,
+		expiresInPointer: s.ExpiresInPointer,
+		defaultLifetime:  time.Duration(r.c.config.DefaultLifetime),
+	}
+	u, err := r.url("token_url", r.c.texts.tokenURL)
+	if u != nil {
+		request.tokenURL = u.String()
+	}
+	errs = append(errs, err)
+	request.params, err = r.params()
+	errs = append(errs, err)
+	request.headers, err = r.tokenHeaders()
+	errs = append(errs, err)
+	request.resources, err = r.resources()
+	errs = append(errs, err)
+	request.secrets = r.secrets
+	return request, errors.Join(errs...)
+}
+
+func (r *resolver) url(option string, t *text) (*url.URL, error) {
+	if t == nil {
+		return nil, nil
+	}
+	return r.c.service.expandURL(option, *t, r.lookup)
+}
+
+func (r *resolver) params() (url.Values, error) {
+	params := make(url.Values)
+	var errs []error
+	for _, p := range r.c.texts.params {
+		for _, t := range p.values {
+			value, err := r.expand("token_request_param "+p.name, &t)
+			errs = append(errs, err)
+			params.Add(p.name, value)
+		}
+	}
+	return params, errors.Join(errs...)
+}
+
+func (r *resolver) tokenHeaders() (http.Header, error) {
+	fields, err := r.fields("token_request_header", r.c.texts.tokenHeaders, true)
+	header := make(http.Header)
+	for _, f := range fields {
+		header.Set(f.Name, f.Value)
+	}
+	return header, err
+}
+
+func (r *resolver) resources() ([]string, error) {
+	var resources []string
+	var errs []error
+	for _, t := range r.c.texts.resources {
+		resource, err := r.expand("resource", &t)
+		if err == nil {
+			err = checkResourceURI(resource)
+		}
+		errs = append(errs, err)
+		resources = append(resources, resource)
+	}
+	return resources, errors.Join(errs...)
+}
+
+func (r *resolver) fields(option string, texts []fieldText, header bool) ([]Field, error) {
+	var fields []Field
+	var errs []error
+	for _, t := range texts {
+		value, err := r.expand(option+" "+t.name, &t.value)
+		if err == nil && header && !httpguts.ValidHeaderFieldValue(value) {
+			err = fmt.Errorf("%s %s: the value may not stand in a header", option, t.name)
+		}
+		errs = append(errs, err)
+		fields = append(fields, Field{Name: t.name, Value: value})
+	}
+	return fields, errors.Join(errs...)
+}
+
+// fingerprint is a digest of the credentials and answers as they are now.
+func (c *activeConnection) fingerprint() (string, error) {
+	r := c.resolver(context.Background())
+	m, err := r.material()
+	errs := []error{err}
+	for key := range c.texts.answers {
+		_, err := r.answer(key)
+		errs = append(errs, err)
+	}
+	certificate := ""
+	if c.certificate != nil {
+		certificate, err = c.certificate.fingerprint()
+		errs = append(errs, err)
+	}
+	return digestOf(m.clientID, m.secret, string(m.key), m.assertion, certificate, r.answers), errors.Join(errs...)
+}
+
+// identity is a digest of everything that shapes the token request, as it is written: what a
+// placeholder or file yields may change while a token lives (rules 12 to 14).
+func (c *activeConnection) identity() string {
+	s := c.service
+	conn := *c.config
+	conn.Connector, conn.Service, conn.Parameters = "", Service{}, nil
+	conn.Scopes, conn.AdditionalScopes = nil, ""
+	conn.RefreshBefore, conn.DefaultLifetime, conn.TokenTimeout, conn.Warm = 0, 0, 0, false
+	u := &usedValues{c: c, all: make(map[string]any)}
+	for _, t := range c.tokenTexts() {
+		u.add(t)
+	}
+	return digestOf(
+		conn, c.requested, c.required, u.all,
+		s.TokenURL, s.Issuer, s.authMethod(), s.BasicEncoding, s.RequireGrantedScopes,
+		s.TokenRequestParams, s.TokenRequestHeaders, s.TokenRequestFormat, s.TokenRequestScopeSeparator,
+		s.GrantType, s.TokenPointer, s.ExpiresInPointer, s.TokenTransport, s.Resources,
+	)
+}
+
+// tokenTexts are the texts of the service that shape the token request.
+func (c *activeConnection) tokenTexts() []text {
+	t := c.texts
+	var all []text
+	for _, u := range []*text{t.tokenURL, t.issuer} {
+		if u != nil {
+			all = append(all, *u)
+		}
+	}
+	for _, p := range t.params {
+		all = append(all, p.values...)
+	}
+	for _, h := range t.tokenHeaders {
+		all = append(all, h.value)
+	}
+	return append(all, t.resources...)
+}
+
+// usedValues collects what stands behind the placeholders of texts.
+type usedValues struct {
+	c   *activeConnection
+	all map[string]any
+}
+
+func (u *usedValues) add(t text) {
+	for _, key := range t.keys(kindParam) {
+		param, _ := u.c.connector.parameter(key)
+		u.all[kindParam+"."+key] = u.c.answer(param)
+	}
+	for _, key := range t.keys(kindConfig) {
+		config, _ := u.c.connector.configValue(key)
+		if config.Flow == "" {
+			u.all[kindConfig+"."+key] = config.Value
+			u.add(u.c.texts.values[key])
+			continue
+		}
+		u.all[kindConfig+"."+key] = u.c.connector.flow(config.Flow).digest
+		// A flow may use every answer.
+		for _, param := range u.c.connector.Parameters {
+			u.all[kindParam+"."+param.Key] = u.c.answer(param)
+		}
+	}
+}
+
+// dependsOnFlow tells whether a text's value takes a helper flow.
+func (c *activeConnection) dependsOnFlow(t text) bool {
+	for _, key := range t.keys(kindConfig) {
+		if config, _ := c.connector.configValue(key); config.Flow != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// constant tells whether a text's value stays the same while the config runs.
+func (c *activeConnection) constant(t text) bool {
+	if len(t.keys(kindFile)) > 0 || c.dependsOnFlow(t) {
+		return false
+	}
+	for _, key := range t.keys(kindParam) {
+		if answer := c.texts.answers[key]; answer.file != nil || !c.constant(answer.value) {
+			return false
+		}
+	}
+	for _, key := range t.keys(kindConfig) {
+		if !c.constant(c.texts.values[key]) {
+			return false
+		}
+	}
+	return true
+}
+
+// digestOf is a digest of values, which may be secret.
+func digestOf(values ...any) string {
+	encoded, err := json.Marshal(values)
+	if err != nil {
+		panic(err) // plain data only
+	}
+	return digest(encoded)
+}
+
+func digest(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}

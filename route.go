@@ -1,0 +1,260 @@
+package httphelper
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+// route is a way to an API: an http transport that keeps to the rules.
+type route struct {
+	*reverseproxy.HTTPTransport
+
+	// TLS verifies the base URL's host whatever address is dialed, so that requests may be told
+	// apart by that address: each upstream has connections of its own.
+	pinned bool
+}
+
+// newRoute builds the http transport that raw configures: for conn, or for any connection.
+func newRoute(ctx caddy.Context, raw json.RawMessage, conn *activeConnection) (*route, error) {
+	r := &route{HTTPTransport: new(reverseproxy.HTTPTransport)}
+	if err := json.Unmarshal(raw, r.HTTPTransport); err != nil {
+		return nil, err
+	}
+	if conn != nil && conn.fixed != nil {
+		r.pinned = true
+		if conn.fixed.base.Scheme == "https" {
+			r.pinName(conn.fixed.base.Hostname())
+		}
+	}
+	if err := r.Provision(ctx); err != nil {
+		return nil, err
+	}
+	r.Transport.Proxy = refuseCleartextProxy(r.Transport.Proxy)
+	if conn != nil && conn.certificate != nil {
+		conn.certificate.showTo(r.Transport, conn.tokenIsBound)
+	}
+	return r, nil
+}
+
+func (r *route) pinName(host string) {
+	if r.TLS == nil {
+		r.TLS = new(reverseproxy.TLSConfig)
+	}
+	r.TLS.ServerName = host
+}
+
+// errCleartextProxy is why a request in the clear does not go to a forward proxy, which could read
+// its token or secret.
+var errCleartextProxy = errors.New("a request in the clear must not pass a forward proxy: use https, or except the host in NO_PROXY")
+
+// refuseCleartextProxy lets only requests over TLS pass a forward proxy.
+func refuseCleartextProxy(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+	return func(req *http.Request) (*url.URL, error) {
+		u, err := proxy(req)
+		if u != nil && req.URL.Scheme != "https" {
+			return nil, &refusalError{notAllowed(errCleartextProxy.Error())}
+		}
+		return u, err
+	}
+}
+
+// refusalError carries a refusal through an http transport.
+type refusalError struct{ *refusal }
+
+func (e *refusalError) Error() string { return e.details }
+
+// refuses checks where a request is about to go (rule 16).
+func (r *route) refuses(req *http.Request, g *grant) *refusal {
+	dial, ok := reverseproxy.GetDialInfo(req.Context())
+	switch {
+	case !ok:
+		return notAllowed("no upstream was chosen")
+	case req.Response != nil && req.Response.Request != nil && req.URL.Host != req.Response.Request.URL.Host:
+		return notAllowed("a redirect leads away from base_url")
+	case g.target.base.Scheme == "https":
+		if r.TLS != nil && r.TLS.InsecureSkipVerify && !g.target.insecure {
+			return notAllowed("tls_insecure_skip_verify needs allow_insecure base_url")
+		}
+		return nil
+	case strings.HasPrefix(dial.Network, "unix"), strings.EqualFold(dial.Address, g.target.dial):
+		return nil
+	default:
+		return notAllowed("in the clear only the address of base_url itself may be dialed")
+	}
+}
+
+// notAllowed is a final request that rule 16 forbids.
+func notAllowed(details string) *refusal {
+	refused := misconfigured("the request is not sent: " + details)
+	refused.gate = true
+	return refused
+}
+
+// exchange sends a request with token, or without one when token is nil, and replays it once when
+// the API rejects the token (rule 18).
+func (r *route) exchange(req *http.Request, g *grant, token *grantedToken) (*http.Response, error) {
+	body := newReplayBody(req, *g.injection.ReplayBuffer)
+	defer body.finish()
+	res, err := r.attempt(req, g, token, body)
+	if err != nil || !g.rejected(res, token) {
+		return res, err
+	}
+	newer := g.newerToken(req, token, body)
+	if newer == nil || !body.rewind() {
+		return res, nil
+	}
+	closeBody(res.Body)
+	return r.attempt(req, g, newer, body)
+}
+
+// rejected tells whether the API's answer says that the token is no good.
+func (g *grant) rejected(res *http.Response, token *grantedToken) bool {
+	return res.StatusCode == http.StatusUnauthorized && token != nil &&
+		g.injection.OnUnauthorized == unauthorizedRetry && !insufficientScope(res.Header)
+}
+
+// newerToken replaces a rejected token, and waits for it if the request can be replayed at all.
+func (g *grant) newerToken(req *http.Request, rejected *grantedToken, body *replayBody) *grantedToken {
+	if body.replayable() {
+		return g.conn.source.reject(req.Context(), rejected)
+	}
+	g.conn.source.reject(canceled, rejected)
+	return nil
+}
+
+// attempt sends one copy of a request.
+func (r *route) attempt(req *http.Request, g *grant, token *grantedToken, body *replayBody) (*http.Response, error) {
+	// The copy is shallow: request trailers arrive in the very map that req holds.
+	out := &struct {
+		req http.Request
+		url url.URL
+	}{*req, *req.URL}
+	out.req.URL = &out.url
+	g.target.place(&out.url)
+	if r.pinned || r.ProxyProtocol != "" {
+		out.url.Host = req.URL.Host
+	}
+	out.req.Host = g.target.base.Host
+	out.req.Header = g.header(req.Header, token)
+	if reader := body.attempt(); reader != nil {
+		out.req.Body = reader
+	}
+	return r.HTTPTransport.RoundTrip(&out.req)
+}
+
+// header is what the API gets: the app's header without what only the sidecar may say.
+func (g *grant) header(app http.Header, token *grantedToken) http.Header {
+	header := app.Clone()
+	g.conn.strip(header, g.injection, g.keep)
+	for _, field := range g.target.headers {
+		header[field.Name] = []string{field.Value}
+	}
+	if token != nil {
+		header[g.injection.AccessTokenHeader.Field] = g.conn.headerValue(g.injection, token)
+	}
+	return header
+}
+
+// callerFields are never the app's to send (rule 15): credentials of other schemes, and what
+// proxies say of a client certificate (RFC 9440).
+var callerFields = []string{"Proxy-Authorization", "Dpop", "Client-Cert", "Client-Cert-Chain"}
+
+// strip removes what the app may not say, also under names that some servers take for the same.
+func (c *activeConnection) strip(header http.Header, i *Injection, keep bool) {
+	if !keep {
+		delete(header, "Authorization")
+	}
+	if field := i.AccessTokenHeader.Field; field != "Authorization" {
+		delete(header, field)
+	}
+	for _, field := range callerFields {
+		delete(header, field)
+	}
+	for field := range header {
+		if !strings.Contains(field, "_") {
+			continue
+		}
+		if meant := http.CanonicalHeaderKey(strings.ReplaceAll(field, "_", "-")); c.ours(meant, i) {
+			delete(header, field)
+		}
+	}
+}
+
+// ours tells whether only the sidecar may send a field.
+func (c *activeConnection) ours(field string, i *Injection) bool {
+	if field == i.AccessTokenHeader.Field {
+		return true
+	}
+	for _, f := range callerFields {
+		if f == field {
+			return true
+		}
+	}
+	for _, f := range c.service.APIHeaders {
+		if http.CanonicalHeaderKey(f.Name) == field {
+			return true
+		}
+	}
+	return false
+}
+
+// withQuery replaces the fields in a raw query and leaves the rest as it was written.
+func withQuery(raw string, fields []Field) string {
+	var kept []string
+	for _, pair := range strings.FieldsFunc(raw, func(r rune) bool { return r == '&' }) {
+		if !namesAny(pair, fields) {
+			kept = append(kept, pair)
+		}
+	}
+	for _, f := range fields {
+		kept = append(kept, url.QueryEscape(f.Name)+"="+url.QueryEscape(f.Value))
+	}
+	return strings.Join(kept, "&")
+}
+
+// namesAny tells whether a pair of a query, or a part of it at a semicolon, which some servers take
+// for a separator too, has the name of one of the fields.
+func namesAny(pair string, fields []Field) bool {
+	for part := range strings.SplitSeq(pair, ";") {
+		name, _, _ := strings.Cut(part, "=")
+		if decoded, err := url.QueryUnescape(name); err == nil {
+			name = decoded
+		}
+		for _, f := range fields {
+			if f.Name == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// acceptsTransport checks the options of an http transport that could send c's token elsewhere.
+func (c *activeConnection) acceptsTransport(t *reverseproxy.HTTPTransport) error {
+	if t.TLS == nil {
+		return nil
+	}
+	if t.TLS.InsecureSkipVerify && !c.service.allowsInsecure("base_url") {
+		return fmt.Errorf("connection %s: tls_insecure_skip_verify needs allow_insecure base_url", c.name)
+	}
+	if c.fixed == nil {
+		return nil
+	}
+	if name := t.TLS.ServerName; name != "" && !strings.EqualFold(name, c.fixed.base.Hostname()) {
+		return fmt.Errorf("connection %s: tls_server_name must be the host of base_url; name the certificate's host there and the address to dial with to", c.name)
+	}
+	return nil
+}
+
+// needsOwnRoute tells whether c's requests must not share connections with others': alone, since it
+// costs nothing then and several upstreams may be dialed.
+func (c *activeConnection) needsOwnRoute(alone bool) bool {
+	return c.certificate != nil || (alone && c.fixed != nil)
+}
