@@ -1,0 +1,284 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// Config is a Caddyfile in parts.
+type Config struct {
+	Options string   // inside the global options, beside the admin endpoint
+	Site    string   // inside the site that the app calls
+	More    string   // further sites
+	Env     []string // of the process, as NAME=value; counts at start only
+}
+
+// Sidecar is a running Caddy with the plugin.
+type Sidecar struct {
+	*process
+	Dir    string // the process's own directory: working directory, home, admin socket
+	Addr   string // host:port of the site that the app calls
+	URL    string // the same as a URL, without a path
+	Client *http.Client
+
+	admin *http.Client
+}
+
+// Start runs a sidecar until the test ends, and returns when it accepts connections.
+func Start(tb testing.TB, config Config) *Sidecar {
+	tb.Helper()
+	s := New(tb)
+	s.Run(tb, config)
+	return s
+}
+
+// New prepares a sidecar: its directory and its address are known before it runs.
+func New(tb testing.TB) *Sidecar {
+	tb.Helper()
+	// Not tb.TempDir: the path of a unix socket has 107 characters at most, and tests have long names.
+	dir, err := os.MkdirTemp("", "sidecar")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s := &Sidecar{Dir: dir, Addr: "127.0.0.1:" + Port(tb)}
+	s.URL = "http://" + s.Addr
+	s.Client = NewClient(tb)
+	s.admin = unixClient(tb, s.AdminSocket())
+	return s
+}
+
+// NewClient returns a client that shares nothing with others and follows no redirects.
+func NewClient(tb testing.TB) *http.Client {
+	transport := &http.Transport{MaxIdleConnsPerHost: 100, DisableCompression: true}
+	tb.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Timeout:       2 * Patience,
+	}
+}
+
+func unixClient(tb testing.TB, path string) *http.Client {
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		},
+		// A reload replaces the admin endpoint, and its idle connections die.
+		DisableKeepAlives: true,
+	}
+	tb.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: Patience}
+}
+
+// AdminSocket is the path of the admin endpoint's unix socket.
+func (s *Sidecar) AdminSocket() string { return filepath.Join(s.Dir, "admin.sock") }
+
+// Caddyfile puts the parts together.
+func (s *Sidecar) Caddyfile(config Config) string {
+	_, port, _ := net.SplitHostPort(s.Addr)
+	return fmt.Sprintf("{\n\tadmin unix/%s\n%s\n}\n:%s {\n\tbind 127.0.0.1\n%s\n}\n%s\n",
+		s.AdminSocket(), config.Options, port, config.Site, config.More)
+}
+
+// Run runs the sidecar until the test ends, and returns when it accepts connections.
+func (s *Sidecar) Run(tb testing.TB, config Config) {
+	tb.Helper()
+	s.process = startProcess(tb, s.command(tb, config, "run"))
+	tb.Cleanup(func() {
+		s.stop()
+		if strings.Contains(s.Logs(), "WARNING: DATA RACE") {
+			tb.Error("the sidecar has a data race")
+		}
+		if strings.Contains(s.Logs(), "panic:") {
+			tb.Error("the sidecar panicked")
+		}
+	})
+	s.waitReady(tb, "the sidecar", s.dial)
+}
+
+// Adapt has the configuration adapted and validated by a process of its own, and returns the JSON,
+// or else what it said.
+func (s *Sidecar) Adapt(tb testing.TB, config Config) (output string, err error) {
+	tb.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd := s.command(tb, config, "adapt", "--validate")
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if cmd.Run() != nil {
+		return "", errors.New(stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+// command is a caddy command that reads the configuration.
+func (s *Sidecar) command(tb testing.TB, config Config, args ...string) *exec.Cmd {
+	tb.Helper()
+	file := s.File(tb, "Caddyfile", s.Caddyfile(config))
+	cmd := exec.Command(Caddy(tb), append(args, "--config", file, "--adapter", "caddyfile")...)
+	cmd.Dir = s.Dir
+	cmd.Env = s.environment(config)
+	return cmd
+}
+
+// environment has nothing of the developer's: neither a home with a Caddy configuration nor a proxy.
+func (s *Sidecar) environment(config Config) []string {
+	env := []string{"HOME=" + s.Dir, "PATH=" + os.Getenv("PATH"), "GOTRACEBACK=all"}
+	return append(env, config.Env...)
+}
+
+func (s *Sidecar) dial(ctx context.Context) error {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", s.Addr)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// Reload loads another configuration through the admin endpoint.
+func (s *Sidecar) Reload(config Config) error {
+	status, body, err := s.Admin(http.MethodPost, "/load", "text/caddyfile", s.Caddyfile(config))
+	if err != nil {
+		return err
+	}
+	if status != http.StatusOK {
+		return fmt.Errorf("status %d: %s", status, body)
+	}
+	return nil
+}
+
+// Admin makes a request to the admin endpoint.
+func (s *Sidecar) Admin(method, path, contentType, body string) (status int, answer string, err error) {
+	req, err := http.NewRequest(method, "http://admin"+path, strings.NewReader(body))
+	if err != nil {
+		return 0, "", err
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	res, err := s.admin.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	return res.StatusCode, string(text), err
+}
+
+// Answer is a response with its whole body.
+type Answer struct {
+	*http.Response
+	Text string
+}
+
+// Do sends a request and reads the whole answer.
+func (s *Sidecar) Do(req *http.Request) (*Answer, error) {
+	res, err := s.Client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	return &Answer{res, string(text)}, err
+}
+
+// Get asks for a path; name and value of headers follow in turn.
+func (s *Sidecar) Get(tb testing.TB, path string, headers ...string) *Answer {
+	tb.Helper()
+	return s.Send(tb, http.MethodGet, path, nil, headers...)
+}
+
+// Send makes a request with a body; name and value of headers follow in turn.
+func (s *Sidecar) Send(tb testing.TB, method, path string, body []byte, headers ...string) *Answer {
+	tb.Helper()
+	req, err := http.NewRequest(method, s.URL+path, bytes.NewReader(body))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Add(headers[i], headers[i+1])
+	}
+	answer, err := s.Do(req)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return answer
+}
+
+// File writes a file into the sidecar's directory at once, as a rotation does, and returns its path.
+func (s *Sidecar) File(tb testing.TB, name, content string) string {
+	tb.Helper()
+	path := filepath.Join(s.Dir, name)
+	WriteFile(tb, path, content)
+	return path
+}
+
+// WriteFile replaces a file in one step.
+func WriteFile(tb testing.TB, path, content string) {
+	tb.Helper()
+	if err := os.WriteFile(path+".new", []byte(content), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// FDs counts the process's open file descriptors.
+func (s *Sidecar) FDs(tb testing.TB) int {
+	tb.Helper()
+	entries, err := os.ReadDir(s.proc("fd"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return len(entries)
+}
+
+// ResidentMemory returns the bytes of memory that the process holds, and the most it ever held.
+func (s *Sidecar) ResidentMemory(tb testing.TB) (now, peak int64) {
+	tb.Helper()
+	status, err := os.ReadFile(s.proc("status"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		var kib int64
+		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
+			now = kib << 10
+		}
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+			peak = kib << 10
+		}
+	}
+	return now, peak
+}
+
+func (s *Sidecar) proc(name string) string {
+	return filepath.Join("/proc", strconv.Itoa(s.Pid()), name)
+}
+
+// Goroutines counts the process's goroutines.
+func (s *Sidecar) Goroutines(tb testing.TB) int {
+	tb.Helper()
+	_, profile, err := s.Admin(http.MethodGet, "/debug/pprof/goroutine?debug=1", "", "")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var total int
+	if _, err := fmt.Sscanf(profile, "goroutine profile: total %d", &total); err != nil {
+		tb.Fatalf("reading goroutine profile: %v", err)
+	}
+	return total
+}

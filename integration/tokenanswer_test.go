@@ -1,0 +1,142 @@
+package integration
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
+)
+
+// TestTokenAnswers has answers of token endpoints, good and bad, and what the app gets.
+func TestTokenAnswers(t *testing.T) {
+	t.Parallel()
+	ok := func(body string) http.Handler { return harness.Reply(http.StatusOK, body) }
+	const fine = http.StatusOK
+	for name, c := range map[string]struct {
+		answer  http.Handler
+		options options
+		status  int
+		kind    string // of Proxy-Status
+		details string // in Proxy-Status
+		token   string // at the API
+	}{
+		"type in capitals":         {answer: ok(`{"access_token":"t","token_type":"BEARER"}`), status: fine, token: "t"},
+		"no type":                  {answer: ok(`{"access_token":"t"}`), status: fine, token: "t"},
+		"lifetime as text":         {answer: ok(`{"access_token":"t","expires_in":"3600"}`), status: fine, token: "t"},
+		"lifetime as fraction":     {answer: ok(`{"access_token":"t","expires_in":3599.9}`), status: fine, token: "t"},
+		"lifetime null":            {answer: ok(`{"access_token":"t","expires_in":null}`), status: fine, token: "t"},
+		"lifetime nonsense":        {answer: ok(`{"access_token":"t","expires_in":"soon"}`), status: fine, token: "t"},
+		"unknown members":          {answer: ok(`{"access_token":"t","refresh_token":"r","x":{"y":[1]}}`), status: fine, token: "t"},
+		"nested":                   {answer: ok(`{"data":{"~x/":[{"tok":"t"}],"ttl":60}}`), options: options{service: "token_pointer /data/~0x~1/0/tok\nexpires_in_pointer /data/ttl"}, status: fine, token: "t"},
+		"another type":             {answer: ok(`{"access_token":"t","token_type":"mac"}`), status: http.StatusBadGateway, kind: "proxy_configuration_error"},
+		"no token":                 {answer: ok(`{"token_type":"Bearer"}`), status: http.StatusBadGateway, kind: "proxy_configuration_error"},
+		"empty token":              {answer: ok(`{"access_token":""}`), status: http.StatusBadGateway, kind: "proxy_configuration_error"},
+		"token is no text":         {answer: ok(`{"access_token":{"a":1}}`), status: http.StatusBadGateway, kind: "proxy_configuration_error"},
+		"token with a newline":     {answer: ok(`{"access_token":"a\nb"}`), status: http.StatusBadGateway, kind: "proxy_configuration_error"},
+		"token too long":           {answer: ok(`{"access_token":"` + strings.Repeat("t", 16<<10+1) + `"}`), status: http.StatusBadGateway, kind: "proxy_configuration_error"},
+		"long token":               {answer: ok(`{"access_token":"` + strings.Repeat("t", 16<<10) + `"}`), status: fine, token: strings.Repeat("t", 16<<10)},
+		"no JSON":                  {answer: ok("<html>maintenance</html>"), status: http.StatusBadGateway, kind: "proxy_configuration_error"},
+		"too much":                 {answer: ok(`{"access_token":"t","x":"` + strings.Repeat("x", 1<<20) + `"}`), status: http.StatusBadGateway, kind: "proxy_configuration_error"},
+		"too much after unpacking": {answer: bomb(), status: http.StatusBadGateway, kind: "proxy_configuration_error"},
+		"redirect": {
+			answer: harness.Reply(http.StatusTemporaryRedirect, "", "Location", "http://127.0.0.1:9/elsewhere"),
+			status: http.StatusBadGateway, kind: "proxy_configuration_error",
+		},
+		"invalid_client":      {answer: harness.Refuse(http.StatusUnauthorized, "invalid_client"), status: http.StatusBadGateway, kind: "proxy_configuration_error", details: "invalid_client"},
+		"invalid_scope":       {answer: harness.Refuse(http.StatusBadRequest, "invalid_scope"), status: http.StatusBadGateway, kind: "proxy_configuration_error", details: "invalid_scope"},
+		"error in a 200":      {answer: harness.Refuse(http.StatusOK, "access_denied"), status: http.StatusBadGateway, kind: "proxy_configuration_error", details: "access_denied"},
+		"server error":        {answer: harness.Refuse(http.StatusInternalServerError, "server_error"), status: http.StatusServiceUnavailable, kind: "proxy_internal_error", details: "server_error"},
+		"unknown code in 400": {answer: harness.Refuse(http.StatusBadRequest, "temporarily_unavailable"), status: http.StatusServiceUnavailable, kind: "proxy_internal_error", details: "temporarily_unavailable"},
+		"too many requests":   {answer: harness.Reply(http.StatusTooManyRequests, "{}", "Retry-After", "7"), status: http.StatusServiceUnavailable, kind: "proxy_internal_error"},
+		"too slow": {
+			answer: harness.Slow(time.Minute, ok(`{"access_token":"t"}`)), options: options{connection: "token_timeout 300ms"},
+			status: http.StatusGatewayTimeout, kind: "proxy_internal_error",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			w.tokens.Answer(c.answer)
+			w.api.Accept(func(token string) bool { return token == c.token })
+			w.Run(t, w.inline(c.options))
+			answer := w.Get(t, "/hello")
+			if c.status == fine {
+				wantStatus(t, answer, fine)
+				return
+			}
+			wantOurs(t, answer, c.status, c.kind)
+			if !strings.Contains(answer.Header.Get("Proxy-Status"), c.details) {
+				t.Errorf("Proxy-Status %q, want it to say %q", answer.Header.Get("Proxy-Status"), c.details)
+			}
+			if retry := answer.Header.Get("Retry-After"); c.status == http.StatusServiceUnavailable && retry == "" {
+				t.Error("an outage without Retry-After")
+			}
+			equal(t, "API requests", w.api.Count(), 0)
+		})
+	}
+}
+
+// bomb is an answer that is small only while it is compressed.
+func bomb() http.Handler {
+	var packed bytes.Buffer
+	writer := gzip.NewWriter(&packed)
+	fmt.Fprintf(writer, `{"access_token":"t","x":"%s"}`, strings.Repeat("x", 64<<20))
+	writer.Close()
+	return harness.Reply(http.StatusOK, packed.String(), "Content-Encoding", "gzip")
+}
+
+func TestGrantedScopesThatLackARequiredOne(t *testing.T) {
+	t.Parallel()
+	const scopes = "scope read required\nscope write\ncustomize_scopes\n"
+	for name, c := range map[string]struct {
+		service string
+		granted any
+		status  int
+	}{
+		"warned about by default":        {scopes, "write", http.StatusOK},
+		"refused when so configured":     {scopes + "require_granted_scopes", "write other", http.StatusBadGateway},
+		"an optional one may be missing": {scopes + "require_granted_scopes", "read", http.StatusOK},
+		"separated by commas":            {scopes + "require_granted_scopes", "write,read", http.StatusOK},
+		"as an array":                    {scopes + "require_granted_scopes", []string{"write", "read"}, http.StatusOK},
+		"an empty list is as asked":      {scopes + "require_granted_scopes", "", http.StatusOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			w.api.Accept(nil)
+			w.tokens.Answer(harness.Reply(http.StatusOK, map[string]any{"access_token": "t", "scope": c.granted}))
+			w.Run(t, w.named(options{service: c.service}))
+			answer := w.Get(t, "/")
+			if c.status == http.StatusOK {
+				wantStatus(t, answer, c.status)
+				return
+			}
+			wantOurs(t, answer, c.status, "proxy_configuration_error")
+			if details := answer.Header.Get("Proxy-Status"); !strings.Contains(details, "read") {
+				t.Errorf("the error does not name the scope: %q", details)
+			}
+		})
+	}
+}
+
+func TestMissingScopesAreLoggedOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.tokens.Answer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		harness.Reply(http.StatusOK, map[string]any{
+			"access_token": w.tokens.Issue(time.Second), "expires_in": 1, "scope": "scope-a",
+		}).ServeHTTP(rw, nil)
+	}))
+	w.Run(t, w.inline(options{connection: "scopes scope-a scope-missing"}))
+	for w.tokens.Count() < 3 {
+		w.wantOK(t)
+	}
+	if got := strings.Count(w.Logs(), "scope-missing"); got != 1 {
+		t.Errorf("the missing scope was logged %d times, want once", got)
+	}
+}

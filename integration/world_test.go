@@ -1,0 +1,134 @@
+// Package integration tests the built sidecar from outside, as its users see it.
+package integration
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
+)
+
+const secret = "s3cret-of-the-tests"
+
+// world is an app's surroundings: a sidecar, a token endpoint before it and an API behind it.
+type world struct {
+	*harness.Sidecar
+	tokens *harness.TokenEndpoint
+	api    *harness.API
+}
+
+// newWorld prepares a world; with a CA its servers speak TLS, and the sidecar trusts them.
+func newWorld(t testing.TB, ca *harness.CA) *world {
+	t.Helper()
+	w := &world{Sidecar: harness.New(t), tokens: harness.NewTokenEndpoint(t, ca)}
+	w.api = harness.NewAPI(t, ca, w.tokens)
+	return w
+}
+
+// options are pieces of a Caddyfile. In each $API, $TOKENS and $DIR stand for the API's URL, the
+// token endpoint's and the sidecar's directory.
+type options struct {
+	service    string   // of a connector, or inline
+	connection string   // of a connection
+	directive  string   // of http_helper
+	base       string   // path of the base URL
+	global     string   // global options
+	more       string   // further sites
+	env        []string // of the process
+	secretLine string   // instead of the usual client_secret
+}
+
+// inline is the configuration with everything in one block.
+func (w *world) inline(o options) harness.Config {
+	return w.expand(o, harness.Config{
+		Options: o.global,
+		Site:    "http_helper $API" + o.base + " {\ntoken_url $TOKENS\n" + o.credentials() + o.service + "\n" + o.connection + "\n" + o.directive + "\n}",
+	})
+}
+
+// named is the same configuration with a connector and a connection.
+func (w *world) named(o options) harness.Config {
+	return w.expand(o, harness.Config{
+		Options: o.global + "\nhttp_helper {\nconnector service {\nbase_url $API" + o.base + "\ntoken_url $TOKENS\n" + o.service +
+			"\n}\nconnection billing service {\n" + o.credentials() + o.connection + "\n}\n}",
+		Site: "http_helper billing {\n" + o.directive + "\n}",
+	})
+}
+
+func (o options) credentials() string {
+	line := o.secretLine
+	if line == "" {
+		line = "client_secret {env.SECRET}"
+	}
+	if strings.Contains(o.connection, "client_id ") {
+		return line + "\n"
+	}
+	return "client_id app\n" + line + "\n"
+}
+
+func (w *world) expand(o options, config harness.Config) harness.Config {
+	config.More = o.more
+	config.Env = append([]string{"SECRET=" + secret}, o.env...)
+	replacer := strings.NewReplacer("$API", w.api.URL, "$TOKENS", w.tokens.URL, "$DIR", w.Dir)
+	for _, part := range []*string{&config.Options, &config.Site, &config.More} {
+		*part = replacer.Replace(*part)
+	}
+	return config
+}
+
+// eachForm runs a test with a world in both forms of the configuration.
+func eachForm(t *testing.T, o options, test func(t *testing.T, w *world)) {
+	t.Helper()
+	for name, form := range map[string]func(*world, options) harness.Config{
+		"inline": (*world).inline, "named": (*world).named,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.Run(t, form(w, o))
+			test(t, w)
+		})
+	}
+}
+
+// startInline is a world whose sidecar runs with everything in one block.
+func startInline(t testing.TB, o options) *world {
+	t.Helper()
+	w := newWorld(t, nil)
+	w.Run(t, w.inline(o))
+	return w
+}
+
+// wantStatus checks an answer's status.
+func wantStatus(t testing.TB, answer *harness.Answer, want int) {
+	t.Helper()
+	if answer.StatusCode != want {
+		t.Fatalf("status %d, want %d; Proxy-Status %q, body %q", answer.StatusCode, want, answer.Header.Get("Proxy-Status"), answer.Text)
+	}
+}
+
+// wantOurs checks that an answer is an error of the sidecar's own (rule 21).
+func wantOurs(t testing.TB, answer *harness.Answer, status int, kind string) {
+	t.Helper()
+	wantStatus(t, answer, status)
+	proxyStatus := answer.Header.Get("Proxy-Status")
+	if !strings.HasPrefix(proxyStatus, "http_helper; error="+kind) {
+		t.Errorf("Proxy-Status %q, want http_helper; error=%s", proxyStatus, kind)
+	}
+	if got := answer.Header.Get("Cache-Control"); got != "no-store" {
+		t.Errorf("Cache-Control %q, want no-store", got)
+	}
+}
+
+// wantOK makes a request and wants it answered by the API.
+func (w *world) wantOK(t testing.TB) {
+	t.Helper()
+	wantStatus(t, w.Get(t, "/hello"), http.StatusOK)
+}
+
+func equal[T comparable](t testing.TB, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
