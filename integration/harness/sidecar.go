@@ -282,3 +282,15 @@ func (s *Sidecar) Goroutines(tb testing.TB) int {
 	}
 	return total
 }
+
+// AdaptFile has a whole Caddyfile adapted, and returns the JSON.
+func AdaptFile(tb testing.TB, caddyfile string) string {
+	tb.Helper()
+	file := filepath.Join(tb.TempDir(), "Caddyfile")
+	WriteFile(tb, file, caddyfile)
+	out, err := exec.Command(Caddy(tb), "adapt", "--config", file, "--adapter", "caddyfile").Output()
+	if err != nil {
+		tb.Fatalf("adapting: %v", err)
+	}
+	return string(out)
+}
