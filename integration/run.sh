@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# The test command. On a fresh machine it needs Go, Node with npm, and a C compiler for the race
+# detector; what else the tests use is installed by exact version into .tools (ignored by git).
+#
+#   ./integration/run.sh                  everything
+#   ./integration/run.sh lint unit …      only these steps: install format vet lint vuln unit fuzz integration
+#   GO_TEST_FLAGS='-run Foo -v' ./integration/run.sh integration
+#
+# FUZZTIME (default 10s) is for each fuzz target, SOAK (default 20s) for the soak test.
+set -euo pipefail
+
+GOLANGCI_LINT_VERSION=v2.15.0
+GOFUMPT_VERSION=v0.12.0
+GOVULNCHECK_VERSION=v1.9.0
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
+modules=(. integration integration/gooauth2 integration/hydra)
+gofumpt=$root/.tools/gofumpt-$GOFUMPT_VERSION/gofumpt
+golangci_lint=$root/.tools/golangci-lint-$GOLANGCI_LINT_VERSION/golangci-lint
+govulncheck=$root/.tools/govulncheck-$GOVULNCHECK_VERSION/govulncheck
+
+say() { printf '\n\033[1m== %s\033[0m (%ss)\n' "$*" "$SECONDS"; }
+
+# tool <path> <package@version> installs a Go program unless that version is there.
+tool() {
+	[ -x "$1" ] || GOBIN=$(dirname "$1") go install "$2"
+}
+
+install_step() {
+	tool "$gofumpt" "mvdan.cc/gofumpt@$GOFUMPT_VERSION"
+	tool "$golangci_lint" "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$GOLANGCI_LINT_VERSION"
+	local npm=integration/oidc-provider
+	if [ ! "$npm/node_modules/.package-lock.json" -nt "$npm/package-lock.json" ]; then
+		(cd "$npm" && npm ci --no-fund --no-audit)
+	fi
+}
+
+format_step() {
+	local unformatted
+	unformatted=$("$gofumpt" -l .)
+	[ -z "$unformatted" ] || {
+		printf 'not formatted by gofumpt:\n%s\n' "$unformatted"
+		return 1
+	}
+	for module in "${modules[@]}"; do
+		(cd "$module" && go mod tidy -diff)
+	done
+}
+
+vet_step() {
+	go vet ./...
+	(cd integration && go vet ./...)
+	(cd integration/gooauth2 && go vet ./...)
+	(cd integration/hydra && go vet -tags sqlite,sqlite_omit_load_extension ./...)
+}
+
+lint_step() {
+	"$golangci_lint" run ./...
+	(cd integration && "$golangci_lint" run ./...)
+	(cd integration/gooauth2 && "$golangci_lint" run ./...)
+}
+
+vuln_step() {
+	if ! curl -fsS --max-time 10 -o /dev/null https://vuln.go.dev/index/db.json 2>/dev/null; then
+		echo 'skipped: the vulnerability database cannot be reached'
+		return
+	fi
+	tool "$govulncheck" "golang.org/x/vuln/cmd/govulncheck@$GOVULNCHECK_VERSION"
+	"$govulncheck" ./...
+}
+
+unit_step() {
+	# shellcheck disable=SC2086 # several flags in one variable
+	go test -race -timeout 10m ${GO_TEST_FLAGS-} ./...
+}
+
+fuzz_step() {
+	local target
+	for target in $(go test -list '^Fuzz' . | grep '^Fuzz' || true); do
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-10s}" .
+	done
+}
+
+integration_step() {
+	# shellcheck disable=SC2086 # several flags in one variable
+	(cd integration && go test -race -timeout 20m -parallel 4 ${GO_TEST_FLAGS-} ./...)
+}
+
+steps=("$@")
+[ ${#steps[@]} -gt 0 ] || steps=(install format vet lint vuln unit fuzz integration)
+for step in "${steps[@]}"; do
+	declare -F "${step}_step" >/dev/null || {
+		echo "run.sh: unknown step: $step" >&2
+		exit 2
+	}
+done
+for step in "${steps[@]}"; do
+	say "$step"
+	# Not in a condition: there bash would let the step's failures pass.
+	"${step}_step"
+done
+say 'all passed'
