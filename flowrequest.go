@@ -1,0 +1,437 @@
+package httphelper
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"golang.org/x/net/http/httpguts"
+)
+
+const (
+	defaultFlowTimeout = 10 * time.Second
+
+	contentTypeJSON = "application/json"
+	contentTypeForm = "application/x-www-form-urlencoded"
+)
+
+func init() {
+	caddy.RegisterModule(RequestFlow{})
+}
+
+// RequestFlow is a helper flow that makes one HTTP request and takes its result from the JSON
+// answer. It goes the way of token requests (`token_transport`) and follows no redirects, but never
+// carries the connection's own authentication. The answer must be a 2xx of at most 1 MiB.
+//
+// `{param.<key>}` is understood in the URL, in header values and in the body; `{env.*}` and
+// `{file.*}` too. An answer is escaped for where it stands: as in `token_url` in a URL, and in a
+// body as its `Content-Type` asks, JSON or a form.
+type RequestFlow struct {
+	// Default: `GET`, with a body `POST`.
+	Method string `json:"method,omitempty"`
+
+	// https, or http on loopback, without fragment and userinfo. Required.
+	URL string `json:"url,omitempty"`
+
+	// Headers of the request. Default: `Accept: application/json`, with a body also
+	// `Content-Type: application/json`.
+	Headers []Field `json:"headers,omitempty"`
+
+	// Body of the request. Default: none.
+	Body string `json:"body,omitempty"`
+
+	// JSON pointer (RFC 6901) to the result in the answer: a string, a number or a boolean.
+	// Default: the whole answer.
+	Pointer string `json:"pointer,omitempty"`
+
+	// The longest that the request may take. Default: `10s`.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	url, body text
+	headers   []text // in the order of Headers
+}
+
+// CaddyModule returns the Caddy module information.
+func (RequestFlow) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http_helper.flows.request",
+		New: func() caddy.Module { return new(RequestFlow) },
+	}
+}
+
+// Provision parses the flow's texts and checks all that does not depend on a connection.
+func (f *RequestFlow) Provision(_ caddy.Context) error {
+	f.setDefaults()
+	errs := []error{f.parse()}
+	if strings.Trim(f.Method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" || f.Method == http.MethodConnect || f.Method == http.MethodTrace {
+		errs = append(errs, errors.New("the method must be one in capital letters, other than CONNECT and TRACE"))
+	}
+	if err := checkJSONPointer(f.Pointer); err != nil {
+		errs = append(errs, fmt.Errorf("pointer: %w", err))
+	}
+	if f.Timeout < 0 {
+		errs = append(errs, errors.New("timeout must not be negative"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return f.tryTexts()
+}
+
+func (f *RequestFlow) setDefaults() {
+	if f.Method == "" {
+		f.Method = http.MethodGet
+		if f.Body != "" {
+			f.Method = http.MethodPost
+		}
+	}
+	if f.Timeout == 0 {
+		f.Timeout = caddy.Duration(defaultFlowTimeout)
+	}
+	f.defaultHeader("Accept")
+	if f.Body != "" {
+		f.defaultHeader("Content-Type")
+	}
+}
+
+func (f *RequestFlow) defaultHeader(name string) {
+	if f.header(name) < 0 {
+		f.Headers = append(f.Headers, Field{Name: name, Value: contentTypeJSON})
+	}
+}
+
+// header is the index of a header, or negative.
+func (f *RequestFlow) header(name string) int {
+	return slices.IndexFunc(f.Headers, func(h Field) bool { return strings.EqualFold(h.Name, name) })
+}
+
+func (f *RequestFlow) parse() error {
+	var errs []error
+	parse := func(option, value string) text {
+		t, err := parseText(value, kindParam)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", option, err))
+		}
+		return t
+	}
+	f.url = parse("url", f.URL)
+	f.body = parse("body", f.Body)
+	f.headers = make([]text, len(f.Headers))
+	for i, h := range f.Headers {
+		if err := checkFlowHeader(h.Name); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if f.header(h.Name) != i {
+			errs = append(errs, fmt.Errorf("header %s is given twice", h.Name))
+		}
+		f.headers[i] = parse("header "+h.Name, h.Value)
+	}
+	return errors.Join(errs...)
+}
+
+func checkFlowHeader(name string) error {
+	if !httpguts.ValidHeaderFieldName(name) {
+		return errors.New("header: a name must consist of the characters of an HTTP field name")
+	}
+	if reservedHeader(http.CanonicalHeaderKey(name)) {
+		return fmt.Errorf("header %s cannot be set", name)
+	}
+	return nil
+}
+
+// tryTexts finds unset variables, unreadable files and impossible URLs before the flow is used.
+func (f *RequestFlow) tryTexts() error {
+	_, errURL := f.expandURL(anyParameter)
+	_, errHeader := f.expandHeader(anyParameter)
+	_, errBody := f.expandBody(anyParameter)
+	return errors.Join(errURL, errHeader, errBody)
+}
+
+// check tells at load whether the flow's URL may be called, as far as it is known: a host that is a
+// parameter may turn out to be loopback.
+func (f *RequestFlow) check(allowInsecure bool) error {
+	u, err := f.expandURL(func(_, _ string) (string, error) { return "localhost", nil })
+	if err != nil {
+		return err
+	}
+	return checkFlowScheme(u, allowInsecure)
+}
+
+func checkFlowScheme(u *url.URL, allowInsecure bool) error {
+	if checkScheme(u, allowInsecure, "url") != nil {
+		return errors.New("the URL is http and its host is not loopback: use https, or permit it with allow_insecure token_url")
+	}
+	return nil
+}
+
+// parameters are the keys of the parameters that the flow uses.
+func (f *RequestFlow) parameters() []string {
+	keys := append(f.url.keys(kindParam), f.body.keys(kindParam)...)
+	for _, h := range f.headers {
+		keys = append(keys, h.keys(kindParam)...)
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+func (f *RequestFlow) run(ctx context.Context, in flowInput) (string, error) {
+	limited, cancel := context.WithTimeout(ctx, time.Duration(f.Timeout))
+	defer cancel()
+	req, err := f.request(limited, in)
+	if err != nil {
+		return "", configurationError("%v", err)
+	}
+	body, err := f.send(req, in.client)
+	if err != nil {
+		return "", f.failure(ctx, limited, err)
+	}
+	value, err := f.result(body)
+	if err != nil {
+		return "", configurationError("%v", err)
+	}
+	return value, nil
+}
+
+func (f *RequestFlow) request(ctx context.Context, in flowInput) (*http.Request, error) {
+	u, err := f.expandURL(in.parameter)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFlowScheme(u, in.allowInsecure); err != nil {
+		return nil, err
+	}
+	header, err := f.expandHeader(in.parameter)
+	if err != nil {
+		return nil, err
+	}
+	body, err := f.expandBody(in.parameter)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, f.Method, u.String(), strings.NewReader(body))
+	if err != nil {
+		return nil, errURLSyntax
+	}
+	req.Header = header
+	return req, nil
+}
+
+func (f *RequestFlow) expandURL(lookup valueLookup) (*url.URL, error) {
+	u, err := f.url.expandURL(lookup)
+	if err != nil {
+		return nil, fmt.Errorf("url: %w", err)
+	}
+	return u, nil
+}
+
+func (f *RequestFlow) expandHeader(lookup valueLookup) (http.Header, error) {
+	header := make(http.Header, len(f.headers))
+	for i, t := range f.headers {
+		name := f.Headers[i].Name
+		value, err := t.expand(lookup)
+		if err == nil && !httpguts.ValidHeaderFieldValue(value) {
+			err = errors.New("the value contains a control character")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("header %s: %w", name, err)
+		}
+		header.Set(name, value)
+	}
+	return header, nil
+}
+
+// expandBody escapes answers, so that they cannot change what the body says beyond their place.
+func (f *RequestFlow) expandBody(lookup valueLookup) (string, error) {
+	escape := f.bodyEscape()
+	body, err := f.body.expandLines(func(kind, key string) (string, error) {
+		value, err := lookup(kind, key)
+		return escape(value), err
+	})
+	if err != nil {
+		return "", fmt.Errorf("body: %w", err)
+	}
+	return body, nil
+}
+
+func (f *RequestFlow) bodyEscape() func(string) string {
+	asIs := func(value string) string { return value }
+	i := f.header("Content-Type")
+	if i < 0 {
+		return asIs
+	}
+	mediaType, _, _ := mime.ParseMediaType(f.Headers[i].Value)
+	switch {
+	case mediaType == contentTypeForm:
+		return url.QueryEscape
+	case mediaType == contentTypeJSON, strings.HasSuffix(mediaType, "+json"):
+		return escapeJSON
+	default:
+		return asIs
+	}
+}
+
+// escapeJSON escapes a value for its place inside of a JSON string.
+func escapeJSON(value string) string {
+	quoted, err := json.Marshal(value)
+	if err != nil { // a string has always a JSON form
+		return ""
+	}
+	return string(quoted[1 : len(quoted)-1])
+}
+
+// send makes the request and returns the body of a good answer. Nothing that the server says goes
+// into an error.
+func (f *RequestFlow) send(req *http.Request, client *http.Client) ([]byte, error) {
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return nil, flowStatusError(resp)
+	}
+	body, err := readAnswer(resp)
+	if errors.Is(err, errUnreadableAnswer) {
+		return nil, configurationError("the answer is %v", err)
+	}
+	return body, err
+}
+
+// failure says why there is no answer. Inside of ctx, limited ends with the flow's own timeout.
+func (f *RequestFlow) failure(ctx, limited context.Context, err error) error {
+	if failed, ok := errors.AsType[*tokenError](err); ok {
+		return failed
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case deadlinePassed(ctx):
+		return context.DeadlineExceeded
+	case deadlinePassed(limited):
+		failed := outageError("no answer within its timeout of %s", time.Duration(f.Timeout))
+		failed.status = http.StatusGatewayTimeout
+		return failed
+	}
+	failed := outageError("its server cannot be reached: %s", describeNetworkError(err))
+	failed.transient = true
+	return failed
+}
+
+func flowStatusError(resp *http.Response) *tokenError {
+	retryAfter := parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
+	failure := outageError("its server answered with status %d", resp.StatusCode)
+	failure.transient = resp.StatusCode >= 500 && retryAfter == 0
+	if resp.StatusCode >= 400 && resp.StatusCode <= 499 {
+		failure = configurationError("its server refused the request with status %d: check the flow's URL, headers and body, and the parameters in them", resp.StatusCode)
+	}
+	failure.retryAfter = retryAfter
+	return failure
+}
+
+// result finds the flow's result in an answer.
+func (f *RequestFlow) result(body []byte) (string, error) {
+	answer := parseAnswer(body)
+	if answer.root == nil {
+		return "", errors.New("the answer is not JSON")
+	}
+	value, found := jsonPointer(answer.root, f.Pointer)
+	if !found {
+		return "", fmt.Errorf("the answer has nothing at pointer %q", f.Pointer)
+	}
+	switch value := value.(type) {
+	case string:
+		return checkFlowResult(value)
+	case json.Number, bool:
+		return fmt.Sprint(value), nil
+	default:
+		return "", fmt.Errorf("what the answer has at pointer %q is neither a string nor a number nor a boolean", f.Pointer)
+	}
+}
+
+// UnmarshalCaddyfile sets up the flow from Caddyfile tokens. Syntax:
+//
+//	request [<method>] <url> {
+//	    header  <name> <value>
+//	    body    <text>
+//	    pointer <json pointer>
+//	    timeout <duration>
+//	}
+func (f *RequestFlow) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the type
+	switch args := d.RemainingArgs(); len(args) {
+	case 1:
+		f.URL = args[0]
+	case 2:
+		f.Method, f.URL = args[0], args[1]
+	default:
+		return d.Err("a request flow takes a method, which may be left out, and a URL")
+	}
+	for d.NextBlock(0) {
+		if err := f.unmarshalOption(d, d.Val(), d.RemainingArgs()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unmarshalOption never quotes an argument: it may be a secret.
+func (f *RequestFlow) unmarshalOption(d *caddyfile.Dispenser, option string, args []string) error {
+	set := func(field *string) error {
+		if len(args) != 1 {
+			return d.Errf("%s takes exactly one argument", option)
+		}
+		if *field != "" {
+			return d.Errf("%s is given twice", option)
+		}
+		*field = args[0]
+		return nil
+	}
+	switch option {
+	case "header":
+		if len(args) != 2 {
+			return d.Err("header takes a name and a value")
+		}
+		f.Headers = append(f.Headers, Field{Name: args[0], Value: args[1]})
+		return nil
+	case "body":
+		return set(&f.Body)
+	case "pointer":
+		return set(&f.Pointer)
+	case "timeout":
+		return f.unmarshalTimeout(d, args)
+	default:
+		return d.Err("unknown option of a request flow: it has header, body, pointer and timeout")
+	}
+}
+
+func (f *RequestFlow) unmarshalTimeout(d *caddyfile.Dispenser, args []string) error {
+	if len(args) != 1 {
+		return d.Err("timeout takes exactly one argument")
+	}
+	if f.Timeout != 0 {
+		return d.Err("timeout is given twice")
+	}
+	timeout, err := caddy.ParseDuration(args[0])
+	if err != nil || timeout <= 0 {
+		return d.Err("timeout must be a duration above zero, such as 5s")
+	}
+	f.Timeout = caddy.Duration(timeout)
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*RequestFlow)(nil)
+	_ caddyfile.Unmarshaler = (*RequestFlow)(nil)
+	_ flow                  = (*RequestFlow)(nil)
+)
