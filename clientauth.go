@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -26,6 +27,15 @@ type credentials struct {
 	raw    bool             // not form-encoded inside the header
 	secret string
 	fields url.Values // further fields, such as an assertion
+}
+
+// setBasic puts id and secret into the header (RFC 6749 §2.3.1).
+func (c credentials) setBasic(req *http.Request, clientID string) {
+	if c.raw {
+		req.SetBasicAuth(clientID, c.secret)
+		return
+	}
+	req.SetBasicAuth(url.QueryEscape(clientID), url.QueryEscape(c.secret))
 }
 
 // authMaterial is what a connection has to prove who it is, resolved.
@@ -57,6 +67,10 @@ const defaultAuthMethod = "client_secret_basic"
 var authMethods = map[string]authMethod{
 	"client_secret_basic": {needsSecret: true, make: newBasicAuth},
 	"client_secret_post":  {needsSecret: true, make: newPostAuth},
+	"client_secret_jwt":   {needsSecret: true, signs: true, make: newSecretJWTAuth},
+	"private_key_jwt":     {needsKey: true, signs: true, make: newPrivateKeyJWTAuth},
+	"tls_client_auth":     {needsCertificate: true, make: newCertificateAuth},
+	"none":                {make: newPublicAuth},
 }
 
 // authMethodNames returns the methods that there are, sorted.
@@ -105,3 +119,17 @@ func newPostAuth(m authMaterial) (clientAuth, error) {
 func (a postAuth) credentials(string) (credentials, error) {
 	return credentials{style: oauth2.AuthStyleInParams, secret: a.secret}, nil
 }
+
+// publicAuth is none: the fields say only who the client is.
+type publicAuth struct{}
+
+func newPublicAuth(authMaterial) (clientAuth, error) { return publicAuth{}, nil }
+
+func (publicAuth) credentials(string) (credentials, error) {
+	return credentials{style: oauth2.AuthStyleInParams}, nil
+}
+
+// certificateAuth is tls_client_auth (RFC 8705 §2): the proof is in the TLS handshake.
+type certificateAuth struct{ publicAuth }
+
+func newCertificateAuth(authMaterial) (clientAuth, error) { return certificateAuth{}, nil }

@@ -2,6 +2,7 @@ package httphelper
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net/http"
 	"time"
@@ -9,14 +10,16 @@ import (
 
 // grantedToken is one access token as a token endpoint granted it. It does not change.
 type grantedToken struct {
-	value   string        // the token itself: a secret
-	kind    string        // "Bearer" or "DPoP"
-	sent    time.Time     // when the request for it was sent; with a monotonic reading
-	life    time.Duration // from sent on: already clamped (rule 5)
-	dated   bool          // whether the server said how long it lives
-	granted []string      // scopes in the answer; nil when it lists none
-	missing []string      // requested scopes that the answer's list lacks
-	bound   bool          // bound to the client certificate (RFC 8705 cnf)
+	value       string           // the token itself: a secret
+	kind        string           // "Bearer" or "DPoP"
+	sent        time.Time        // when the request for it was sent; with a monotonic reading
+	life        time.Duration    // from sent on: already clamped (rule 5)
+	dated       bool             // whether the server said how long it lives
+	granted     []string         // scopes in the answer; nil when it lists none
+	missing     []string         // requested scopes that the answer's list lacks
+	bound       bool             // bound to a client certificate (RFC 8705)
+	certificate *tls.Certificate // the one that it is bound to; nil: none
+	key         *dpopKey         // the key that it is bound to (RFC 9449); nil: none
 }
 
 // failureClass tells a mistake in the configuration from an outage (rule 11).

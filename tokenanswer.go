@@ -38,11 +38,13 @@ func (r *tokenRequest) judge(ctx context.Context, resp *http.Response, sent time
 	switch {
 	case err == nil:
 	case !errors.Is(err, errUnreadableAnswer):
-		return nil, networkFailure(ctx, err)
+		return nil, networkFailure(ctx, tokenEndpoint, err)
 	case good:
-		return nil, configurationError("the token endpoint's answer is %v", err)
+		return nil, configurationError("%s's answer is %v", tokenEndpoint, err)
 	}
 	answer := parseAnswer(body)
+	pointer := orDefault(r.tokenPointer, defaultTokenField)
+	answer.beside, _ = jsonPointer(answer.root, pointer[:max(strings.LastIndexByte(pointer, '/'), 0)])
 	if code := answer.text("error"); code != "" || !good {
 		return nil, r.refused(resp, code)
 	}
@@ -84,7 +86,8 @@ func badlyCompressed(err error) bool {
 
 // tokenAnswer is a token endpoint's answer: any JSON. A nil root is none.
 type tokenAnswer struct {
-	root any
+	root   any
+	beside any // the object that holds the token
 }
 
 // parseAnswer reads numbers as they are written, so that huge ones do no harm.
@@ -98,13 +101,18 @@ func parseAnswer(body []byte) tokenAnswer {
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return tokenAnswer{}
 	}
-	return tokenAnswer{root}
+	return tokenAnswer{root: root}
 }
 
-// member returns a member of the answer's object.
+// member returns a member of the object that holds the token, else of the whole answer.
 func (a tokenAnswer) member(name string) any {
-	object, _ := a.root.(map[string]any)
-	return object[name]
+	for _, place := range []any{a.beside, a.root} {
+		object, _ := place.(map[string]any)
+		if value := object[name]; value != nil {
+			return value
+		}
+	}
+	return nil
 }
 
 // text returns a member that is a string, else "".
@@ -126,7 +134,10 @@ func (r *tokenRequest) grant(answer tokenAnswer, sent time.Time) (*grantedToken,
 	if err != nil {
 		return nil, err
 	}
-	granted := &grantedToken{value: token, kind: kind, sent: sent, bound: r.bindsCertificate(token)}
+	granted := &grantedToken{value: token, kind: kind, sent: sent, key: r.dpop}
+	if granted.bound = r.bindsCertificate(token); granted.bound {
+		granted.certificate = r.certificate
+	}
 	granted.life, granted.dated = r.lifeIn(answer)
 	granted.granted = r.scopesIn(answer)
 	granted.missing = missingScopes(r.scopes, granted.granted)
@@ -152,15 +163,18 @@ func notInToken(c rune) bool { return c <= 0x20 || c > 0x7e }
 
 // kindOf checks that the token is of the kind that was asked for.
 func (r *tokenRequest) kindOf(answer tokenAnswer) (string, error) {
-	asked := kindBearer
+	if r.dpop != nil {
+		if !strings.EqualFold(answer.text("token_type"), kindDPoP) {
+			return "", configurationError("the token endpoint's answer has another token_type than DPoP: the client cannot have DPoP-bound tokens")
+		}
+		return kindDPoP, nil
+	}
 	value := answer.member("token_type")
 	kind, isText := value.(string)
-	switch {
-	case isText && strings.EqualFold(kind, asked), value == nil, isText && kind == "":
-		return asked, nil
-	default:
-		return "", configurationError("the token endpoint's answer has another token_type than %s", asked)
+	if value != nil && !(isText && (kind == "" || strings.EqualFold(kind, kindBearer))) {
+		return "", configurationError("the token endpoint's answer has another token_type than Bearer: check dpop and token_request_param")
 	}
+	return kindBearer, nil
 }
 
 // lifeIn returns how long the token lives, and whether the server said so.
@@ -278,9 +292,15 @@ func (r *tokenRequest) revealsSecret(text string) bool {
 	})
 }
 
-// bindsCertificate reports whether the token says that it is bound to a client certificate (RFC
-// 8705 §3.1). Tokens that say nothing readable are not.
+// bindsCertificate reports whether the token is bound to the client certificate (RFC 8705 §3): it
+// says so, or the client has proved itself with the certificate.
 func (r *tokenRequest) bindsCertificate(token string) bool {
+	_, proved := r.auth.(certificateAuth)
+	return proved || confirmsCertificate(token)
+}
+
+// confirmsCertificate reports whether a token is a JWT that names a certificate (RFC 8705 §3.1).
+func confirmsCertificate(token string) bool {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
 		return false

@@ -18,6 +18,8 @@ import (
 const (
 	maxRetryAfter = 5 * time.Minute
 	maxErrorCode  = 64
+
+	tokenEndpoint = "the token endpoint"
 )
 
 // configurationCodes are the OAuth error codes that somebody has to do something about, and what.
@@ -60,9 +62,9 @@ func tokenFailure(ctx context.Context, err error) error {
 	return configurationError("making the token request failed: check token_url")
 }
 
-// networkFailure says why there is no complete answer, in words of our own: those of net/http
-// contain the URL and its query.
-func networkFailure(ctx context.Context, err error) error {
+// networkFailure says why there is no complete answer of a server, in words of our own: those of
+// net/http contain the URL and its query.
+func networkFailure(ctx context.Context, server string, err error) error {
 	var failure *tokenError
 	switch {
 	case errors.As(err, &failure):
@@ -72,7 +74,7 @@ func networkFailure(ctx context.Context, err error) error {
 	case deadlinePassed(ctx):
 		return asTokenError(context.DeadlineExceeded)
 	}
-	failure = outageError("the token endpoint cannot be reached: %s", describeNetworkError(err))
+	failure = outageError("%s cannot be reached: %s", server, describeNetworkError(err))
 	failure.transient = true
 	return failure
 }
@@ -128,23 +130,26 @@ func describeNetworkError(err error) string {
 
 // refused is the failure that an answer with this status and OAuth error code means.
 func (r *tokenRequest) refused(resp *http.Response, code string) *tokenError {
-	status := resp.StatusCode
-	retryAfter := parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	hint, mistake := configurationCodes[code]
-	mistake = mistake && status < http.StatusInternalServerError
-	unusable := status < http.StatusMultipleChoices && !outageCodes[code]
 	var failure *tokenError
 	switch {
-	case mistake:
-		failure = configurationError("the token endpoint refused the request (status %d): %s", status, hint)
-	case unusable:
-		failure = configurationError("the token endpoint answered with an error (status %d)", status)
+	case mistake && resp.StatusCode < http.StatusInternalServerError:
+		failure = configurationError("%s refused the request (status %d): %s", tokenEndpoint, resp.StatusCode, hint)
+	case resp.StatusCode < http.StatusMultipleChoices && !outageCodes[code]:
+		failure = configurationError("%s answered with an error (status %d)", tokenEndpoint, resp.StatusCode)
 	default:
-		failure = outageError("the token endpoint answered with status %d%s", status, statusHint(status))
-		failure.transient = status >= http.StatusInternalServerError && retryAfter == 0
+		failure = unavailable(resp, tokenEndpoint)
 	}
 	failure.code = r.safeCode(code)
-	failure.retryAfter = retryAfter
+	failure.retryAfter = parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
+	return failure
+}
+
+// unavailable is the outage that an answer with this status means.
+func unavailable(resp *http.Response, server string) *tokenError {
+	failure := outageError("%s answered with status %d%s", server, resp.StatusCode, statusHint(resp.StatusCode))
+	failure.retryAfter = parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
+	failure.transient = resp.StatusCode >= http.StatusInternalServerError && failure.retryAfter == 0
 	return failure
 }
 
@@ -152,7 +157,7 @@ func (r *tokenRequest) refused(resp *http.Response, code string) *tokenError {
 func statusHint(status int) string {
 	switch status {
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
-		return ": check token_url"
+		return ": check its URL"
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return ": check the client's credentials and auth_method"
 	case http.StatusTooManyRequests:

@@ -3,11 +3,14 @@ package httphelper
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +19,9 @@ import (
 )
 
 const defaultGrantType = "client_credentials"
+
+// errNonceGiven is a refusal by a server that wants a nonce in the DPoP proof and has given one.
+var errNonceGiven = errors.New("a DPoP nonce was given")
 
 // tokenRequest is everything that one token request needs, resolved.
 type tokenRequest struct {
@@ -34,16 +40,30 @@ type tokenRequest struct {
 	tokenPointer     string // "": /access_token
 	expiresInPointer string // "": /expires_in
 	defaultLifetime  time.Duration
-	secrets          []string // known secrets, taken out of error codes
+	dpop             *dpopKey         // what the token shall be bound to; nil: bearer
+	certificate      *tls.Certificate // what the client shows; nil: none
+	secrets          []string         // known secrets, taken out of error codes
 }
 
-// do makes the request, once. The error is a *tokenError, or ctx's when it was canceled.
+// do makes the request, once more if the server wants a nonce in the DPoP proof. The error is a
+// *tokenError, or ctx's when it was canceled.
 func (r *tokenRequest) do(ctx context.Context, client *http.Client) (*grantedToken, error) {
+	granted, err := r.try(ctx, client)
+	if errors.Is(err, errNonceGiven) {
+		granted, err = r.try(ctx, client)
+	}
+	if err != nil {
+		return nil, tokenFailure(ctx, err)
+	}
+	return granted, nil
+}
+
+func (r *tokenRequest) try(ctx context.Context, client *http.Client) (*grantedToken, error) {
 	credentials, err := r.auth.credentials(r.tokenURL)
 	if err != nil {
 		return nil, configurationError("proving the client: %v", err)
 	}
-	exchange := &tokenExchange{request: r, credentials: credentials, client: client}
+	exchange := &tokenExchange{tokenRequest: r.guarding(credentials), credentials: credentials, client: client}
 	config := clientcredentials.Config{
 		ClientID:       r.clientID,
 		ClientSecret:   credentials.secret,
@@ -52,10 +72,22 @@ func (r *tokenRequest) do(ctx context.Context, client *http.Client) (*grantedTok
 		EndpointParams: r.fields(credentials),
 	}
 	inner := context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: exchange})
-	if _, err := config.Token(inner); err != nil {
-		return nil, tokenFailure(ctx, err)
+	_, err = config.Token(inner)
+	return exchange.granted, err
+}
+
+// guarding returns the request with the credentials among the known secrets, in each form in which
+// a server that quotes its requests could give them away.
+func (r *tokenRequest) guarding(c credentials) *tokenRequest {
+	guarding := *r
+	known := []string{c.secret, url.QueryEscape(c.secret), c.fields.Get("client_assertion")}
+	if c.style == oauth2.AuthStyleInHeader {
+		header := http.Request{Header: make(http.Header)}
+		c.setBasic(&header, r.clientID)
+		known = append(known, strings.TrimPrefix(header.Header.Get("Authorization"), "Basic "))
 	}
-	return exchange.granted, nil
+	guarding.secrets = slices.Concat(r.secrets, known)
+	return &guarding
 }
 
 // fields returns the request's fields without those that the library adds: id and secret.
@@ -91,7 +123,7 @@ func addAll(to, from url.Values) {
 // tokenExchange stands between the library and the token endpoint. It gives the request the shape
 // that the service wants and judges the answer, of which the library sees no more than the token.
 type tokenExchange struct {
-	request     *tokenRequest
+	*tokenRequest
 	credentials credentials
 	client      *http.Client
 	granted     *grantedToken
@@ -106,13 +138,19 @@ func (x *tokenExchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	sent := time.Now()
 	resp, err := x.client.Do(shaped)
 	if err != nil {
-		return nil, networkFailure(req.Context(), err)
+		return nil, networkFailure(req.Context(), tokenEndpoint, err)
 	}
 	defer resp.Body.Close()
-	if x.granted, err = x.request.judge(req.Context(), resp, sent); err != nil {
+	nonceGiven := x.dpop != nil && x.dpop.learn(shaped.URL, resp.Header)
+	granted, err := x.judge(req.Context(), resp, sent)
+	if err != nil {
+		if failure := asTokenError(err); nonceGiven && failure.code == dpopNonceWanted {
+			return nil, fmt.Errorf("%w: %w", errNonceGiven, failure)
+		}
 		return nil, err
 	}
-	return plainAnswer(req, x.granted)
+	x.granted = granted
+	return plainAnswer(req, granted)
 }
 
 // shape returns the request as the service wants it.
@@ -123,13 +161,18 @@ func (x *tokenExchange) shape(req *http.Request) (*http.Request, error) {
 	}
 	out := req.Clone(req.Context())
 	if x.credentials.raw {
-		out.SetBasicAuth(x.request.clientID, x.credentials.secret)
+		x.credentials.setBasic(out, x.clientID)
 	}
 	out.Header.Set("Accept", "application/json")
-	for name, values := range x.request.headers {
+	for name, values := range x.headers {
 		out.Header[http.CanonicalHeaderKey(name)] = values
 	}
-	return out, placeFields(out, string(body), x.request.format)
+	if x.dpop != nil {
+		if err := x.dpop.sign(out); err != nil {
+			return nil, err
+		}
+	}
+	return out, placeFields(out, string(body), x.format)
 }
 
 // placeFields puts the form-encoded fields where the format wants them.

@@ -1,0 +1,131 @@
+package httphelper
+
+import (
+	"bytes"
+	"crypto/tls"
+	"net/http"
+	"os"
+	"sync"
+)
+
+// certificateLoader reads a client certificate from its files.
+type certificateLoader struct {
+	certFile, keyFile string
+
+	mu              sync.Mutex
+	certPEM, keyPEM []byte
+	current         *tls.Certificate // what certPEM and keyPEM hold
+}
+
+// load returns the certificate as the files are now; the same pointer as long as they do not
+// change. Without a usable pair there is an error, never no certificate.
+func (l *certificateLoader) load() (*tls.Certificate, error) {
+	certPEM, err := os.ReadFile(l.certFile)
+	if err != nil {
+		return nil, configurationError("client_certificate: the certificate's file %s cannot be read", l.certFile)
+	}
+	keyPEM, err := os.ReadFile(l.keyFile)
+	if err != nil {
+		return nil, configurationError("client_certificate: the key's file %s cannot be read", l.keyFile)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.current != nil && bytes.Equal(certPEM, l.certPEM) && bytes.Equal(keyPEM, l.keyPEM) {
+		return l.current, nil
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return nil, configurationError("client_certificate: %s and %s are not a PEM certificate and its private key", l.certFile, l.keyFile)
+	}
+	l.certPEM, l.keyPEM, l.current = certPEM, keyPEM, &pair
+	return l.current, nil
+}
+
+// fingerprint is a digest of the certificate as the files are now.
+func (l *certificateLoader) fingerprint() (string, error) {
+	certificate, err := l.load()
+	if err != nil {
+		return "", err
+	}
+	return digest(bytes.Join(certificate.Certificate, nil)), nil
+}
+
+// showTo makes a transport show the certificate, as the files are when it opens a connection, to
+// every server that asks for one, as long as when says so.
+func (l *certificateLoader) showTo(transport *http.Transport, when func() bool) {
+	if transport.TLSClientConfig == nil {
+		transport.TLSClientConfig = new(tls.Config)
+	}
+	transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if !when() {
+			return new(tls.Certificate), nil
+		}
+		return l.load()
+	}
+}
+
+// certificateTransports are copies of one transport that differ in the client certificate that
+// they show. A connection opened with one certificate is never used with another: that is why each
+// has a transport of its own. The last two are kept, because tokens that are bound to the older
+// certificate stay in use for a while.
+type certificateTransports struct {
+	base *http.Transport
+
+	mu   sync.Mutex
+	last [2]certifiedTransport // the newest first
+}
+
+type certifiedTransport struct {
+	certificate *tls.Certificate
+	transport   *http.Transport
+}
+
+// showing returns the transport that shows the certificate; without one, the base.
+func (t *certificateTransports) showing(certificate *tls.Certificate) *http.Transport {
+	if certificate == nil {
+		return t.base
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, known := range t.last {
+		if known.certificate == certificate {
+			return known.transport
+		}
+	}
+	if old := t.last[1].transport; old != nil {
+		old.CloseIdleConnections()
+	}
+	t.last[1] = t.last[0]
+	t.last[0] = certifiedTransport{certificate, withCertificate(t.base, certificate)}
+	return t.last[0].transport
+}
+
+// CloseIdleConnections closes what is open and not in use.
+func (t *certificateTransports) CloseIdleConnections() {
+	t.base.CloseIdleConnections()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, known := range t.last {
+		if known.transport != nil {
+			known.transport.CloseIdleConnections()
+		}
+	}
+}
+
+// withCertificate returns a copy of base that shows the certificate to every server that asks for
+// one, whichever authorities that server names.
+func withCertificate(base *http.Transport, certificate *tls.Certificate) *http.Transport {
+	transport := base.Clone()
+	if transport.TLSClientConfig == nil {
+		transport.TLSClientConfig = new(tls.Config)
+	}
+	transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return certificate, nil
+	}
+	if _, ok := base.TLSNextProto["h2"]; ok {
+		// The copied entry would share base's HTTP/2 connections.
+		transport.TLSNextProto = nil
+		transport.ForceAttemptHTTP2 = true
+	}
+	return transport
+}

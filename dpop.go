@@ -1,0 +1,142 @@
+package httphelper
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+)
+
+const (
+	dpopHeader      = "DPoP"
+	dpopNonceHeader = "DPoP-Nonce"
+	dpopJWTType     = "dpop+jwt"
+	dpopNonceWanted = "use_dpop_nonce" // error code of a server that wants a nonce in the proof
+	maxDPoPNonce    = 1 << 10          // bytes
+)
+
+// dpopKey is the key that DPoP-bound tokens are bound to (RFC 9449), with the nonces that servers
+// gave for its proofs. It is safe for concurrent use.
+type dpopKey struct {
+	signer     jose.Signer
+	thumbprint string // of the public key (RFC 7638)
+
+	mu     sync.Mutex
+	nonces map[string]string // by origin
+}
+
+// generateDPoPKey makes a new key.
+func generateDPoPKey() (*dpopKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("making a DPoP key: %w", err)
+	}
+	return newDPoPKey(&signingKey{key: key, alg: jose.ES256})
+}
+
+// parseDPoPKey reads a private key, PEM or JWK. Its errors quote nothing of it.
+func parseDPoPKey(text []byte) (*dpopKey, error) {
+	key, err := parseSigningKey(text, "", "")
+	if err != nil {
+		return nil, fmt.Errorf("dpop: %w", err)
+	}
+	return newDPoPKey(key)
+}
+
+func newDPoPKey(key *signingKey) (*dpopKey, error) {
+	options := (&jose.SignerOptions{EmbedJWK: true}).WithType(dpopJWTType)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: key.alg, Key: key.key}, options)
+	if err != nil {
+		return nil, errors.New("dpop: the key cannot sign")
+	}
+	thumbprint, err := key.thumbprint()
+	return &dpopKey{signer: signer, thumbprint: thumbprint, nonces: make(map[string]string)}, err
+}
+
+// dpopClaims are what a proof says (RFC 9449 §4.2).
+type dpopClaims struct {
+	ID        string `json:"jti"`
+	Method    string `json:"htm"`
+	URL       string `json:"htu"`
+	IssuedAt  int64  `json:"iat"`
+	TokenHash string `json:"ath,omitempty"`
+	Nonce     string `json:"nonce,omitempty"`
+}
+
+// proof makes the DPoP header of one request, with the newest nonce of its server. accessToken is
+// the token that the request carries, "" at the token endpoint. A proof must not be sent twice.
+func (k *dpopKey) proof(method string, target *url.URL, accessToken string) (string, error) {
+	claims := dpopClaims{
+		ID: rand.Text(), Method: method, URL: proofURL(target), IssuedAt: time.Now().Unix(), Nonce: k.nonce(target),
+	}
+	if accessToken != "" {
+		hash := sha256.Sum256([]byte(accessToken))
+		claims.TokenHash = base64.RawURLEncoding.EncodeToString(hash[:])
+	}
+	proof, err := jwt.Signed(k.signer).Claims(claims).Serialize()
+	if err != nil {
+		return "", errors.New("dpop: the key cannot sign")
+	}
+	return proof, nil
+}
+
+// sign puts the proof for a token request into it.
+func (k *dpopKey) sign(req *http.Request) error {
+	proof, err := k.proof(req.Method, req.URL, "")
+	if err != nil {
+		return configurationError("%v", err)
+	}
+	req.Header.Set(dpopHeader, proof)
+	return nil
+}
+
+// learn keeps the nonce in an answer for the next proof, and reports whether there is one (RFC
+// 9449 §8).
+func (k *dpopKey) learn(target *url.URL, answer http.Header) bool {
+	nonce := answer.Get(dpopNonceHeader)
+	if nonce == "" || len(nonce) > maxDPoPNonce || strings.ContainsFunc(nonce, notInToken) {
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.nonces[originOf(target)] = nonce
+	return true
+}
+
+func (k *dpopKey) nonce(target *url.URL) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.nonces[originOf(target)]
+}
+
+// proofURL is the request's URL without query and fragment, normalized.
+func proofURL(u *url.URL) string {
+	path := u.EscapedPath()
+	if path == "" {
+		path = "/"
+	}
+	return originOf(u) + path
+}
+
+// originOf returns scheme and host, without the scheme's own port.
+func originOf(u *url.URL) string {
+	host := strings.ToLower(u.Host)
+	switch u.Scheme {
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	case "http":
+		host = strings.TrimSuffix(host, ":80")
+	}
+	return u.Scheme + "://" + host
+}

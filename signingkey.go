@@ -1,0 +1,125 @@
+package httphelper
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// signingKey is a private key with the algorithm that it signs with.
+type signingKey struct {
+	key any
+	id  string // "": none
+	alg jose.SignatureAlgorithm
+}
+
+// parseSigningKey reads a private key, PEM or JWK. Its errors quote nothing of it.
+func parseSigningKey(text []byte, keyID, alg string) (*signingKey, error) {
+	jwk, err := parsePrivateKey(text)
+	if err != nil {
+		return nil, err
+	}
+	usable, err := algorithmsFor(jwk.Key)
+	if err != nil {
+		return nil, err
+	}
+	key := &signingKey{key: jwk.Key, id: orDefault(keyID, jwk.KeyID)}
+	key.alg = jose.SignatureAlgorithm(orDefault(alg, orDefault(jwk.Algorithm, string(usable[0]))))
+	if !slices.Contains(usable, key.alg) {
+		return nil, fmt.Errorf("its algorithm does not fit the key: set signing_alg to one of %s", joinAlgorithms(usable))
+	}
+	return key, nil
+}
+
+func parsePrivateKey(text []byte) (jose.JSONWebKey, error) {
+	text = bytes.TrimSpace(text)
+	if bytes.HasPrefix(text, []byte("{")) {
+		return parseJWK(text)
+	}
+	key, err := parsePEM(text)
+	return jose.JSONWebKey{Key: key}, err
+}
+
+func parseJWK(text []byte) (jose.JSONWebKey, error) {
+	var jwk jose.JSONWebKey
+	if jwk.UnmarshalJSON(text) != nil || !jwk.Valid() {
+		return jwk, errors.New("not a usable JWK (RFC 7517)")
+	}
+	if jwk.IsPublic() {
+		return jwk, errors.New("a public key: the private one is needed")
+	}
+	return jwk, nil
+}
+
+// parsePEM reads the first private key, whatever stands before it.
+func parsePEM(text []byte) (any, error) {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		switch {
+		case !strings.HasSuffix(block.Type, "PRIVATE KEY"):
+		case block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "":
+			return nil, errors.New("an encrypted key: decrypt it first")
+		default:
+			return parsePrivateDER(block.Bytes)
+		}
+	}
+	return nil, errors.New("neither a PEM private key nor a JWK")
+}
+
+func parsePrivateDER(der []byte) (any, error) {
+	if key, err := x509.ParsePKCS8PrivateKey(der); err == nil {
+		return key, nil
+	}
+	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
+		return key, nil
+	}
+	if key, err := x509.ParseECPrivateKey(der); err == nil {
+		return key, nil
+	}
+	return nil, errors.New("not a readable PKCS #8, PKCS #1 or EC private key")
+}
+
+// algorithmsFor returns the algorithms that fit the key (RFC 7518 §3.1, RFC 8037), the default
+// first.
+func algorithmsFor(key any) ([]jose.SignatureAlgorithm, error) {
+	switch key := key.(type) {
+	case *rsa.PrivateKey:
+		return []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512}, nil
+	case *ecdsa.PrivateKey:
+		switch key.Curve.Params().BitSize {
+		case 256:
+			return []jose.SignatureAlgorithm{jose.ES256}, nil
+		case 384:
+			return []jose.SignatureAlgorithm{jose.ES384}, nil
+		case 521:
+			return []jose.SignatureAlgorithm{jose.ES512}, nil
+		}
+	case ed25519.PrivateKey:
+		return []jose.SignatureAlgorithm{jose.EdDSA}, nil
+	}
+	return nil, errors.New("a kind of key that cannot be used: use RSA, EC P-256, P-384 or P-521, or Ed25519")
+}
+
+func joinAlgorithms(algorithms []jose.SignatureAlgorithm) string {
+	names := make([]string, len(algorithms))
+	for i, alg := range algorithms {
+		names[i] = string(alg)
+	}
+	return strings.Join(names, ", ")
+}
+
+// thumbprint names the key without telling it (RFC 7638).
+func (k *signingKey) thumbprint() (string, error) {
+	hash, err := (&jose.JSONWebKey{Key: k.key}).Thumbprint(crypto.SHA256)
+	return base64.RawURLEncoding.EncodeToString(hash), err
+}
