@@ -3,9 +3,8 @@ package httphelper
 import "time"
 
 const (
-	minBackoff    = time.Second
-	maxBackoff    = time.Minute
-	maxRetryAfter = 5 * time.Minute
+	minBackoff = time.Second
+	maxBackoff = time.Minute
 
 	// How often a request inside a back-off may look at the credentials again.
 	credentialsPause = time.Second

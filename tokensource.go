@@ -128,7 +128,10 @@ func (s *tokenSource) Destruct() error {
 	s.tend()
 	last, t := s.lastUser, s.peek()
 	if t != nil && last.started && last.onDestruct != nil {
-		go last.onDestruct(t)
+		go func() {
+			defer logPanic(last.log(), "handing over the last token")
+			last.onDestruct(t)
+		}()
 	}
 	return nil
 }

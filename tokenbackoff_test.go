@@ -1,0 +1,259 @@
+package httphelper
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestBackoffDoubles(t *testing.T) {
+	simulated(t, func(t *testing.T) {
+		f := &fakeFetcher{answer: fails(errTestOutage)}
+		s, _ := startSource(t, f)
+		for f.count() < 12 {
+			if got := wantFailure(t, s, errTestOutage); got.retryAfter < time.Second || got.retryAfter%time.Second != 0 {
+				t.Fatalf("retry after %v", got.retryAfter)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		want := time.Second
+		for i := 1; i < len(f.calls); i++ {
+			pause := f.calls[i].Sub(f.calls[i-1])
+			if pause < want*8/10 || pause > min(want*12/10, time.Minute)+10*time.Millisecond {
+				t.Errorf("pause %d is %v, want about %v", i, pause, want)
+			}
+			want = min(2*want, time.Minute)
+		}
+	})
+}
+
+func TestBackoffIsJittered(t *testing.T) {
+	for row, want := range map[int]time.Duration{1: time.Second, 3: 4 * time.Second} {
+		least, most := time.Hour, time.Duration(0)
+		for range 1000 {
+			least, most = min(least, backoff(row)), max(most, backoff(row))
+		}
+		if least > want*85/100 || most < want*115/100 || least < want*80/100 || most > want*120/100 {
+			t.Errorf("after %d failures from %v to %v", row, least, most)
+		}
+	}
+}
+
+func TestBackoffNeverGivesUp(t *testing.T) {
+	for _, row := range []int{7, 10, 1000, 1 << 20} {
+		if got := backoff(row); got < 48*time.Second || got > time.Minute {
+			t.Errorf("after %d failures %v", row, got)
+		}
+	}
+}
+
+func TestBackoffStartsAnewAfterSuccess(t *testing.T) {
+	simulated(t, func(t *testing.T) {
+		f := &fakeFetcher{answer: func(_ context.Context, call int) (*grantedToken, error) {
+			if call == 5 {
+				return grant(call, time.Second), nil
+			}
+			return nil, errTestOutage
+		}}
+		s, _ := startSource(t, f)
+		for f.count() < 7 {
+			_, _ = s.Token(t.Context())
+			time.Sleep(10 * time.Millisecond)
+		}
+		if pause := f.calls[6].Sub(f.calls[5]); pause > 1300*time.Millisecond {
+			t.Errorf("the back-off after a success is %v", pause)
+		}
+	})
+}
+
+func TestRetryAfterIsRespected(t *testing.T) {
+	for asked, want := range map[time.Duration]time.Duration{
+		30 * time.Second: 30 * time.Second,
+		time.Hour:        5 * time.Minute,
+		time.Nanosecond:  time.Second,
+	} {
+		simulated(t, func(t *testing.T) {
+			busy := &tokenError{class: classOutage, status: http.StatusServiceUnavailable, message: "busy", retryAfter: asked}
+			f := &fakeFetcher{answer: fails(busy)}
+			s, _ := startSource(t, f)
+			if first := wantFailure(t, s, busy); first.retryAfter < want || first.retryAfter > want+time.Second {
+				t.Errorf("asked for %v: retry after %v, want %v", asked, first.retryAfter, want)
+			}
+			time.Sleep(want * 3 / 4)
+			if later := wantFailure(t, s, busy); later.retryAfter > want/4+time.Second {
+				t.Errorf("asked for %v: retry after %v with a quarter left", asked, later.retryAfter)
+			}
+			wantCalls(t, f, 1)
+			time.Sleep(want/4 + time.Second)
+			wantFailure(t, s, busy)
+			wantCalls(t, f, 2)
+		})
+	}
+}
+
+func TestRequestsInsideTheBackoffAreAnsweredAtOnce(t *testing.T) {
+	simulated(t, func(t *testing.T) {
+		f := &fakeFetcher{takes: time.Second / 2, answer: fails(errTestConfiguration)}
+		s, _ := startSource(t, f)
+		wantFailure(t, s, errTestConfiguration)
+		start := time.Now()
+		for _, o := range crowd(func() (*grantedToken, error) { return s.Token(t.Context()) }) {
+			var failed *tokenError
+			if !errors.As(o.err, &failed) || failed.code != "invalid_client" || !o.at.Equal(start) {
+				t.Fatalf("got %v after %v", o.err, o.at.Sub(start))
+			}
+		}
+		wantCalls(t, f, 1)
+	})
+}
+
+// rotating is credentials that a test changes.
+type rotating struct {
+	mu    sync.Mutex
+	value string
+	err   error
+}
+
+func (r *rotating) set(value string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.value, r.err = value, err
+}
+
+func (r *rotating) get() (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.value, r.err
+}
+
+// grantsFor hands out tokens for good credentials only.
+func (r *rotating) grantsFor(good string) func(context.Context, int) (*grantedToken, error) {
+	return func(_ context.Context, call int) (*grantedToken, error) {
+		value, err := r.get()
+		if err != nil || value != good {
+			// Long enough that the end of the back-off plays no part.
+			failed := *errTestConfiguration
+			failed.retryAfter = time.Minute
+			return nil, &failed
+		}
+		return grant(call, 100*time.Second), nil
+	}
+}
+
+func TestChangedCredentialsEndTheBackoff(t *testing.T) {
+	for name, before := range map[string]rotating{
+		"wrong":      {value: "old"},
+		"unreadable": {err: errors.New("no such file")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulated(t, func(t *testing.T) {
+				secret := &rotating{value: before.value, err: before.err}
+				f := &fakeFetcher{looked: secret.get, answer: secret.grantsFor("new")}
+				s, _ := startSource(t, f)
+				wantFailure(t, s, errTestConfiguration)
+				wantFailure(t, s, errTestConfiguration)
+				secret.set("new", nil)
+				time.Sleep(time.Second)
+				for _, o := range crowd(func() (*grantedToken, error) {
+					time.Sleep(time.Millisecond) // the first has looked by then
+					return s.Token(t.Context())
+				}) {
+					var failed *tokenError
+					if o.err != nil && (!errors.As(o.err, &failed) || failed.code != "invalid_client") {
+						t.Fatalf("got %v", o.err)
+					}
+				}
+				wantToken(t, s, "token-2")
+				wantCalls(t, f, 2)
+			})
+		})
+	}
+}
+
+func TestCredentialsAreLookedAtOnceASecond(t *testing.T) {
+	simulated(t, func(t *testing.T) {
+		busy := &tokenError{class: classOutage, status: http.StatusServiceUnavailable, message: "busy", retryAfter: time.Minute}
+		f := &fakeFetcher{answer: fails(busy)}
+		s, _ := startSource(t, f)
+		for range 1000 { // ten seconds
+			wantFailure(t, s, busy)
+			time.Sleep(10 * time.Millisecond)
+		}
+		wantCalls(t, f, 1)
+		// One look belongs to the attempt itself.
+		if got := len(f.looks) - 1; got < 9 || got > 10 {
+			t.Errorf("looked %d times in 10s", got)
+		}
+	})
+}
+
+// Each change of the credentials ends the back-off, and the short one after it ends by itself.
+func TestCredentialsThatKeepChangingMeanFewAttempts(t *testing.T) {
+	simulated(t, func(t *testing.T) {
+		var secret rotating
+		f := &fakeFetcher{looked: secret.get, answer: fails(errTestConfiguration)}
+		s, _ := startSource(t, f)
+		for range 1000 { // ten seconds
+			secret.set(time.Now().String(), nil)
+			wantFailure(t, s, errTestConfiguration)
+			time.Sleep(10 * time.Millisecond)
+		}
+		if got := f.count(); got > 20 {
+			t.Errorf("%d token requests in 10s", got)
+		}
+	})
+}
+
+func TestChangedCredentialsEndTheBackoffOfARefresh(t *testing.T) {
+	simulated(t, func(t *testing.T) {
+		secret := &rotating{value: "first"}
+		slow := make(chan struct{}, 1)
+		f := &fakeFetcher{answer: secret.grantsFor("first"), looked: secret.get}
+		s, _ := startSource(t, f)
+		wantToken(t, s, "token-1")
+		synctest.Wait()
+		secret.set("revoked", nil)
+		time.Sleep(85 * time.Second)
+		wantToken(t, s, "token-1") // starts a refresh, which fails
+		wantCalls(t, f, 2)
+
+		f.answers(secret.grantsFor("second"))
+		f.looked = func() (string, error) { <-slow; return secret.get() }
+		secret.set("second", nil)
+		time.Sleep(time.Second)
+		start := time.Now()
+		for range 100 {
+			wantToken(t, s, "token-1")
+		}
+		if waited := time.Since(start); waited != 0 {
+			t.Errorf("requests with a live token waited %v for the credentials", waited)
+		}
+		close(slow)
+		synctest.Wait()
+		wantToken(t, s, "token-3")
+		// One look for each attempt, and one in the back-off.
+		if got := len(f.looks); got != 4 {
+			t.Errorf("looked %d times", got)
+		}
+	})
+}
+
+func TestBackoffEndsAfterASuspend(t *testing.T) {
+	busy := &tokenError{class: classOutage, status: http.StatusServiceUnavailable, message: "busy", retryAfter: time.Minute}
+	f := &fakeFetcher{answer: func(_ context.Context, call int) (*grantedToken, error) {
+		if call == 1 {
+			return nil, busy
+		}
+		return &grantedToken{value: "awake", life: 24 * time.Hour}, nil
+	}}
+	var c clocks
+	s, _ := acquireTestSource(t, f)
+	s.now = c.now
+	wantFailure(t, s, busy)
+	c.move(time.Hour, time.Second)
+	wantToken(t, s, "awake")
+}
