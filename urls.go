@@ -200,14 +200,11 @@ func parseURL(s string) (*url.URL, error) {
 	return u, checkURLPath(u.EscapedPath())
 }
 
-// checkAuthority refuses hosts that could be read in more than one way.
+// checkAuthority refuses hosts that could be read in more than one way. Those in brackets have been
+// checked when parsing.
 func checkAuthority(u *url.URL) error {
 	host := u.Hostname()
-	if strings.HasPrefix(u.Host, "[") {
-		if _, err := netip.ParseAddr(host); err != nil {
-			return errors.New("the URL's host is not an IPv6 address")
-		}
-	} else if len(host) > 254 || !hostLiteral.MatchString(host) {
+	if !strings.HasPrefix(u.Host, "[") && (len(host) > 254 || !hostLiteral.MatchString(host)) {
 		return errors.New("the URL's host is not a host name; write an international one in its xn-- form")
 	}
 	if strings.HasSuffix(u.Host, ":") || u.Port() != "" && !validPort(u.Port()) {
