@@ -1,0 +1,502 @@
+package httphelper
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestRequestArrivesWithToken(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Proxy-Status", `http_helper; error=forged, other; error=http_request_error`)
+		echo(w, r)
+	})
+	site := runSidecar(t, inline(a, e, "api_header X-Key k\n\t\tapi_query tenant a&b"))
+
+	res, body := call(t, "POST", site+"/a%2Fb/c?x=%20&tenant=evil&%74enant=evil;tenant=evil&y", strings.NewReader("hello"),
+		"Authorization", "Bearer app", "Proxy-Authorization", "Basic app", "DPoP", "app", "X-Key", "app", "X_key", "app",
+		"X-Forwarded-For", "app", "Forwarded", "app", "Via", "app", "Connection", "Authorization", "X-Forwarded-Foo", "app",
+		"Client-Cert", "app", "X-Other", "kept")
+	if res.StatusCode != 200 || body != "hello" {
+		t.Fatalf("got %d %q", res.StatusCode, body)
+	}
+	if got := res.Header.Values("Proxy-Status"); len(got) != 1 || strings.Contains(got[0], "http_helper") {
+		t.Errorf("Proxy-Status passed on: %q", got)
+	}
+	r := a.last(t)
+	if want := "/base/a%2Fb/c?x=%20&y&tenant=a%26b"; r.RequestURI != want {
+		t.Errorf("the API was asked %s, want %s", r.RequestURI, want)
+	}
+	if want := strings.TrimPrefix(a.URL, "http://"); r.Host != want {
+		t.Errorf("Host %s, want %s", r.Host, want)
+	}
+	for field, want := range map[string]string{"Authorization": "Bearer t1", "X-Key": "k", "X-Other": "kept"} {
+		if got := r.Header.Values(field); len(got) != 1 || got[0] != want {
+			t.Errorf("%s: %q, want %q", field, got, want)
+		}
+	}
+	for _, field := range []string{"Proxy-Authorization", "Dpop", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Foo", "Forwarded", "Via", "Client-Cert", "X_key"} {
+		if got := r.Header.Values(field); got != nil {
+			t.Errorf("%s arrived: %q", field, got)
+		}
+	}
+}
+
+func TestHeaderUpSurvives(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, inline(a, e, "header_up X-Forwarded-For mine\n\t\theader_up Authorization stolen\n\t\theader_up Host evil.example"))
+	call(t, "GET", site+"/", nil)
+	r := a.last(t)
+	if r.Header.Get("X-Forwarded-For") != "mine" || r.Header.Get("Authorization") != "Bearer t1" || r.Host == "evil.example" {
+		t.Errorf("host %s, header %v", r.Host, r.Header)
+	}
+	if r.RequestURI != "/base/" {
+		t.Errorf("asked %s", r.RequestURI)
+	}
+}
+
+func TestAppAuthorization(t *testing.T) {
+	for _, test := range []struct {
+		options, app string
+		status       int
+		want, token  string // Authorization and X-Token at the API
+	}{
+		{"", "Bearer app", 200, "Bearer t1", ""},
+		{"app_authorization keep", "Bearer app", 200, "Bearer app", ""},
+		{"app_authorization keep", "", 200, "Bearer t1", ""},
+		{"app_authorization reject", "Bearer app", 400, "", ""},
+		{"app_authorization reject", "", 200, "Bearer t1", ""},
+		{"access_token_header X-Token", "Bearer app", 200, "", "t1"},
+		{"access_token_header X-Token token", "Bearer app", 200, "", "token t1"},
+		{"access_token_header X-Token\n\t\tapp_authorization keep", "Bearer app", 200, "Bearer app", ""},
+	} {
+		e, a := newIdP(t), newAPI(t, nil)
+		site := runSidecar(t, inline(a, e, test.options))
+		header := []string{"X-Token", "app"}
+		if test.app != "" {
+			header = append(header, "Authorization", test.app)
+		}
+		if !strings.Contains(test.options, "X-Token") {
+			header = header[2:]
+		}
+		res, _ := call(t, "GET", site+"/", nil, header...)
+		if res.StatusCode != test.status {
+			t.Errorf("%s: status %d", test.options, res.StatusCode)
+			continue
+		}
+		if res.StatusCode != 200 {
+			continue
+		}
+		r := a.last(t)
+		if got := r.Header.Get("Authorization"); got != test.want {
+			t.Errorf("%s with %q: Authorization %q, want %q", test.options, test.app, got, test.want)
+		}
+		if got := r.Header.Get("X-Token"); got != test.token {
+			t.Errorf("%s: X-Token %q, want %q", test.options, got, test.token)
+		}
+	}
+}
+
+// rejects answers 401 to all tokens but one.
+func rejects(good string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer "+good {
+			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = io.WriteString(w, "no")
+			return
+		}
+		echo(w, r)
+	}
+}
+
+// echo answers with the body. It must be read first: a server that begins to answer stops reading.
+func echo(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	_, _ = w.Write(body)
+}
+
+func TestReplayWithNewerToken(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, rejects("t2"))
+	site := runSidecar(t, inline(a, e, ""))
+	for _, body := range []string{"", "small", strings.Repeat("x", 60<<10)} {
+		res, got := call(t, "POST", site+"/", strings.NewReader(body))
+		if res.StatusCode != 200 || got != body {
+			t.Fatalf("got %d with %d bytes, want %d", res.StatusCode, len(got), len(body))
+		}
+	}
+	if n := e.requests.Load(); n != 2 {
+		t.Errorf("%d token requests, want 2", n)
+	}
+}
+
+func TestTooLargeToReplay(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // so that the body has been read when the 401 comes
+		rejects("t2")(w, r)
+	})
+	site := runSidecar(t, inline(a, e, "replay_buffer 1KiB"))
+	res, body := call(t, "POST", site+"/", strings.NewReader(strings.Repeat("x", 2000)))
+	if res.StatusCode != 401 || body != "no" {
+		t.Fatalf("got %d %q", res.StatusCode, body)
+	}
+	if res, _ := call(t, "GET", site+"/", nil); res.StatusCode != 200 {
+		t.Errorf("the rejected token goes on being used: %d", res.StatusCode)
+	}
+}
+
+// An early 401 arrives while the app is still sending. What the first attempt has read, and what
+// its last read still brings, must be sent again, and nothing twice.
+func TestEarlyRejectionOfStreamingUpload(t *testing.T) {
+	e := newIdP(t)
+	rejected := make(chan struct{})
+	a := newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer t2" {
+			_, _ = io.ReadFull(r.Body, make([]byte, 5))
+			w.WriteHeader(http.StatusUnauthorized)
+			close(rejected)
+			return
+		}
+		echo(w, r)
+	})
+	site := runSidecar(t, inline(a, e, ""))
+	reader, writer := io.Pipe()
+	go func() {
+		_, _ = io.WriteString(writer, "first")
+		<-rejected
+		for i := range 100 {
+			_, _ = fmt.Fprintf(writer, " %d", i)
+		}
+		_ = writer.Close()
+	}()
+	want := "first"
+	for i := range 100 {
+		want += fmt.Sprintf(" %d", i)
+	}
+	res, got := call(t, "PUT", site+"/", reader)
+	if res.StatusCode != 200 || got != want {
+		t.Fatalf("got %d %q", res.StatusCode, got)
+	}
+}
+
+func TestUnauthorizedPassedOn(t *testing.T) {
+	for name, test := range map[string]struct {
+		options, challenge string
+	}{
+		"pass":               {"on_unauthorized pass", `Bearer error="invalid_token"`},
+		"insufficient scope": {"", `Basic realm="x", Bearer error="insufficient_scope", scope="more"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("WWW-Authenticate", test.challenge)
+				w.WriteHeader(http.StatusUnauthorized)
+			})
+			site := runSidecar(t, inline(a, e, test.options))
+			res, _ := call(t, "GET", site+"/", nil)
+			if res.StatusCode != 401 || len(a.seen()) != 1 || e.requests.Load() != 1 || res.Header.Get("Proxy-Status") != "" {
+				t.Errorf("status %d, %d API requests, %d token requests", res.StatusCode, len(a.seen()), e.requests.Load())
+			}
+		})
+	}
+}
+
+func TestAPIThatRejectsEveryTokenCostsOneTokenRequest(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, rejects("none"))
+	site := runSidecar(t, inline(a, e, ""))
+	for range 20 {
+		if res, body := call(t, "GET", site+"/", nil); res.StatusCode != 401 || body != "no" {
+			t.Fatalf("got %d %q", res.StatusCode, body)
+		}
+	}
+	if n := e.requests.Load(); n != 2 {
+		t.Errorf("%d token requests, want 2: the first and one for the rejection", n)
+	}
+}
+
+func TestErrorsTowardsTheApp(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer func(http.ResponseWriter, int64)
+		status int
+		grpc   string
+		kind   string
+		retry  bool
+	}{
+		"outage":      {func(w http.ResponseWriter, _ int64) { w.WriteHeader(500) }, 503, "14", "proxy_internal_error", true},
+		"retry later": {func(w http.ResponseWriter, _ int64) { w.Header().Set("Retry-After", "7"); w.WriteHeader(503) }, 503, "14", "proxy_internal_error", true},
+		"invalid client": {func(w http.ResponseWriter, _ int64) {
+			w.WriteHeader(401)
+			_, _ = io.WriteString(w, `{"error":"invalid_client"}`)
+		}, 502, "9", "proxy_configuration_error", false},
+		"redirect":        {func(w http.ResponseWriter, _ int64) { w.Header().Set("Location", "/x"); w.WriteHeader(307) }, 502, "9", "proxy_configuration_error", false},
+		"unusable answer": {func(w http.ResponseWriter, _ int64) { _, _ = io.WriteString(w, "{}") }, 502, "9", "proxy_configuration_error", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, a := newIdP(t), newAPI(t, nil)
+			e.answers(test.answer)
+			site := runSidecar(t, inline(a, e, ""))
+			res, _ := call(t, "GET", site+"/", nil)
+			status := res.Header.Get("Proxy-Status")
+			if res.StatusCode != test.status || !strings.HasPrefix(status, "http_helper; error="+test.kind+"; details=\"") || res.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("got %d %q", res.StatusCode, status)
+			}
+			if test.retry && res.Header.Get("Retry-After") == "" {
+				t.Error("no Retry-After")
+			}
+			res, _ = call(t, "POST", site+"/", strings.NewReader("x"), "Content-Type", "application/grpc")
+			if res.StatusCode != 200 || res.Header.Get("Grpc-Status") != test.grpc {
+				t.Errorf("gRPC: %d with grpc-status %q, want %s", res.StatusCode, res.Header.Get("Grpc-Status"), test.grpc)
+			}
+			if len(a.seen()) != 0 {
+				t.Error("a request without a token was sent")
+			}
+		})
+	}
+}
+
+func TestAPIUnreachable(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, inline(a, e, ""))
+	a.Close()
+	res, _ := call(t, "GET", site+"/", nil)
+	if res.StatusCode != 502 || !strings.HasPrefix(res.Header.Get("Proxy-Status"), "http_helper; error=destination_unavailable;") {
+		t.Errorf("got %d %q", res.StatusCode, res.Header.Get("Proxy-Status"))
+	}
+}
+
+func TestErrorAfterTheAnswerIsNotOurs(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, inline(a, e, "handle_response {\n\t\t\terror 503\n\t\t}"))
+	res, _ := call(t, "GET", site+"/", nil)
+	if res.StatusCode != 503 || res.Header.Get("Proxy-Status") != "" {
+		t.Errorf("got %d %q", res.StatusCode, res.Header.Get("Proxy-Status"))
+	}
+}
+
+func TestRefusedRequests(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, inline(a, e, ""))
+	for line, status := range map[string]int{
+		"TRACE /":                 405,
+		"CONNECT example.com:443": 405,
+		"GET /../x":               400,
+		"GET /%2e%2e/x":           400,
+		"GET /%252e%252e/x":       400,
+		"GET /a/..;/x":            400,
+		"GET /a%5c..%5cx":         400,
+		"GET /a%00":               400,
+	} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(site, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", line)
+		answer, _ := io.ReadAll(conn)
+		_ = conn.Close()
+		if !bytes.HasPrefix(answer, fmt.Appendf(nil, "HTTP/1.1 %d", status)) || !bytes.Contains(answer, []byte("error=http_request_error")) {
+			t.Errorf("%s: %.200s", line, answer)
+		}
+	}
+	if len(a.seen()) != 0 {
+		t.Error("a refused request was sent")
+	}
+}
+
+func TestPeerAddress(t *testing.T) {
+	i := &Injection{AllowClients: []string{"10.0.0.0/8", "2001:db8::1"}}
+	if err := i.provision(); err != nil {
+		t.Fatal(err)
+	}
+	for address, want := range map[string]bool{
+		"127.0.0.1:1": true, "127.9.9.9:1": true, "[::1]:1": true, "[::ffff:127.0.0.1]:1": true, "@": true, "": true, "/run/app.sock": true,
+		"10.1.2.3:1": true, "[::ffff:10.1.2.3]:1": true, "[2001:db8::1]:1": true,
+		"192.168.0.1:1": false, "[2001:db8::2]:1": false, "[fe80::1%eth0]:1": false, "nonsense:1:2": false,
+	} {
+		if got := i.permits(address); got != want {
+			t.Errorf("%q: got %v, want %v", address, got, want)
+		}
+	}
+}
+
+// tlsAPI starts an API over TLS and returns a file with its certificate, which is for 127.0.0.1 and
+// example.com.
+func tlsAPI(t *testing.T, handler http.HandlerFunc) (*api, string) {
+	t.Helper()
+	a := new(api)
+	a.Server = httptest.NewUnstartedServer(a.record(handler))
+	a.EnableHTTP2 = true
+	a.StartTLS()
+	t.Cleanup(a.Close)
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Certificate().Raw})
+	if err := os.WriteFile(file, certificate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return a, file
+}
+
+func TestUpstreamsAreOnlyAddressesToDial(t *testing.T) {
+	e := newIdP(t)
+	a, ca := tlsAPI(t, nil)
+	address := strings.TrimPrefix(a.URL, "https://")
+	site := func(base, options string) string {
+		return runSidecar(t, fmt.Sprintf("SITE {\n\thttp_helper %s {\n\t\ttoken_url %s\n\t\tclient_id id\n\t\tclient_secret s\n\t\t%s\n\t}\n}\n", base, e.URL, options))
+	}
+	trust := "\n\t\ttransport http {\n\t\t\ttls_trust_pool file " + ca + "\n\t\t}"
+
+	res, _ := call(t, "GET", site("https://example.com/v1", "to "+address+trust)+"/x", nil)
+	if res.StatusCode != 200 {
+		t.Fatalf("over verified TLS: %d %s", res.StatusCode, res.Header.Get("Proxy-Status"))
+	}
+	if r := a.last(t); r.Host != "example.com" || r.TLS.ServerName != "example.com" || r.URL.Path != "/v1/x" {
+		t.Errorf("host %s, SNI %s, path %s", r.Host, r.TLS.ServerName, r.URL.Path)
+	}
+	seen := len(a.seen())
+	res, _ = call(t, "GET", site("https://other.example/v1", "to "+address+trust)+"/x", nil)
+	if res.StatusCode != 502 || len(a.seen()) != seen {
+		t.Errorf("with another host's certificate: %d", res.StatusCode)
+	}
+
+	plain := newAPI(t, nil)
+	res, _ = call(t, "GET", site("http://127.0.0.1:1", "to "+strings.TrimPrefix(plain.URL, "http://"))+"/x", nil)
+	if res.StatusCode != 502 || len(plain.seen()) != 0 || !strings.HasPrefix(res.Header.Get("Proxy-Status"), "http_helper; error=proxy_configuration_error;") {
+		t.Errorf("in the clear to another address: %d %s", res.StatusCode, res.Header.Get("Proxy-Status"))
+	}
+}
+
+func TestTransportByHand(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	address := strings.TrimPrefix(a.URL, "http://")
+	config := fmt.Sprintf(`{
+	http_helper {
+		connection c {
+			base_url http://%s/base
+			token_url %s
+			client_id id
+			client_secret s
+		}
+	}
+}
+SITE {
+	reverse_proxy %s {
+		transport http_helper {
+			connection c
+		}
+	}
+}
+`, address, e.URL, address)
+	site := runSidecar(t, config)
+	if res, _ := call(t, "GET", site+"/x", nil); res.StatusCode != 200 {
+		t.Fatalf("got %d", res.StatusCode)
+	}
+	if r := a.last(t); r.URL.Path != "/base/x" || r.Header.Get("Authorization") != "Bearer t1" || r.Header.Get("Via") != "" {
+		t.Errorf("%s %v", r.URL.Path, r.Header)
+	}
+	res, _ := call(t, "GET", site+"/%2e%2e/x", nil)
+	if res.StatusCode != 400 || !strings.Contains(res.Header.Get("Proxy-Status"), "http_request_error") {
+		t.Errorf("a path outside: %d %s", res.StatusCode, res.Header.Get("Proxy-Status"))
+	}
+	site = runSidecar(t, strings.Replace(config, "\t\t\tconnection c\n\t\t}", "\t\t}", 1))
+	if res, _ := call(t, "GET", site+"/x", nil); res.StatusCode != 502 || len(a.seen()) != 1 {
+		t.Errorf("without a connection: %d", res.StatusCode)
+	}
+}
+
+func TestRedirectsLeadThroughTheSidecar(t *testing.T) {
+	e := newIdP(t)
+	var location string
+	a := newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", location)
+		w.WriteHeader(http.StatusFound)
+	})
+	site := runSidecar(t, fmt.Sprintf("SITE {\n\thandle_path /crm/* {\n\t\thttp_helper %s/base {\n\t\t\ttoken_url %s\n\t\t\tclient_id id\n\t\t\tclient_secret s\n\t\t}\n\t}\n}\n", a.URL, e.URL))
+	for from, want := range map[string]string{
+		"/base/next?x=1":             "/crm/next?x=1",
+		"next":                       "/crm/a/next",
+		"../up":                      "/crm/up",
+		"../../out":                  a.URL + "/out",
+		a.URL + "/base/next":         "/crm/next",
+		a.URL + "/basement":          a.URL + "/basement",
+		"https://elsewhere.example/": "https://elsewhere.example/",
+		"//elsewhere.example/x":      "http://elsewhere.example/x",
+	} {
+		location = from
+		res, _ := call(t, "GET", site+"/crm/a/b", nil)
+		if got := res.Header.Get("Location"); got != want {
+			t.Errorf("%s became %s, want %s", from, got, want)
+		}
+	}
+}
+
+func TestTokenNeverGoesThroughAForwardProxyInTheClear(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	proxy := newAPI(t, nil)
+	site := runSidecar(t, inline(a, e, "transport http {\n\t\t\tnetwork_proxy url "+proxy.URL+"\n\t\t}"))
+	res, _ := call(t, "GET", site+"/x", nil)
+	if res.StatusCode != 502 || !strings.Contains(res.Header.Get("Proxy-Status"), "proxy_configuration_error") {
+		t.Errorf("got %d %s", res.StatusCode, res.Header.Get("Proxy-Status"))
+	}
+	if len(proxy.seen())+len(a.seen()) != 0 {
+		t.Error("something was sent")
+	}
+}
+
+func TestReloadKeepsTokens(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	config := inline(a, e, "")
+	site := runSidecar(t, config)
+	call(t, "GET", site+"/", nil)
+	for i := range 5 {
+		changed := strings.Replace(config, "client_id id", fmt.Sprintf("refresh_before %dm\n\t\tclient_id id", i+1), 1)
+		loadCaddyfile(t, at(changed, site))
+		call(t, "GET", site+"/", nil)
+		if err := tryCaddyfile(at(strings.Replace(changed, "client_secret literal-secret", "client_secret {env.HTTP_HELPER_UNSET}", 1), site)); err == nil {
+			t.Fatal("a broken config was loaded")
+		}
+		call(t, "GET", site+"/", nil)
+	}
+	if n := e.requests.Load(); n != 1 {
+		t.Errorf("%d token requests, want 1", n)
+	}
+	loadCaddyfile(t, at(strings.Replace(config, "client_id id", "client_id other", 1), site))
+	call(t, "GET", site+"/", nil)
+	if n := e.requests.Load(); n != 2 {
+		t.Errorf("%d token requests after a change of the client, want 2", n)
+	}
+}
+
+func TestAppLeavesWhileWaiting(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	release := make(chan struct{})
+	arrived := make(chan struct{}, 1)
+	e.answers(func(w http.ResponseWriter, _ int64) {
+		arrived <- struct{}{}
+		<-release
+		grantToken(w, "late", 3600)
+	})
+	site := runSidecar(t, inline(a, e, ""))
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan error, 1)
+	go func() {
+		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, site+"/", nil)
+		_, err := http.DefaultClient.Do(req)
+		left <- err
+	}()
+	<-arrived
+	cancel()
+	if err := <-left; err == nil {
+		t.Error("the one who left got an answer")
+	}
+	close(release)
+	if res, _ := call(t, "GET", site+"/", nil); res.StatusCode != 200 || e.requests.Load() != 1 {
+		t.Errorf("%d with %d token requests", res.StatusCode, e.requests.Load())
+	}
+}
