@@ -116,7 +116,7 @@ func TestConfigErrors(t *testing.T) {
 		"answer not an option":     {connector("parameter region dropdown {\noption eu\n}", "parameter region us"), []string{"region", "billing"}},
 		"default not an option":    {connector("parameter region dropdown {\noption eu\ndefault us\n}", "parameter region eu"), []string{"region", "default"}},
 		"repeated key":             {connector("parameter k text\nconfig_value k text {\nvalue v\n}", "parameter k x"), []string{"k"}},
-		"bad key":                  {connector("parameter 1k text", "parameter 1k x"), []string{"1k"}},
+		"bad key":                  {connector("parameter 1k text", "parameter 1k x"), []string{"parameter", "key"}},
 		"unknown placeholder":      {connector("token_request_param a {param.nope}", ""), []string{"nope"}},
 		"reserved token parameter": {inline("token_request_param scope x", "", ""), []string{"token_request_param", "scope"}},
 		"reserved token header":    {inline("token_request_header Authorization x", "", ""), []string{"token_request_header", "Authorization"}},
@@ -137,14 +137,14 @@ func TestConfigErrors(t *testing.T) {
 		"negative duration":           {inline("", "refresh_before -5s", ""), []string{"refresh_before"}},
 		"unknown connection":          {harness.Config{Site: "http_helper nobody"}, []string{"nobody"}},
 		"unknown connector":           {harness.Config{Options: "http_helper {\nconnection a b {\nclient_id x\nclient_secret {env.SECRET}\n}\n}", Site: "http_helper a"}, []string{"b", "a"}},
-		"bad connection name":         {harness.Config{Options: "http_helper {\nconnection _a {\n" + required + "base_url http://127.0.0.1:1\n}\n}", Site: "respond ok"}, []string{"_a"}},
+		"bad connection name":         {harness.Config{Options: "http_helper {\nconnection _a {\n" + required + "base_url http://127.0.0.1:1\n}\n}", Site: "respond ok"}, []string{"connection", "name"}},
 		"placeholder without a list":  {harness.Config{Site: "http_helper {http.request.header.X}"}, []string{"connections"}},
 		"list without a placeholder":  {inline("", "", "connections a b"), []string{"connections"}},
 		"credentials for a name":      {harness.Config{Options: w.named(options{}).Options, Site: "http_helper billing {\nclient_id x\n}"}, []string{"client_id"}},
 		"ping without a path":         {inline("ping GET", "", ""), []string{"ping"}},
 		"resource without scheme":     {inline("resource api", "", ""), []string{"resource"}},
-		"skip verify must be allowed": {inline("", "", "transport http {\ntls_insecure_skip_verify\n}"), []string{"tls_insecure_skip_verify", "allow_insecure"}},
-		"same at the token endpoint":  {inline("token_transport {\ntls_insecure_skip_verify\n}", "", ""), []string{"tls_insecure_skip_verify", "allow_insecure"}},
+		"skip verify must be allowed": {harness.Config{Site: "http_helper https://api.example.com {\n" + required + "transport http {\ntls_insecure_skip_verify\n}\n}"}, []string{"tls_insecure_skip_verify", "allow_insecure"}},
+		"same at the token endpoint":  {bare(strings.Replace(required, "http://127.0.0.1:1", "https://auth.example.com", 1) + "token_transport {\ntls_insecure_skip_verify\n}"), []string{"tls_insecure_skip_verify", "allow_insecure"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := w.Reload(c.config)

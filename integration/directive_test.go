@@ -265,7 +265,7 @@ func TestMatcherOnTheDirective(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	config := w.named(options{})
-	config.Site = "http_helper /api/* billing\nrespond \"not proxied\" 404"
+	config.Site = "route {\nhttp_helper /api/* billing\nrespond \"not proxied\" 404\n}"
 	w.Run(t, config)
 	wantStatus(t, w.Get(t, "/api/x"), http.StatusOK)
 	wantStatus(t, w.Get(t, "/other"), http.StatusNotFound)
@@ -302,5 +302,8 @@ func TestProxyStatusOfTheSameNameFromTheAPIIsRemoved(t *testing.T) {
 	w.api.Answer(harness.Reply(http.StatusBadGateway, "{}", "Proxy-Status", `edge; received-status=502, http_helper; error=proxy_internal_error`))
 	answer := w.Get(t, "/")
 	wantStatus(t, answer, http.StatusBadGateway)
-	equal(t, "Proxy-Status", answer.Header.Get("Proxy-Status"), "edge; received-status=502")
+	got := strings.Join(answer.Header["Proxy-Status"], ", ")
+	if !strings.HasPrefix(got, "edge") || strings.Contains(got, "http_helper") {
+		t.Errorf("Proxy-Status %q, want only the member of the edge", got)
+	}
 }
