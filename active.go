@@ -2,6 +2,7 @@ package httphelper
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 )
 
@@ -28,8 +30,12 @@ type activeConnection struct {
 	requested, required []string // scopes
 
 	texts       *connectionTexts
-	certificate *certificateLoader // nil: no client certificate
-	client      *http.Client       // towards the authorization server
+	certificate *certificateLoader          // nil: no client certificate
+	dpop        *dpopKey                    // made at start; nil: bearer tokens, or the key is in a file
+	dpopFile    dpopFile                    // the key in the file
+	issuers     issuerCache                 // metadata of the issuer, if the token endpoint is found that way
+	transport   *reverseproxy.HTTPTransport // towards the authorization server
+	certified   *certificateTransports      // the same with the certificate; nil without one
 	source      *tokenSource
 	user        *sourceUser
 
@@ -67,7 +73,10 @@ func activate(app *App, name string, config *Connection) (*activeConnection, err
 	if errors.Join(errs...) != nil {
 		return nil, errors.Join(errs...)
 	}
-	if err := errors.Join(c.checkValues(), c.provisionClient(app)); err != nil {
+	if err := errors.Join(c.provisionKeys(), c.provisionTransport(app)); err != nil {
+		return nil, err
+	}
+	if err := c.checkValues(); err != nil {
 		return nil, err
 	}
 	for _, warning := range append(warnings, c.literalSecrets()...) {
@@ -237,24 +246,53 @@ func (c *activeConnection) literalSecrets() []string {
 	return warnings
 }
 
-// provisionClient builds what talks to the authorization server.
-func (c *activeConnection) provisionClient(app *App) error {
-	transport, err := app.tokenTransport(c.service.TokenTransport)
-	if err != nil {
+// provisionKeys finds what the client has besides a secret.
+func (c *activeConnection) provisionKeys() error {
+	t := c.texts
+	if t.certificateFile != nil {
+		certFile, err := t.certificateFile.expand(nil)
+		keyFile, keyErr := t.certificateKey.expand(nil)
+		if err := errors.Join(err, keyErr); err != nil {
+			return fmt.Errorf("client_certificate: %w", err)
+		}
+		c.certificate = &certificateLoader{certFile: certFile, keyFile: keyFile}
+	}
+	if c.config.DPoP == nil {
+		return nil
+	}
+	var err error
+	if t.dpop == nil {
+		c.dpop, err = generateDPoPKey()
 		return err
 	}
-	if transport.TLS != nil && transport.TLS.InsecureSkipVerify && !c.service.allowsInsecure("token_url") {
+	_, err = c.resolver(context.Background()).dpopKey()
+	return err
+}
+
+// provisionTransport builds what talks to the authorization server.
+func (c *activeConnection) provisionTransport(app *App) error {
+	var err error
+	if c.transport, err = app.tokenTransport(c.service.TokenTransport); err != nil {
+		return err
+	}
+	if c.transport.TLS != nil && c.transport.TLS.InsecureSkipVerify && !c.service.allowsInsecure("token_url") {
 		return errors.New("token_transport: tls_insecure_skip_verify needs allow_insecure token_url")
 	}
 	if c.certificate != nil {
-		// The certificate makes the transport the connection's own.
-		if transport, err = app.newTokenTransport(c.service.TokenTransport); err != nil {
-			return err
-		}
-		c.certificate.showTo(transport.Transport, func() bool { return true })
+		c.certified = &certificateTransports{base: c.transport.Transport}
 	}
-	c.client = newTokenClient(transport)
 	return nil
+}
+
+// plainClient makes requests to the authorization server that prove nothing.
+func (c *activeConnection) plainClient() *http.Client { return newTokenClient(c.transport) }
+
+// client makes requests to the authorization server, with the client certificate if there is one.
+func (c *activeConnection) client(certificate *tls.Certificate) *http.Client {
+	if certificate == nil {
+		return c.plainClient()
+	}
+	return newTokenClient(c.certified.showing(certificate))
 }
 
 // acquire takes the source of the connection's tokens, which a running config may hold already.
@@ -266,12 +304,18 @@ func (c *activeConnection) acquire() {
 		timeout:       time.Duration(c.config.TokenTimeout),
 		warm:          c.config.Warm,
 		logger:        c.logger,
+		onDestruct:    c.revoke,
 	}
 	c.source = acquireTokenSource(c.identity(), c.user)
 }
 
 // release lets go of the connection's token source.
-func (c *activeConnection) release() { c.source.release(c.user) }
+func (c *activeConnection) release() {
+	c.source.release(c.user)
+	if c.certified != nil {
+		c.certified.CloseIdleConnections()
+	}
+}
 
 // accepts checks where the token goes against the connector's own headers.
 func (c *activeConnection) accepts(i *Injection) error {
@@ -295,10 +339,16 @@ func (c *activeConnection) headerValue(i *Injection, token *grantedToken) []stri
 	return h.value
 }
 
-// tokenIsBound tells whether the API asks for the client certificate (RFC 8705 §3).
-func (c *activeConnection) tokenIsBound() bool {
-	token := c.source.peek()
-	return token != nil && token.bound
+// refresh replaces the connection's token now, and revokes the old one.
+func (c *activeConnection) refresh(ctx context.Context) error {
+	old := c.source.peek()
+	if err := c.source.refresh(ctx); err != nil {
+		return err
+	}
+	if now := c.source.peek(); old != nil && now != nil && now.value != old.value {
+		go c.revoke(old)
+	}
+	return nil
 }
 
 // target is where the connection's requests go.
@@ -321,4 +371,3 @@ func (s *Service) authMethod() string {
 func (p Parameter) dropdownAllows(answer string) bool {
 	return slices.ContainsFunc(p.Options, func(o Option) bool { return o.Value == answer })
 }
-

@@ -22,6 +22,19 @@ func insufficientScope(header http.Header) bool {
 	return false
 }
 
+// wantsNonce tells whether a 401 asks for a nonce in the DPoP proof (RFC 9449 §9).
+func wantsNonce(res *http.Response) bool {
+	if res.StatusCode != http.StatusUnauthorized {
+		return false
+	}
+	for _, c := range parseChallenges(res.Header.Values("Www-Authenticate")) {
+		if c.scheme == "dpop" && c.params["error"] == dpopNonceWanted {
+			return true
+		}
+	}
+	return false
+}
+
 // parseChallenges reads what it can of the field's values; what is malformed is passed over.
 func parseChallenges(values []string) []challenge {
 	var all []challenge

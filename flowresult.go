@@ -57,7 +57,7 @@ func (r *resolver) flow(f *Flow) (string, error) {
 	}
 	value, err := f.flow.run(r.ctx, flowInput{
 		params:        answers,
-		client:        r.c.client,
+		client:        r.c.plainClient(),
 		allowInsecure: r.c.service.allowsInsecure("token_url"),
 	})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
 )
 
@@ -141,6 +142,8 @@ type resolver struct {
 	c       *activeConnection
 	answers map[string]string
 	secrets []string // that were met on the way
+
+	revocation string // the revocation endpoint, once the token endpoint is known
 }
 
 func (c *activeConnection) resolver(ctx context.Context) *resolver {
@@ -270,7 +273,22 @@ func (c *activeConnection) fetch(ctx context.Context) (*grantedToken, error) {
 	if err != nil {
 		return nil, unresolved(err)
 	}
-	return request.do(ctx, c.client)
+	return request.do(ctx, c.client(request.certificate))
+}
+
+// revoke tells the authorization server that a token is not needed any more, if it wants to know
+// (RFC 7009). Nothing depends on it.
+func (c *activeConnection) revoke(token *grantedToken) {
+	ctx, cancel := context.WithTimeout(context.Background(), c.timeout())
+	defer cancel()
+	r := c.resolver(ctx)
+	request, err := r.tokenRequest()
+	if err == nil && r.revocation != "" {
+		err = request.revoke(ctx, c.client(request.certificate), r.revocation, token)
+	}
+	if err != nil {
+		c.logger.Warn("revoking a token failed", zap.String("connection", c.name), zap.Error(unresolved(err)))
+	}
 }
 
 // unresolved is the failure of a value that could not be had: a flow's own, or a mistake.
@@ -291,10 +309,7 @@ func (r *resolver) tokenRequest() (*tokenRequest, error) {
 	s := r.c.service
 	m, err := r.material()
 	errs := []error{err}
-	auth, err := r.c.method.make(m)
-	errs = append(errs, err)
 	request := &tokenRequest{
-		auth:             auth,
 		clientID:         m.clientID,
 		scopes:           r.c.requested,
 		required:         r.c.required,
@@ -306,10 +321,8 @@ func (r *resolver) tokenRequest() (*tokenRequest, error) {
 		expiresInPointer: s.ExpiresInPointer,
 		defaultLifetime:  time.Duration(r.c.config.DefaultLifetime),
 	}
-	u, err := r.url("token_url", r.c.texts.tokenURL)
-	if u != nil {
-		request.tokenURL = u.String()
-	}
+	errs = append(errs, r.keys(request), r.endpoints(request, &m))
+	request.auth, err = r.c.method.make(m)
 	errs = append(errs, err)
 	request.params, err = r.params()
 	errs = append(errs, err)
@@ -319,6 +332,60 @@ func (r *resolver) tokenRequest() (*tokenRequest, error) {
 	errs = append(errs, err)
 	request.secrets = r.secrets
 	return request, errors.Join(errs...)
+}
+
+// keys reads what the request proves besides the client's credentials.
+func (r *resolver) keys(request *tokenRequest) error {
+	var errs []error
+	var err error
+	if r.c.certificate != nil {
+		request.certificate, err = r.c.certificate.load()
+		errs = append(errs, err)
+	}
+	if r.c.config.DPoP != nil {
+		request.dpop, err = r.dpopKey()
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (r *resolver) dpopKey() (*dpopKey, error) {
+	if r.c.dpop != nil {
+		return r.c.dpop, nil
+	}
+	key, err := r.file(r.c.texts.dpop)
+	if err != nil {
+		return nil, fmt.Errorf("dpop: %w", err)
+	}
+	r.secrets = append(r.secrets, key)
+	return r.c.dpopFile.parse(key)
+}
+
+// endpoints finds the token endpoint, and the revocation endpoint if any.
+func (r *resolver) endpoints(request *tokenRequest, m *authMaterial) error {
+	t := r.c.texts
+	revocation, err := r.url("revocation_url", t.revocationURL)
+	errs := []error{err}
+	if revocation != nil {
+		r.revocation = revocation.String()
+	}
+	if t.issuer == nil {
+		u, err := r.url("token_url", t.tokenURL)
+		if u != nil {
+			request.tokenURL = u.String()
+		}
+		return errors.Join(append(errs, err)...)
+	}
+	issuer, err := r.url("issuer", t.issuer)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	m.audience = orDefault(m.audience, issuer.String())
+	found, err := r.c.issuers.get(issuer.String(), r.c.service.allowsInsecure("token_url")).
+		find(r.ctx, r.c.plainClient(), r.c.service.authMethod(), request.certificate != nil)
+	request.tokenURL = found.Token
+	r.revocation = orDefault(r.revocation, found.Revocation)
+	return errors.Join(append(errs, err)...)
 }
 
 func (r *resolver) url(option string, t *text) (*url.URL, error) {
@@ -383,6 +450,11 @@ func (c *activeConnection) fingerprint() (string, error) {
 	r := c.resolver(context.Background())
 	m, err := r.material()
 	errs := []error{err}
+	key := ""
+	if c.texts.dpop != nil {
+		key, err = r.file(c.texts.dpop)
+		errs = append(errs, err)
+	}
 	for key := range c.texts.answers {
 		_, err := r.answer(key)
 		errs = append(errs, err)
@@ -392,7 +464,7 @@ func (c *activeConnection) fingerprint() (string, error) {
 		certificate, err = c.certificate.fingerprint()
 		errs = append(errs, err)
 	}
-	return digestOf(m.clientID, m.secret, string(m.key), m.assertion, certificate, r.answers), errors.Join(errs...)
+	return digestOf(m.clientID, m.secret, string(m.key), m.assertion, key, certificate, r.answers), errors.Join(errs...)
 }
 
 // identity is a digest of everything that shapes the token request, as it is written: what a

@@ -19,6 +19,9 @@ type route struct {
 	// TLS verifies the base URL's host whatever address is dialed, so that requests may be told
 	// apart by that address: each upstream has connections of its own.
 	pinned bool
+
+	// For tokens that are bound to a client certificate; nil: there are none.
+	certified *certificateTransports
 }
 
 // newRoute builds the http transport that raw configures: for conn, or for any connection.
@@ -38,7 +41,7 @@ func newRoute(ctx caddy.Context, raw json.RawMessage, conn *activeConnection) (*
 	}
 	r.Transport.Proxy = refuseCleartextProxy(r.Transport.Proxy)
 	if conn != nil && conn.certificate != nil {
-		conn.certificate.showTo(r.Transport, conn.tokenIsBound)
+		r.certified = &certificateTransports{base: r.Transport}
 	}
 	return r, nil
 }
@@ -103,6 +106,10 @@ func (r *route) exchange(req *http.Request, g *grant, token *grantedToken) (*htt
 	body := newReplayBody(req, *g.injection.ReplayBuffer)
 	defer body.finish()
 	res, err := r.attempt(req, g, token, body)
+	if err == nil && wantsNonce(res) && token != nil && token.key != nil && body.rewind() {
+		closeBody(res.Body)
+		res, err = r.attempt(req, g, token, body)
+	}
 	if err != nil || !g.rejected(res, token) {
 		return res, err
 	}
@@ -117,7 +124,7 @@ func (r *route) exchange(req *http.Request, g *grant, token *grantedToken) (*htt
 // rejected tells whether the API's answer says that the token is no good.
 func (g *grant) rejected(res *http.Response, token *grantedToken) bool {
 	return res.StatusCode == http.StatusUnauthorized && token != nil &&
-		g.injection.OnUnauthorized == unauthorizedRetry && !insufficientScope(res.Header)
+		g.injection.OnUnauthorized == unauthorizedRetry && !insufficientScope(res.Header) && !wantsNonce(res)
 }
 
 // newerToken replaces a rejected token, and waits for it if the request can be replayed at all.
@@ -138,15 +145,45 @@ func (r *route) attempt(req *http.Request, g *grant, token *grantedToken, body *
 	}{*req, *req.URL}
 	out.req.URL = &out.url
 	g.target.place(&out.url)
-	if r.pinned || r.ProxyProtocol != "" {
-		out.url.Host = req.URL.Host
-	}
 	out.req.Host = g.target.base.Host
 	out.req.Header = g.header(req.Header, token)
 	if reader := body.attempt(); reader != nil {
 		out.req.Body = reader
 	}
-	return r.HTTPTransport.RoundTrip(&out.req)
+	place := out.url
+	if r.pinned || r.ProxyProtocol != "" {
+		out.url.Host = req.URL.Host
+	}
+	if token == nil || token.key == nil {
+		return r.roundTrip(&out.req, token)
+	}
+	proof, err := token.key.proof(req.Method, &place, token.value)
+	if err != nil {
+		closeBody(out.req.Body)
+		return nil, &refusalError{misconfigured(err.Error())}
+	}
+	out.req.Header["Dpop"] = []string{proof}
+	res, err := r.roundTrip(&out.req, token)
+	if err == nil {
+		token.key.learn(&place, res.Header)
+	}
+	return res, err
+}
+
+// roundTrip shows the client certificate that the token is bound to, if it is (RFC 8705 §3).
+func (r *route) roundTrip(out *http.Request, token *grantedToken) (*http.Response, error) {
+	if r.certified != nil && token != nil && token.certificate != nil {
+		return r.certified.showing(token.certificate).RoundTrip(out)
+	}
+	return r.HTTPTransport.RoundTrip(out)
+}
+
+// Cleanup closes idle connections.
+func (r *route) Cleanup() error {
+	if r.certified != nil {
+		r.certified.CloseIdleConnections()
+	}
+	return r.HTTPTransport.Cleanup()
 }
 
 // header is what the API gets: the app's header without what only the sidecar may say.

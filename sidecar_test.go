@@ -89,13 +89,13 @@ func (a *api) last(t *testing.T) *http.Request {
 func runSidecar(t *testing.T, caddyfile string) string {
 	t.Helper()
 	address := freeAddress(t)
-	loadCaddyfile(t, at(caddyfile, "http://"+address))
+	loadCaddyfile(t, onPort(caddyfile, "http://"+address))
 	t.Cleanup(func() { _ = caddy.Stop() })
 	return "http://" + address
 }
 
-// at gives a Caddyfile's site the port of a URL, whatever Host a request names.
-func at(caddyfile, site string) string {
+// onPort gives a Caddyfile's site the port of a URL, whatever Host a request names.
+func onPort(caddyfile, site string) string {
 	return strings.ReplaceAll(caddyfile, "SITE", "http://:"+site[strings.LastIndex(site, ":")+1:])
 }
 

@@ -456,9 +456,9 @@ func TestReloadKeepsTokens(t *testing.T) {
 	call(t, "GET", site+"/", nil)
 	for i := range 5 {
 		changed := strings.Replace(config, "client_id id", fmt.Sprintf("refresh_before %dm\n\t\tclient_id id", i+1), 1)
-		loadCaddyfile(t, at(changed, site))
+		loadCaddyfile(t, onPort(changed, site))
 		call(t, "GET", site+"/", nil)
-		if err := tryCaddyfile(at(strings.Replace(changed, "client_secret literal-secret", "client_secret {env.HTTP_HELPER_UNSET}", 1), site)); err == nil {
+		if err := tryCaddyfile(onPort(strings.Replace(changed, "client_secret literal-secret", "client_secret {env.HTTP_HELPER_UNSET}", 1), site)); err == nil {
 			t.Fatal("a broken config was loaded")
 		}
 		call(t, "GET", site+"/", nil)
@@ -466,7 +466,7 @@ func TestReloadKeepsTokens(t *testing.T) {
 	if n := e.requests.Load(); n != 1 {
 		t.Errorf("%d token requests, want 1", n)
 	}
-	loadCaddyfile(t, at(strings.Replace(config, "client_id id", "client_id other", 1), site))
+	loadCaddyfile(t, onPort(strings.Replace(config, "client_id id", "client_id other", 1), site))
 	call(t, "GET", site+"/", nil)
 	if n := e.requests.Load(); n != 2 {
 		t.Errorf("%d token requests after a change of the client, want 2", n)
