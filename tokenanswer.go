@@ -11,7 +11,6 @@ import (
 	"io"
 	"math"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -61,22 +60,27 @@ func (unreadable) Is(target error) bool { return target == errUnreadableAnswer }
 
 // readAnswer reads a bounded body. The limit counts what a decompression yields.
 func readAnswer(resp *http.Response) ([]byte, error) {
-	reader := io.Reader(resp.Body)
-	if strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") {
-		unzipped, err := gzip.NewReader(resp.Body)
-		if err != nil {
-			return nil, unreadable("badly compressed")
-		}
-		reader = unzipped
+	reader, err := decompressed(resp)
+	var body []byte
+	if err == nil {
+		body, err = io.ReadAll(io.LimitReader(reader, maxAnswer+1))
 	}
-	body, err := io.ReadAll(io.LimitReader(reader, maxAnswer+1))
-	if badlyCompressed(err) {
+	switch {
+	case badlyCompressed(err):
 		return nil, unreadable("badly compressed")
-	}
-	if err == nil && len(body) > maxAnswer {
+	case len(body) > maxAnswer:
 		return nil, unreadable("larger than 1 MiB")
+	default:
+		return body, err
 	}
-	return body, err
+}
+
+// decompressed does what net/http leaves to us when it has not asked for compression itself.
+func decompressed(resp *http.Response) (io.Reader, error) {
+	if !strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") {
+		return resp.Body, nil
+	}
+	return gzip.NewReader(resp.Body)
 }
 
 func badlyCompressed(err error) bool {
@@ -212,84 +216,6 @@ func positiveSeconds(value any) (seconds float64, ok bool) {
 		err = nil
 	}
 	return seconds, err == nil && seconds > 0
-}
-
-// scopesIn returns the scopes that the answer lists, nil when it lists none. Only what can be a
-// scope is kept, because people get to see it.
-func (r *tokenRequest) scopesIn(answer tokenAnswer) []string {
-	names := r.namesIn(answer.member("scope"))
-	if len(names) == 0 {
-		return nil
-	}
-	granted := []string{}
-	for _, name := range names {
-		if validScope(name) == nil && !r.revealsSecret(name) && !slices.Contains(granted, name) {
-			granted = append(granted, name)
-		}
-	}
-	return granted
-}
-
-func (r *tokenRequest) namesIn(value any) []string {
-	switch value := value.(type) {
-	case string:
-		return r.splitScopeText(value)
-	case []any:
-		var names []string
-		for _, element := range value {
-			names = append(names, r.namesIn(element)...)
-		}
-		return names
-	default:
-		return nil
-	}
-}
-
-// splitScopeText splits at spaces and commas, except at those inside a scope that was requested.
-func (r *tokenRequest) splitScopeText(text string) []string {
-	var names []string
-	for _, field := range strings.Fields(text) {
-		if slices.Contains(r.scopes, field) {
-			names = append(names, field)
-			continue
-		}
-		names = append(names, strings.FieldsFunc(field, func(c rune) bool { return c == ',' })...)
-	}
-	return names
-}
-
-// missingScopes returns the requested scopes that a list of granted ones lacks.
-func missingScopes(requested, granted []string) []string {
-	if granted == nil {
-		return nil
-	}
-	var missing []string
-	for _, scope := range requested {
-		if !slices.Contains(granted, scope) {
-			missing = append(missing, scope)
-		}
-	}
-	return missing
-}
-
-func (r *tokenRequest) checkRequired(missing []string) error {
-	if !r.requireGranted {
-		return nil
-	}
-	for _, scope := range r.required {
-		if slices.Contains(missing, scope) {
-			return configurationError("the token endpoint did not grant the required scope %q", scope)
-		}
-	}
-	return nil
-}
-
-// revealsSecret reports whether text that a server sent contains a known secret, or is a piece of
-// one.
-func (r *tokenRequest) revealsSecret(text string) bool {
-	return slices.ContainsFunc(r.secrets, func(secret string) bool {
-		return secret != "" && (strings.Contains(text, secret) || strings.Contains(secret, text))
-	})
 }
 
 // bindsCertificate reports whether the token is bound to the client certificate (RFC 8705 §3): it

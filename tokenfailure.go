@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,6 +19,7 @@ import (
 const (
 	maxRetryAfter = 5 * time.Minute
 	maxErrorCode  = 64
+	minPiece      = 8 // bytes of a secret that are worth hiding
 
 	tokenEndpoint = "the token endpoint"
 )
@@ -107,7 +109,7 @@ func describeNetworkError(err error) string {
 		return "its TLS certificate has expired or is not yet valid"
 	case errors.As(err, &verification):
 		return "its TLS certificate is not valid"
-	case errors.As(err, &noTLS):
+	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
 		return "it does not speak TLS"
 	case errors.As(err, &operation) && operation.Op == "remote error":
 		return "it refused the TLS handshake; it may want a client_certificate"
@@ -177,6 +179,14 @@ func (r *tokenRequest) safeCode(code string) string {
 		return ""
 	}
 	return code
+}
+
+// revealsSecret reports whether text that a server sent contains a known secret, or is a
+// considerable piece of one.
+func (r *tokenRequest) revealsSecret(text string) bool {
+	return slices.ContainsFunc(r.secrets, func(secret string) bool {
+		return secret != "" && strings.Contains(text, secret) || len(text) >= minPiece && strings.Contains(secret, text)
+	})
 }
 
 func notInErrorCode(c rune) bool {

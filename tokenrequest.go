@@ -79,14 +79,17 @@ func (r *tokenRequest) try(ctx context.Context, client *http.Client) (*grantedTo
 // guarding returns the request with the credentials among the known secrets, in each form in which
 // a server that quotes its requests could give them away.
 func (r *tokenRequest) guarding(c credentials) *tokenRequest {
-	guarding := *r
-	known := []string{c.secret, url.QueryEscape(c.secret), c.fields.Get("client_assertion")}
+	secrets := slices.Concat(r.secrets, []string{c.secret, c.fields.Get("client_assertion")})
+	for _, secret := range secrets {
+		secrets = append(secrets, url.QueryEscape(secret))
+	}
 	if c.style == oauth2.AuthStyleInHeader {
 		header := http.Request{Header: make(http.Header)}
 		c.setBasic(&header, r.clientID)
-		known = append(known, strings.TrimPrefix(header.Header.Get("Authorization"), "Basic "))
+		secrets = append(secrets, strings.TrimPrefix(header.Header.Get("Authorization"), "Basic "))
 	}
-	guarding.secrets = slices.Concat(r.secrets, known)
+	guarding := *r
+	guarding.secrets = secrets
 	return &guarding
 }
 

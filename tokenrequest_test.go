@@ -56,6 +56,7 @@ func (e *fakeEndpoint) recording(handler http.HandlerFunc) http.HandlerFunc {
 			header: req.Header, length: req.ContentLength,
 		})
 		e.mu.Unlock()
+		req.Body = io.NopCloser(strings.NewReader(string(body)))
 		handler(w, req)
 	}
 }
@@ -171,17 +172,20 @@ func TestClientSecretOnTheWire(t *testing.T) {
 		fields        url.Values
 	}{
 		"basic": {
-			basicAuth{secret: secret}, id,
+			basicAuth{secret: secret},
+			id,
 			basic("a+b%3Ac%2Bd%25%26%3D%C3%BC%2A~", "p%3Aq+r%2F%C3%9F%2B%2520%26x%3D%22y%27%5C+%21%2A~"),
 			url.Values{},
 		},
 		"basic raw": {
-			basicAuth{secret: secret, raw: true}, "a b+d%",
+			basicAuth{secret: secret, raw: true},
+			"a b+d%",
 			basic("a b+d%", secret),
 			url.Values{},
 		},
 		"post": {
-			postAuth{secret: secret}, id, "",
+			postAuth{secret: secret},
+			id, "",
 			url.Values{"client_id": {id}, "client_secret": {secret}},
 		},
 	}

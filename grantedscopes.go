@@ -1,0 +1,77 @@
+package httphelper
+
+import (
+	"slices"
+	"strings"
+)
+
+// scopesIn returns the scopes that the answer lists, nil when it lists none. Only what can be a
+// scope is kept, because people get to see it.
+func (r *tokenRequest) scopesIn(answer tokenAnswer) []string {
+	names := r.namesIn(answer.member("scope"))
+	if len(names) == 0 {
+		return nil
+	}
+	granted := []string{}
+	for _, name := range names {
+		shown := slices.Contains(r.scopes, name) || validScope(name) == nil && !r.revealsSecret(name)
+		if shown && !slices.Contains(granted, name) {
+			granted = append(granted, name)
+		}
+	}
+	return granted
+}
+
+func (r *tokenRequest) namesIn(value any) []string {
+	switch value := value.(type) {
+	case string:
+		return r.splitScopeText(value)
+	case []any:
+		var names []string
+		for _, element := range value {
+			names = append(names, r.namesIn(element)...)
+		}
+		return names
+	default:
+		return nil
+	}
+}
+
+// splitScopeText splits at spaces and commas, except at those inside a scope that was requested.
+func (r *tokenRequest) splitScopeText(text string) []string {
+	var names []string
+	for _, field := range strings.Fields(text) {
+		if slices.Contains(r.scopes, field) {
+			names = append(names, field)
+			continue
+		}
+		names = append(names, strings.FieldsFunc(field, func(c rune) bool { return c == ',' })...)
+	}
+	return names
+}
+
+// missingScopes returns the requested scopes that a list of granted ones lacks.
+func missingScopes(requested, granted []string) []string {
+	if granted == nil {
+		return nil
+	}
+	var missing []string
+	for _, scope := range requested {
+		if !slices.Contains(granted, scope) {
+			missing = append(missing, scope)
+		}
+	}
+	return missing
+}
+
+func (r *tokenRequest) checkRequired(missing []string) error {
+	if !r.requireGranted {
+		return nil
+	}
+	for _, scope := range r.required {
+		if slices.Contains(missing, scope) {
+			return configurationError("the token endpoint did not grant the required scope %q", scope)
+		}
+	}
+	return nil
+}
