@@ -443,18 +443,16 @@ func (f *Flow) provision(ctx caddy.Context, c *Connector) error {
 		return fmt.Errorf("flow %s: %v", f.Name, err)
 	}
 	f.flow = mod.(flow)
-	if user, ok := mod.(parameterUser); ok {
-		for _, key := range user.parameters() {
-			if _, ok := c.parameter(key); !ok {
-				return fmt.Errorf("flow %s: there is no parameter %s", f.Name, key)
-			}
+	if err := f.flow.check(c.allowsInsecure("token_url")); err != nil {
+		return fmt.Errorf("flow %s: %w", f.Name, err)
+	}
+	for _, key := range f.flow.parameters() {
+		if _, ok := c.parameter(key); !ok {
+			return fmt.Errorf("flow %s: there is no parameter %s", f.Name, key)
 		}
 	}
 	return nil
 }
-
-// parameterUser is a flow that knows which parameters it needs.
-type parameterUser interface{ parameters() []string }
 
 // checkFlowsUsed finds flows that no config value uses.
 func (c *Connector) checkFlowsUsed() error {

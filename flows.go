@@ -12,6 +12,12 @@ import (
 // flow is a helper flow: it computes a config value from a connection's answers. Guest modules in
 // the namespace `http_helper.flows` implement it.
 type flow interface {
+	// check tells at load whether the flow may run, as far as it is known.
+	check(allowInsecure bool) error
+
+	// parameters are the keys of the parameters that it uses.
+	parameters() []string
+
 	// run computes the value. The error is a *tokenError whose message begins in the middle of a
 	// sentence about the flow, or ctx's.
 	run(ctx context.Context, in flowInput) (string, error)

@@ -114,12 +114,12 @@ func shortenOverlong(b []byte) []byte {
 // overlong ASCII character.
 func overlongASCII(b []byte) (c byte, length int) {
 	n := 0
-	switch {
-	case b[0] == 0xc0 || b[0] == 0xc1:
+	switch b[0] {
+	case 0xc0, 0xc1:
 		n = 2
-	case b[0] == 0xe0:
+	case 0xe0:
 		n = 3
-	case b[0] == 0xf0:
+	case 0xf0:
 		n = 4
 	}
 	if n == 0 || len(b) < n {

@@ -140,9 +140,9 @@ func fitURL(value string, position urlPosition, wholeAuthority bool) (string, er
 		return url.PathEscape(value), fitSegment(value)
 	case inQuery:
 		return url.QueryEscape(value), nil
-	default:
-		return "", errors.New("a placeholder cannot stand in a URL's scheme or fragment")
+	case inScheme, inFragment:
 	}
+	return "", errors.New("a placeholder cannot stand in a URL's scheme or fragment")
 }
 
 func fitHost(value string, wholeAuthority bool) error {
