@@ -97,8 +97,11 @@ func (s *tokenSource) run(a *tokenAttempt, cancel context.CancelFunc, u *sourceU
 // fetchOnce makes one token request. What goes wrong is always a tokenError, panics included.
 func (s *tokenSource) fetchOnce(ctx context.Context, u *sourceUser) (*grantedToken, *tokenError) {
 	t, err := guardedFetch(ctx, u)
-	if err == nil {
+	if t != nil && err == nil {
 		return t, nil
+	}
+	if err == nil {
+		return nil, errPanicked
 	}
 	failed := asTokenError(err)
 	if ctx.Err() != nil && failed.class == classOutage {
@@ -107,10 +110,9 @@ func (s *tokenSource) fetchOnce(ctx context.Context, u *sourceUser) (*grantedTok
 	return nil, failed
 }
 
-// guardedFetch keeps a panic in a fetcher from ending the process.
-func guardedFetch(ctx context.Context, u *sourceUser) (t *grantedToken, err error) {
+// guardedFetch keeps a panic in a fetcher from ending the process. It returns nothing then.
+func guardedFetch(ctx context.Context, u *sourceUser) (*grantedToken, error) {
 	defer logPanic(u.log(), "fetching a token")
-	err = errPanicked // unless the call returns
 	return u.fetcher.fetch(ctx)
 }
 

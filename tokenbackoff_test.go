@@ -211,7 +211,6 @@ func TestCredentialsThatKeepChangingMeanFewAttempts(t *testing.T) {
 func TestChangedCredentialsEndTheBackoffOfARefresh(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		secret := &rotating{value: "first"}
-		slow := make(chan struct{}, 1)
 		f := &fakeFetcher{answer: secret.grantsFor("first"), looked: secret.get}
 		s, _ := startSource(t, f)
 		wantToken(t, s, "token-1")
@@ -222,7 +221,8 @@ func TestChangedCredentialsEndTheBackoffOfARefresh(t *testing.T) {
 		wantCalls(t, f, 2)
 
 		f.answers(secret.grantsFor("second"))
-		f.looked = func() (string, error) { <-slow; return secret.get() }
+		look, end := slowLook(secret)
+		f.lookOnce(look, secret.get)
 		secret.set("second", nil)
 		time.Sleep(time.Second)
 		start := time.Now()
@@ -232,7 +232,7 @@ func TestChangedCredentialsEndTheBackoffOfARefresh(t *testing.T) {
 		if waited := time.Since(start); waited != 0 {
 			t.Errorf("requests with a live token waited %v for the credentials", waited)
 		}
-		close(slow)
+		end()
 		synctest.Wait()
 		wantToken(t, s, "token-3")
 		// One look for each attempt, and one in the back-off.
@@ -240,6 +240,71 @@ func TestChangedCredentialsEndTheBackoffOfARefresh(t *testing.T) {
 			t.Errorf("looked %d times", got)
 		}
 	})
+}
+
+// slowLook is credentials whose next look takes until the returned function is called.
+func slowLook(s *rotating) (look func() (string, error), end func()) {
+	stuck := make(chan struct{})
+	return func() (string, error) { <-stuck; return s.get() }, func() { close(stuck) }
+}
+
+func TestSlowLookAtCredentialsDoesNotUndoASuccess(t *testing.T) {
+	simulated(t, func(t *testing.T) {
+		var secret rotating
+		f := &fakeFetcher{looked: secret.get, answer: secret.grantsFor("good")}
+		s, _ := startSource(t, f)
+		wantFailure(t, s, errTestConfiguration)
+		secret.set("good", nil)
+		look, end := slowLook(&secret)
+		f.lookOnce(look, secret.get)
+		waiting := make(chan error)
+		go func() { _, err := s.Token(t.Context()); waiting <- err }()
+		synctest.Wait()
+		if err := s.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		end()
+		if err := <-waiting; err != nil {
+			t.Error(err)
+		}
+		if st := s.status(); st.state != stateReady {
+			t.Errorf("state %s", st.state)
+		}
+		wantCalls(t, f, 2)
+	})
+}
+
+func TestSlowLookAtCredentialsStartsNothingAnyMore(t *testing.T) {
+	for name, test := range map[string]struct {
+		meanwhile func(*tokenSource, *sourceUser)
+		calls     int
+	}{
+		"nothing else": {func(*tokenSource, *sourceUser) {}, 3},
+		"failed anew":  {func(s *tokenSource, _ *sourceUser) { _ = s.refresh(context.Background()) }, 3},
+		"released":     {func(s *tokenSource, u *sourceUser) { s.release(u) }, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulated(t, func(t *testing.T) {
+				var secret rotating
+				f := &fakeFetcher{answer: grants(100 * time.Second)}
+				s, u := startSource(t, f)
+				wantToken(t, s, "token-1")
+				f.answers(secret.grantsFor("good"))
+				time.Sleep(85 * time.Second)
+				wantToken(t, s, "token-1")
+				wantCalls(t, f, 2)
+
+				secret.set("bad again", nil)
+				look, end := slowLook(&secret)
+				f.lookOnce(look, secret.get)
+				wantToken(t, s, "token-1")
+				synctest.Wait()
+				test.meanwhile(s, u)
+				end()
+				wantCalls(t, f, test.calls)
+			})
+		})
+	}
 }
 
 func TestBackoffEndsAfterASuspend(t *testing.T) {

@@ -12,8 +12,8 @@ const (
 	// How long before its expiry a token is replaced, unless `refresh_before` says.
 	maxRefreshMargin = 5 * time.Minute
 
-	// The shortest pause between two refreshes that keep yielding the same token.
-	minSameTokenPause = 500 * time.Millisecond
+	// The shortest pause between two requests that keep yielding the same token.
+	minSameTokenPause = 400 * time.Millisecond
 )
 
 // heldToken is a token in the hands of a source, with what its life means for requests. It does
@@ -37,7 +37,8 @@ func holdToken(t *grantedToken, before *heldToken, refreshBefore time.Duration, 
 }
 
 // holdSameToken holds a token that the server has handed out once more. Some servers do so until
-// it dies: the next refresh is as late as allowed, and the pauses between further ones halve.
+// it dies: the next refresh is as late as allowed, and the pauses between further ones halve
+// until they are too short; then it is left to expire.
 func holdSameToken(t *grantedToken, before *heldToken, now time.Time) *heldToken {
 	if !t.dated && before.usable(now) {
 		// Handing it out again has made it no younger.
@@ -45,15 +46,13 @@ func holdSameToken(t *grantedToken, before *heldToken, now time.Time) *heldToken
 		again.sent, again.life = before.sent, before.life
 		t = &again
 	}
-	hard := hardMargin(t.life)
-	usableFor := t.life - hard
-	age := elapsed(t.sent, now)
-	pause := max((usableFor-age)/2, minSameTokenPause)
-	return &heldToken{
-		grantedToken: t,
-		usableFor:    usableFor,
-		refreshAfter: max(t.life-2*hard, age+pause),
+	hard, age := hardMargin(t.life), elapsed(t.sent, now)
+	h := &heldToken{grantedToken: t, usableFor: t.life - hard}
+	h.refreshAfter = h.usableFor
+	if pause := (h.usableFor - age) / 2; pause >= minSameTokenPause {
+		h.refreshAfter = max(t.life-2*hard, age+pause)
 	}
+	return h
 }
 
 func (h *heldToken) usable(now time.Time) bool {
@@ -94,5 +93,5 @@ func clampMargin(life, margin time.Duration) time.Duration {
 
 // jitter varies d by up to the given part of it, in both directions.
 func jitter(d time.Duration, part float64) time.Duration {
-	return time.Duration(float64(d) * (1 + part*(2*rand.Float64()-1)))
+	return time.Duration(float64(d) * (1 + part*(2*rand.Float64()-1))) //nolint:gosec // nobody gains from guessing it
 }

@@ -147,7 +147,7 @@ func TestSameTokenIsRefreshedLate(t *testing.T) {
 		"dated":                    {held(80*time.Second, 100*time.Second, true), held(0, 20*time.Second, true), 0, 16 * time.Second},
 		"undated":                  {held(80*time.Second, 100*time.Second, true), held(0, 300*time.Second, false), 80 * time.Second, 90 * time.Second},
 		"undated, near its end":    {held(91*time.Second, 100*time.Second, true), held(0, 300*time.Second, false), 91 * time.Second, 93 * time.Second},
-		"undated, at its very end": {held(94800*time.Millisecond, 100*time.Second, true), held(0, 300*time.Second, false), 94800 * time.Millisecond, 95300 * time.Millisecond},
+		"undated, at its very end": {held(94800*time.Millisecond, 100*time.Second, true), held(0, 300*time.Second, false), 94800 * time.Millisecond, 95 * time.Second},
 		"undated, dead":            {held(95*time.Second, 100*time.Second, true), held(0, 300*time.Second, false), 0, 290 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {

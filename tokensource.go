@@ -7,8 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 const (
@@ -34,7 +35,7 @@ type sourceUser struct {
 	warm          bool          // keep a token ready without requests
 	logger        *zap.Logger
 
-	// observe is called after each token request and each rejection, if set.
+	// observe is called after each token request and each rejection, if set. Requests wait for it.
 	observe func(fetchEvent)
 
 	// onDestruct is called in a goroutine of its own with the last live token when the source goes
@@ -90,9 +91,6 @@ func acquireTokenSource(key string, u *sourceUser) *tokenSource {
 func (s *tokenSource) start(u *sourceUser) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if u.released {
-		return
-	}
 	u.started = true
 	s.tend()
 }
@@ -224,7 +222,7 @@ func (s *tokenSource) join() (*tokenAttempt, *fetchFailure) {
 	if h := s.current.Load(); h.usable(now) {
 		return finishedAttempt(h.grantedToken), nil
 	}
-	if s.attempt == nil && s.failure.left(now) > 0 {
+	if s.failure.left(now) > 0 {
 		return nil, s.failure
 	}
 	return s.begin(), nil
@@ -408,10 +406,10 @@ func (s *tokenSource) finish(a *tokenAttempt, t *grantedToken, credentials strin
 	next := s.failure.left(now)
 	s.tend()
 	s.mu.Unlock()
-	close(a.done)
 
 	s.report(event.failed, next)
 	s.tell(event)
+	close(a.done)
 }
 
 // adopt makes t the current token, unless it has come too late. Call it with the lock held.

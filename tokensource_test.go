@@ -20,6 +20,7 @@ import (
 type fakeFetcher struct {
 	answer func(ctx context.Context, call int) (*grantedToken, error)
 	looked func() (string, error)
+	then   func() (string, error) // from the look after the next on
 	takes  time.Duration
 
 	mu    sync.Mutex
@@ -53,11 +54,15 @@ func (f *fakeFetcher) fetch(ctx context.Context) (*grantedToken, error) {
 func (f *fakeFetcher) fingerprint() (string, error) {
 	f.mu.Lock()
 	f.looks = append(f.looks, time.Now())
+	looked := f.looked
+	if f.then != nil {
+		f.looked, f.then = f.then, nil
+	}
 	f.mu.Unlock()
-	if f.looked == nil {
+	if looked == nil {
 		return "same", nil
 	}
-	return f.looked()
+	return looked()
 }
 
 // answers changes the answers from now on.
@@ -72,6 +77,13 @@ func (f *fakeFetcher) slow(takes time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.takes = takes
+}
+
+// lookOnce changes what the next look at the credentials finds, and what later ones do.
+func (f *fakeFetcher) lookOnce(next, then func() (string, error)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.looked, f.then = next, then
 }
 
 func (f *fakeFetcher) count() int {
@@ -576,7 +588,10 @@ func TestSameTokenDoesNotLoop(t *testing.T) {
 				}}
 				s, _ := startSource(t, f)
 				for range 98000 {
-					wantToken(t, s, "always")
+					token := mustToken(t, s)
+					if age := time.Since(token.sent); age >= token.life-hardMargin(token.life) {
+						t.Fatalf("got a token %v old that lives %v", age, token.life)
+					}
 					time.Sleep(time.Millisecond)
 				}
 				if got := f.count(); got < 2 || got > test.most {
@@ -659,6 +674,29 @@ func TestForcedRefreshEndsTheBackoff(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantToken(t, s, "token-2")
+	})
+}
+
+func TestRequestsWaitForAForcedRefreshInTheBackoff(t *testing.T) {
+	simulated(t, func(t *testing.T) {
+		f := &fakeFetcher{answer: fails(errTestOutage)}
+		s, _ := startSource(t, f)
+		for f.count() < 5 {
+			wantFailure(t, s, errTestOutage)
+			time.Sleep(100 * time.Millisecond)
+		}
+		f.slow(time.Second)
+		go func() { _ = s.refresh(t.Context()) }()
+		synctest.Wait()
+		start := time.Now()
+		failed := wantFailure(t, s, errTestOutage)
+		if waited := time.Since(start); waited != time.Second {
+			t.Errorf("waited %v", waited)
+		}
+		if failed.retryAfter > 2*time.Second {
+			t.Errorf("the back-off after it is %v", failed.retryAfter)
+		}
+		wantCalls(t, f, 6)
 	})
 }
 

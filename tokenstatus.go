@@ -88,8 +88,7 @@ func (r *sourceReporter) logFailure(log *zap.Logger, failed *tokenError, live bo
 	r.failed, r.live = failed, live
 	fields := []zap.Field{
 		zap.String("class", string(failed.class)),
-		zap.String("code", failed.code),
-		zap.String("reason", failed.message),
+		zap.String("reason", failed.Error()),
 		zap.Duration("next_attempt_in", next),
 	}
 	if live {

@@ -182,7 +182,7 @@ func TestStateIsLoggedWhenItChanges(t *testing.T) {
 		f.answers(fails(errTestConfiguration))
 		ask()
 		fields = next(zap.ErrorLevel, "getting a token failed; requests are refused until there is one")
-		if fields["class"] != "configuration" || fields["code"] != "invalid_client" {
+		if fields["class"] != "configuration" || fields["reason"] != "refused (invalid_client)" {
 			t.Errorf("fields %v", fields)
 		}
 
@@ -200,6 +200,12 @@ func TestStateIsLoggedWhenItChanges(t *testing.T) {
 		next(zap.WarnLevel, "getting a new token failed; requests go on with the current one while it lives")
 		ask()
 		next(zap.ErrorLevel, "getting a token failed; requests are refused until there is one")
+
+		f.answers(grants(100 * time.Second))
+		ask()
+		if fields = next(zap.InfoLevel, "getting tokens works again"); fields["failures"] != int64(2) {
+			t.Errorf("fields %v", fields)
+		}
 	})
 }
 

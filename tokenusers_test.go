@@ -394,6 +394,8 @@ func TestRejectedReloadChangesNothing(t *testing.T) {
 		if st := s.status(); st.expires.Sub(st.refresh) > 6*time.Minute {
 			t.Errorf("refreshed %v before expiry", st.expires.Sub(st.refresh))
 		}
+		time.Sleep(2 * time.Hour)
+		wantCalls(t, f, 2) // not warm
 		failing.release(v)
 		failing.start(v) // too late
 		time.Sleep(24 * time.Hour)
