@@ -2,12 +2,11 @@ package httphelper
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
-	"math"
+	"net"
 	"net/url"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -16,7 +15,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-	"github.com/dustin/go-humanize"
 )
 
 func init() {
@@ -78,43 +76,34 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	if err := dir.parse(); err != nil {
 		return nil, err
 	}
-	return dir.route(matcher)
+	return dir.route(matcher), nil
 }
 
 // directive is one directive `http_helper` while it is parsed.
 type directive struct {
-	*subdirective // the directive itself; its owner stands for it in errors
+	*subdirective // the directive itself
 
 	helper httpcaddyfile.Helper
-	app    *App // of the global option
+	app    *App // a copy of the global option's
 	target string
 
 	handler   Handler
 	transport Transport
 	proxy     reverseproxy.Handler
-	baseURLs  []string            // of the connections there are to choose from
+	conns     []*activeConnection // that may be chosen: not in use, only looked at
 	rest      []caddyfile.Segment // what is left for reverse_proxy
 }
 
 func newDirective(h httpcaddyfile.Helper) (*directive, error) {
-	d := &directive{helper: h, subdirective: newSubdirective("http_helper", h.NextSegment())}
+	d := &directive{helper: h, app: new(App), subdirective: newSubdirective("http_helper", h.NextSegment())}
 	if len(d.args) != 1 {
-		return nil, d.Err("http_helper takes exactly one argument, a connection, a base URL or a placeholder; addresses to dial are given with the subdirective to")
+		return nil, d.Err("http_helper takes exactly one argument: a connection, a base URL or a placeholder; addresses to dial are given with the subdirective to")
 	}
 	d.target = d.args[0]
-	var err error
-	d.app, err = globalApp(h)
-	return d, err
-}
-
-// globalApp is what the global option http_helper says.
-func globalApp(h httpcaddyfile.Helper) (*App, error) {
-	app := new(App)
-	option, ok := h.Option("http_helper").(httpcaddyfile.App)
-	if !ok {
-		return app, nil
+	if option, ok := h.Option("http_helper").(httpcaddyfile.App); ok {
+		return d, json.Unmarshal(option.Value, d.app)
 	}
-	return app, json.Unmarshal(option.Value, app)
+	return d, nil
 }
 
 func (d *directive) parse() error {
@@ -130,7 +119,10 @@ func (d *directive) parse() error {
 	if err != nil {
 		return err
 	}
-	return d.parseProxy()
+	if err := d.parseProxy(); err != nil {
+		return err
+	}
+	return d.check()
 }
 
 // parseInline parses a directive with a base URL, which defines a connection.
@@ -141,16 +133,24 @@ func (d *directive) parseInline() error {
 	}
 	d.owner = "connection " + name
 	if err := checkURL(checkBaseURL, nil)(d.target); err != nil {
-		return d.Errf("%s: base URL: %w", d.owner, err)
+		return d.located(d.owner, fmt.Errorf("base_url: %w", err))
 	}
 	conn := new(Connection)
+	d.handler.Connection, d.handler.Define = name, conn
 	known := connectionRules(conn)
-	conn.BaseURL = d.target
 	known["name"] = rule{read: func(*subdirective) error { return nil }}
 	known["base_url"] = rule{read: func(s *subdirective) error { return s.errorf("is the argument of http_helper already") }}
-	d.handler.Connection, d.handler.Define = name, conn
-	d.baseURLs = []string{d.target}
-	return d.readOwn(known)
+	if err := d.readOwn(known); err != nil {
+		return err
+	}
+	conn.BaseURL = d.target
+	copied := new(Connection) // checking fills in defaults
+	if err := json.Unmarshal(caddyconfig.JSON(conn, nil), copied); err != nil {
+		return err
+	}
+	active := &activeConnection{name: name, config: copied}
+	d.conns = append(d.conns, active)
+	return d.located(d.owner, active.checkAlone(d.app))
 }
 
 // parsePlaceholder parses a directive with a placeholder that chooses a connection per request.
@@ -175,11 +175,11 @@ func (d *directive) choices(s *subdirective, h *Handler) error {
 		return err
 	}
 	for i, name := range names {
-		if slices.Contains(names[:i], name) {
-			return s.errorf("the same connection is named more than once")
-		}
 		if err := d.choose(name); err != nil {
 			return s.wrap(err)
+		}
+		if slices.Contains(names[:i], name) {
+			return s.errorf("%s is named more than once", name)
 		}
 	}
 	h.Connections = names
@@ -189,7 +189,7 @@ func (d *directive) choices(s *subdirective, h *Handler) error {
 // parseNamed parses a directive with the name of a connection.
 func (d *directive) parseNamed() error {
 	if err := d.choose(d.target); err != nil {
-		return d.Errf("http_helper: %w", err)
+		return d.located("http_helper", err)
 	}
 	d.owner = "connection " + d.target
 	d.handler.Connection = d.target
@@ -203,16 +203,13 @@ func (d *directive) choose(name string) error {
 	if err := validName(name); err != nil {
 		return err
 	}
-	conn := d.app.Connections[name]
-	if conn == nil {
+	config := d.app.Connections[name]
+	if config == nil {
 		return fmt.Errorf("there is no connection %s in the global option http_helper", name)
 	}
-	base := conn.BaseURL
-	if connector := d.app.Connectors[conn.Connector]; connector != nil {
-		base = connector.BaseURL
-	}
-	d.baseURLs = append(d.baseURLs, base)
-	return nil
+	conn := &activeConnection{name: name, config: config}
+	d.conns = append(d.conns, conn)
+	return conn.findService(d.app)
 }
 
 // refuseConnection makes errors of subdirectives that only a directive with a base URL may have.
@@ -241,7 +238,7 @@ func (d *directive) parseProxy() error {
 			return err
 		}
 	}
-	if err := unmarshalAll(&d.proxy, d.with(d.rest)); err != nil {
+	if err := d.readWith(&d.proxy, d.rest); err != nil {
 		return fmt.Errorf("%s: %w", d.owner, err)
 	}
 	if err := d.proxy.FinalizeUnmarshalCaddyfile(d.helper); err != nil {
@@ -250,118 +247,44 @@ func (d *directive) parseProxy() error {
 	if err := d.wrapTransport(); err != nil {
 		return err
 	}
-	if err := d.checkHealth(); err != nil {
-		return err
-	}
-	d.addUpstream()
-	return nil
+	return d.chooseUpstreams()
 }
 
 // checkProxyOption refuses what would move the request away from the base URL.
 func (d *directive) checkProxyOption(s *subdirective) error {
 	switch {
 	case s.name == "rewrite":
-		return s.errorf("is not possible: requests stay under base_url; to change the path before, use the directives uri or rewrite")
+		return s.errorf("is not possible here: requests stay under base_url; change the path before, with the directives uri or rewrite")
 	case s.name == "transport" && (len(s.args) == 0 || s.args[0] != "http"):
 		return s.errorf("only transport http is possible; its options become those of our own")
 	case s.name == "to":
-		return d.checkUpstreams(s)
-	case !strings.HasPrefix(s.name, "@") && !likeOption.MatchString(s.name):
-		return s.unrecognized()
+		return d.checkAddresses(s)
 	default:
 		return nil
 	}
 }
 
-// checkUpstreams checks that addresses to dial do not contradict the base URL's scheme.
-func (d *directive) checkUpstreams(s *subdirective) error {
-	for _, address := range s.args {
-		scheme, _, ok := strings.Cut(address, "://")
-		if !ok {
-			continue
-		}
-		for _, base := range d.baseURLs {
-			baseScheme := schemeOf(base)
-			if baseScheme == "https" && scheme != "https" || baseScheme == "http" && scheme == "https" {
-				return s.errorf("base_url is %s, so an address cannot be %s; leave its scheme out and give a port", baseScheme, scheme)
+// checkAddresses checks that addresses to dial do not contradict the base URLs.
+func (d *directive) checkAddresses(s *subdirective) error {
+	for _, conn := range d.conns {
+		base := schemeOf(conn.service.BaseURL)
+		for _, address := range s.args {
+			scheme, _, given := strings.Cut(address, "://")
+			switch {
+			case given && base != "" && (base == "https") != (scheme == "https"):
+				return s.errorf("base_url is %s, so the scheme of an address cannot be another; leave it out and give a port", base)
+			case !given && base != "http" && lacksPort(address):
+				return s.errorf("an address needs a port, such as 443")
 			}
 		}
 	}
 	return nil
 }
 
-// wrapTransport makes the transport that reverse_proxy has parsed part of ours.
-func (d *directive) wrapTransport() error {
-	inner := new(reverseproxy.HTTPTransport)
-	if d.proxy.TransportRaw != nil {
-		if err := json.Unmarshal(d.proxy.TransportRaw, inner); err != nil {
-			return d.Errf("%s: transport: %w", d.owner, err)
-		}
-	}
-	if err := d.decideTLS(inner); err != nil {
-		return err
-	}
-	d.transport.HTTPTransport = inner
-	if d.handler.Connections == nil {
-		d.transport.Connection = d.handler.Connection
-	}
-	d.transport.Connections = d.handler.Connections
-	d.transport.AccessTokenHeader = d.handler.AccessTokenHeader
-	return nil
-}
-
-// decideTLS turns TLS on as the base URL says.
-func (d *directive) decideTLS(inner *reverseproxy.HTTPTransport) error {
-	clear := !slices.ContainsFunc(d.baseURLs, func(base string) bool { return schemeOf(base) != "http" })
-	switch {
-	case clear && inner.TLS != nil:
-		return d.Errf("%s: transport: base_url is http, so there can be no TLS options", d.owner)
-	case clear:
-		return nil
-	case inner.TLS == nil:
-		inner.TLS = new(reverseproxy.TLSConfig)
-	}
-	if inner.TLS.ServerName != "" {
-		return d.Errf("%s: transport: tls_server_name is not possible: the certificate must be that of base_url's host", d.owner)
-	}
-	if len(inner.TLS.ExceptPorts) > 0 {
-		return d.Errf("%s: transport: tls_except_ports is not possible: base_url decides on TLS", d.owner)
-	}
-	return nil
-}
-
-// checkHealth checks that active health checks have one place to go.
-func (d *directive) checkHealth() error {
-	if d.proxy.HealthChecks == nil || d.proxy.HealthChecks.Active == nil {
-		return nil
-	}
-	if d.handler.Connections != nil {
-		return d.Err("http_helper: active health checks need one connection, not a placeholder")
-	}
-	if strings.ContainsAny(d.baseURLs[0], "{}") {
-		return d.Errf("%s: active health checks need a base_url without placeholders", d.owner)
-	}
-	return nil
-}
-
-// addUpstream makes the base URL's own address the upstream unless there are others.
-func (d *directive) addUpstream() {
-	active := new(reverseproxy.ActiveHealthChecks)
-	if d.proxy.HealthChecks != nil && d.proxy.HealthChecks.Active != nil {
-		active = d.proxy.HealthChecks.Active
-	}
-	given := len(d.proxy.Upstreams) > 0 || d.proxy.DynamicUpstreamsRaw != nil
-	d.transport.CustomUpstreams = given || active.Port != 0 || active.Upstream != ""
-	if given {
-		return
-	}
-	if len(d.baseURLs) == 1 && d.handler.Connections == nil && !strings.ContainsAny(d.baseURLs[0], "{}") {
-		if u, err := url.Parse(d.baseURLs[0]); err == nil {
-			d.proxy.Upstreams = reverseproxy.UpstreamPool{{Dial: hostPort(u)}}
-			return
-		}
-	}
-	d.proxy.DynamicUpstreamsRaw = caddyconfig.JSONModuleObject(UpstreamSource{}, "source", "http_helper", nil)
+// lacksPort tells whether reverse_proxy would complete an address with port 80.
+func lacksPort(address string) bool {
+	network, host, port, err := caddy.SplitNetworkAddress(address)
+	return err == nil && port == "" && !strings.Contains(host, "{") && !caddy.IsUnixNetwork(network) && !caddy.IsFdNetwork(network)
 }
 
 // schemeOf is a URL's scheme, or nothing where a placeholder decides on it.
@@ -373,236 +296,105 @@ func schemeOf(rawURL string) string {
 	return strings.ToLower(scheme)
 }
 
+// wrapTransport makes the transport that reverse_proxy has parsed part of ours.
+func (d *directive) wrapTransport() error {
+	inner := new(reverseproxy.HTTPTransport)
+	if d.proxy.TransportRaw != nil {
+		if err := json.Unmarshal(d.proxy.TransportRaw, inner); err != nil {
+			return err
+		}
+	}
+	d.transport.HTTPTransport = inner
+	if d.handler.Connections == nil {
+		d.transport.Connection = d.handler.Connection
+	}
+	d.transport.Connections = d.handler.Connections
+	// For health checks, which no handler sees.
+	d.transport.AccessTokenHeader = d.handler.AccessTokenHeader
+	return d.decideTLS(inner)
+}
+
+// decideTLS turns TLS on as the base URLs say.
+func (d *directive) decideTLS(inner *reverseproxy.HTTPTransport) error {
+	inTheClear := !slices.ContainsFunc(d.conns, func(c *activeConnection) bool { return schemeOf(c.service.BaseURL) != "http" })
+	switch {
+	case inTheClear && inner.TLS != nil:
+		return d.located(d.owner, errors.New("transport: base_url is http, so there cannot be options of TLS"))
+	case inTheClear:
+		return nil
+	case inner.TLS == nil:
+		inner.TLS = new(reverseproxy.TLSConfig)
+	}
+	if len(inner.TLS.ExceptPorts) > 0 {
+		return d.located(d.owner, errors.New("transport: tls_except_ports is not possible, since base_url decides on TLS"))
+	}
+	return nil
+}
+
+// chooseUpstreams makes the base URL's own address the upstream, unless there are others.
+func (d *directive) chooseUpstreams() error {
+	given := len(d.proxy.Upstreams) > 0 || d.proxy.DynamicUpstreamsRaw != nil
+	d.transport.CustomUpstreams = given
+	fixed := d.fixedAddress()
+	if d.proxy.HealthChecks != nil && d.proxy.HealthChecks.Active != nil {
+		if fixed == "" {
+			return d.located(d.owner, errors.New("active health checks need one connection, with a base_url without placeholders"))
+		}
+		active := d.proxy.HealthChecks.Active
+		d.transport.CustomUpstreams = given || active.Port != 0 || active.Upstream != ""
+	}
+	switch {
+	case given:
+	case fixed != "":
+		d.proxy.Upstreams = reverseproxy.UpstreamPool{{Dial: fixed}}
+	default:
+		d.proxy.DynamicUpstreamsRaw = caddyconfig.JSONModuleObject(UpstreamSource{}, "source", "http_helper", nil)
+	}
+	return nil
+}
+
+// fixedAddress is the address of the base URL when it is known now.
+func (d *directive) fixedAddress() string {
+	if d.handler.Connections != nil || strings.ContainsAny(d.conns[0].service.BaseURL, "{}") {
+		return ""
+	}
+	base, err := url.Parse(d.conns[0].service.BaseURL)
+	if err != nil {
+		return ""
+	}
+	return net.JoinHostPort(strings.ToLower(base.Hostname()), portOf(base))
+}
+
+// check compares the options of the directive with those of its connections.
+func (d *directive) check() error {
+	injection := Injection{AccessTokenHeader: new(TokenHeader)}
+	if given := d.handler.AccessTokenHeader; given != nil {
+		*injection.AccessTokenHeader = *given
+	}
+	var errs []error
+	for _, conn := range d.conns {
+		if err := errors.Join(conn.accepts(&injection), conn.acceptsTransport(d.transport.HTTPTransport)); err != nil {
+			errs = append(errs, d.WrapErr(err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // route is what the directive expands to.
-func (d *directive) route(matcher caddy.ModuleMap) ([]httpcaddyfile.ConfigValue, error) {
+func (d *directive) route(matcher caddy.ModuleMap) []httpcaddyfile.ConfigValue {
+	d.transport.HeaderUp = d.proxy.Headers != nil && d.proxy.Headers.Request != nil
 	d.proxy.TransportRaw = caddyconfig.JSONModuleObject(d.transport, "protocol", "http_helper", nil)
 	route := caddyhttp.Route{HandlersRaw: []json.RawMessage{
 		caddyconfig.JSONModuleObject(d.handler, "handler", "http_helper", nil),
 		caddyconfig.JSONModuleObject(d.proxy, "handler", "reverse_proxy", nil),
 	}}
 	if d.helper.IsNamedRoute() {
-		// Caddy keeps only the first handler of a named route with one directive.
+		// Of a named route with a single directive, Caddy keeps only the first handler.
 		subroute := caddyhttp.Subroute{Routes: caddyhttp.RouteList{route}}
 		route = caddyhttp.Route{HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(subroute, "handler", "subroute", nil)}}
 	}
 	if matcher != nil {
 		route.MatcherSetsRaw = []caddy.ModuleMap{matcher}
 	}
-	return []httpcaddyfile.ConfigValue{{Class: "route", Value: route}}, nil
+	return []httpcaddyfile.ConfigValue{{Class: "route", Value: route}}
 }
-
-// stateKey is where a Helper's State keeps the names of the connections there are.
-const stateKey = "http_helper.names"
-
-// inlineName names the connection that a directive with a base URL defines.
-func (d *directive) inlineName() (string, error) {
-	taken := d.takenNames()
-	name, err := d.explicitName()
-	if err != nil {
-		return "", err
-	}
-	if name == "" {
-		name = numbered(hostName(d.target), taken)
-	} else if taken[name] {
-		return "", d.Errf("http_helper: name: there is a connection %s already", name)
-	}
-	taken[name] = true
-	return name, nil
-}
-
-func (d *directive) explicitName() (string, error) {
-	for _, segment := range d.block {
-		if segment.Directive() != "name" {
-			continue
-		}
-		s := newSubdirective("http_helper", segment)
-		name, err := s.one()
-		if err == nil {
-			if invalid := validName(name); invalid != nil {
-				err = s.wrap(invalid)
-			}
-		}
-		return name, err
-	}
-	return "", nil
-}
-
-// takenNames are the names of the connections known so far, shared by all directives.
-func (d *directive) takenNames() map[string]bool {
-	taken, ok := d.helper.State[stateKey].(map[string]bool)
-	if ok {
-		return taken
-	}
-	taken = make(map[string]bool)
-	for name := range d.app.Connections {
-		taken[name] = true
-	}
-	// Named routes are parsed before all sites, with a State of their own.
-	routes, _ := d.helper.Option("named_routes").(map[string]*caddyhttp.Route)
-	for _, route := range routes {
-		for _, raw := range route.HandlersRaw {
-			collectNames(raw, taken)
-		}
-	}
-	d.helper.State[stateKey] = taken
-	return taken
-}
-
-// collectNames finds the connections that are defined anywhere in a handler.
-func collectNames(raw json.RawMessage, names map[string]bool) {
-	var config any
-	if json.Unmarshal(raw, &config) == nil {
-		walkNames(config, names)
-	}
-}
-
-func walkNames(config any, names map[string]bool) {
-	switch config := config.(type) {
-	case []any:
-		for _, child := range config {
-			walkNames(child, names)
-		}
-	case map[string]any:
-		if name, ok := config["connection"].(string); ok && config["handler"] == "http_helper" {
-			names[name] = true
-		}
-		for _, child := range config {
-			walkNames(child, names)
-		}
-	}
-}
-
-// notInName is what stands in a host, possibly with placeholders, but cannot stand in a name.
-var notInName = regexp.MustCompile(`[^A-Za-z0-9_.-]+`)
-
-// authority is the part of a URL between // and the path, possibly with placeholders.
-var authority = regexp.MustCompile(`^(?:\{[^}]*\}|[^/?#\\])*`)
-
-// port is at the end of an authority.
-var port = regexp.MustCompile(`:[0-9]*$`)
-
-// hostName is a name made of a URL's host.
-func hostName(rawURL string) string {
-	_, rest, _ := strings.Cut(rawURL, "://")
-	host := port.ReplaceAllString(authority.FindString(rest), "")
-	host = host[strings.LastIndex(host, "@")+1:]
-	name := strings.Trim(notInName.ReplaceAllString(host, "-"), "-._")
-	if name == "" {
-		return "connection"
-	}
-	return name
-}
-
-// numbered is name, or name with a number when that is taken.
-func numbered(name string, taken map[string]bool) string {
-	unique := name
-	for i := 2; taken[unique]; i++ {
-		unique = name + "-" + strconv.Itoa(i)
-	}
-	return unique
-}
-
-// injectionOptions are the subdirectives that the directive and the transport share.
-var injectionOptions = options[Injection]{
-	"access_token_header": {read: accessTokenHeader},
-	"app_authorization":   checkedText(func(i *Injection) *string { return &i.AppAuthorization }, oneOf(authorizationReplace, authorizationKeep, authorizationReject)),
-	"on_unauthorized":     checkedText(func(i *Injection) *string { return &i.OnUnauthorized }, oneOf(unauthorizedRetry, unauthorizedPass)),
-	"replay_buffer":       {read: replayBuffer},
-	"allow_clients":       {read: allowClients},
-}
-
-func accessTokenHeader(s *subdirective, i *Injection) error {
-	if len(s.args) < 1 || len(s.args) > 2 {
-		return s.errorf("takes a header field and, if any, a prefix")
-	}
-	header := &TokenHeader{Field: s.args[0]}
-	if len(s.args) == 2 {
-		header.Prefix = s.args[1]
-	}
-	if err := header.check(); err != nil {
-		return s.wrap(err)
-	}
-	i.AccessTokenHeader = header
-	return nil
-}
-
-func replayBuffer(s *subdirective, i *Injection) error {
-	value, err := s.one()
-	if err != nil {
-		return err
-	}
-	bytes, err := humanize.ParseBytes(value)
-	if err != nil || bytes > math.MaxInt64 {
-		return s.errorf("must be a size, such as 64KiB or 0")
-	}
-	size := int64(bytes)
-	i.ReplayBuffer = &size
-	return nil
-}
-
-func allowClients(s *subdirective, i *Injection) error {
-	ranges, err := s.some()
-	if err != nil {
-		return err
-	}
-	for _, r := range ranges {
-		if r == "private_ranges" {
-			i.AllowClients = append(i.AllowClients, caddyhttp.PrivateRangesCIDR()...)
-			continue
-		}
-		if _, err := parsePrefix(r); err != nil {
-			return s.errorf("must be IP addresses, CIDR ranges or private_ranges")
-		}
-		i.AllowClients = append(i.AllowClients, r)
-	}
-	return nil
-}
-
-// UnmarshalCaddyfile sets up the transport from Caddyfile tokens. Syntax:
-//
-//	transport http_helper {
-//	    connection          <name>
-//	    access_token_header <field> [<prefix>]
-//	    app_authorization   replace|keep|reject
-//	    on_unauthorized     retry|pass
-//	    replay_buffer       <size>
-//	    allow_clients       [private_ranges] <ranges...>
-//	    <options of transport http>
-//	}
-//
-// The upstreams are addresses to dial; the connection's base URL decides on host, TLS and path.
-func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next()
-	s := newSubdirective("transport", d.NextSegment())
-	if err := s.none(); err != nil {
-		return err
-	}
-	t.HTTPTransport = new(reverseproxy.HTTPTransport)
-	t.CustomUpstreams = true
-	known := make(rules)
-	bind(known, injectionOptions, &t.Injection)
-	bind(known, options[Transport]{"connection": checkedText(func(t *Transport) *string { return &t.Connection }, validName)}, t)
-	own, rest := s.split(known)
-	if err := known.readAll("transport http_helper", own); err != nil {
-		return err
-	}
-	return unmarshalAll(t.HTTPTransport, s.with(rest))
-}
-
-// UnmarshalCaddyfile sets up the upstream source from Caddyfile tokens. Syntax:
-//
-//	dynamic http_helper
-func (*UpstreamSource) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next()
-	s := newSubdirective("dynamic", d.NextSegment())
-	if len(s.block) > 0 {
-		return s.errorf("has no options")
-	}
-	return s.none()
-}
-
-// Interface guards
-var (
-	_ caddyfile.Unmarshaler = (*Transport)(nil)
-	_ caddyfile.Unmarshaler = (*UpstreamSource)(nil)
-)

@@ -1,6 +1,7 @@
 package httphelper
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"golang.org/x/net/http/httpguts"
 )
 
 // subdirective is one subdirective of a block: its name, its arguments and a block of its own.
@@ -72,10 +74,16 @@ func (s *subdirective) with(block []caddyfile.Segment) caddyfile.Segment {
 	return append(tokens, s.segment[len(s.segment)-1])
 }
 
-// unmarshalAll lets target read tokens, all of them.
-func unmarshalAll(target caddyfile.Unmarshaler, tokens caddyfile.Segment) error {
-	d := caddyfile.NewDispenser(tokens)
-	if err := target.UnmarshalCaddyfile(d); err != nil {
+// readWith lets a module read the subdirective, without arguments and with only some of its block.
+func (s *subdirective) readWith(module caddyfile.Unmarshaler, block []caddyfile.Segment) error {
+	for _, segment := range block {
+		// Modules quote what they do not know.
+		if inner := newSubdirective(s.owner, segment); !strings.HasPrefix(inner.name, "@") && !likeOption.MatchString(inner.name) {
+			return inner.unrecognized()
+		}
+	}
+	d := caddyfile.NewDispenser(s.with(block))
+	if err := module.UnmarshalCaddyfile(d); err != nil {
 		return err
 	}
 	if d.Next() {
@@ -93,11 +101,12 @@ func (s *subdirective) wrap(err error) error {
 }
 
 // located says of errors that name their option already whose and where they are.
-func (s *subdirective) located(err error) error {
-	if err == nil {
-		return nil
+func (s *subdirective) located(owner string, err error) error {
+	var errs []error
+	for _, e := range flatten(err) {
+		errs = append(errs, s.WrapErr(fmt.Errorf("%s: %w", owner, e)))
 	}
-	return s.WrapErr(prefixAll(s.owner, err))
+	return errors.Join(errs...)
 }
 
 // likeOption tells what somebody meant as a subdirective from a part of a secret that has gone
@@ -279,11 +288,14 @@ func field(list func(*Service) *[]Field, header bool, refused func(string) bool,
 		if err != nil {
 			return err
 		}
+		if header && !httpguts.ValidHeaderFieldName(name) {
+			return s.errorf("the first argument is not the name of a header field")
+		}
 		if err := textWith(kinds...)(value); err != nil {
 			return s.wrap(err)
 		}
 		fields := list(target)
 		*fields = append(*fields, Field{Name: name, Value: value})
-		return s.located(checkFields(s.name, *fields, header, refused))
+		return s.located(s.owner, checkFields(s.name, *fields, header, refused))
 	}}
 }
