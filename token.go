@@ -49,8 +49,7 @@ func (e *tokenError) Error() string {
 
 // asTokenError finds the tokenError in err; anything else is an outage that it hides.
 func asTokenError(err error) *tokenError {
-	var te *tokenError
-	if errors.As(err, &te) {
+	if te, ok := errors.AsType[*tokenError](err); ok {
 		return te
 	}
 	if errors.Is(err, context.DeadlineExceeded) {

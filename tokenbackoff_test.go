@@ -55,7 +55,7 @@ func TestBackoffStartsAnewAfterSuccess(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		f := &fakeFetcher{answer: func(_ context.Context, call int) (*grantedToken, error) {
 			if call == 5 {
-				return grant(call, time.Second), nil
+				return tokenFor(call, time.Second), nil
 			}
 			return nil, errTestOutage
 		}}
@@ -140,18 +140,17 @@ func (r *rotating) grantsFor(good string) func(context.Context, int) (*grantedTo
 			failed.retryAfter = time.Minute
 			return nil, &failed
 		}
-		return grant(call, 100*time.Second), nil
+		return tokenFor(call, 100*time.Second), nil
 	}
 }
 
 func TestChangedCredentialsEndTheBackoff(t *testing.T) {
-	for name, before := range map[string]rotating{
+	for name, secret := range map[string]*rotating{
 		"wrong":      {value: "old"},
 		"unreadable": {err: errors.New("no such file")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			simulated(t, func(t *testing.T) {
-				secret := &rotating{value: before.value, err: before.err}
 				f := &fakeFetcher{looked: secret.get, answer: secret.grantsFor("new")}
 				s, _ := startSource(t, f)
 				wantFailure(t, s, errTestConfiguration)

@@ -62,7 +62,7 @@ func TestExpiryIsTheEarlierOfBothClocks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var c clocks
 			f := &fakeFetcher{answer: func(_ context.Context, call int) (*grantedToken, error) {
-				token := grant(call, time.Hour)
+				token := tokenFor(call, time.Hour)
 				token.sent = c.now()
 				return token, nil
 			}}
@@ -110,7 +110,7 @@ func TestRefreshIsJittered(t *testing.T) {
 	const life, margin = time.Hour, 5 * time.Minute
 	least, most := life, time.Duration(0)
 	for range 1000 {
-		h := holdToken(grant(1, life), nil, 0, time.Now())
+		h := holdToken(tokenFor(1, life), nil, 0, time.Now())
 		least, most = min(least, life-h.refreshAfter), max(most, life-h.refreshAfter)
 	}
 	if least < margin*9/10 || most > margin*11/10 {
@@ -123,11 +123,11 @@ func TestRefreshIsJittered(t *testing.T) {
 
 func TestJitterStaysWithinTheBounds(t *testing.T) {
 	for range 1000 {
-		short := holdToken(grant(1, 10*time.Second), nil, 0, time.Now())
+		short := holdToken(tokenFor(1, 10*time.Second), nil, 0, time.Now())
 		if margin := short.life - short.refreshAfter; margin < 2*time.Second {
 			t.Fatalf("margin %v is under twice the hard margin", margin)
 		}
-		long := holdToken(grant(1, time.Hour), nil, 24*time.Hour, time.Now())
+		long := holdToken(tokenFor(1, time.Hour), nil, 24*time.Hour, time.Now())
 		if margin := long.life - long.refreshAfter; margin > 30*time.Minute {
 			t.Fatalf("margin %v is over half of the life", margin)
 		}

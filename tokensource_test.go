@@ -42,7 +42,7 @@ func (f *fakeFetcher) fetch(ctx context.Context) (*grantedToken, error) {
 		}
 	}
 	if answer == nil {
-		return grant(call, time.Hour), nil
+		return tokenFor(call, time.Hour), nil
 	}
 	t, err := answer(ctx, call)
 	if t != nil && t.sent.IsZero() {
@@ -92,13 +92,13 @@ func (f *fakeFetcher) count() int {
 	return len(f.calls)
 }
 
-// grant is a token whose life begins when it is made.
-func grant(number int, life time.Duration) *grantedToken {
+// tokenFor is a token whose life begins when it is made.
+func tokenFor(number int, life time.Duration) *grantedToken {
 	return &grantedToken{value: fmt.Sprintf("token-%d", number), kind: "Bearer", sent: time.Now(), life: life, dated: true}
 }
 
 func grants(life time.Duration) func(context.Context, int) (*grantedToken, error) {
-	return func(_ context.Context, call int) (*grantedToken, error) { return grant(call, life), nil }
+	return func(_ context.Context, call int) (*grantedToken, error) { return tokenFor(call, life), nil }
 }
 
 func fails(err error) func(context.Context, int) (*grantedToken, error) {
@@ -305,7 +305,7 @@ func TestPanicIsAnOutage(t *testing.T) {
 			if call == 1 {
 				panic("hunter2")
 			}
-			return grant(call, time.Hour), nil
+			return tokenFor(call, time.Hour), nil
 		}}
 		core, logs := observer.New(zap.DebugLevel)
 		s, _ := startSource(t, f, func(u *sourceUser) { u.logger = zap.New(core) })
@@ -345,7 +345,7 @@ func TestTransientFailuresAreRetriedQuickly(t *testing.T) {
 			if call < 3 {
 				return nil, errTestTransient
 			}
-			return grant(call, time.Hour), nil
+			return tokenFor(call, time.Hour), nil
 		}}
 		s, _ := startSource(t, f)
 		start := time.Now()
@@ -362,26 +362,26 @@ func TestTransientFailuresAreRetriedQuickly(t *testing.T) {
 
 func TestRetriesEnd(t *testing.T) {
 	for name, test := range map[string]struct {
-		fetcher fakeFetcher
+		fetcher *fakeFetcher
 		calls   int
 		want    *tokenError
 	}{
-		"transient":        {fakeFetcher{answer: fails(errTestTransient)}, 3, errTestTransient},
-		"outage":           {fakeFetcher{answer: fails(errTestOutage)}, 1, errTestOutage},
-		"configuration":    {fakeFetcher{answer: fails(errTestConfiguration)}, 1, errTestConfiguration},
-		"timeout":          {fakeFetcher{takes: time.Minute}, 1, errTokenTimeout},
-		"second times out": {fakeFetcher{takes: 6 * time.Second, answer: fails(errTestTransient)}, 2, errTokenTimeout},
-		"no time left":     {fakeFetcher{takes: 9990 * time.Millisecond, answer: fails(errTestTransient)}, 1, errTestTransient},
+		"transient":        {&fakeFetcher{answer: fails(errTestTransient)}, 3, errTestTransient},
+		"outage":           {&fakeFetcher{answer: fails(errTestOutage)}, 1, errTestOutage},
+		"configuration":    {&fakeFetcher{answer: fails(errTestConfiguration)}, 1, errTestConfiguration},
+		"timeout":          {&fakeFetcher{takes: time.Minute}, 1, errTokenTimeout},
+		"second times out": {&fakeFetcher{takes: 6 * time.Second, answer: fails(errTestTransient)}, 2, errTokenTimeout},
+		"no time left":     {&fakeFetcher{takes: 9990 * time.Millisecond, answer: fails(errTestTransient)}, 1, errTestTransient},
 	} {
 		t.Run(name, func(t *testing.T) {
 			simulated(t, func(t *testing.T) {
-				s, _ := startSource(t, &test.fetcher)
+				s, _ := startSource(t, test.fetcher)
 				start := time.Now()
 				wantFailure(t, s, test.want)
 				if took := time.Since(start); took > defaultTokenTimeout {
 					t.Errorf("took %v", took)
 				}
-				wantCalls(t, &test.fetcher, test.calls)
+				wantCalls(t, test.fetcher, test.calls)
 			})
 		})
 	}
@@ -436,7 +436,7 @@ func TestStuckFetcherKeepsNobodyWaiting(t *testing.T) {
 		stuck := make(chan struct{})
 		f := &fakeFetcher{answer: func(_ context.Context, call int) (*grantedToken, error) {
 			<-stuck
-			return grant(call, time.Hour), nil
+			return tokenFor(call, time.Hour), nil
 		}}
 		s, _ := startSource(t, f)
 		start := time.Now()
@@ -459,7 +459,7 @@ func TestTokenThatComesTooLateIsNotSent(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		sent := time.Now()
 		f := &fakeFetcher{takes: 9 * time.Second, answer: func(_ context.Context, call int) (*grantedToken, error) {
-			late := grant(call, 5*time.Second)
+			late := tokenFor(call, 5*time.Second)
 			late.sent = sent
 			return late, nil
 		}}
@@ -511,7 +511,7 @@ func TestFailedRefreshIsSilentWhileTheTokenLives(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		f := &fakeFetcher{answer: func(_ context.Context, call int) (*grantedToken, error) {
 			if call == 1 {
-				return grant(call, 100*time.Second), nil
+				return tokenFor(call, 100*time.Second), nil
 			}
 			return nil, errTestOutage
 		}}
@@ -536,7 +536,7 @@ func TestRefreshRecovers(t *testing.T) {
 			if call == 2 {
 				return nil, errTestOutage
 			}
-			return grant(call, 100*time.Second), nil
+			return tokenFor(call, 100*time.Second), nil
 		}}
 		s, _ := startSource(t, f)
 		wantToken(t, s, "token-1")
@@ -745,7 +745,7 @@ func BenchmarkTokenDuringBackoff(b *testing.B) {
 		if failing.Load() {
 			return nil, errTestOutage
 		}
-		token := grant(call, time.Hour)
+		token := tokenFor(call, time.Hour)
 		token.sent = token.sent.Add(-58 * time.Minute)
 		return token, nil
 	}}

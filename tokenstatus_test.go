@@ -42,7 +42,7 @@ func TestStates(t *testing.T) {
 		}
 
 		f.answers(func(_ context.Context, call int) (*grantedToken, error) {
-			token := grant(call, 100*time.Second)
+			token := tokenFor(call, 100*time.Second)
 			token.granted, token.missing = []string{"a"}, []string{"b"}
 			return token, nil
 		})
@@ -113,7 +113,7 @@ func TestObserverIsToldOfEachTokenRequest(t *testing.T) {
 			if call == 1 {
 				return nil, errTestTransient
 			}
-			return grant(call, time.Hour), nil
+			return tokenFor(call, time.Hour), nil
 		}}
 		var old, current, other events
 		s, _ := startSource(t, f, func(u *sourceUser) { u.observe = old.observe })
@@ -214,7 +214,7 @@ func TestMissingScopesAreLoggedOnce(t *testing.T) {
 		core, logs := observer.New(zap.DebugLevel)
 		missing := []string{"b", "c"}
 		f := &fakeFetcher{answer: func(_ context.Context, call int) (*grantedToken, error) {
-			token := grant(call, time.Hour)
+			token := tokenFor(call, time.Hour)
 			token.missing = missing
 			return token, nil
 		}}

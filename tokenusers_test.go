@@ -233,7 +233,7 @@ func TestWarmSourceNoticesASuspend(t *testing.T) {
 		var asleep atomic.Int64
 		now := func() time.Time { return time.Now().Add(time.Duration(asleep.Load())) }
 		f := &fakeFetcher{answer: func(_ context.Context, call int) (*grantedToken, error) {
-			token := grant(call, time.Hour)
+			token := tokenFor(call, time.Hour)
 			token.sent = now()
 			return token, nil
 		}}
@@ -328,7 +328,7 @@ func TestHealthCheckLeavesASourceThatHasWorkedAlone(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		f := &fakeFetcher{answer: func(_ context.Context, call int) (*grantedToken, error) {
 			if call == 1 {
-				return grant(call, time.Second), nil
+				return tokenFor(call, time.Second), nil
 			}
 			return nil, errTestOutage
 		}}
@@ -413,7 +413,7 @@ func TestRejectedReloadChangesNothing(t *testing.T) {
 func TestNewestConfigFetches(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		first := &fakeFetcher{}
-		second := &fakeFetcher{answer: func(context.Context, int) (*grantedToken, error) { return grant(2, time.Hour), nil }}
+		second := &fakeFetcher{answer: func(context.Context, int) (*grantedToken, error) { return tokenFor(2, time.Hour), nil }}
 		s, u := startSource(t, first)
 		wantToken(t, s, "token-1")
 		_, v := startSource(t, second, func(v *sourceUser) { v.refreshBefore = 20 * time.Minute })
