@@ -16,6 +16,10 @@ type world struct {
 	*harness.Sidecar
 	tokens *harness.TokenEndpoint
 	api    *harness.API
+
+	// Whether the test reloads under load. A connection that is opened while Caddy closes the old
+	// listener may be cut before any answer, with a bare reverse_proxy too, and is opened again.
+	reloads bool
 }
 
 // newWorld prepares a world; with a CA its servers speak TLS, and the sidecar trusts them.

@@ -150,6 +150,11 @@ func (s *Sidecar) dial(ctx context.Context) error {
 // Reload loads another configuration through the admin endpoint.
 func (s *Sidecar) Reload(config Config) error {
 	status, body, err := s.Admin(http.MethodPost, "/load", "text/caddyfile", s.Caddyfile(config))
+	for retry := 0; err != nil && retry < 3; retry++ {
+		// The admin endpoint may still be changing over from the reload before. Loading the same
+		// configuration twice is harmless.
+		status, body, err = s.Admin(http.MethodPost, "/load", "text/caddyfile", s.Caddyfile(config))
+	}
 	if err != nil {
 		return err
 	}
