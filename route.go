@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -16,17 +17,23 @@ import (
 type route struct {
 	*reverseproxy.HTTPTransport
 
+	inner http.RoundTripper // the same: a seam for benchmarks
+
 	// TLS verifies the base URL's host whatever address is dialed, so that requests may be told
 	// apart by that address: each upstream has connections of its own.
 	pinned bool
+
+	// reverse_proxy has removed what tells of a proxy; what there is now, the user has set.
+	headerUp bool
 
 	// For tokens that are bound to a client certificate; nil: there are none.
 	certified *certificateTransports
 }
 
 // newRoute builds the http transport that raw configures: for conn, or for any connection.
-func newRoute(ctx caddy.Context, raw json.RawMessage, conn *activeConnection) (*route, error) {
-	r := &route{HTTPTransport: new(reverseproxy.HTTPTransport)}
+func newRoute(ctx caddy.Context, raw json.RawMessage, conn *activeConnection, headerUp bool) (*route, error) {
+	r := &route{HTTPTransport: new(reverseproxy.HTTPTransport), headerUp: headerUp}
+	r.inner = r.HTTPTransport
 	if err := json.Unmarshal(raw, r.HTTPTransport); err != nil {
 		return nil, err
 	}
@@ -146,7 +153,7 @@ func (r *route) attempt(req *http.Request, g *grant, token *grantedToken, body *
 	out.req.URL = &out.url
 	g.target.place(&out.url)
 	out.req.Host = g.target.base.Host
-	out.req.Header = g.header(req.Header, token)
+	out.req.Header = g.header(req.Header, token, r.headerUp)
 	if reader := body.attempt(); reader != nil {
 		out.req.Body = reader
 	}
@@ -175,7 +182,7 @@ func (r *route) roundTrip(out *http.Request, token *grantedToken) (*http.Respons
 	if r.certified != nil && token != nil && token.certificate != nil {
 		return r.certified.showing(token.certificate).RoundTrip(out)
 	}
-	return r.HTTPTransport.RoundTrip(out)
+	return r.inner.RoundTrip(out)
 }
 
 // Cleanup closes idle connections.
@@ -186,10 +193,15 @@ func (r *route) Cleanup() error {
 	return r.HTTPTransport.Cleanup()
 }
 
-// header is what the API gets: the app's header without what only the sidecar may say.
-func (g *grant) header(app http.Header, token *grantedToken) http.Header {
-	header := app.Clone()
-	g.conn.strip(header, g.injection, g.keep)
+// header is what the API gets: the app's header without what only the sidecar may say, and what the
+// sidecar says. Values are shared with the app's header, whose map stays as it is.
+func (g *grant) header(app http.Header, token *grantedToken, tellsOfProxy bool) http.Header {
+	header := make(http.Header, len(app)+len(g.target.headers)+1)
+	for field, values := range app {
+		if g.mayPass(field, tellsOfProxy) {
+			header[field] = values
+		}
+	}
 	for _, field := range g.target.headers {
 		header[field.Name] = []string{field.Value}
 	}
@@ -199,47 +211,31 @@ func (g *grant) header(app http.Header, token *grantedToken) http.Header {
 	return header
 }
 
-// callerFields are never the app's to send (rule 15): credentials of other schemes, and what
-// proxies say of a client certificate (RFC 9440).
-var callerFields = []string{"Proxy-Authorization", "Dpop", "Client-Cert", "Client-Cert-Chain"}
-
-// strip removes what the app may not say, also under names that some servers take for the same.
-func (c *activeConnection) strip(header http.Header, i *Injection, keep bool) {
-	if !keep {
-		delete(header, "Authorization")
+// mayPass tells whether a field of the app's header goes on to the API (rules 15 and 17), also
+// under a name that some servers take for the same.
+func (g *grant) mayPass(field string, tellsOfProxy bool) bool {
+	if field == "Authorization" {
+		return g.keep
 	}
-	if field := i.AccessTokenHeader.Field; field != "Authorization" {
-		delete(header, field)
+	if strings.Contains(field, "_") {
+		field = http.CanonicalHeaderKey(strings.ReplaceAll(field, "_", "-"))
 	}
-	for _, field := range callerFields {
-		delete(header, field)
+	if field == g.injection.AccessTokenHeader.Field || slices.Contains(callerFields, field) {
+		return false
 	}
-	for field := range header {
-		if !strings.Contains(field, "_") {
-			continue
-		}
-		if meant := http.CanonicalHeaderKey(strings.ReplaceAll(field, "_", "-")); c.ours(meant, i) {
-			delete(header, field)
-		}
+	if !tellsOfProxy && isProxyField(field) {
+		return false
 	}
+	return !slices.ContainsFunc(g.target.headers, func(f Field) bool { return f.Name == field })
 }
 
-// ours tells whether only the sidecar may send a field.
-func (c *activeConnection) ours(field string, i *Injection) bool {
-	if field == i.AccessTokenHeader.Field {
-		return true
-	}
-	for _, f := range callerFields {
-		if f == field {
-			return true
-		}
-	}
-	for _, f := range c.service.APIHeaders {
-		if http.CanonicalHeaderKey(f.Name) == field {
-			return true
-		}
-	}
-	return false
+// callerFields are never the app's to send: credentials of other schemes, and what proxies say of a
+// client certificate (RFC 9440).
+var callerFields = []string{"Proxy-Authorization", "Dpop", "Client-Cert", "Client-Cert-Chain"}
+
+// isProxyField tells whether a field tells the API of a proxy.
+func isProxyField(field string) bool {
+	return field == "Via" || field == "Forwarded" || strings.HasPrefix(field, "X-Forwarded-")
 }
 
 // withQuery replaces the fields in a raw query and leaves the rest as it was written.

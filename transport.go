@@ -35,6 +35,10 @@ type Transport struct {
 	// one base URL may be dialed at several addresses. Default: false.
 	CustomUpstreams bool `json:"custom_upstreams,omitempty"`
 
+	// Whether `Via`, `Forwarded` and `X-Forwarded-*` that reverse_proxy's header operations set
+	// reach the API. Default: false, which spares a copy of every request's header.
+	HeaderUp bool `json:"header_up,omitempty"`
+
 	Injection
 
 	own    *activeConnection
@@ -107,11 +111,11 @@ func (t *Transport) provisionRoutes(ctx caddy.Context, conns []*activeConnection
 		if !conn.needsOwnRoute(len(conns) == 1 || t.CustomUpstreams) {
 			continue
 		}
-		if t.routes[conn], err = newRoute(ctx, raw, conn); err != nil {
+		if t.routes[conn], err = newRoute(ctx, raw, conn, t.HeaderUp); err != nil {
 			return fmt.Errorf("transport http_helper: connection %s: %w", conn.name, err)
 		}
 	}
-	if t.shared, err = newRoute(ctx, raw, nil); err != nil {
+	if t.shared, err = newRoute(ctx, raw, nil, t.HeaderUp); err != nil {
 		return fmt.Errorf("transport http_helper: %w", err)
 	}
 	t.HTTPTransport = t.shared.HTTPTransport
@@ -133,9 +137,13 @@ func (t *Transport) Cleanup() error {
 	return errors.Join(errs...)
 }
 
-// RequestHeaderOps removes what would tell the API of a proxy (rule 17), before the user's
-// header_up, so that theirs stay. The Host is set when the request is sent.
-func (*Transport) RequestHeaderOps() *headers.HeaderOps {
+// RequestHeaderOps removes what would tell the API of a proxy (rule 17) before the user's header
+// operations, so that theirs stay. Without those it is removed when the request is sent, as the
+// Host is set then.
+func (t *Transport) RequestHeaderOps() *headers.HeaderOps {
+	if !t.HeaderUp {
+		return nil
+	}
 	return &headers.HeaderOps{Delete: []string{"Forwarded", "X-Forwarded-*", "Via"}}
 }
 
