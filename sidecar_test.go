@@ -107,7 +107,7 @@ func loadCaddyfile(t *testing.T, caddyfile string) {
 }
 
 func tryCaddyfile(caddyfile string) error {
-	const quiet = "{\n\tadmin off\n\tpersist_config off\n\tauto_https off\n\tdefault_bind 127.0.0.1\n\tgrace_period 1ns\n"
+	const quiet = "{\n\tadmin off\n\tpersist_config off\n\tauto_https off\n\tdefault_bind 127.0.0.1\n\tgrace_period 5s\n"
 	if rest, ok := strings.CutPrefix(caddyfile, "{\n"); ok {
 		caddyfile = quiet + rest
 	} else {
