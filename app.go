@@ -23,10 +23,11 @@ type App struct {
 	// The uses of connectors, by name.
 	Connections map[string]*Connection `json:"connections,omitempty"`
 
-	ctx        caddy.Context
-	logger     *zap.Logger
-	active     map[string]*activeConnection
-	transports map[string]*reverseproxy.HTTPTransport // towards token endpoints, by configuration
+	ctx         caddy.Context
+	logger      *zap.Logger
+	active      map[string]*activeConnection
+	definitions map[string]string                      // JSON of the connections, as configured
+	transports  map[string]*reverseproxy.HTTPTransport // towards token endpoints, by configuration
 }
 
 // CaddyModule returns the Caddy module information.
@@ -43,6 +44,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx = ctx
 	a.logger = ctx.Logger()
 	a.active = make(map[string]*activeConnection)
+	a.definitions = make(map[string]string)
 	a.transports = make(map[string]*reverseproxy.HTTPTransport)
 	var errs []error
 	broken := make(map[string]bool)
@@ -62,16 +64,24 @@ func (a *App) Provision(ctx caddy.Context) error {
 	return errors.Join(errs...)
 }
 
-// define makes a connection usable under a name.
+// define makes a connection usable under a name. The same definition may come more than once:
+// Caddy copies the routes of a site to each of its servers.
 func (a *App) define(name string, config *Connection) (*activeConnection, error) {
-	if a.active[name] != nil {
+	definition, err := json.Marshal(config) // activating fills it in
+	if err != nil {
+		return nil, fmt.Errorf("connection %s: %v", name, err)
+	}
+	if conn := a.active[name]; conn != nil {
+		if a.definitions[name] == string(definition) {
+			return conn, nil
+		}
 		return nil, fmt.Errorf("connection %s: the name is taken by another connection", name)
 	}
 	conn, err := activate(a, name, config)
 	if err != nil {
 		return nil, prefixAll("connection "+name, err)
 	}
-	a.active[name] = conn
+	a.active[name], a.definitions[name] = conn, string(definition)
 	return conn, nil
 }
 
