@@ -449,25 +449,45 @@ func TestTokenNeverGoesThroughAForwardProxyInTheClear(t *testing.T) {
 	}
 }
 
+// callAcrossReload repeats a call whose connection the old config's listener took and never served:
+// Caddy opens a listener of its own for each config.
+func callAcrossReload(t *testing.T, url string) {
+	t.Helper()
+	for try := range 5 {
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		req.Close = true
+		res, err := http.DefaultClient.Do(req)
+		if err == nil {
+			_ = res.Body.Close()
+			if res.StatusCode != http.StatusOK {
+				t.Fatalf("status %d", res.StatusCode)
+			}
+			return
+		}
+		t.Logf("try %d: %v", try, err)
+	}
+	t.Fatal("no answer after a reload")
+}
+
 func TestReloadKeepsTokens(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	config := inline(a, e, "")
 	site := runSidecar(t, config)
-	call(t, "GET", site+"/", nil)
+	callAcrossReload(t, site+"/")
 	for i := range 5 {
 		changed := strings.Replace(config, "client_id id", fmt.Sprintf("refresh_before %dm\n\t\tclient_id id", i+1), 1)
 		loadCaddyfile(t, onPort(changed, site))
-		call(t, "GET", site+"/", nil)
+		callAcrossReload(t, site+"/")
 		if err := tryCaddyfile(onPort(strings.Replace(changed, "client_secret literal-secret", "client_secret {env.HTTP_HELPER_UNSET}", 1), site)); err == nil {
 			t.Fatal("a broken config was loaded")
 		}
-		call(t, "GET", site+"/", nil)
+		callAcrossReload(t, site+"/")
 	}
 	if n := e.requests.Load(); n != 1 {
 		t.Errorf("%d token requests, want 1", n)
 	}
 	loadCaddyfile(t, onPort(strings.Replace(config, "client_id id", "client_id other", 1), site))
-	call(t, "GET", site+"/", nil)
+	callAcrossReload(t, site+"/")
 	if n := e.requests.Load(); n != 2 {
 		t.Errorf("%d token requests after a change of the client, want 2", n)
 	}
