@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -122,5 +123,15 @@ func eventually(t testing.TB, what string, holds func() bool) {
 			t.Fatalf("never: %s", what)
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// reportPercentiles adds the distribution of latency to a benchmark's result.
+func reportPercentiles(b *testing.B, latencies []time.Duration) {
+	b.Helper()
+	slices.Sort(latencies)
+	for name, share := range map[string]float64{"p50-µs": .5, "p99-µs": .99, "p99.9-µs": .999, "max-µs": 1} {
+		at := min(int(share*float64(len(latencies))), len(latencies)-1)
+		b.ReportMetric(float64(latencies[at].Microseconds()), name)
 	}
 }

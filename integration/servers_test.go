@@ -24,8 +24,8 @@ func throughTo(t *testing.T, tokens *harness.TokenEndpoint, o options) *world {
 	return w
 }
 
-// credentials puts id and secret where no Caddyfile syntax touches them.
-func credentials(o options, id, secret string) options {
+// withCredentials puts id and secret where no Caddyfile syntax touches them.
+func withCredentials(o options, id, secret string) options {
 	o.connection = "client_id {env.ID}\n" + o.connection
 	o.env = append([]string{"ID=" + id, "SECRET=" + secret}, o.env...)
 	return o
@@ -87,7 +87,7 @@ func TestOIDCProviderByBasicAndPost(t *testing.T) {
 			} {
 				t.Run(c.name, func(t *testing.T) {
 					server := start(t)
-					w := throughTo(t, server.TokenEndpoint, credentials(options{
+					w := throughTo(t, server.TokenEndpoint, withCredentials(options{
 						service: c.service + "token_transport {\ntls_trust_pool file " + ca.File + "\n}", connection: "scopes b",
 					}, c.id, c.secret))
 					if c.refused {
@@ -122,7 +122,7 @@ func TestHydraByBasicAndPost(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			server := harness.StartHydra(t, ca)
 			server.Register(t, harness.HydraClient{ID: c.id, Secret: c.secret, AuthMethod: c.registered, Scope: "a b", Audience: []string{"https://api.example.com"}})
-			w := throughTo(t, server.TokenEndpoint, credentials(options{
+			w := throughTo(t, server.TokenEndpoint, withCredentials(options{
 				service:    c.service + "token_request_param audience https://api.example.com",
 				connection: "scopes a", env: []string{"SSL_CERT_FILE=" + ca.File},
 			}, c.id, c.sent))
@@ -150,7 +150,7 @@ func TestBasicEncodingRawAgainstGoOAuth2(t *testing.T) {
 		"form": {"basic_encoding form", "plain", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := throughTo(t, harness.StartGoOAuth2(t, c.id, foreignSecret), credentials(options{service: c.service}, c.id, foreignSecret))
+			w := throughTo(t, harness.StartGoOAuth2(t, c.id, foreignSecret), withCredentials(options{service: c.service}, c.id, foreignSecret))
 			if c.refused {
 				w.wantRefused(t)
 				return

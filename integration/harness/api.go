@@ -38,8 +38,8 @@ type API struct {
 	requests []*APIRequest
 }
 
-// NewAPI serves an API until the test ends; with a CA over TLS. It accepts the tokens of the token
-// endpoint, and answers 401 to all others and "hello" to the rest; without an endpoint it accepts all.
+// NewAPI serves an API until the test ends; with a CA over TLS. It answers "hello" to those who bring
+// a token of the token endpoint's and 401 to others; without an endpoint everybody is welcome.
 func NewAPI(tb testing.TB, ca *CA, tokens *TokenEndpoint) *API {
 	tb.Helper()
 	a := &API{}
@@ -54,8 +54,7 @@ func NewAPI(tb testing.TB, ca *CA, tokens *TokenEndpoint) *API {
 
 func hello(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }
 
-// Answer says how requests with a good token are answered from now on. The handler must read the
-// body if it wants it recorded.
+// Answer says how requests with a good token are answered from now on.
 func (a *API) Answer(answer http.Handler) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -75,28 +74,27 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Method: r.Method, RequestURI: r.RequestURI, Host: r.Host, Proto: r.Proto,
 		Header: r.Header.Clone(), TLS: r.TLS,
 	}
-	body := &hashedBody{ReadCloser: r.Body, hash: sha256.New()}
-	r.Body = body
-	defer func() {
-		// What the answer left of the body is read too, so that it is recorded.
-		_, _ = io.Copy(io.Discard, body)
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		request.BodyLength, request.BodySHA256 = body.length, hex.EncodeToString(body.hash.Sum(nil))
-		request.Trailer = r.Trailer.Clone()
-	}()
-
 	a.mu.Lock()
 	a.requests = append(a.requests, request)
 	answer, accept := a.answer, a.accept
 	a.mu.Unlock()
 
 	if accept != nil && !accept(Bearer(r.Header)) {
+		// Without a look at the body, as APIs do.
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
+	body := &hashedBody{ReadCloser: r.Body, hash: sha256.New()}
+	r.Body = body
 	answer.ServeHTTP(w, r)
+
+	// What the answer left of the body is read too, so that it is recorded.
+	_, _ = io.Copy(io.Discard, body)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	request.BodyLength, request.BodySHA256 = body.length, hex.EncodeToString(body.hash.Sum(nil))
+	request.Trailer = r.Trailer.Clone()
 }
 
 // Requests returns the requests so far. Their bodies are complete once they have been answered.

@@ -1,0 +1,199 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/Shopify/toxiproxy/v2"
+	"github.com/rs/zerolog"
+
+	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
+)
+
+// wire is the network between the sidecar and the token endpoint, with its faults.
+type wire struct{ proxy *toxiproxy.Proxy }
+
+// cut puts a wire between the world's sidecar and its token endpoint.
+func (w *world) cut(t testing.TB) *wire {
+	t.Helper()
+	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
+	address, err := url.Parse(w.tokens.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := toxiproxy.NewProxy(server, "tokens", "127.0.0.1:0", address.Host)
+	if err := proxy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(proxy.Stop)
+	address.Host = proxy.Listen
+	w.tokens.URL = address.String()
+	return &wire{proxy}
+}
+
+// fault breaks the wire until mend is called. Connections that are open feel it too.
+type fault struct {
+	name        string
+	begin, mend func(t testing.TB, w *wire)
+	retries     bool // whether an attempt is made of several requests
+	status      int  // of requests without a token
+}
+
+// toxic is a fault of toxiproxy's.
+func toxic(kind, stream, attributes string, retries bool, status int) fault {
+	return fault{
+		name: kind, retries: retries, status: status,
+		begin: func(t testing.TB, w *wire) {
+			t.Helper()
+			text := fmt.Sprintf(`{"name":"fault","type":%q,"stream":%q,"toxicity":1,"attributes":{%s}}`, kind, stream, attributes)
+			if _, err := w.proxy.Toxics.AddToxicJson(strings.NewReader(text)); err != nil {
+				t.Fatal(err)
+			}
+		},
+		mend: func(t testing.TB, w *wire) {
+			t.Helper()
+			if err := w.proxy.Toxics.RemoveToxic(context.Background(), "fault"); err != nil {
+				t.Fatal(err)
+			}
+		},
+	}
+}
+
+// down is a token endpoint that refuses connections.
+func down() fault {
+	return fault{
+		name: "down", retries: true, status: http.StatusServiceUnavailable,
+		begin: func(_ testing.TB, w *wire) { w.proxy.Stop() },
+		mend: func(t testing.TB, w *wire) {
+			t.Helper()
+			if err := w.proxy.Start(); err != nil {
+				t.Fatal(err)
+			}
+		},
+	}
+}
+
+func faults() []fault {
+	return []fault{
+		down(),
+		toxic("latency", "downstream", `"latency":3000`, false, http.StatusGatewayTimeout),
+		toxic("timeout", "upstream", `"timeout":0`, false, http.StatusGatewayTimeout),
+		toxic("reset_peer", "downstream", `"timeout":0`, true, http.StatusServiceUnavailable),
+		toxic("slow_close", "downstream", `"delay":500`, false, 0),
+		toxic("limit_data", "downstream", `"bytes":120`, true, http.StatusServiceUnavailable),
+	}
+}
+
+// TestFaultsOfTheTokenEndpoint breaks the network to the token endpoint while requests run, for
+// longer than the token lives. Requests fail only while no token is alive, the token endpoint is
+// asked no more often than the back-off allows, and afterwards everything recovers without help.
+func TestFaultsOfTheTokenEndpoint(t *testing.T) {
+	t.Parallel()
+	const (
+		life    = 3 * time.Second
+		lasting = 6 * time.Second
+	)
+	for _, f := range faults() {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			wire := w.cut(t)
+			w.tokens.Answer(w.tokens.Grant(life))
+			w.Run(t, w.inline(options{connection: "token_timeout 1s"}))
+			w.wantOK(t)
+			l := w.startLoad(t, 2, 10*time.Millisecond)
+
+			before := w.tokens.Count()
+			began := time.Now()
+			f.begin(t, wire)
+			time.Sleep(lasting)
+			asked := w.tokens.Count() - before
+			f.mend(t, wire)
+			mended := time.Now()
+			eventually(t, "recovery", func() bool {
+				o := w.try("/")
+				return o.status == http.StatusOK && o.began.After(mended)
+			})
+			recovered := time.Now()
+			time.Sleep(life / 2)
+			f.check(t, l.stop(), began, recovered, life)
+
+			// A slow close hinders nobody. Else attempts begin when the refresh is due and then 1s, 2s and
+			// 4s apart, a fifth less at most; a request may be under way when the fault begins.
+			attempts := 5
+			if f.status == 0 {
+				attempts = 8
+			}
+			if f.retries {
+				attempts *= 3
+			}
+			if asked > attempts+1 {
+				t.Errorf("%d token requests in %v of failure", asked, lasting)
+			}
+			// The back-off may have grown to 4s, a fifth more at most, and one more try may fail at once.
+			if took := recovered.Sub(mended); took > 8*time.Second {
+				t.Errorf("recovered %v after the fault ended", took)
+			}
+		})
+	}
+}
+
+// check wants failures only while no token can have been alive, and only of the right kind.
+func (f fault) check(t *testing.T, outcomes []outcome, began, recovered time.Time, life time.Duration) {
+	t.Helper()
+	failures := 0
+	for _, o := range outcomes {
+		if o.status == http.StatusOK {
+			continue
+		}
+		failures++
+		switch {
+		case f.status == 0, o.began.Before(began), o.began.After(recovered):
+			t.Fatalf("a request failed outside the outage: %v", o)
+		case o.status != f.status && o.status != http.StatusServiceUnavailable:
+			t.Fatalf("%v, want %d", o, f.status)
+		}
+	}
+	if f.status == 0 {
+		return
+	}
+	if failures == 0 {
+		t.Error("no request failed although no token was alive")
+	}
+	// The token in hand was at most refresh-due when the fault began, so a fifth of its life was left,
+	// less the margin of a tenth in which it is not sent.
+	for _, o := range outcomes {
+		if o.status != http.StatusOK && o.ended.Sub(began) < life/20 {
+			t.Fatalf("a request failed %v after the fault began", o.ended.Sub(began))
+		}
+	}
+}
+
+// BenchmarkLatencyAcrossRefreshes reports the distribution of latency, with tokens that are replaced
+// every two seconds by a token endpoint that takes half a second, and with one that lasts.
+func BenchmarkLatencyAcrossRefreshes(b *testing.B) {
+	for name, life := range map[string]time.Duration{"refreshing": 4 * time.Second, "lasting": time.Hour} {
+		b.Run(name, func(b *testing.B) {
+			w := newWorld(b, nil)
+			w.api.Accept(nil)
+			w.tokens.Answer(harness.Slow(500*time.Millisecond, w.tokens.Grant(life)))
+			w.Run(b, w.inline(options{connection: "refresh_before 2s"}))
+			w.wantOK(b)
+			latencies := make([]time.Duration, 0, b.N)
+			for b.Loop() {
+				o := w.try("/")
+				if o.status != http.StatusOK {
+					b.Fatal(o)
+				}
+				latencies = append(latencies, o.ended.Sub(o.began))
+			}
+			reportPercentiles(b, latencies)
+			b.ReportMetric(float64(w.tokens.Count()), "token-requests")
+		})
+	}
+}
