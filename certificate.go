@@ -50,20 +50,6 @@ func (l *certificateLoader) fingerprint() (string, error) {
 	return digest(bytes.Join(certificate.Certificate, nil)), nil
 }
 
-// showTo makes a transport show the certificate, as the files are when it opens a connection, to
-// every server that asks for one, as long as when says so.
-func (l *certificateLoader) showTo(transport *http.Transport, when func() bool) {
-	if transport.TLSClientConfig == nil {
-		transport.TLSClientConfig = new(tls.Config)
-	}
-	transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		if !when() {
-			return new(tls.Certificate), nil
-		}
-		return l.load()
-	}
-}
-
 // certificateTransports are copies of one transport that differ in the client certificate that
 // they show. A connection opened with one certificate is never used with another: that is why each
 // has a transport of its own. The last two are kept, because tokens that are bound to the older
@@ -116,6 +102,7 @@ func (t *certificateTransports) CloseIdleConnections() {
 // one, whichever authorities that server names.
 func withCertificate(base *http.Transport, certificate *tls.Certificate) *http.Transport {
 	transport := base.Clone()
+	transport.DialTLSContext = nil // a handshake of base's own would not show the certificate
 	if transport.TLSClientConfig == nil {
 		transport.TLSClientConfig = new(tls.Config)
 	}

@@ -17,8 +17,7 @@ type grantedToken struct {
 	dated       bool             // whether the server said how long it lives
 	granted     []string         // scopes in the answer; nil when it lists none
 	missing     []string         // requested scopes that the answer's list lacks
-	bound       bool             // bound to a client certificate (RFC 8705)
-	certificate *tls.Certificate // the one that it is bound to; nil: none
+	certificate *tls.Certificate // the client certificate that it is bound to (RFC 8705); nil: none
 	key         *dpopKey         // the key that it is bound to (RFC 9449); nil: none
 }
 

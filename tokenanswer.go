@@ -139,7 +139,7 @@ func (r *tokenRequest) grant(answer tokenAnswer, sent time.Time) (*grantedToken,
 		return nil, err
 	}
 	granted := &grantedToken{value: token, kind: kind, sent: sent, key: r.dpop}
-	if granted.bound = r.bindsCertificate(token); granted.bound {
+	if r.bindsCertificate(token) {
 		granted.certificate = r.certificate
 	}
 	granted.life, granted.dated = r.lifeIn(answer)

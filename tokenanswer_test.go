@@ -3,6 +3,7 @@ package httphelper
 import (
 	"bytes"
 	"compress/gzip"
+	"crypto/tls"
 	"encoding/base64"
 	"net/http"
 	"reflect"
@@ -329,6 +330,14 @@ func TestCertificateBoundTokens(t *testing.T) {
 	jwt := func(payload string) string {
 		return "eyJhbGciOiJub25lIn0." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".c2ln"
 	}
+	certificate := new(tls.Certificate)
+	bound := func(auth clientAuth, token string, want bool) {
+		t.Helper()
+		granted := mustGrant(t, &tokenRequest{auth: auth, certificate: certificate}, `{"access_token":"`+token+`"}`)
+		if (granted.certificate == certificate) != want || (granted.certificate == nil) == want {
+			t.Errorf("%T, %s: bound to %v", auth, token, granted.certificate)
+		}
+	}
 	for token, want := range map[string]bool{
 		jwt(`{"cnf":{"x5t#S256":"abc"}}`): true,
 		jwt(`{"cnf":{"x5t#S256":""}}`):    false,
@@ -340,16 +349,10 @@ func TestCertificateBoundTokens(t *testing.T) {
 		"a.b.c":                           false,
 		"a.!.c":                           false,
 	} {
-		if bound := mustGrant(t, &tokenRequest{auth: basicAuth{}}, `{"access_token":"`+token+`"}`).bound; bound != want {
-			t.Errorf("%s: bound %t", token, bound)
-		}
+		bound(basicAuth{}, token, want)
 	}
-	if !mustGrant(t, &tokenRequest{auth: certificateAuth{}}, goodAnswer).bound {
-		t.Error("a token got with tls_client_auth is not taken for bound")
-	}
-	if mustGrant(t, &tokenRequest{auth: publicAuth{}}, goodAnswer).bound {
-		t.Error("a token got without authentication is taken for bound")
-	}
+	bound(certificateAuth{}, "opaque", true)
+	bound(publicAuth{}, "opaque", false)
 }
 
 func gzipped(t *testing.T, text string) string {

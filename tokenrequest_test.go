@@ -407,25 +407,6 @@ func TestLibraryErrorsAreNotPassedOn(t *testing.T) {
 	}
 }
 
-func TestUnknownAuthMethod(t *testing.T) {
-	_, err := lookupAuthMethod("client_secret_magic")
-	if err == nil || !strings.Contains(err.Error(), "client_secret_post") {
-		t.Errorf("error %v", err)
-	}
-	if method, err := lookupAuthMethod(""); err != nil || !method.needsSecret {
-		t.Errorf("default: %+v %v", method, err)
-	}
-}
-
-func TestRawBasicCannotCarryAColon(t *testing.T) {
-	if _, err := newBasicAuth(authMaterial{clientID: "a:b", rawBasic: true}); err == nil {
-		t.Error("no error")
-	}
-	if _, err := newBasicAuth(authMaterial{clientID: "a:b"}); err != nil {
-		t.Error(err)
-	}
-}
-
 func jsonText(t *testing.T, value any) string {
 	t.Helper()
 	text, err := json.Marshal(value)
