@@ -7,9 +7,11 @@ import (
 	"reflect"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
 // App is Caddy's app `http_helper`: the connectors and connections of one config. Handlers and
@@ -67,12 +69,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 // define makes a connection usable under a name. The same definition may come more than once:
 // Caddy copies the routes of a site to each of its servers.
 func (a *App) define(name string, config *Connection) (*activeConnection, error) {
-	definition, err := json.Marshal(config) // activating fills it in
-	if err != nil {
-		return nil, fmt.Errorf("connection %s: %v", name, err)
-	}
+	definition := string(caddyconfig.JSON(config, nil)) // activating fills it in
 	if conn := a.active[name]; conn != nil {
-		if a.definitions[name] == string(definition) {
+		if a.definitions[name] == definition {
 			return conn, nil
 		}
 		return nil, fmt.Errorf("connection %s: the name is taken by another connection", name)
@@ -81,7 +80,7 @@ func (a *App) define(name string, config *Connection) (*activeConnection, error)
 	if err != nil {
 		return nil, prefixAll("connection "+name, err)
 	}
-	a.active[name], a.definitions[name] = conn, string(definition)
+	a.active[name], a.definitions[name] = conn, definition
 	return conn, nil
 }
 

@@ -7,9 +7,10 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"golang.org/x/net/http/httpguts"
 )
 
 // subdirective is one subdirective of a block: its name, its arguments and a block of its own.
@@ -102,8 +103,9 @@ func (s *subdirective) wrap(err error) error {
 
 // located says of errors that name their option already whose and where they are.
 func (s *subdirective) located(owner string, err error) error {
-	var errs []error
-	for _, e := range flatten(err) {
+	all := flatten(err)
+	errs := make([]error, 0, len(all))
+	for _, e := range all {
 		errs = append(errs, s.WrapErr(fmt.Errorf("%s: %w", owner, e)))
 	}
 	return errors.Join(errs...)

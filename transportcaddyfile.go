@@ -3,10 +3,11 @@ package httphelper
 import (
 	"math"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-	"github.com/dustin/go-humanize"
 )
 
 // injectionOptions are the subdirectives that the directive and the transport share.
