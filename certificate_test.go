@@ -46,19 +46,19 @@ func writeCertificate(t *testing.T, dir, name string) (certFile, keyFile string)
 		t.Fatal(err)
 	}
 	certFile, keyFile = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	writeFile(t, certFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
-	writeFile(t, keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})))
+	putFile(t, certFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	putFile(t, keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})))
 	return certFile, keyFile
 }
 
-func writeFile(t *testing.T, name, content string) {
+func putFile(t *testing.T, name, content string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func readFile(t *testing.T, name string) string {
+func getFile(t *testing.T, name string) string {
 	t.Helper()
 	content, err := os.ReadFile(name)
 	if err != nil {
@@ -108,9 +108,9 @@ func TestBrokenCertificateIsAnError(t *testing.T) {
 	for name, damage := range map[string]func(*certificateLoader){
 		"no certificate":    func(l *certificateLoader) { _ = os.Remove(l.certFile) },
 		"no key":            func(l *certificateLoader) { _ = os.Remove(l.keyFile) },
-		"empty certificate": func(l *certificateLoader) { writeFile(t, l.certFile, "") },
-		"garbage as key":    func(l *certificateLoader) { writeFile(t, l.keyFile, "hunter2") },
-		"another's key":     func(l *certificateLoader) { writeFile(t, l.certFile, readFile(t, other)) },
+		"empty certificate": func(l *certificateLoader) { putFile(t, l.certFile, "") },
+		"garbage as key":    func(l *certificateLoader) { putFile(t, l.keyFile, "hunter2") },
+		"another's key":     func(l *certificateLoader) { putFile(t, l.certFile, getFile(t, other)) },
 	} {
 		for _, loadedBefore := range []bool{false, true} {
 			loader := newLoader(t)

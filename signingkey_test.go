@@ -117,7 +117,7 @@ func TestUnusableKeys(t *testing.T) {
 	for name, test := range map[string]struct{ text, alg, say string }{
 		"empty":           {"", "", "neither"},
 		"text":            {"hunter2", "", "neither"},
-		"certificate":     {readFile(t, certificate), "", "neither"},
+		"certificate":     {getFile(t, certificate), "", "neither"},
 		"truncated":       {string(testKeyPEM(t, "rsa")[:200]), "", "neither"},
 		"garbage":         {"-----BEGIN PRIVATE KEY-----\naHVudGVyMg==\n-----END PRIVATE KEY-----\n", "", "not a readable"},
 		"encrypted":       {"-----BEGIN ENCRYPTED PRIVATE KEY-----\naHVudGVyMg==\n-----END ENCRYPTED PRIVATE KEY-----\n", "", "encrypted"},
