@@ -12,9 +12,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-	"go.uber.org/zap"
 )
 
 // activeConnection is a connection in a loaded config: everything that gets tokens and places
@@ -346,7 +347,7 @@ func (c *activeConnection) refresh(ctx context.Context) error {
 		return err
 	}
 	if now := c.source.peek(); old != nil && now != nil && now.value != old.value {
-		go c.revoke(old)
+		go c.revoke(old) //nolint:gosec // it must outlive the request that asked for the refresh
 	}
 	return nil
 }

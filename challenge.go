@@ -14,7 +14,7 @@ type challenge struct {
 // insufficientScope tells whether a 401 rejects the request's scope and not its token (RFC 6750
 // §3.1): another token would not help.
 func insufficientScope(header http.Header) bool {
-	for _, c := range parseChallenges(header.Values("Www-Authenticate")) {
+	for _, c := range parseChallenges(header.Values("WWW-Authenticate")) {
 		if (c.scheme == "bearer" || c.scheme == "dpop") && c.params["error"] == "insufficient_scope" {
 			return true
 		}
@@ -27,7 +27,7 @@ func wantsNonce(res *http.Response) bool {
 	if res.StatusCode != http.StatusUnauthorized {
 		return false
 	}
-	for _, c := range parseChallenges(res.Header.Values("Www-Authenticate")) {
+	for _, c := range parseChallenges(res.Header.Values("WWW-Authenticate")) {
 		if c.scheme == "dpop" && c.params["error"] == dpopNonceWanted {
 			return true
 		}

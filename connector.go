@@ -23,8 +23,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // Service describes how one service is authenticated against and where its API is. A connector
@@ -255,7 +256,8 @@ const (
 // connection.
 func (c *Connector) provision(ctx caddy.Context, name string) error {
 	c.name = name
-	errs := []error{validName(name), c.Service.check(kindParam, kindConfig), c.validateScopes()}
+	var errs []error
+	errs = append(errs, validName(name), c.Service.check(kindParam, kindConfig), c.validateScopes())
 	keys := make(map[string]bool)
 	for _, p := range c.Parameters {
 		errs = append(errs, p.check(keys))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -94,10 +95,8 @@ func setDefault(value *string, option string, allowed ...string) error {
 	if *value == "" {
 		*value = allowed[0]
 	}
-	for _, a := range allowed {
-		if *value == a {
-			return nil
-		}
+	if slices.Contains(allowed, *value) {
+		return nil
 	}
 	return fmt.Errorf("%s must be one of %s, not %q", option, strings.Join(allowed, ", "), *value)
 }

@@ -69,9 +69,9 @@ func (p *textParser) optional(option, value string, kinds ...string) *text {
 }
 
 func (p *textParser) fields(option string, fields []Field, kinds ...string) []fieldText {
-	var texts []fieldText
-	for _, f := range fields {
-		texts = append(texts, fieldText{f.Name, p.parse(option+" "+f.Name, f.Value, kinds...)})
+	texts := make([]fieldText, len(fields))
+	for i, f := range fields {
+		texts[i] = fieldText{f.Name, p.parse(option+" "+f.Name, f.Value, kinds...)}
 	}
 	return texts
 }
@@ -307,10 +307,7 @@ func unresolved(err error) error {
 // tokenRequest resolves everything that the token request is made of.
 func (r *resolver) tokenRequest() (*tokenRequest, error) {
 	s := r.c.service
-	m, err := r.material()
-	errs := []error{err}
 	request := &tokenRequest{
-		clientID:         m.clientID,
 		scopes:           r.c.requested,
 		required:         r.c.required,
 		requireGranted:   s.RequireGrantedScopes,
@@ -321,17 +318,29 @@ func (r *resolver) tokenRequest() (*tokenRequest, error) {
 		expiresInPointer: s.ExpiresInPointer,
 		defaultLifetime:  time.Duration(r.c.config.DefaultLifetime),
 	}
-	errs = append(errs, r.keys(request), r.endpoints(request, &m))
-	request.auth, err = r.c.method.make(m)
-	errs = append(errs, err)
-	request.params, err = r.params()
-	errs = append(errs, err)
-	request.headers, err = r.tokenHeaders()
-	errs = append(errs, err)
-	request.resources, err = r.resources()
-	errs = append(errs, err)
+	err := errors.Join(r.client(request), r.extras(request))
 	request.secrets = r.secrets
-	return request, errors.Join(errs...)
+	return request, err
+}
+
+// client resolves who makes the request, and to whom.
+func (r *resolver) client(request *tokenRequest) error {
+	m, err := r.material()
+	request.clientID = m.clientID
+	if err := errors.Join(err, r.keys(request), r.endpoints(request, &m)); err != nil {
+		return err
+	}
+	request.auth, err = r.c.method.make(m)
+	return err
+}
+
+// extras resolves what the request carries besides.
+func (r *resolver) extras(request *tokenRequest) error {
+	var errs [3]error
+	request.params, errs[0] = r.params()
+	request.headers, errs[1] = r.tokenHeaders()
+	request.resources, errs[2] = r.resources()
+	return errors.Join(errs[:]...)
 }
 
 // keys reads what the request proves besides the client's credentials.
@@ -418,29 +427,26 @@ func (r *resolver) tokenHeaders() (http.Header, error) {
 }
 
 func (r *resolver) resources() ([]string, error) {
-	var resources []string
-	var errs []error
-	for _, t := range r.c.texts.resources {
-		resource, err := r.expand("resource", &t)
-		if err == nil {
-			err = checkResourceURI(resource)
+	resources := make([]string, len(r.c.texts.resources))
+	errs := make([]error, len(resources))
+	for i, t := range r.c.texts.resources {
+		resources[i], errs[i] = r.expand("resource", &t)
+		if errs[i] == nil {
+			errs[i] = checkResourceURI(resources[i])
 		}
-		errs = append(errs, err)
-		resources = append(resources, resource)
 	}
 	return resources, errors.Join(errs...)
 }
 
 func (r *resolver) fields(option string, texts []fieldText, header bool) ([]Field, error) {
-	var fields []Field
-	var errs []error
-	for _, t := range texts {
+	fields := make([]Field, len(texts))
+	errs := make([]error, len(texts))
+	for i, t := range texts {
 		value, err := r.expand(option+" "+t.name, &t.value)
 		if err == nil && header && !httpguts.ValidHeaderFieldValue(value) {
 			err = fmt.Errorf("%s %s: the value may not stand in a header", option, t.name)
 		}
-		errs = append(errs, err)
-		fields = append(fields, Field{Name: t.name, Value: value})
+		fields[i], errs[i] = Field{Name: t.name, Value: value}, err
 	}
 	return fields, errors.Join(errs...)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,12 +42,9 @@ func (c *activeConnection) withoutFlows() []func(*resolver) (any, error) {
 	t := c.texts
 	var checks []func(*resolver) (any, error)
 	add := func(texts []text, check func(*resolver) (any, error)) {
-		for _, t := range texts {
-			if c.dependsOnFlow(t) {
-				return
-			}
+		if !slices.ContainsFunc(texts, c.dependsOnFlow) {
+			checks = append(checks, check)
 		}
-		checks = append(checks, check)
 	}
 	for option, u := range map[string]*text{"base_url": t.baseURL, "token_url": t.tokenURL, "issuer": t.issuer, "revocation_url": t.revocationURL} {
 		if u != nil {
@@ -66,9 +64,9 @@ func (c *activeConnection) withoutFlows() []func(*resolver) (any, error) {
 }
 
 func valuesOf(fields []fieldText) []text {
-	var values []text
-	for _, f := range fields {
-		values = append(values, f.value)
+	values := make([]text, len(fields))
+	for i, f := range fields {
+		values[i] = f.value
 	}
 	return values
 }
@@ -92,10 +90,10 @@ func (r *resolver) target() (*apiTarget, error) {
 	}
 	target := &apiTarget{base: plainBase(base), insecure: r.c.service.allowsInsecure("base_url")}
 	target.dial = net.JoinHostPort(target.base.Hostname(), portOf(target.base))
+	var queryErr error
 	target.headers, err = r.fields("api_header", r.c.texts.apiHeaders, true)
-	errs := []error{err}
-	target.query, err = r.fields("api_query", r.c.texts.apiQuery, false)
-	return target, errors.Join(append(errs, err)...)
+	target.query, queryErr = r.fields("api_query", r.c.texts.apiQuery, false)
+	return target, errors.Join(err, queryErr)
 }
 
 // plainBase is a base URL without a default port and a trailing slash.

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -215,8 +214,7 @@ func (t *Transport) send(req *http.Request, g *grant) (*http.Response, *refusal,
 	}
 	res, err := way.exchange(req, g, token)
 	if err != nil {
-		var refused *refusalError
-		if errors.As(err, &refused) {
+		if refused, ok := errors.AsType[*refusalError](err); ok {
 			return nil, refused.refusal, nil
 		}
 		return nil, nil, err
@@ -304,18 +302,6 @@ func (UpstreamSource) CaddyModule() caddy.ModuleInfo {
 		ID:  "http.reverse_proxy.upstreams.http_helper",
 		New: func() caddy.Module { return new(UpstreamSource) },
 	}
-}
-
-// hostPort is a URL's host with its port, the scheme's default if it has none.
-func hostPort(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = "443"
-		if u.Scheme == "http" {
-			port = "80"
-		}
-	}
-	return net.JoinHostPort(u.Hostname(), port)
 }
 
 // Interface guards
