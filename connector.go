@@ -256,9 +256,15 @@ const (
 // connection.
 func (c *Connector) provision(ctx caddy.Context, name string) error {
 	c.name = name
-	var errs []error
-	errs = append(errs, validName(name), c.Service.check(kindParam, kindConfig), c.validateScopes())
+	return prefixAll("connector "+name,
+		validName(name), c.Service.check(kindParam, kindConfig), c.validateScopes(),
+		c.provisionValues(ctx), c.checkFlowsUsed(), c.checkReferences())
+}
+
+// provisionValues checks parameters, helper flows and config values.
+func (c *Connector) provisionValues(ctx caddy.Context) error {
 	keys := make(map[string]bool)
+	var errs []error
 	for _, p := range c.Parameters {
 		errs = append(errs, p.check(keys))
 	}
@@ -268,8 +274,7 @@ func (c *Connector) provision(ctx caddy.Context, name string) error {
 	for _, v := range c.ConfigValues {
 		errs = append(errs, v.check(c, keys))
 	}
-	errs = append(errs, c.checkFlowsUsed(), c.checkReferences())
-	return prefixAll("connector "+name, errs...)
+	return errors.Join(errs...)
 }
 
 // prefixAll says of each error where it happened.

@@ -13,8 +13,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/dunglas/httpsfv"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // proxyName is how this proxy calls itself in Proxy-Status (RFC 9209).
