@@ -206,20 +206,6 @@ func (p *appParser) check(raw json.RawMessage) error {
 	return errors.Join(errs...)
 }
 
-// checkAlone checks the connector, except inside of its flows.
-func (c *Connector) checkAlone(name string) error {
-	c.name = name
-	errs := []error{c.Service.check(kindParam, kindConfig), c.validateScopes()}
-	keys := make(map[string]bool)
-	for _, p := range c.Parameters {
-		errs = append(errs, p.check(keys))
-	}
-	for _, v := range c.ConfigValues {
-		errs = append(errs, v.check(c, keys))
-	}
-	return errors.Join(append(errs, c.checkFlowsUsed(), c.checkReferences())...)
-}
-
 // checkAlone checks the connection without its environment.
 func (c *activeConnection) checkAlone(app *App) error {
 	if err := c.findService(app); err != nil {

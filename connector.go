@@ -255,26 +255,25 @@ const (
 // provision loads the connector's guest modules and checks all that does not depend on a
 // connection.
 func (c *Connector) provision(ctx caddy.Context, name string) error {
-	c.name = name
-	return prefixAll("connector "+name,
-		validName(name), c.Service.check(kindParam, kindConfig), c.validateScopes(),
-		c.provisionValues(ctx), c.checkFlowsUsed(), c.checkReferences())
-}
-
-// provisionValues checks parameters, helper flows and config values.
-func (c *Connector) provisionValues(ctx caddy.Context) error {
-	keys := make(map[string]bool)
-	var errs []error
-	for _, p := range c.Parameters {
-		errs = append(errs, p.check(keys))
-	}
+	errs := []error{validName(name), c.checkAlone(name)}
 	for i := range c.Flows {
 		errs = append(errs, c.Flows[i].provision(ctx, c))
+	}
+	return prefixAll("connector "+name, errs...)
+}
+
+// checkAlone checks the connector, except inside of its flows.
+func (c *Connector) checkAlone(name string) error {
+	c.name = name
+	errs := []error{c.Service.check(kindParam, kindConfig), c.validateScopes()}
+	keys := make(map[string]bool)
+	for _, p := range c.Parameters {
+		errs = append(errs, p.check(keys))
 	}
 	for _, v := range c.ConfigValues {
 		errs = append(errs, v.check(c, keys))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.checkFlowsUsed(), c.checkReferences())...)
 }
 
 // prefixAll says of each error where it happened.
