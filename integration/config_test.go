@@ -28,7 +28,10 @@ func TestAdapt(t *testing.T) {
 				t.Fatal(err)
 			}
 			source, want, _ := strings.Cut(string(text), "----------\n")
-			got := harness.AdaptFile(t, source)
+			got, err := harness.AdaptFile(t, source, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
 			if os.Getenv("UPDATE_GOLDENS") != "" {
 				golden := source + "----------\n" + indented(t, got)
 				if err := os.WriteFile(file, []byte(golden), 0o644); err != nil {

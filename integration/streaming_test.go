@@ -75,7 +75,7 @@ func TestWebsockets(t *testing.T) {
 		}
 	}))
 	w.Run(t, w.inline(options{base: "/v2"}))
-	w.Get(t, "/") // not an upgrade, but it takes a token
+	w.Get(t, "/")     // not an upgrade, but it takes a token
 	w.tokens.Revoke() // so that the upgrade is replayed
 	conn, res, err := websocket.DefaultDialer.Dial("ws://"+w.Addr+"/socket?x=1", nil)
 	if err != nil {

@@ -3,7 +3,6 @@ package harness
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -22,6 +21,7 @@ type Config struct {
 	Site    string   // inside the site that the app calls
 	More    string   // further sites
 	Env     []string // of the process, as NAME=value; counts at start only
+	Whole   string   // the whole Caddyfile, instead of the parts
 }
 
 // Sidecar is a running Caddy with the plugin.
@@ -88,6 +88,9 @@ func (s *Sidecar) AdminSocket() string { return filepath.Join(s.Dir, "admin.sock
 
 // Caddyfile puts the parts together.
 func (s *Sidecar) Caddyfile(config Config) string {
+	if config.Whole != "" {
+		return config.Whole
+	}
 	_, port, _ := net.SplitHostPort(s.Addr)
 	return fmt.Sprintf("{\n\tadmin unix/%s\n%s\n}\n:%s {\n\tbind 127.0.0.1\n%s\n}\n%s\n",
 		s.AdminSocket(), config.Options, port, config.Site, config.More)
@@ -113,13 +116,7 @@ func (s *Sidecar) Run(tb testing.TB, config Config) {
 // or else what it said.
 func (s *Sidecar) Adapt(tb testing.TB, config Config) (output string, err error) {
 	tb.Helper()
-	var stdout, stderr bytes.Buffer
-	cmd := s.command(tb, config, "adapt", "--validate")
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if cmd.Run() != nil {
-		return "", errors.New(stderr.String())
-	}
-	return stdout.String(), nil
+	return run(s.command(tb, config, "adapt", "--validate"))
 }
 
 // command is a caddy command that reads the configuration.
@@ -288,14 +285,23 @@ func (s *Sidecar) Goroutines(tb testing.TB) int {
 	return total
 }
 
-// AdaptFile has a whole Caddyfile adapted, and returns the JSON.
-func AdaptFile(tb testing.TB, caddyfile string) string {
+// AdaptFile has a whole Caddyfile adapted, with `caddy adapt` and further arguments, and returns the
+// JSON, or else what caddy said.
+func AdaptFile(tb testing.TB, caddyfile string, env []string, args ...string) (output string, err error) {
 	tb.Helper()
 	file := filepath.Join(tb.TempDir(), "Caddyfile")
 	WriteFile(tb, file, caddyfile)
-	out, err := exec.Command(Caddy(tb), "adapt", "--config", file, "--adapter", "caddyfile").Output()
-	if err != nil {
-		tb.Fatalf("adapting: %v", err)
+	cmd := exec.Command(Caddy(tb), append([]string{"adapt", "--config", file, "--adapter", "caddyfile"}, args...)...)
+	cmd.Env = append(os.Environ(), env...)
+	return run(cmd)
+}
+
+// run runs a command and returns what it printed, or else what it complained about.
+func run(cmd *exec.Cmd) (output string, err error) {
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%v: %s", err, stderr.String())
 	}
-	return string(out)
+	return stdout.String(), nil
 }

@@ -1,0 +1,161 @@
+package integration
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
+)
+
+// shipped finds the files that the repository ships, below its root, with one of the endings.
+func shipped(t *testing.T, endings ...string) []string {
+	t.Helper()
+	var files []string
+	err := filepath.WalkDir(harness.Root(), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := entry.Name()
+		if entry.IsDir() {
+			if name == "node_modules" || name == "testdata" || path != harness.Root() && strings.HasPrefix(name, ".") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		for _, ending := range endings {
+			if strings.HasSuffix(name, ending) {
+				relative, err := filepath.Rel(harness.Root(), path)
+				files = append(files, relative)
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) == 0 {
+		t.Fatalf("no files with the endings %q", endings)
+	}
+	return files
+}
+
+func readShipped(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(harness.Root(), file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestShippedCaddyfiles has every Caddyfile of the repository formatted as `caddy fmt` does, and
+// loadable: whole ones as they are, connectors inside the global option.
+func TestShippedCaddyfiles(t *testing.T) {
+	t.Parallel()
+	for _, file := range shipped(t, "Caddyfile", "Caddyfile.example", ".caddyfile", ".Caddyfile") {
+		t.Run(file, func(t *testing.T) {
+			t.Parallel()
+			if out, err := exec.Command(harness.Caddy(t), "fmt", "--diff", filepath.Join(harness.Root(), file)).CombinedOutput(); err != nil {
+				t.Errorf("not formatted: %s", out)
+			}
+			text := readShipped(t, file)
+			if strings.HasPrefix(file, "connectors"+string(filepath.Separator)) {
+				if _, err := harness.AdaptFile(t, "{\nhttp_helper {\n"+text+"\n}\n}\n", nil); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			text, env := withSecrets(t, text)
+			if _, err := harness.AdaptFile(t, text, env, "--validate"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+var (
+	envPlaceholder = regexp.MustCompile(`\{env\.([A-Za-z0-9_]+)\}`)
+	secretPath     = regexp.MustCompile(`/(?:run|etc)/[A-Za-z0-9_./-]+`)
+)
+
+// withSecrets makes a Caddyfile loadable on this machine: each variable it reads is set, and each
+// file below /run or /etc is one of the test's own.
+func withSecrets(t *testing.T, text string) (changed string, env []string) {
+	t.Helper()
+	dir := t.TempDir()
+	for _, match := range envPlaceholder.FindAllStringSubmatch(text, -1) {
+		env = append(env, match[1]+"=value")
+	}
+	return secretPath.ReplaceAllStringFunc(text, func(path string) string {
+		own := filepath.Join(dir, filepath.Base(path))
+		harness.WriteFile(t, own, "value")
+		return own
+	}), env
+}
+
+var fence = regexp.MustCompile("(?ms)^```caddyfile\n(.*?)^```$")
+
+// TestCaddyfilesInDocs adapts every block of a Caddyfile in the documentation, which may be a whole
+// one or a part.
+func TestCaddyfilesInDocs(t *testing.T) {
+	t.Parallel()
+	frames := []string{
+		"%s",
+		":8080 {\n%s\n}",
+		"{\n%s\n}\n:8080",
+		"{\nhttp_helper {\n%s\n}\n}\n:8080",
+		":8080 {\nhttp_helper https://api.example.com {\ntoken_url https://auth.example.com/token\nclient_id a\nclient_secret {env.B}\n%s\n}\n}",
+	}
+	for _, file := range shipped(t, ".md") {
+		// Imports are relative to the Caddyfile, which here is not beside the connectors.
+		text := strings.ReplaceAll(readShipped(t, file), "import connectors/", "import "+filepath.Join(harness.Root(), "connectors")+"/")
+		for i, block := range fence.FindAllStringSubmatch(text, -1) {
+			t.Run(fmt.Sprintf("%s/%d", file, i+1), func(t *testing.T) {
+				t.Parallel()
+				var first error
+				for _, frame := range frames {
+					_, err := harness.AdaptFile(t, fmt.Sprintf(frame, block[1]), nil)
+					if err == nil {
+						return
+					}
+					if first == nil {
+						first = err
+					}
+				}
+				t.Errorf("%v\n%s", first, block[1])
+			})
+		}
+	}
+}
+
+// TestExample runs Caddyfile.example as it is but for the ports, and makes the request it names.
+func TestExample(t *testing.T) {
+	t.Parallel()
+	sidecar := harness.New(t)
+	_, own, _ := net.SplitHostPort(sidecar.Addr)
+	ports := strings.NewReplacer(":8080", ":"+own, ":8081", ":"+harness.Port(t), ":8082", ":"+harness.Port(t))
+	sidecar.Run(t, harness.Config{Whole: ports.Replace(readShipped(t, "Caddyfile.example"))})
+	for _, address := range []string{sidecar.URL, "http://localhost:" + own} {
+		res, err := sidecar.Client.Get(address + "/hello")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "status", res.StatusCode, http.StatusOK)
+		equal(t, "answer", string(text), "The API saw the token and was asked: GET /v2/hello")
+	}
+}
