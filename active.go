@@ -22,6 +22,7 @@ import (
 // requests.
 type activeConnection struct {
 	name      string
+	app       *App
 	config    *Connection
 	service   *Service
 	connector *Connector // nil: the connection holds its service itself
@@ -43,6 +44,12 @@ type activeConnection struct {
 	fixed *apiTarget // nil: it depends on what may change while the config runs
 	api   *lateTarget
 
+	metrics *connectionMetrics
+
+	// How the app's requests go, and pings with them: as the first handler and transport say.
+	injection *Injection
+	way       *route
+
 	header atomic.Pointer[preparedHeader]
 }
 
@@ -56,7 +63,7 @@ type preparedHeader struct {
 // activate checks a connection against its connector and gets it its token source. Nobody is
 // contacted.
 func activate(app *App, name string, config *Connection) (*activeConnection, error) {
-	c := &activeConnection{name: name, config: config, logger: app.logger}
+	c := &activeConnection{name: name, app: app, config: config, logger: app.logger}
 	errs := []error{validName(name), c.findService(app)}
 	if c.service == nil {
 		return nil, errors.Join(errs...)
@@ -298,13 +305,15 @@ func (c *activeConnection) client(certificate *tls.Certificate) *http.Client {
 
 // acquire takes the source of the connection's tokens, which a running config may hold already.
 func (c *activeConnection) acquire() {
+	c.metrics = acquireMetrics(c.name)
 	c.user = &sourceUser{
 		name:          c.name,
-		fetcher:       c,
+		fetcher:       tracedFetcher{c},
 		refreshBefore: time.Duration(c.config.RefreshBefore),
 		timeout:       time.Duration(c.config.TokenTimeout),
 		warm:          c.config.Warm,
 		logger:        c.logger,
+		observe:       c.observe,
 		onDestruct:    c.revoke,
 	}
 	c.source = acquireTokenSource(c.identity(), c.user)
@@ -313,6 +322,7 @@ func (c *activeConnection) acquire() {
 // release lets go of the connection's token source.
 func (c *activeConnection) release() {
 	c.source.release(c.user)
+	c.metrics.release()
 	if c.certified != nil {
 		c.certified.CloseIdleConnections()
 	}
@@ -320,6 +330,9 @@ func (c *activeConnection) release() {
 
 // accepts checks where the token goes against the connector's own headers.
 func (c *activeConnection) accepts(i *Injection) error {
+	if c.injection == nil {
+		c.injection = i
+	}
 	for _, f := range c.service.APIHeaders {
 		if f.Name == i.AccessTokenHeader.Field {
 			return fmt.Errorf("connection %s: api_header %s is where the token goes", c.name, f.Name)

@@ -26,9 +26,12 @@ type App struct {
 	Connections map[string]*Connection `json:"connections,omitempty"`
 
 	ctx         caddy.Context
+	events      *eventEmitter
+	tracing     *tracing
 	logger      *zap.Logger
 	active      map[string]*activeConnection
 	definitions map[string]string                      // JSON of the connections, as configured
+	awaited     []string                               // connections that health checks ask about
 	transports  map[string]*reverseproxy.HTTPTransport // towards token endpoints, by configuration
 }
 
@@ -48,7 +51,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.active = make(map[string]*activeConnection)
 	a.definitions = make(map[string]string)
 	a.transports = make(map[string]*reverseproxy.HTTPTransport)
-	var errs []error
+	a.tracing = new(tracing)
+	var err error
+	if a.events, err = newEventEmitter(ctx); err != nil {
+		return err
+	}
+	errs := []error{metrics.register(ctx.GetMetricsRegistry())}
 	broken := make(map[string]bool)
 	for _, name := range sortedKeys(a.Connectors) {
 		err := a.Connectors[name].provision(ctx, name)
@@ -125,8 +133,14 @@ func (a *App) newTokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTranspor
 
 // Start lets the connections' settings count, and fetches the tokens of those that are kept warm.
 func (a *App) Start() error {
+	if err := a.checkAwaited(); err != nil {
+		return err
+	}
 	for _, name := range sortedKeys(a.active) {
 		conn := a.active[name]
+		if err := conn.provideWay(a.ctx); err != nil {
+			return err
+		}
 		conn.source.start(conn.user)
 	}
 	if address := tcpAdmin(a.ctx); address != "" && len(a.active) > 0 {

@@ -38,3 +38,19 @@ func (c *issuerCache) get(issuer string, allowInsecure bool) *discovery {
 	}
 	return c.known
 }
+
+// tokenEndpoint is the token endpoint that the metadata name, empty while they are not known.
+func (c *issuerCache) tokenEndpoint(withCertificate bool) string {
+	c.mu.Lock()
+	known := c.known
+	c.mu.Unlock()
+	if known == nil {
+		return ""
+	}
+	known.mu.Lock()
+	defer known.mu.Unlock()
+	if known.known == nil {
+		return ""
+	}
+	return known.known.choose(withCertificate).Token
+}

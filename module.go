@@ -23,6 +23,8 @@ func init() {
 	caddy.RegisterModule(Transport{})
 	caddy.RegisterModule(UpstreamSource{})
 	caddy.RegisterModule(App{})
+	caddy.RegisterModule(Health{})
+	caddy.RegisterModule(AdminAPI{})
 }
 
 // Handler makes sure, before anything is proxied, that a request may be made and that there is a
@@ -120,6 +122,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refused != nil {
 		return refused.answer(w, r)
 	}
+	defer g.count(unsent)
 	err := next.ServeHTTP(w, r.WithContext(g))
 	// What stands there after the answer are trailers; one of ours can only be forged.
 	dropOwnProxyStatus(w.Header())
@@ -133,25 +136,28 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 }
 
 // admit checks a request and gets what it needs.
-func (h *Handler) admit(r *http.Request) (*grant, *refusal) {
-	if refused := h.Injection.refuses(r); refused != nil {
-		return nil, refused
-	}
+func (h *Handler) admit(r *http.Request) (g *grant, refused *refusal) {
 	conn := h.chosen
-	if conn == nil {
-		if conn = h.choose(r); conn == nil {
-			return nil, badRequest("no such connection")
-		}
+	if refused = h.Injection.refuses(r); refused == nil && conn == nil {
+		conn, refused = h.choose(r)
 	}
-	return conn.grant(r, &h.Injection)
+	if refused == nil {
+		g, refused = conn.grant(r, &h.Injection)
+	}
+	if refused != nil {
+		conn.counters().count(nil, refused)
+	}
+	return g, refused
 }
 
-func (h *Handler) choose(r *http.Request) *activeConnection {
-	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	if !ok {
-		return nil
+// choose finds the connection that the placeholder names.
+func (h *Handler) choose(r *http.Request) (*activeConnection, *refusal) {
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		if conn := h.choices[repl.ReplaceAll(h.Connection, "")]; conn != nil {
+			return conn, nil
+		}
 	}
-	return h.choices[repl.ReplaceAll(h.Connection, "")]
+	return nil, badRequest("no such connection")
 }
 
 // refuses checks all of a request that does not depend on its connection (rules 17, 20, 21).
@@ -176,6 +182,7 @@ func (i *Injection) refuses(r *http.Request) *refusal {
 
 // grant gets the token and the place for a request. Waiting ends with the request.
 func (c *activeConnection) grant(r *http.Request, i *Injection) (*grant, *refusal) {
+	c.app.tracing.learn(r.Context())
 	g := &grant{Context: r.Context(), conn: c, injection: i}
 	g.keep = i.AppAuthorization == authorizationKeep && len(r.Header["Authorization"]) > 0
 	var err error
@@ -205,6 +212,7 @@ type grant struct {
 	keep      bool     // the app's own Authorization goes on, and no token
 	refused   *refusal // why the transport did not send
 	answered  bool     // whether the API has answered
+	counted   bool     // whether the metrics know what became of it
 }
 
 // Value implements context.Context.

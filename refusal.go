@@ -25,6 +25,7 @@ const proxyName = "http_helper"
 type refusal struct {
 	status     int
 	gate       bool   // the final request is not allowed (rule 16)
+	tokenless  bool   // there is no token
 	kind       string // the Proxy-Status error type (RFC 9209 §2.3)
 	details    string
 	retryAfter time.Duration // 0: none
@@ -41,14 +42,17 @@ func misconfigured(details string) *refusal {
 // noToken is why a request of a connection could not get its token.
 func noToken(connection string, err error) *refusal {
 	if errors.Is(err, context.Canceled) {
-		return &refusal{status: statusClientClosedRequest, details: "the app left while waiting for a token"}
+		return &refusal{status: statusClientClosedRequest, tokenless: true, details: "the app left while waiting for a token"}
 	}
 	te := asTokenError(err)
 	kind := "proxy_internal_error"
 	if te.class == classConfiguration {
 		kind = "proxy_configuration_error"
 	}
-	refused := &refusal{status: te.status, kind: kind, retryAfter: te.retryAfter, details: "connection " + connection + ": " + te.Error()}
+	refused := &refusal{
+		status: te.status, tokenless: true, kind: kind, retryAfter: te.retryAfter,
+		details: "connection " + connection + ": " + te.Error(),
+	}
 	if refused.retryAfter <= 0 && refused.status == http.StatusServiceUnavailable {
 		refused.retryAfter = time.Second
 	}

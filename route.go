@@ -125,6 +125,7 @@ func (r *route) exchange(req *http.Request, g *grant, token *grantedToken) (*htt
 		return res, nil
 	}
 	closeBody(res.Body)
+	g.conn.metrics.replayed.Inc()
 	return r.attempt(req, g, newer, body)
 }
 

@@ -182,7 +182,7 @@ func (s *tokenSource) Token(ctx context.Context) (*grantedToken, error) {
 	case age < h.refreshAfter:
 		return h.grantedToken, nil
 	case age < h.usableFor:
-		s.refreshAhead(h, now)
+		s.refreshAhead(ctx, h, now)
 		return h.grantedToken, nil
 	default:
 		return s.await(ctx)
@@ -202,7 +202,7 @@ func (s *tokenSource) await(ctx context.Context) (*grantedToken, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	a, failed := s.join()
+	a, failed := s.join(ctx)
 	if failed == nil {
 		return a.wait(ctx)
 	}
@@ -215,7 +215,7 @@ func (s *tokenSource) await(ctx context.Context) (*grantedToken, error) {
 
 // join returns the attempt to wait for, and starts one if none runs. Inside a back-off it returns
 // the failure that began it instead.
-func (s *tokenSource) join() (*tokenAttempt, *fetchFailure) {
+func (s *tokenSource) join(ctx context.Context) (*tokenAttempt, *fetchFailure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
@@ -225,13 +225,14 @@ func (s *tokenSource) join() (*tokenAttempt, *fetchFailure) {
 	if s.failure.left(now) > 0 {
 		return nil, s.failure
 	}
-	return s.begin(), nil
+	return s.begin(ctx), nil
 }
 
-// begin starts an attempt unless one runs, and returns it. Call it with the lock held.
-func (s *tokenSource) begin() *tokenAttempt {
+// begin starts an attempt unless one runs, and returns it. It goes on when the request that caused
+// it ends. Call it with the lock held.
+func (s *tokenSource) begin(cause context.Context) *tokenAttempt {
 	if s.attempt == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), s.timeout())
+		ctx, cancel := context.WithTimeout(causedBy(cause), s.timeout())
 		s.attempt = &tokenAttempt{ctx: ctx, done: make(chan struct{})}
 		go s.run(s.attempt, cancel, s.speaker())
 	}
@@ -240,7 +241,7 @@ func (s *tokenSource) begin() *tokenAttempt {
 
 // refreshAhead starts to replace h in the background, unless that is under way, has just failed or
 // somebody else is looking after it.
-func (s *tokenSource) refreshAhead(h *heldToken, now time.Time) {
+func (s *tokenSource) refreshAhead(ctx context.Context, h *heldToken, now time.Time) {
 	if !s.mu.TryLock() {
 		return
 	}
@@ -248,14 +249,14 @@ func (s *tokenSource) refreshAhead(h *heldToken, now time.Time) {
 	switch {
 	case s.closed, s.attempt != nil, s.current.Load() != h:
 	case s.failure.left(now) == 0:
-		s.begin()
+		s.begin(ctx)
 	case s.mayLook(now):
-		go s.lookAgain(s.speaker(), s.failure)
+		go s.lookAgain(ctx, s.speaker(), s.failure)
 	}
 }
 
 // lookAgain tries a failed refresh again before its back-off ends if the credentials have changed.
-func (s *tokenSource) lookAgain(u *sourceUser, failed *fetchFailure) {
+func (s *tokenSource) lookAgain(ctx context.Context, u *sourceUser, failed *fetchFailure) {
 	if credentialsOf(u) == failed.credentials {
 		return
 	}
@@ -263,7 +264,7 @@ func (s *tokenSource) lookAgain(u *sourceUser, failed *fetchFailure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed && s.failure.left(s.now()) == 0 {
-		s.begin()
+		s.begin(ctx)
 	}
 }
 
@@ -300,7 +301,7 @@ func (s *tokenSource) forgive(failed *fetchFailure) {
 func (s *tokenSource) refresh(ctx context.Context) error {
 	s.mu.Lock()
 	s.failure = s.failure.forgiven()
-	a := s.begin()
+	a := s.begin(ctx)
 	s.mu.Unlock()
 	_, err := a.wait(ctx)
 	return err
@@ -361,7 +362,7 @@ func (s *tokenSource) tend() {
 	}
 	wait := s.untilDue(s.now())
 	if wait <= 0 {
-		s.begin()
+		s.begin(context.Background())
 		return
 	}
 	s.timer = time.AfterFunc(min(wait, maxTimer), func() {

@@ -117,6 +117,11 @@ func (t *Transport) provisionRoutes(ctx caddy.Context, conns []*activeConnection
 	if t.shared, err = newRoute(ctx, raw, nil, t.HeaderUp); err != nil {
 		return fmt.Errorf("transport http_helper: %w", err)
 	}
+	for _, conn := range conns {
+		if conn.way == nil {
+			conn.way = t.way(conn)
+		}
+	}
 	t.HTTPTransport = t.shared.HTTPTransport
 	if len(conns) == 1 && t.routes[conns[0]] != nil {
 		t.HTTPTransport = t.routes[conns[0]].HTTPTransport
@@ -153,6 +158,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.roundTripAlone(req)
 	}
 	res, refused, err := t.send(req, g)
+	g.count(refused)
 	if refused != nil {
 		closeBody(req.Body)
 		if refused.gate {
@@ -188,6 +194,9 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 	if refused == nil {
 		res, refused, err = t.send(req, g)
 	}
+	if !healthCheck {
+		t.own.counters().count(g, refused)
+	}
 	if refused != nil {
 		closeBody(req.Body)
 		return refused.response(req), nil
@@ -195,13 +204,18 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 	return res, err
 }
 
+// way is the route of a connection.
+func (t *Transport) way(conn *activeConnection) *route {
+	if way := t.routes[conn]; way != nil {
+		return way
+	}
+	return t.shared
+}
+
 // send checks the final request against the base URL (rule 16), sends it, and once more with a
 // newer token when the API rejects the first (rule 18).
 func (t *Transport) send(req *http.Request, g *grant) (*http.Response, *refusal, error) {
-	way := t.routes[g.conn]
-	if way == nil {
-		way = t.shared
-	}
+	way := t.way(g.conn)
 	if refused := way.refuses(req, g); refused != nil {
 		return nil, refused, nil
 	}
@@ -220,6 +234,7 @@ func (t *Transport) send(req *http.Request, g *grant) (*http.Response, *refusal,
 		return nil, nil, err
 	}
 	g.answered = true
+	g.countUnauthorized(res, token)
 	// The response must not lead to the request that carries the token.
 	res.Request = req
 	dropOwnProxyStatus(res.Header)

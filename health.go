@@ -1,0 +1,138 @@
+package httphelper
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	httpcaddyfile.RegisterHandlerDirective("http_helper_health", parseHealth)
+	httpcaddyfile.RegisterDirectiveOrder("http_helper_health", httpcaddyfile.Before, "respond")
+}
+
+// Health tells whether connections can work, for readiness probes. It answers 200 when each of them
+// has a live token, has not been tried yet, or has worked before and suffers an outage; otherwise
+// 503 with the reasons. The answer is JSON.
+//
+// It never waits for a token. A connection that has failed and never had a token goes on trying in
+// the background once it was asked about, so that readiness comes back by itself.
+type Health struct {
+	// The names of the connections asked about. Default: all.
+	Connections []string `json:"connections,omitempty"`
+
+	app *App
+}
+
+// CaddyModule returns the Caddy module information.
+func (Health) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.http_helper_health",
+		New: func() caddy.Module { return new(Health) },
+	}
+}
+
+// Provision finds the app. Connections may be defined by routes that are yet to come, so that the
+// app looks for the names when it starts.
+func (h *Health) Provision(ctx caddy.Context) error {
+	var err error
+	if h.app, err = appOf(ctx); err != nil {
+		return err
+	}
+	h.app.awaited = append(h.app.awaited, h.Connections...)
+	return nil
+}
+
+// checkAwaited finds names in `http_helper_health` that no connection has.
+func (a *App) checkAwaited() error {
+	var errs []error
+	for _, name := range a.awaited {
+		if _, err := a.connection(name); err != nil {
+			errs = append(errs, fmt.Errorf("http_helper_health: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// healthView is the answer of a health check.
+type healthView struct {
+	Healthy     bool               `json:"healthy"`
+	Connections []connectionHealth `json:"connections"`
+}
+
+// connectionHealth says how one connection is. The error is that of an unhealthy one.
+type connectionHealth struct {
+	Name    string      `json:"name"`
+	Healthy bool        `json:"healthy"`
+	State   sourceState `json:"state"`
+	Error   *errorView  `json:"error,omitempty"`
+}
+
+// ServeHTTP answers a health check.
+func (h *Health) ServeHTTP(w http.ResponseWriter, _ *http.Request, _ caddyhttp.Handler) error {
+	answer := healthView{Healthy: true, Connections: []connectionHealth{}}
+	names := h.Connections
+	if len(names) == 0 {
+		names = sortedKeys(h.app.active)
+	}
+	for _, name := range names {
+		health := h.app.active[name].health()
+		answer.Healthy = answer.Healthy && health.Healthy
+		answer.Connections = append(answer.Connections, health)
+	}
+	status := http.StatusOK
+	if !answer.Healthy {
+		status = http.StatusServiceUnavailable
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	return writeJSON(w, status, answer)
+}
+
+// health tells how the connection is, and makes it go on trying if it has only ever failed.
+func (c *activeConnection) health() connectionHealth {
+	c.source.keepTrying()
+	st := c.source.status()
+	health := connectionHealth{Name: c.name, Healthy: st.healthy(), State: st.state}
+	if !health.Healthy {
+		health.Error = st.lastError.view()
+	}
+	return health
+}
+
+// healthy tells whether requests can be expected to get a token, if not now then soon.
+func (st sourceStatus) healthy() bool {
+	if st.state != stateDown {
+		return true
+	}
+	return st.hadToken && st.lastError.class == classOutage
+}
+
+// parseHealth parses the directive `http_helper_health`. Syntax:
+//
+//	http_helper_health [<matcher>] [<connections...>]
+func parseHealth(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	health := new(Health)
+	return health, health.UnmarshalCaddyfile(h.Dispenser)
+}
+
+// UnmarshalCaddyfile sets up the handler from Caddyfile tokens.
+func (h *Health) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the directive's name
+	h.Connections = d.RemainingArgs()
+	if d.NextBlock(0) {
+		return d.Err("http_helper_health has no subdirectives")
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Health)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Health)(nil)
+	_ caddyfile.Unmarshaler       = (*Health)(nil)
+)

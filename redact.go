@@ -1,0 +1,73 @@
+package httphelper
+
+import (
+	"encoding/base64"
+	"net/url"
+	"strings"
+)
+
+const (
+	// redacted stands where a secret stood.
+	redacted = "[redacted]"
+
+	// maxPiece is how much of a long secret gives it away: so much of it in a row is taken out.
+	maxPiece = 16
+)
+
+// redactor takes known secrets out of a text.
+type redactor struct {
+	pieces map[int]map[string]bool // by length
+}
+
+// newRedactor knows the secrets also in the forms in which a server that quotes its request may
+// write them.
+func newRedactor(secrets []string) *redactor {
+	r := &redactor{pieces: make(map[int]map[string]bool)}
+	for _, secret := range secrets {
+		if secret == "" {
+			continue
+		}
+		for _, form := range []string{
+			secret, url.QueryEscape(secret), url.PathEscape(secret), escapeJSON(secret),
+			strings.ReplaceAll(escapeJSON(secret), "/", `\/`),
+			base64.StdEncoding.EncodeToString([]byte(secret)), base64.URLEncoding.EncodeToString([]byte(secret)),
+		} {
+			r.add(form)
+		}
+	}
+	return r
+}
+
+func (r *redactor) add(secret string) {
+	n := min(len(secret), maxPiece)
+	if r.pieces[n] == nil {
+		r.pieces[n] = make(map[string]bool)
+	}
+	for i := 0; i+n <= len(secret); i++ {
+		r.pieces[n][secret[i:i+n]] = true
+	}
+}
+
+// redact replaces all that belongs to a secret.
+func (r *redactor) redact(text string) string {
+	secret := make([]bool, len(text))
+	for n, pieces := range r.pieces {
+		for i := 0; i+n <= len(text); i++ {
+			if pieces[text[i:i+n]] {
+				for j := i; j < i+n; j++ {
+					secret[j] = true
+				}
+			}
+		}
+	}
+	var b strings.Builder
+	for i := range len(text) {
+		switch {
+		case !secret[i]:
+			b.WriteByte(text[i])
+		case i == 0 || !secret[i-1]:
+			b.WriteString(redacted)
+		}
+	}
+	return b.String()
+}
