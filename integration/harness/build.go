@@ -8,15 +8,24 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 )
 
-// Root is the repository's directory.
+// Root is the repository's directory: tests run in the directory of their package, below
+// integration/.
 func Root() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(file), "..", "..")
+	dir, err := os.Getwd()
+	if err != nil {
+		panic(err)
+	}
+	for filepath.Base(dir) != "integration" {
+		if dir == filepath.Dir(dir) {
+			panic("the tests run outside integration/")
+		}
+		dir = filepath.Dir(dir)
+	}
+	return filepath.Dir(dir)
 }
 
 // program is a Go program of this module or of one beside it, built once.

@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"net"
 	"os"
 	"strconv"
 	"testing"
@@ -30,14 +29,4 @@ func Port(tb testing.TB) string {
 		tb.Fatal(os.NewSyscallError("getsockname", err))
 	}
 	return strconv.Itoa(address.(*unix.SockaddrInet4).Port)
-}
-
-// listen opens a listener on a loopback port that the kernel gives.
-func listen(tb testing.TB) net.Listener {
-	tb.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return listener
 }

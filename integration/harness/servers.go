@@ -69,7 +69,6 @@ type OIDCProvider struct {
 	*TokenEndpoint
 	Issuer string
 
-	config  OIDCConfig
 	socket  string
 	process *process
 }

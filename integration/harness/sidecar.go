@@ -131,8 +131,7 @@ func (s *Sidecar) command(tb testing.TB, config Config, args ...string) *exec.Cm
 
 // environment has nothing of the developer's: neither a home with a Caddy configuration nor a proxy.
 func (s *Sidecar) environment(config Config) []string {
-	env := []string{"HOME=" + s.Dir, "PATH=" + os.Getenv("PATH"), "GOTRACEBACK=all"}
-	return append(env, config.Env...)
+	return append([]string{"HOME=" + s.Dir, "PATH=" + os.Getenv("PATH"), "GOTRACEBACK=all"}, config.Env...)
 }
 
 func (s *Sidecar) dial(ctx context.Context) error {
