@@ -9,6 +9,7 @@ import (
 	"text/template/parse"
 
 	"github.com/Masterminds/sprig/v3"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
