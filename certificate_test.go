@@ -10,6 +10,7 @@ import (
 	"io"
 	"log"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -182,6 +183,18 @@ func TestCertificateIsShownWhateverAuthoritiesAreNamed(t *testing.T) {
 	}
 }
 
+// TestCertificateIsShownWithADialerOfTheBase: Caddy makes one for some options, which would show
+// nothing.
+func TestCertificateIsShownWithADialerOfTheBase(t *testing.T) {
+	server := mutualEndpoint(t, false)
+	base := server.Client().Transport.(*http.Transport)
+	dialer := &tls.Dialer{Config: base.TLSClientConfig}
+	base.DialTLSContext = dialer.DialContext
+	if got := shownTo(t, server, &certificateTransports{base: base}, mustLoad(t, newLoader(t))); !strings.HasPrefix(got, "first/") {
+		t.Errorf("the server saw %s", got)
+	}
+}
+
 // shownTo makes a request and returns what the server saw.
 func shownTo(t *testing.T, server *httptest.Server, transports *certificateTransports, certificate *tls.Certificate) string {
 	t.Helper()
@@ -264,6 +277,28 @@ func occupy(t *testing.T, server *httptest.Server, transport http.RoundTripper) 
 	return func() {
 		_ = writer.Close()
 		group.Wait()
+	}
+}
+
+// TestOldTransportClosesItsConnections waits for the server to see it.
+func TestOldTransportClosesItsConnections(t *testing.T) {
+	closed := make(chan struct{})
+	server := httptest.NewUnstartedServer(answering(200, goodAnswer))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			close(closed)
+		}
+	}
+	server.Start()
+	defer server.Close()
+	transports := &certificateTransports{base: new(http.Transport)}
+	shownTo(t, server, transports, new(tls.Certificate))
+	transports.showing(new(tls.Certificate))
+	transports.showing(new(tls.Certificate))
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Error("the connection stays open")
 	}
 }
 

@@ -69,7 +69,7 @@ func (d *discovery) metadata(ctx context.Context, client *http.Client) (*serverM
 	switch {
 	case err == nil:
 		d.known, d.until = fetched, d.clock().Add(discoveryAge)
-	case known == nil || ctx.Err() != nil:
+	case known == nil:
 		return nil, err
 	default:
 		d.until = d.clock().Add(discoveryPause)
@@ -98,9 +98,6 @@ func (d *discovery) fetch(ctx context.Context, client *http.Client) (*serverMeta
 		}
 		if failure == nil || !errors.Is(err, errNoMetadata) {
 			failure = err
-		}
-		if ctx.Err() != nil {
-			break
 		}
 	}
 	if errors.Is(failure, errNoMetadata) {

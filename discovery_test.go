@@ -133,6 +133,13 @@ func TestNoMetadata(t *testing.T) {
 	mustNotFind(t, &discovery{issuer: redirecting.URL}, classConfiguration, "redirect")
 }
 
+// TestTellingDiscoveryFailure: a place that holds nothing says less than one that answers wrongly.
+func TestTellingDiscoveryFailure(t *testing.T) {
+	foreign := strings.Replace(plainMetadata, `"ISSUER"`, `"https://other.example"`, 1)
+	mustNotFind(t, &discovery{issuer: newIssuer(t, openIDPlace, foreign).URL}, classConfiguration, "another issuer")
+	mustNotFind(t, &discovery{issuer: newIssuer(t, oauthPlace, foreign).URL}, classConfiguration, "another issuer")
+}
+
 func TestIssuerOutage(t *testing.T) {
 	issuer := newIssuer(t, oauthPlace, plainMetadata)
 	for _, status := range []int32{500, 503, 429} {
@@ -239,14 +246,18 @@ func TestSupportedMethods(t *testing.T) {
 
 func TestMutualTLSAliases(t *testing.T) {
 	const metadata = `{"issuer":"ISSUER","token_endpoint":"ISSUER/token","revocation_endpoint":"ISSUER/revoke",
-		"mtls_endpoint_aliases":{"token_endpoint":"https://mtls.example/token"}}`
-	d := &discovery{issuer: newIssuerURL(t, metadata)}
-	plain := mustFind(t, d)
-	certified, err := findIn(t, d, "", true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if plain.Token != d.issuer+"/token" || certified.Token != "https://mtls.example/token" || certified.Revocation != d.issuer+"/revoke" {
-		t.Errorf("plain %+v, with a certificate %+v", plain, certified)
+		"mtls_endpoint_aliases":{"ALIAS":"https://mtls.example/alias"}}`
+	for alias, want := range map[string]endpoints{
+		"token_endpoint":      {Token: "https://mtls.example/alias", Revocation: "/revoke"},
+		"revocation_endpoint": {Token: "/token", Revocation: "https://mtls.example/alias"},
+	} {
+		d := &discovery{issuer: newIssuerURL(t, strings.Replace(metadata, "ALIAS", alias, 1))}
+		if plain := mustFind(t, d); plain.Token != d.issuer+"/token" || plain.Revocation != d.issuer+"/revoke" {
+			t.Errorf("without a certificate %+v", plain)
+		}
+		found, err := findIn(t, d, "", true)
+		if err != nil || strings.TrimPrefix(found.Token, d.issuer) != want.Token || strings.TrimPrefix(found.Revocation, d.issuer) != want.Revocation {
+			t.Errorf("with a certificate %+v, %v", found, err)
+		}
 	}
 }

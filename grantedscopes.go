@@ -40,7 +40,7 @@ func (r *tokenRequest) namesIn(value any) []string {
 // splitScopeText splits at spaces and commas, except at those inside a scope that was requested.
 func (r *tokenRequest) splitScopeText(text string) []string {
 	var names []string
-	for _, field := range strings.Fields(text) {
+	for field := range strings.FieldsSeq(text) {
 		if slices.Contains(r.scopes, field) {
 			names = append(names, field)
 			continue

@@ -173,12 +173,15 @@ func (r *tokenRequest) kindOf(answer tokenAnswer) (string, error) {
 		}
 		return kindDPoP, nil
 	}
-	value := answer.member("token_type")
-	kind, isText := value.(string)
-	if value != nil && !(isText && (kind == "" || strings.EqualFold(kind, kindBearer))) {
-		return "", configurationError("the token endpoint's answer has another token_type than Bearer: check dpop and token_request_param")
+	switch kind := answer.member("token_type").(type) {
+	case nil:
+		return kindBearer, nil
+	case string:
+		if kind == "" || strings.EqualFold(kind, kindBearer) {
+			return kindBearer, nil
+		}
 	}
-	return kindBearer, nil
+	return "", configurationError("the token endpoint's answer has another token_type than Bearer: check dpop and token_request_param")
 }
 
 // lifeIn returns how long the token lives, and whether the server said so.

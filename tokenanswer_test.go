@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"reflect"
 	"strings"
@@ -298,6 +299,23 @@ func TestAnswerSize(t *testing.T) {
 				t.Errorf("failure %+v", failure)
 			}
 		})
+	}
+}
+
+// endless is a body that never ends. It counts what is read.
+type endless struct{ read int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	e.read += len(p)
+	return len(p), nil
+}
+
+func (*endless) Close() error { return nil }
+
+func TestEndlessAnswer(t *testing.T) {
+	body := new(endless)
+	if _, err := readAnswer(&http.Response{Body: body}); !errors.Is(err, errUnreadableAnswer) || body.read > 2*maxAnswer {
+		t.Errorf("read %d bytes: %v", body.read, err)
 	}
 }
 

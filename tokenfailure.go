@@ -54,8 +54,7 @@ func outageError(format string, args ...any) *tokenError {
 // tokenFailure returns the tokenError in err, or ctx's error. Whatever else the library says is
 // not passed on, because it may quote the URL or the answer.
 func tokenFailure(ctx context.Context, err error) error {
-	var failure *tokenError
-	if errors.As(err, &failure) {
+	if failure, ok := errors.AsType[*tokenError](err); ok {
 		return failure
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {

@@ -251,6 +251,12 @@ func TestTokenRequestFields(t *testing.T) {
 			},
 			url.Values{"resource": {"https://a.example/", "https://b.example/x"}},
 		},
+		"a parameter besides resources": {
+			func(r *tokenRequest) {
+				r.params, r.resources = url.Values{"resource": {"https://a.example/"}}, []string{"https://b.example/"}
+			},
+			url.Values{"resource": {"https://a.example/", "https://b.example/"}},
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
