@@ -259,9 +259,13 @@ type redirectRefuser struct {
 
 // RoundTrip implements http.RoundTripper.
 func (t redirectRefuser) RoundTrip(req *http.Request) (*http.Response, error) {
+	req, cause := traceDial(req)
 	resp, err := t.RoundTripper.RoundTrip(req)
-	if err != nil || resp.StatusCode < 300 || resp.StatusCode > 399 {
-		return resp, err
+	if err != nil {
+		return nil, cause.of(err)
+	}
+	if resp.StatusCode < 300 || resp.StatusCode > 399 {
+		return resp, nil
 	}
 	resp.Body.Close()
 	return nil, configurationError("the server answered with a redirect (status %d), which is not followed: check the URL", resp.StatusCode)
