@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"net/http"
-	"os"
 	"sync"
 )
 
@@ -13,27 +12,27 @@ type certificateLoader struct {
 	certFile, keyFile string
 
 	mu              sync.Mutex
-	certPEM, keyPEM []byte
+	certPEM, keyPEM string
 	current         *tls.Certificate // what certPEM and keyPEM hold
 }
 
 // load returns the certificate as the files are now; the same pointer as long as they do not
 // change. Without a usable pair there is an error, never no certificate.
 func (l *certificateLoader) load() (*tls.Certificate, error) {
-	certPEM, err := os.ReadFile(l.certFile)
+	certPEM, err := readSecretFile(l.certFile)
 	if err != nil {
-		return nil, configurationError("client_certificate: the certificate's file %s cannot be read", l.certFile)
+		return nil, configurationError("client_certificate: %v", err)
 	}
-	keyPEM, err := os.ReadFile(l.keyFile)
+	keyPEM, err := readSecretFile(l.keyFile)
 	if err != nil {
-		return nil, configurationError("client_certificate: the key's file %s cannot be read", l.keyFile)
+		return nil, configurationError("client_certificate: %v", err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.current != nil && bytes.Equal(certPEM, l.certPEM) && bytes.Equal(keyPEM, l.keyPEM) {
+	if l.current != nil && certPEM == l.certPEM && keyPEM == l.keyPEM {
 		return l.current, nil
 	}
-	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	pair, err := tls.X509KeyPair([]byte(certPEM), []byte(keyPEM))
 	if err != nil {
 		return nil, configurationError("client_certificate: %s and %s are not a PEM certificate and its private key", l.certFile, l.keyFile)
 	}
