@@ -37,11 +37,11 @@ func (d *display) url(t *text, written string) string {
 	if err != nil {
 		return withoutQuery(written)
 	}
-	shown := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
-	plain := shown.String()
-	if slices.ContainsFunc(d.secrets, func(secret string) bool { return strings.Contains(plain, secret) }) {
+	if slices.ContainsFunc(d.c.knownSecrets(), func(secret string) bool { return strings.Contains(u.Host+u.Path, secret) }) {
 		return withoutQuery(written)
 	}
+	shown := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
+	plain := shown.String()
 	for i, placeholder := range d.hidden {
 		plain = strings.ReplaceAll(plain, mark(i), placeholder)
 	}

@@ -10,13 +10,22 @@ import (
 	"go.uber.org/zap"
 )
 
-// eventEmitter tells Caddy's events app what happens to tokens. Nothing waits for the subscribers.
+// eventEmitter tells Caddy's events app what happens to tokens, in order. Nothing waits for the
+// subscribers.
 type eventEmitter struct {
 	ctx     caddy.Context
 	logger  *zap.Logger
 	app     *caddyevents.App
 	running chan struct{} // closed when the config runs: until then subscribers are still being bound
 	once    sync.Once
+
+	mu    sync.Mutex
+	queue []tokenEvent // the first is being emitted
+}
+
+type tokenEvent struct {
+	name string
+	data map[string]any
 }
 
 func newEventEmitter(ctx caddy.Context) (*eventEmitter, error) {
@@ -34,16 +43,44 @@ func (e *eventEmitter) Handle(context.Context, caddy.Event) error {
 	return nil
 }
 
-// emit passes an event on, unless the config ends before it has begun.
+// emit passes an event on, unless the config ends before its turn comes.
 func (e *eventEmitter) emit(name string, data map[string]any) {
-	go func() {
-		defer logPanic(e.logger, "emitting an event")
-		select {
-		case <-e.running:
-			e.app.Emit(e.ctx, "http_helper."+name, data)
-		case <-e.ctx.Done():
-		}
-	}()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.queue = append(e.queue, tokenEvent{name, data})
+	if len(e.queue) == 1 {
+		go e.emitQueue(e.queue[0])
+	}
+}
+
+// emitQueue emits what is queued, beginning with the first.
+func (e *eventEmitter) emitQueue(first tokenEvent) {
+	select {
+	case <-e.running:
+	case <-e.ctx.Done():
+		return
+	}
+	for next, ok := first, true; ok; next, ok = e.dequeue() {
+		e.emitOne(next)
+	}
+}
+
+func (e *eventEmitter) emitOne(event tokenEvent) {
+	defer logPanic(e.logger, "emitting an event")
+	if e.ctx.Err() == nil {
+		e.app.Emit(e.ctx, "http_helper."+event.name, event.data)
+	}
+}
+
+// dequeue takes the first event away and returns the one that is first now.
+func (e *eventEmitter) dequeue() (tokenEvent, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.queue = e.queue[1:]
+	if len(e.queue) == 0 {
+		return tokenEvent{}, false
+	}
+	return e.queue[0], true
 }
 
 // observe is told of each token request and each rejection.

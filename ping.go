@@ -75,8 +75,7 @@ func (c *activeConnection) ping(ctx context.Context) pingView {
 		return notWorking("%s", describePingFailure(ctx, cause.of(err)))
 	}
 	defer res.Body.Close()
-	redactor := newRedactor(append(c.secrets(target), token.value, c.tokenInHand()))
-	return c.judgePing(res, redactor)
+	return c.judgePing(res, newRedactor(c.secrets(target, token)))
 }
 
 // request is the ping as an app would send it to the sidecar.
@@ -106,32 +105,19 @@ func describePingFailure(ctx context.Context, err error) string {
 	}
 }
 
-// tokenInHand is the current token's value: another one when the first was rejected.
-func (c *activeConnection) tokenInHand() string {
-	if token := c.source.peek(); token != nil {
-		return token.value
-	}
-	return ""
-}
-
-// secrets are all that are known of the connection, for taking them out of what a server says.
-func (c *activeConnection) secrets(target *apiTarget) []string {
-	r := c.resolver(canceled)
-	_, _ = r.material()
-	if c.connector != nil {
-		for _, p := range c.connector.Parameters {
-			_, _ = r.answer(p.Key)
-		}
-		for _, v := range c.connector.ConfigValues {
-			_, _ = r.configValue(v.Key)
-		}
+// secrets are all that an answer to a ping may give away: those of the connection, its tokens, and
+// what every request to the API carries.
+func (c *activeConnection) secrets(target *apiTarget, token *grantedToken) []string {
+	secrets := append(c.knownSecrets(), token.value)
+	if newer := c.source.peek(); newer != nil {
+		secrets = append(secrets, newer.value)
 	}
 	for _, f := range slices.Concat(target.headers, target.query) {
 		if len(f.Value) >= minAPISecret {
-			r.secrets = append(r.secrets, f.Value)
+			secrets = append(secrets, f.Value)
 		}
 	}
-	return r.secrets
+	return secrets
 }
 
 // judgePing says what an answer of the API means.

@@ -14,6 +14,23 @@ const (
 	maxPiece = 16
 )
 
+// knownSecrets are the connection's credentials, password parameters and password config values, as
+// far as they can be read without asking anybody.
+func (c *activeConnection) knownSecrets() []string {
+	r := c.resolver(canceled)
+	_, _ = r.material()
+	if c.connector == nil {
+		return r.secrets
+	}
+	for _, p := range c.connector.Parameters {
+		_, _ = r.answer(p.Key)
+	}
+	for _, v := range c.connector.ConfigValues {
+		_, _ = r.configValue(v.Key)
+	}
+	return r.secrets
+}
+
 // redactor takes known secrets out of a text.
 type redactor struct {
 	pieces map[int]map[string]bool // by length
@@ -27,15 +44,25 @@ func newRedactor(secrets []string) *redactor {
 		if secret == "" {
 			continue
 		}
-		for _, form := range []string{
-			secret, url.QueryEscape(secret), url.PathEscape(secret), escapeJSON(secret),
-			strings.ReplaceAll(escapeJSON(secret), "/", `\/`),
-			base64.StdEncoding.EncodeToString([]byte(secret)), base64.URLEncoding.EncodeToString([]byte(secret)),
-		} {
+		for _, form := range formsOf(secret) {
 			r.add(form)
 		}
 	}
 	return r
+}
+
+// plainJSON undoes what only some servers escape.
+var plainJSON = strings.NewReplacer(`\u0026`, "&", `\u003c`, "<", `\u003e`, ">")
+
+func formsOf(secret string) []string {
+	forms := []string{
+		secret, url.QueryEscape(secret), url.PathEscape(secret),
+		base64.StdEncoding.EncodeToString([]byte(secret)), base64.URLEncoding.EncodeToString([]byte(secret)),
+	}
+	for _, form := range []string{escapeJSON(secret), plainJSON.Replace(escapeJSON(secret))} {
+		forms = append(forms, form, strings.ReplaceAll(form, "/", `\/`))
+	}
+	return forms
 }
 
 func (r *redactor) add(secret string) {

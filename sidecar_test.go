@@ -107,17 +107,23 @@ func loadCaddyfile(t *testing.T, caddyfile string) {
 }
 
 func tryCaddyfile(caddyfile string) error {
-	const quiet = "{\n\tadmin off\n\tpersist_config off\n\tauto_https off\n\tdefault_bind 127.0.0.1\n\tgrace_period 5s\n"
+	config, err := adaptQuietly(caddyfile)
+	if err != nil {
+		return err
+	}
+	return caddy.Load(config, true)
+}
+
+// adaptQuietly adapts a Caddyfile with what tests need besides.
+func adaptQuietly(caddyfile string) ([]byte, error) {
+	const quiet = "{\n\tadmin off\n\tpersist_config off\n\tauto_https off\n\tdefault_bind 127.0.0.1\n\tgrace_period 1ns\n"
 	if rest, ok := strings.CutPrefix(caddyfile, "{\n"); ok {
 		caddyfile = quiet + rest
 	} else {
 		caddyfile = quiet + "}\n" + caddyfile
 	}
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
-	if err != nil {
-		return err
-	}
-	return caddy.Load(config, true)
+	return config, err
 }
 
 func freeAddress(t *testing.T) string {

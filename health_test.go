@@ -1,0 +1,136 @@
+package httphelper
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// withHealth is a Caddyfile with the health check at /health, for these connections.
+func withHealth(caddyfile, names string) string {
+	return strings.Replace(caddyfile, "SITE {\n", "SITE {\n\thttp_helper_health /health "+names+"\n", 1)
+}
+
+// wantHealth asks the health check.
+func wantHealth(t *testing.T, site string, status int) healthView {
+	t.Helper()
+	res, body := call(t, "GET", site+"/health", nil)
+	var view healthView
+	if err := json.Unmarshal([]byte(body), &view); err != nil {
+		t.Fatalf("%v: %s", err, body)
+	}
+	if res.StatusCode != status || view.Healthy != (status == 200) ||
+		res.Header.Get("Cache-Control") != "no-store" || res.Header.Get("Content-Type") != "application/json" {
+		t.Errorf("got %d %v %s, want %d", res.StatusCode, res.Header, body, status)
+	}
+	return view
+}
+
+func TestHealth(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, withHealth(inline(a, e, "name c"), ""))
+	if view := wantHealth(t, site, 200); len(view.Connections) != 1 || view.Connections[0].State != stateIdle || e.requests.Load() != 0 {
+		t.Errorf("before the first request: %+v", view)
+	}
+
+	e.answers(func(w http.ResponseWriter, _ int64) {
+		w.Header().Set("Retry-After", "300")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	call(t, "GET", site+"/", nil)
+	view := wantHealth(t, site, 503)
+	if c := view.Connections[0]; c.Name != "c" || c.Healthy || c.State != stateDown || c.Error == nil || c.Error.Class != classOutage || c.Error.Message == "" {
+		t.Errorf("in an outage from the beginning: %+v", c)
+	}
+
+	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, "good", 3600) })
+	admin(t, "POST", "/http_helper/connections/c/refresh")
+	wantHealth(t, site, 200)
+
+	e.answers(func(w http.ResponseWriter, _ int64) {
+		w.Header().Set("Retry-After", "300")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	admin(t, "POST", "/http_helper/connections/c/refresh")
+	if view := wantHealth(t, site, 200); view.Connections[0].State != stateFailing {
+		t.Errorf("with a token and an outage: %+v", view)
+	}
+
+	source := activeApp().active["c"].source
+	source.reject(t.Context(), source.peek())
+	if view := wantHealth(t, site, 200); view.Connections[0].State != stateDown {
+		t.Errorf("in an outage after it has worked: %+v", view)
+	}
+
+	e.answers(func(w http.ResponseWriter, _ int64) {
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = w.Write([]byte(`{"error":"invalid_client"}`))
+	})
+	admin(t, "POST", "/http_helper/connections/c/refresh")
+	view = wantHealth(t, site, 503)
+	if c := view.Connections[0]; c.Error == nil || c.Error.Class != classConfiguration || *c.Error.Code != "invalid_client" {
+		t.Errorf("misconfigured after it has worked: %+v", c)
+	}
+}
+
+// A connection that has never worked goes on trying once a health check has asked, and nothing else.
+func TestHealthComesBack(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, withHealth(inline(a, e, "name c"), "c"))
+	e.answers(func(w http.ResponseWriter, _ int64) { w.WriteHeader(http.StatusNotFound) })
+	call(t, "GET", site+"/", nil)
+	wantHealth(t, site, 503)
+	granted := make(chan struct{})
+	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, "good", 3600); close(granted) })
+	select {
+	case <-granted:
+	case <-time.After(10 * time.Second):
+		t.Fatal("nobody tries any more")
+	}
+	if _, err := activeApp().active["c"].source.Token(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantHealth(t, site, 200)
+}
+
+func TestHealthNeverWaits(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, withHealth(inline(a, e, "name c"), ""))
+	asked, answer := make(chan struct{}), make(chan struct{})
+	e.answers(func(w http.ResponseWriter, _ int64) { close(asked); <-answer; grantToken(w, "late", 3600) })
+	done := make(chan struct{})
+	go func() { defer close(done); call(t, "GET", site+"/", nil) }()
+	<-asked
+	wantHealth(t, site, 200)
+	close(answer)
+	<-done
+}
+
+// Names of connections that routes define later are known; others make the load fail.
+func TestHealthNames(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	both := strings.Replace(inline(a, e, "name d"), "SITE {", "unused.example:0 {", 1)
+	site := runSidecar(t, withHealth(inline(a, e, "name c"), "d c")+both)
+	if view := wantHealth(t, site, 200); len(view.Connections) != 2 || view.Connections[0].Name != "d" {
+		t.Errorf("%+v", view)
+	}
+	for names, want := range map[string]string{
+		"c unknown":           `http_helper_health: no connection is named "unknown"`,
+		"c {\n\t}\n":          "",
+		"c {\n\t\tsub\n\t}\n": "no subdirectives",
+	} {
+		err := tryCaddyfile(onPort(withHealth(inline(a, e, "name c"), names), site))
+		if (want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", names, err)
+		}
+	}
+}
+
+func TestHealthWithoutConnections(t *testing.T) {
+	site := runSidecar(t, "SITE {\n\thttp_helper_health\n}\n")
+	if view := wantHealth(t, site, 200); view.Connections == nil || len(view.Connections) != 0 {
+		t.Errorf("%+v", view)
+	}
+}
