@@ -64,24 +64,13 @@ type preparedHeader struct {
 // contacted.
 func activate(app *App, name string, config *Connection) (*activeConnection, error) {
 	c := &activeConnection{name: name, app: app, config: config, logger: app.logger}
-	errs := []error{validName(name), c.findService(app)}
-	if c.service == nil {
-		return nil, errors.Join(errs...)
+	if err := errors.Join(validName(name), c.checkAlone(app)); err != nil {
+		return nil, err
 	}
-	if c.connector == nil {
-		errs = append(errs, c.service.check())
-	}
-	errs = append(errs, c.checkOptions())
 	var warnings []string
 	var err error
 	c.requested, c.required, warnings, err = c.connector.requestedScopes(config)
-	errs = append(errs, err)
-	c.texts, err = parseConnection(c)
-	errs = append(errs, err)
-	if errors.Join(errs...) != nil {
-		return nil, errors.Join(errs...)
-	}
-	if err := errors.Join(c.provisionKeys(), c.provisionTransport(app)); err != nil {
+	if err := errors.Join(err, c.provisionKeys(), c.provisionTransport(app)); err != nil {
 		return nil, err
 	}
 	if err := c.checkValues(); err != nil {
@@ -96,6 +85,25 @@ func activate(app *App, name string, config *Connection) (*activeConnection, err
 	}
 	c.acquire()
 	return c, nil
+}
+
+// checkAlone checks the connection without its environment.
+func (c *activeConnection) checkAlone(app *App) error {
+	if err := c.findService(app); err != nil {
+		return err
+	}
+	var errs []error
+	if c.connector == nil {
+		errs = append(errs, c.service.check())
+	}
+	errs = append(errs, c.checkOptions())
+	if !strings.Contains(strings.Join(c.config.Scopes, "")+c.config.AdditionalScopes, "{") {
+		_, _, _, err := c.connector.requestedScopes(c.config)
+		errs = append(errs, err)
+	}
+	var err error
+	c.texts, err = parseConnection(c)
+	return errors.Join(append(errs, err)...)
 }
 
 // findService sets where c's service is described.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"runtime/debug"
 	"strings"
 
 	"go.uber.org/zap"
@@ -143,11 +144,27 @@ func (a *App) Start() error {
 		}
 		conn.source.start(conn.user)
 	}
+	a.logger.Info("connections are ready", zap.Int("connections", len(a.active)), zap.String("version", version()))
 	if address := tcpAdmin(a.ctx); address != "" && len(a.active) > 0 {
 		a.logger.Warn("whoever reaches Caddy's admin endpoint can read the secrets of connections; "+
 			"give it a unix socket (admin unix//path/to/admin.sock) or turn it off (admin off)", zap.String("admin", address))
 	}
 	return nil
+}
+
+// version is the plugin's version in this build.
+func version() string {
+	const module = "github.com/caddy-httphelper/caddy-httphelper"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, dep := range info.Deps {
+		if dep.Path == module {
+			return dep.Version
+		}
+	}
+	return info.Main.Version
 }
 
 // Stop implements caddy.App. Requests that still run go on using their connections.

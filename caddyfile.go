@@ -3,7 +3,6 @@ package httphelper
 import (
 	"encoding/json"
 	"errors"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -202,23 +201,6 @@ func (p *appParser) check(raw json.RawMessage) error {
 		}
 		conn := &activeConnection{name: name, config: config}
 		errs = append(errs, s.located(s.name, conn.checkAlone(app)))
-	}
-	return errors.Join(errs...)
-}
-
-// checkAlone checks the connection without its environment.
-func (c *activeConnection) checkAlone(app *App) error {
-	if err := c.findService(app); err != nil {
-		return err
-	}
-	var errs []error
-	if c.connector == nil {
-		errs = append(errs, c.service.check())
-	}
-	errs = append(errs, c.checkOptions())
-	if !strings.Contains(strings.Join(c.config.Scopes, "")+c.config.AdditionalScopes, "{") {
-		_, _, _, err := c.connector.requestedScopes(c.config)
-		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

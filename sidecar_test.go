@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -151,6 +152,7 @@ func call(t *testing.T, method, url string, body io.Reader, header ...string) (*
 		req.Header.Add(header[i], header[i+1])
 	}
 	client := &http.Client{
+		Timeout:       30 * time.Second,
 		Transport:     &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
