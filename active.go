@@ -49,6 +49,7 @@ type activeConnection struct {
 	// How the app's requests go, and pings with them: as the first handler and transport say.
 	injection *Injection
 	way       *route
+	ownWay    *route // nil: the way is a transport's
 
 	header atomic.Pointer[preparedHeader]
 }
@@ -331,6 +332,9 @@ func (c *activeConnection) acquire() {
 func (c *activeConnection) release() {
 	c.source.release(c.user)
 	c.metrics.release()
+	if c.ownWay != nil {
+		_ = c.ownWay.Cleanup()
+	}
 	if c.certified != nil {
 		c.certified.CloseIdleConnections()
 	}

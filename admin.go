@@ -100,8 +100,9 @@ func named(r *http.Request) (*activeConnection, error) {
 }
 
 func listConnections(http.ResponseWriter, *http.Request) (any, error) {
-	list := []connectionView{}
-	for _, conn := range activeConnections() {
+	conns := activeConnections()
+	list := make([]connectionView, 0, len(conns))
+	for _, conn := range conns {
 		list = append(list, conn.view())
 	}
 	return list, nil

@@ -5,9 +5,10 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
-	"go.uber.org/zap"
 )
 
 // eventEmitter tells Caddy's events app what happens to tokens, in order. Nothing waits for the

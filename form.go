@@ -132,7 +132,7 @@ func (c *Connector) fixedFields() []fieldView {
 const typeFile = "file"
 
 func (c *Connector) parameterFields() []fieldView {
-	var fields []fieldView
+	fields := make([]fieldView, 0, len(c.Parameters))
 	for _, p := range c.Parameters {
 		field := fieldView{Key: p.Key, Type: p.Type, Label: orDefault(p.Label, p.Key), Default: optional(p.Default)}
 		for _, o := range p.Options {
@@ -159,7 +159,7 @@ func (c *Connector) visibleValues() []configValueView {
 }
 
 func (c *Connector) scopeViews() []scopeView {
-	scopes := []scopeView{}
+	scopes := make([]scopeView, 0, len(c.Scopes))
 	for _, s := range c.Scopes {
 		scopes = append(scopes, scopeView{Name: s.Name, Required: s.Required, Description: optional(s.Description)})
 	}

@@ -181,11 +181,11 @@ func (c *activeConnection) lackingScopes(res *http.Response, redactor *redactor)
 // be scopes and give no secret away.
 func wantedScopes(header http.Header, redactor *redactor) []string {
 	var scopes []string
-	for _, challenge := range parseChallenges(header.Values("Www-Authenticate")) {
+	for _, challenge := range parseChallenges(header.Values("WWW-Authenticate")) {
 		if challenge.params["error"] != "insufficient_scope" {
 			continue
 		}
-		for _, scope := range strings.Fields(challenge.params["scope"]) {
+		for scope := range strings.FieldsSeq(challenge.params["scope"]) {
 			if isScope(scope) && len(scope) <= maxErrorCode && redactor.redact(scope) == scope {
 				scopes = append(scopes, scope)
 			}
@@ -205,7 +205,7 @@ func (c *activeConnection) provideWay(ctx caddy.Context) error {
 	if c.way != nil {
 		return nil
 	}
-	var err error
-	c.way, err = newRoute(ctx, []byte("{}"), c, false)
+	way, err := newRoute(ctx, []byte("{}"), c, false)
+	c.way, c.ownWay = way, way
 	return err
 }

@@ -55,14 +55,13 @@ func newRedactor(secrets []string) *redactor {
 var plainJSON = strings.NewReplacer(`\u0026`, "&", `\u003c`, "<", `\u003e`, ">")
 
 func formsOf(secret string) []string {
-	forms := []string{
+	escaped := escapeJSON(secret)
+	plain := plainJSON.Replace(escaped)
+	return []string{
 		secret, url.QueryEscape(secret), url.PathEscape(secret),
 		base64.StdEncoding.EncodeToString([]byte(secret)), base64.URLEncoding.EncodeToString([]byte(secret)),
+		escaped, strings.ReplaceAll(escaped, "/", `\/`), plain, strings.ReplaceAll(plain, "/", `\/`),
 	}
-	for _, form := range []string{escapeJSON(secret), plainJSON.Replace(escapeJSON(secret))} {
-		forms = append(forms, form, strings.ReplaceAll(form, "/", `\/`))
-	}
-	return forms
 }
 
 func (r *redactor) add(secret string) {
