@@ -62,9 +62,6 @@ func (t text) expandURL(lookup valueLookup) (*url.URL, error) {
 		}
 		b.WriteString(value)
 	}
-	if position == inFragment {
-		return nil, errURLFragment
-	}
 	return parseURL(b.String())
 }
 
@@ -105,7 +102,7 @@ func advance(position urlPosition, b *strings.Builder, literal string) urlPositi
 		switch {
 		case position == inScheme && strings.HasSuffix(b.String(), "://"):
 			position = inAuthority
-		case position == inAuthority && (literal[i] == '/' || literal[i] == '\\'):
+		case position == inAuthority && literal[i] == '/':
 			position = inPath
 		case position >= inAuthority && position < inQuery && literal[i] == '?':
 			position = inQuery
@@ -125,7 +122,7 @@ func standsAlone(parts []textPart, i int) bool {
 		return true
 	}
 	next := parts[i+1]
-	return next.kind == "" && strings.ContainsRune(`/?#\`, rune(next.value[0]))
+	return next.kind == "" && strings.ContainsRune("/?#", rune(next.value[0]))
 }
 
 // fitURL checks and escapes a value for its place in a URL.
@@ -175,7 +172,7 @@ func fitSegment(value string) error {
 
 func validPort(port string) bool {
 	n, err := strconv.ParseUint(port, 10, 16)
-	return err == nil && n > 0 && port[0] != '+'
+	return err == nil && n > 0
 }
 
 // parseURL parses a URL that requests with a secret go to. Its errors do not quote the URL.
@@ -237,7 +234,7 @@ func isLoopbackHost(host string) bool {
 		return true
 	}
 	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
+	return err == nil && addr.IsLoopback()
 }
 
 // checkScheme refuses to send secrets in the clear (rule 2).
