@@ -255,11 +255,11 @@ const (
 // provision loads the connector's guest modules and checks all that does not depend on a
 // connection.
 func (c *Connector) provision(ctx caddy.Context, name string) error {
-	errs := []error{validName(name), c.checkAlone(name)}
+	flows := make([]error, len(c.Flows))
 	for i := range c.Flows {
-		errs = append(errs, c.Flows[i].provision(ctx, c))
+		flows[i] = c.Flows[i].provision(ctx, c)
 	}
-	return prefixAll("connector "+name, errs...)
+	return prefixAll("connector "+name, validName(name), c.checkAlone(name), errors.Join(flows...))
 }
 
 // checkAlone checks the connector, except inside of its flows.
