@@ -49,6 +49,7 @@ type activeConnection struct {
 	// How the app's requests go, and pings with them: as the first handler and transport say.
 	injection *Injection
 	way       *route
+	upstream  string // the first address of the user's; empty: the base URL's own
 	ownWay    *route // nil: the way is a transport's
 
 	header atomic.Pointer[preparedHeader]

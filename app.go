@@ -137,6 +137,7 @@ func (a *App) Start() error {
 	if err := a.checkAwaited(); err != nil {
 		return err
 	}
+	a.findUpstreams()
 	for _, name := range sortedKeys(a.active) {
 		conn := a.active[name]
 		if err := conn.provideWay(a.ctx); err != nil {

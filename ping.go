@@ -62,12 +62,15 @@ func (c *activeConnection) ping(ctx context.Context) pingView {
 	if err != nil {
 		return notWorking("what requests to the API are made of is not known: %v", asTokenError(err))
 	}
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	ctx, cancel := context.WithTimeout(c.dialing(ctx, target), pingTimeout)
 	defer cancel()
 	g := &grant{Context: ctx, conn: c, injection: c.injection, target: target}
 	req, err := c.service.Ping.request(ctx, target)
 	if err != nil {
 		return notWorking("%v", err)
+	}
+	if refused := c.way.refuses(req, g); refused != nil {
+		return notWorking("%s", refused.details)
 	}
 	req, cause := traceDial(req)
 	res, err := c.way.exchange(req, g, token)

@@ -59,6 +59,25 @@ func TestPingTrustsWhatRequestsTrust(t *testing.T) {
 	wantPing(t, true, 200)
 }
 
+// A ping dials the address that requests dial, wherever in the routes that stands, and only with TLS.
+func TestPingDialsUpstreams(t *testing.T) {
+	e := newIdP(t)
+	a, ca := tlsAPI(t, nil)
+	address := strings.TrimPrefix(a.URL, "https://")
+	site := func(options string) string {
+		return fmt.Sprintf("SITE {\n\thandle_path /a/* {\n\t\thttp_helper https://example.com/v1 {\n\t\t\tname c\n\t\t\ttoken_url %s\n\t\t\tclient_id id\n\t\t\tclient_secret s\n\t\t\tping /me\n%s\n\t\t}\n\t}\n}\n", e.URL, options)
+	}
+	runSidecar(t, site("to "+address+" 127.0.0.1:1\n\ttransport http {\n\ttls_trust_pool file "+ca+"\n\t}"))
+	wantPing(t, true, 200)
+	if r := a.last(t); r.Host != "example.com" || r.URL.Path != "/v1/me" || r.TLS.ServerName != "example.com" {
+		t.Errorf("asked %s%s, SNI %s", r.Host, r.URL.Path, r.TLS.ServerName)
+	}
+
+	plain := newAPI(t, nil)
+	runSidecar(t, inline(plain, e, "name c\n\t\tping /me\n\t\tto "+address))
+	wantPing(t, false, 0, "in the clear only the address of base_url")
+}
+
 func TestPingTellsFailuresApart(t *testing.T) {
 	e := newIdP(t)
 	answer := func(status int, header ...string) http.HandlerFunc {

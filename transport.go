@@ -41,6 +41,7 @@ type Transport struct {
 	Injection
 
 	own    *activeConnection
+	conns  []*activeConnection // all that the config names
 	routes map[*activeConnection]*route
 	shared *route // for connections without a route of their own
 }
@@ -65,11 +66,10 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	if err := t.Injection.provision(); err != nil {
 		return fmt.Errorf("transport http_helper: %w", err)
 	}
-	conns, err := t.connections(app)
-	if err != nil {
+	if t.conns, err = t.connections(app); err != nil {
 		return fmt.Errorf("transport http_helper: %w", err)
 	}
-	return t.provisionRoutes(ctx, conns)
+	return t.provisionRoutes(ctx, t.conns)
 }
 
 // connections are those that the config names for this transport.
