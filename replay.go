@@ -29,8 +29,9 @@ type replayBody struct {
 	trailer http.Header
 
 	mu      sync.Mutex
+	idle    sync.Cond // signaled when the read in progress ends
 	source  io.ReadCloser
-	reading chan struct{} // closed when the read in progress ends; nil: none
+	reading bool
 	kept    []byte
 	lost    bool  // more was read than is kept
 	err     error // how the source ended
@@ -43,7 +44,9 @@ func newReplayBody(req *http.Request, limit int64) *replayBody {
 	if req.Body == nil || req.Body == http.NoBody {
 		return nil
 	}
-	return &replayBody{limit: int(min(limit, 1<<30)), trailer: req.Trailer, source: req.Body}
+	b := &replayBody{limit: int(min(limit, 1<<30)), trailer: req.Trailer, source: req.Body}
+	b.idle.L = &b.mu
+	return b
 }
 
 // attempt returns the body for one more attempt, from its beginning.
@@ -98,7 +101,7 @@ func (b *replayBody) closeIfUnused() {
 		return
 	}
 	b.closed = true
-	b.kept = nil
+	b.forget()
 	_ = b.source.Close()
 }
 
@@ -128,16 +131,13 @@ func (r *bodyReader) Read(p []byte) (int, error) {
 			b.mu.Unlock()
 			return 0, b.err
 		}
-		if b.reading == nil {
+		if !b.reading {
 			break
 		}
 		// A given-up attempt is still reading: what it gets is ours.
-		waiting := b.reading
-		b.mu.Unlock()
-		<-waiting
-		b.mu.Lock()
+		b.idle.Wait()
 	}
-	b.reading = make(chan struct{})
+	b.reading = true
 	b.mu.Unlock()
 	return r.readSource(p)
 }
@@ -148,15 +148,17 @@ func (r *bodyReader) readSource(p []byte) (int, error) {
 	n, err := b.source.Read(p)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	close(b.reading)
-	b.reading = nil
+	b.reading = false
+	b.idle.Broadcast()
 	if err != nil {
 		b.err = err
 		b.dropTrailers()
 	}
 	if b.current != r {
 		// Given up meanwhile: the next attempt reads this from what is kept.
-		b.kept = append(b.kept, p[:n]...)
+		if !b.closed {
+			b.append(p[:n])
+		}
 		return 0, errBodyTaken
 	}
 	b.keep(p[:n])
@@ -171,10 +173,34 @@ func (b *replayBody) keep(p []byte) {
 	}
 	if len(b.kept)+len(p) > b.limit {
 		b.lost = true
-		b.kept = nil
+		b.forget()
 		return
 	}
+	b.append(p)
+}
+
+// Larger bodies share buffers with later requests. A small one is not worth a buffer of that size.
+const (
+	smallBody  = 4 << 10
+	bufferSize = defaultReplayBuffer
+)
+
+var replayBuffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// append adds to what is kept. b.mu is held.
+func (b *replayBody) append(p []byte) {
+	if need := len(b.kept) + len(p); need > smallBody && need > cap(b.kept) && need <= bufferSize {
+		b.kept = append(replayBuffers.Get().(*[bufferSize]byte)[:0], b.kept...)
+	}
 	b.kept = append(b.kept, p...)
+}
+
+// forget drops what is kept. b.mu is held.
+func (b *replayBody) forget() {
+	if cap(b.kept) == bufferSize {
+		replayBuffers.Put((*[bufferSize]byte)(b.kept[:bufferSize]))
+	}
+	b.kept = nil
 }
 
 // dropTrailers removes what the app may not say in a trailer either.

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"time"
+
+	_ "embed"
+)
+
+//go:embed wrk.lua
+var wrkScript string
+
+// measurement is what one round of load has shown.
+type measurement struct {
+	CPU         float64            `json:"cpu_us"`         // µs of CPU time per request
+	Throughput  float64            `json:"requests_per_s"` // requests per second
+	Percentiles map[string]float64 `json:"latency_us"`     // µs
+}
+
+// wrkSummary is what wrk.lua prints.
+type wrkSummary struct {
+	Requests    float64            `json:"requests"`
+	Duration    float64            `json:"duration_us"`
+	Errors      float64            `json:"errors"`
+	Percentiles map[string]float64 `json:"percentiles"`
+}
+
+// measure puts load on one contestant.
+func measure(c *contestant, s *scenario, connections int, duration time.Duration) (*measurement, error) {
+	upload := "0"
+	if s.upload {
+		upload = strconv.Itoa(64 << 10)
+	}
+	cmd := exec.Command("wrk", "--threads", "2", "--connections", strconv.Itoa(connections),
+		"--duration", strconv.Itoa(max(1, int(duration.Seconds())))+"s", "--timeout", "10s",
+		"--script", c.world.file("wrk.lua"), s.url(c), "--", upload)
+	before := c.proc.cpuTime()
+	out, err := cmd.Output()
+	used := c.proc.cpuTime() - before
+	if err != nil {
+		return nil, fmt.Errorf("wrk: %v: %s", err, out)
+	}
+	var summary wrkSummary
+	if err := json.Unmarshal(lastLine(out), &summary); err != nil {
+		return nil, fmt.Errorf("wrk printed no summary: %s", out)
+	}
+	if summary.Errors > 0 || summary.Requests == 0 {
+		return nil, fmt.Errorf("%v of %v requests failed", summary.Errors, summary.Requests)
+	}
+	return &measurement{
+		CPU:         float64(used.Microseconds()) / summary.Requests,
+		Throughput:  summary.Requests / summary.Duration * 1e6,
+		Percentiles: summary.Percentiles,
+	}, nil
+}

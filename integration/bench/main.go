@@ -1,0 +1,166 @@
+// Command bench measures the sidecar beside other proxies that send a static header, in alternating
+// rounds of one run: CPU time per request, throughput, latency and memory. Everything runs on
+// loopback, on ports that the kernel gives. run.sh builds and installs what it needs.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// settings are the command's flags.
+type settings struct {
+	duration    time.Duration
+	rounds      int
+	connections int
+	only        *regexp.Regexp // of scenarios; nil: all
+	binaries    map[string]string
+	json, svg   string
+	profile     string
+}
+
+func main() {
+	log.SetFlags(0)
+	if len(os.Args) == 5 && os.Args[1] == "bare" {
+		log.Fatal(serveBare(os.Args[2:]))
+	}
+	if err := bench(parseFlags()); err != nil {
+		log.Fatalf("bench: %v", err)
+	}
+}
+
+func parseFlags() *settings {
+	s := &settings{binaries: make(map[string]string)}
+	flag.DurationVar(&s.duration, "duration", 3*time.Second, "how long each measurement lasts")
+	flag.IntVar(&s.rounds, "rounds", 3, "how often everything is measured")
+	flag.IntVar(&s.connections, "connections", 32, "how many connections the load has")
+	flag.StringVar(&s.json, "json", "", "write the results to this file")
+	flag.StringVar(&s.svg, "svg", "", "write a plot to this file")
+	flag.StringVar(&s.profile, "profile", "", "only take a CPU profile of the sidecar under load, to this file")
+	flag.Func("only", "measure the scenarios that match this regular expression", func(text string) (err error) {
+		s.only, err = regexp.Compile(text)
+		return err
+	})
+	for _, name := range []string{"sidecar", "sidecar-nopgo", "caddy"} {
+		flag.Func(name, "path of this Caddy", func(path string) (err error) {
+			s.binaries[name], err = filepath.Abs(path)
+			return err
+		})
+	}
+	flag.Parse()
+	return s
+}
+
+// bench runs everything in a directory of its own.
+func bench(s *settings) error {
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	w, err := newWorld(dir)
+	if err != nil {
+		return err
+	}
+	defer w.stop()
+	if s.profile != "" {
+		return w.takeProfile(s)
+	}
+	contestants, err := w.startAll(s)
+	if err != nil {
+		return err
+	}
+	results := newResults(s)
+	for _, scenario := range scenarios {
+		if s.only != nil && !s.only.MatchString(scenario.name) {
+			continue
+		}
+		if err := measureAll(s, scenario, contestants, results); err != nil {
+			return err
+		}
+	}
+	for _, c := range contestants {
+		results.Memory[c.name] = c.proc.memory()
+	}
+	return results.publish(s)
+}
+
+// measureAll measures one scenario with all contestants in turn, each round in another order.
+func measureAll(s *settings, scenario *scenario, all []*contestant, results *results) error {
+	var contestants []*contestant
+	for _, c := range all {
+		if scenario.has(c.name) {
+			contestants = append(contestants, c)
+		}
+	}
+	for round := range s.rounds + 1 {
+		for i := range contestants {
+			c := contestants[(i+round)%len(contestants)]
+			duration := s.duration
+			if round == 0 { // to warm up
+				duration = min(duration, time.Second)
+			}
+			m, err := measure(c, scenario, s.connections, duration)
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", scenario.name, c.name, err)
+			}
+			if round > 0 {
+				results.add(scenario.name, c.name, m)
+				log.Printf("%-8s round %d  %-15s %7.1f µs CPU  %7.0f requests/s  p50 %.2f ms  p99 %.2f ms",
+					scenario.name, round, c.name, m.CPU, m.Throughput, m.Percentiles["50"]/1000, m.Percentiles["99"]/1000)
+			}
+		}
+	}
+	return nil
+}
+
+// scenario is one kind of load.
+type scenario struct {
+	name, title string
+	path        string
+	upload      bool
+	tls         bool // HTTP/2 over TLS to the API, where the proxy can
+	contestants []string
+}
+
+var scenarios = []*scenario{
+	{name: "1k", title: "1 KB answers", path: "/1k"},
+	{name: "100k", title: "100 KB answers", path: "/100k"},
+	{name: "h2", title: "1 KB answers, HTTP/2 over TLS to the API", path: "/1k", tls: true},
+	{name: "upload", title: "64 KB uploads", path: "/upload", upload: true},
+	{name: "refresh", title: "tokens refreshed every 2 s", path: "/1k", contestants: []string{"sidecar", refreshing}},
+}
+
+// refreshing is the sidecar with tokens that live 2.5 s only.
+const refreshing = "sidecar-refreshing"
+
+func (s *scenario) has(contestant string) bool {
+	if s.contestants == nil {
+		return contestant != refreshing
+	}
+	return slices.Contains(s.contestants, contestant)
+}
+
+// url is where the load of this scenario goes.
+func (s *scenario) url(c *contestant) string {
+	port := c.plain
+	if s.tls {
+		port = c.tls
+	}
+	return "http://127.0.0.1:" + port + s.path
+}
+
+func names(contestants []*contestant) string {
+	var all []string
+	for _, c := range contestants {
+		all = append(all, c.name)
+	}
+	return strings.Join(all, ", ")
+}

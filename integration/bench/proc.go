@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// proc is a running server: a process, and those that it has started.
+type proc struct {
+	cmd *exec.Cmd
+	log bytes.Buffer
+}
+
+// startProc starts a server that lives no longer than this command.
+func startProc(dir string, env []string, name string, args ...string) (*proc, error) {
+	p := &proc{cmd: exec.Command(name, args...)}
+	p.cmd.Dir = dir
+	p.cmd.Env = append([]string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")}, env...)
+	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *proc) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	kill := time.AfterFunc(5*time.Second, func() { _ = p.cmd.Process.Kill() })
+	_ = p.cmd.Wait()
+	kill.Stop()
+}
+
+// pids are the process and its children.
+func (p *proc) pids() []string {
+	pid := strconv.Itoa(p.cmd.Process.Pid)
+	children, _ := os.ReadFile(filepath.Join("/proc", pid, "task", pid, "children"))
+	return append([]string{pid}, strings.Fields(string(children))...)
+}
+
+// cpuTime is the CPU time that the server has used so far.
+func (p *proc) cpuTime() time.Duration {
+	const tick = time.Second / 100 // USER_HZ, the same on all of Linux
+	var total time.Duration
+	for _, pid := range p.pids() {
+		stat, _ := os.ReadFile(filepath.Join("/proc", pid, "stat"))
+		// The name of the program, which may have spaces in it, is in parentheses.
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if len(fields) < 13 {
+			continue
+		}
+		for _, ticks := range fields[11:13] { // utime, stime
+			n, _ := strconv.ParseInt(ticks, 10, 64)
+			total += time.Duration(n) * tick
+		}
+	}
+	return total
+}
+
+// memory is the resident memory of the server in MiB; what its processes share counts once.
+func (p *proc) memory() float64 {
+	var total float64
+	for _, pid := range p.pids() {
+		rollup, _ := os.ReadFile(filepath.Join("/proc", pid, "smaps_rollup"))
+		for line := range strings.Lines(string(rollup)) {
+			var kib float64
+			if _, err := fmt.Sscanf(line, "Pss: %f kB", &kib); err == nil {
+				total += kib / 1024
+			}
+		}
+	}
+	return total
+}
+
+func lastLine(text []byte) []byte {
+	text = bytes.TrimSpace(text)
+	return text[bytes.LastIndexByte(text, '\n')+1:]
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"text/tabwriter"
+)
+
+// baseline is the contestant that the others are compared with.
+const baseline = "caddy"
+
+// results are the measurements of a run, by scenario and contestant.
+type results struct {
+	CPUs        int                                  `json:"cpus"`
+	Connections int                                  `json:"connections"`
+	Seconds     float64                              `json:"seconds_per_round"`
+	Rounds      map[string]map[string][]*measurement `json:"rounds"`
+	Memory      map[string]float64                   `json:"memory_mib"` // after all scenarios
+	Summary     map[string][]*summary                `json:"summary"`
+}
+
+// summary is what the rounds of one contestant have in the middle. Ratios are of measurements of
+// the same round, so that what else the machine does weighs on both.
+type summary struct {
+	Contestant      string  `json:"contestant"`
+	CPU             float64 `json:"cpu_us"`
+	Throughput      float64 `json:"requests_per_s"`
+	P50             float64 `json:"p50_us"`
+	P99             float64 `json:"p99_us"`
+	CPURatio        float64 `json:"cpu_ratio,omitempty"`
+	ThroughputRatio float64 `json:"throughput_ratio,omitempty"`
+}
+
+func newResults(s *settings) *results {
+	return &results{
+		CPUs: runtime.NumCPU(), Connections: s.connections, Seconds: s.duration.Seconds(),
+		Rounds: make(map[string]map[string][]*measurement), Memory: make(map[string]float64), Summary: make(map[string][]*summary),
+	}
+}
+
+func (r *results) add(scenario, contestant string, m *measurement) {
+	if r.Rounds[scenario] == nil {
+		r.Rounds[scenario] = make(map[string][]*measurement)
+	}
+	r.Rounds[scenario][contestant] = append(r.Rounds[scenario][contestant], m)
+}
+
+// summarize works out the summaries, the most frugal contestant first.
+func (r *results) summarize() {
+	for scenario, rounds := range r.Rounds {
+		var all []*summary
+		for contestant, mine := range rounds {
+			s := &summary{
+				Contestant: contestant,
+				CPU:        median(mine, func(m *measurement) float64 { return m.CPU }),
+				Throughput: median(mine, func(m *measurement) float64 { return m.Throughput }),
+				P50:        median(mine, func(m *measurement) float64 { return m.Percentiles["50"] }),
+				P99:        median(mine, func(m *measurement) float64 { return m.Percentiles["99"] }),
+			}
+			if base := rounds[baseline]; base != nil {
+				s.CPURatio = ratio(mine, base, func(m *measurement) float64 { return m.CPU })
+				s.ThroughputRatio = ratio(mine, base, func(m *measurement) float64 { return m.Throughput })
+			}
+			all = append(all, s)
+		}
+		slices.SortFunc(all, func(a, b *summary) int { return int(1000 * (a.CPU - b.CPU)) })
+		r.Summary[scenario] = all
+	}
+}
+
+func median[T any](all []T, of func(T) float64) float64 {
+	values := make([]float64, len(all))
+	for i, m := range all {
+		values[i] = of(m)
+	}
+	slices.Sort(values)
+	n := len(values)
+	return (values[(n-1)/2] + values[n/2]) / 2
+}
+
+// ratio is the one in the middle of the ratios of the rounds.
+func ratio(mine, base []*measurement, of func(*measurement) float64) float64 {
+	ratios := make([]float64, len(mine))
+	for i := range mine {
+		ratios[i] = of(mine[i]) / of(base[i])
+	}
+	return median(ratios, func(r float64) float64 { return r })
+}
+
+// publish prints the tables and writes the files.
+func (r *results) publish(s *settings) error {
+	r.summarize()
+	r.print()
+	if s.json != "" {
+		text, err := json.MarshalIndent(r, "", " ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(s.json, append(text, '\n'), 0o644); err != nil { //nolint:gosec // it is for everybody
+			return err
+		}
+	}
+	if s.svg != "" {
+		return os.WriteFile(s.svg, []byte(r.plot()), 0o644) //nolint:gosec // it is for everybody
+	}
+	return nil
+}
+
+func (r *results) print() {
+	for _, scenario := range scenarios {
+		if r.Summary[scenario.name] == nil {
+			continue
+		}
+		fmt.Printf("\n%s\n\n", scenario.title)
+		table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(table, "| |\tCPU/request |\tof stock |\trequests/s |\tof stock |\tp50 |\tp99 |\tmemory |")
+		fmt.Fprintln(table, "| --- |\t--: |\t--: |\t--: |\t--: |\t--: |\t--: |\t--: |")
+		for _, c := range r.Summary[scenario.name] {
+			fmt.Fprintf(table, "| %s |\t%.1f µs |\t%.3f |\t%.0f |\t%.3f |\t%.2f ms |\t%.2f ms |\t%.0f MiB |\n", c.Contestant, c.CPU, c.CPURatio,
+				c.Throughput, c.ThroughputRatio, c.P50/1000, c.P99/1000, r.Memory[c.Contestant])
+		}
+		_ = table.Flush()
+	}
+}
