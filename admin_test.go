@@ -257,6 +257,7 @@ func TestURLsShownWithoutSecrets(t *testing.T) {
 	}
 	for _, test := range []struct{ connector, connection, base, want string }{
 		{"", "", "/{param.instance}/x", "/emea/x"},
+		{"parameter tenant text\napi_header X-Tenant {param.tenant}", "parameter tenant a-long-name", "/{param.tenant}/x", "/a-long-name/x"},
 		{"parameter region text", "parameter_file region " + file, "/{param.region}", "/eu%20west"},
 		{"parameter pass password", "parameter pass my-password", "/{param.pass}/{param.instance}", "/{param.pass}/emea"},
 		{"config_value v text {\n value a-{param.instance}\n}", "", "/{config.v}", "/a-emea"},
@@ -369,4 +370,59 @@ func TestFixedFieldsByMethod(t *testing.T) {
 			t.Errorf("%s: %s, want %s", method, got, want)
 		}
 	}
+}
+
+// Whatever the servers say, nobody who looks gets to see a secret.
+func TestNoSecretIsShown(t *testing.T) {
+	secrets := []string{"crm-secret", "param-secret", "config-secret", "query-secret", "crm-token"}
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope", scope="crm-secret"`)
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = fmt.Fprint(w, r.URL, r.Header, secrets)
+	})
+	site := runSidecar(t, withHealth(crm(a, e, `parameter p password
+			config_value v password {
+				value config-secret
+			}
+			token_request_param p {param.p}
+			api_header X-P "{param.p} {config.v}"
+			scopes_help https://help.example/
+			ping /me/x`, "parameter p param-secret"), ""))
+	look := func() {
+		for _, path := range []string{"GET /http_helper/connections", "GET /http_helper/connections/billing", "POST /http_helper/connections/billing/ping",
+			"GET /http_helper/connectors", "GET /http_helper/connectors/acme_crm", "POST /http_helper/connections/billing/refresh", "GET /health"} {
+			method, path, _ := strings.Cut(path, " ")
+			var body string
+			if path == "/health" {
+				_, body = call(t, method, site+path, nil)
+			} else {
+				_, _, body = admin(t, method, path)
+			}
+			for _, secret := range secrets {
+				if strings.Contains(body, secret) {
+					t.Errorf("%s shows %s: %s", path, secret, body)
+				}
+			}
+		}
+		for name := range series(t) {
+			for _, secret := range secrets {
+				if strings.Contains(name, secret) {
+					t.Errorf("a metric has %s: %s", secret, name)
+				}
+			}
+		}
+	}
+	for _, code := range append(secrets[:4:4], "invalid_client") {
+		e.answers(func(w http.ResponseWriter, _ int64) {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = fmt.Fprintf(w, `{"error":%q,"error_description":"crm-secret"}`, code)
+		})
+		look()
+	}
+	e.answers(func(w http.ResponseWriter, _ int64) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintf(w, `{"access_token":"crm-token","scope":%q}`, strings.Join(secrets[:3], " "))
+	})
+	look()
+	look()
 }

@@ -37,7 +37,7 @@ func (d *display) url(t *text, written string) string {
 	if err != nil {
 		return withoutQuery(written)
 	}
-	if slices.ContainsFunc(d.c.knownSecrets(), func(secret string) bool { return strings.Contains(u.Host+u.Path, secret) }) {
+	if slices.ContainsFunc(d.c.secrets(), func(secret string) bool { return strings.Contains(u.Host+u.Path, secret) }) {
 		return withoutQuery(written)
 	}
 	shown := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}

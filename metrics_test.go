@@ -148,6 +148,29 @@ func TestUnreachableAPICounted(t *testing.T) {
 	})
 }
 
+func TestForbiddenRequestsCounted(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, inline(a, e, "name c\n\t\tto 127.0.0.1:1")) // in the clear elsewhere
+	call(t, "GET", site+"/", nil)
+	wantSeries(t, map[string]float64{
+		"requests_total connection=c outcome=sent":    0,
+		"requests_total connection=c outcome=refused": 1,
+	})
+}
+
+func TestRequestsOfTransportByHandCounted(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	address := strings.TrimPrefix(a.URL, "http://")
+	site := runSidecar(t, strings.Replace(crm(a, e, "", ""), "http_helper billing\n",
+		"reverse_proxy "+address+" {\n\t\thealth_uri /up\n\t\ttransport http_helper {\n\t\t\tconnection billing\n\t\t}\n\t}\n", 1))
+	call(t, "GET", site+"/", nil)
+	call(t, "GET", site+"/%2e%2e/", nil)
+	wantSeries(t, map[string]float64{
+		"requests_total connection=billing outcome=sent":    1,
+		"requests_total connection=billing outcome=refused": 1,
+	})
+}
+
 // Values survive reloads, a rejected one too; the series of a connection that is gone do not.
 func TestMetricsAcrossReloads(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
@@ -155,10 +178,10 @@ func TestMetricsAcrossReloads(t *testing.T) {
 	site := runSidecar(t, first)
 	call(t, "GET", site+"/", nil)
 	loadCaddyfile(t, onPort(strings.Replace(first, "X-Config 1", "X-Config 2", 1), site))
+	callAcrossReload(t, site+"/")
 	if err := tryCaddyfile(onPort(inline(a, e, "name c\n\t\tallow_clients nonsense"), site)); err == nil {
 		t.Fatal("the config was not rejected")
 	}
-	call(t, "GET", site+"/", nil)
 	wantSeries(t, map[string]float64{
 		"requests_total connection=c outcome=sent":               2,
 		"token_requests_total connection=c result=ok":            1,

@@ -17,9 +17,8 @@ import (
 const (
 	pingTimeout = 10 * time.Second // of the API's answer
 
-	maxPingBody  = 4 << 10  // bytes that are shown
-	maxPingRead  = 64 << 10 // bytes that are read, so that no secret is cut in two
-	minAPISecret = 8        // bytes of a value of api_header or api_query that is taken for a secret
+	maxPingBody = 4 << 10  // bytes that are shown
+	maxPingRead = 64 << 10 // bytes that are read, so that no secret is cut in two
 )
 
 // pingView is what a ping has found out. Without an answer of the API, its status and body are null.
@@ -78,7 +77,7 @@ func (c *activeConnection) ping(ctx context.Context) pingView {
 		return notWorking("%s", describePingFailure(ctx, cause.of(err)))
 	}
 	defer res.Body.Close()
-	return c.judgePing(res, newRedactor(c.secrets(target, token)))
+	return c.judgePing(res, newRedactor(append(c.knownSecrets(), token.value)))
 }
 
 // request is the ping as an app would send it to the sidecar.
@@ -106,21 +105,6 @@ func describePingFailure(ctx context.Context, err error) string {
 	default:
 		return "the API cannot be reached: " + describeNetworkError(err)
 	}
-}
-
-// secrets are all that an answer to a ping may give away: those of the connection, its tokens, and
-// what every request to the API carries.
-func (c *activeConnection) secrets(target *apiTarget, token *grantedToken) []string {
-	secrets := append(c.knownSecrets(), token.value)
-	if newer := c.source.peek(); newer != nil {
-		secrets = append(secrets, newer.value)
-	}
-	for _, f := range slices.Concat(target.headers, target.query) {
-		if len(f.Value) >= minAPISecret {
-			secrets = append(secrets, f.Value)
-		}
-	}
-	return secrets
 }
 
 // judgePing says what an answer of the API means.

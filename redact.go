@@ -10,13 +10,16 @@ const (
 	// redacted stands where a secret stood.
 	redacted = "[redacted]"
 
+	// minSentKey is how long a value in a header or query must be to be taken for a secret.
+	minSentKey = 8
+
 	// maxPiece is how much of a long secret gives it away: so much of it in a row is taken out.
 	maxPiece = 16
 )
 
-// knownSecrets are the connection's credentials, password parameters and password config values, as
-// far as they can be read without asking anybody.
-func (c *activeConnection) knownSecrets() []string {
+// secrets are the connection's credentials, password parameters and password config values, as far
+// as they can be read without asking anybody.
+func (c *activeConnection) secrets() []string {
 	r := c.resolver(canceled)
 	_, _ = r.material()
 	if c.connector == nil {
@@ -29,6 +32,40 @@ func (c *activeConnection) knownSecrets() []string {
 		_, _ = r.configValue(v.Key)
 	}
 	return r.secrets
+}
+
+// knownSecrets are all that must not be seen in what a server says: the connection's secrets, its
+// token, and what may be a key in a header or query.
+func (c *activeConnection) knownSecrets() []string {
+	secrets := c.secrets()
+	for _, value := range c.resolver(canceled).keysSent() {
+		if len(value) >= minSentKey {
+			secrets = append(secrets, value)
+		}
+	}
+	if token := c.source.peek(); token != nil {
+		secrets = append(secrets, token.value)
+	}
+	return secrets
+}
+
+// keysSent are the values that requests carry in places where API keys stand.
+func (r *resolver) keysSent() []string {
+	var values []string
+	t := r.c.texts
+	for _, texts := range [][]fieldText{t.tokenHeaders, t.apiHeaders, t.apiQuery} {
+		for _, field := range texts {
+			if value, err := field.value.expand(r.lookup); err == nil {
+				values = append(values, value)
+			}
+		}
+	}
+	if u, err := r.url("token_url", t.tokenURL); err == nil && u != nil {
+		for _, query := range u.Query() {
+			values = append(values, query...)
+		}
+	}
+	return values
 }
 
 // redactor takes known secrets out of a text.

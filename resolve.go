@@ -319,7 +319,7 @@ func (r *resolver) tokenRequest() (*tokenRequest, error) {
 		defaultLifetime:  time.Duration(r.c.config.DefaultLifetime),
 	}
 	err := errors.Join(r.client(request), r.extras(request))
-	request.secrets = r.secrets
+	request.secrets = append(r.secrets, r.c.knownSecrets()...)
 	return request, err
 }
 
