@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 )
@@ -305,5 +306,51 @@ func TestProxyStatusOfTheSameNameFromTheAPIIsRemoved(t *testing.T) {
 	got := strings.Join(answer.Header["Proxy-Status"], ", ")
 	if !strings.HasPrefix(got, "edge") || strings.Contains(got, "http_helper") {
 		t.Errorf("Proxy-Status %q, want only the member of the edge", got)
+	}
+}
+
+// TestSpellingsOfLoopback has the hosts that cleartext may be sent to.
+func TestSpellingsOfLoopback(t *testing.T) {
+	t.Parallel()
+	for _, host := range []string{"localhost", "127.0.0.1", "[::ffff:127.0.0.1]"} {
+		t.Run(host, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			port := w.api.Port()
+			w.api.URL = "http://" + host + ":" + port
+			w.tokens.URL = strings.Replace(w.tokens.URL, "127.0.0.1", host, 1)
+			w.Run(t, w.inline(options{}))
+			w.wantOK(t)
+			equal(t, "Host", w.api.Last(t).Host, host+":"+port)
+		})
+	}
+}
+
+// TestTransportUsedByHandAnswersWithOurErrors has errors that, without the handler before it, the
+// transport answers itself, and that handle_errors does not see.
+func TestTransportUsedByHandAnswersWithOurErrors(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer http.Handler
+		status int
+		kind   string
+	}{
+		"outage":        {harness.Refuse(http.StatusServiceUnavailable, "temporarily_unavailable"), http.StatusServiceUnavailable, "proxy_internal_error"},
+		"configuration": {harness.Refuse(http.StatusUnauthorized, "invalid_client"), http.StatusBadGateway, "proxy_configuration_error"},
+		"no answer":     {harness.Slow(harness.Patience, harness.Status(http.StatusOK)), http.StatusGatewayTimeout, "proxy_internal_error"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			w.tokens.Answer(c.answer)
+			config := w.named(options{connection: "token_timeout 500ms"})
+			config.Site = "reverse_proxy " + w.api.URL + " {\nfail_duration 60s\ntransport http_helper {\nconnection billing\n}\n}\nhandle_errors {\nrespond \"not this\" 418\n}"
+			w.Run(t, config)
+			wantOurs(t, w.Get(t, "/"), c.status, c.kind)
+			equal(t, "API requests", w.api.Count(), 0)
+			// The API's health is untouched.
+			w.tokens.Answer(w.tokens.Grant(time.Hour))
+			eventually(t, "recovery", func() bool { return w.try("/").status == http.StatusOK || name == "configuration" })
+		})
 	}
 }

@@ -159,3 +159,32 @@ func TestBasicEncodingRawAgainstGoOAuth2(t *testing.T) {
 		})
 	}
 }
+
+func TestDiscoveryFindsTheTokenEndpoint(t *testing.T) {
+	t.Parallel()
+	server := harness.StartOIDCProvider(t, nil, harness.OIDCConfig{Clients: []map[string]any{{"client_id": "app", "client_secret": secret}}})
+	w := &world{Sidecar: harness.New(t), tokens: server.TokenEndpoint}
+	w.api = harness.NewAPI(t, nil, nil)
+	w.Run(t, w.expand(options{}, harness.Config{
+		Site: "http_helper $API {\nissuer " + server.Issuer + "\nclient_id app\nclient_secret {env.SECRET}\n}",
+	}))
+	token := w.wantGranted(t)
+	equal[any](t, "active", server.Introspect(t, "app", secret, token)["active"], true)
+}
+
+func TestARemovedConnectionRevokesItsToken(t *testing.T) {
+	t.Parallel()
+	server := harness.StartOIDCProvider(t, nil, harness.OIDCConfig{Clients: []map[string]any{{"client_id": "app", "client_secret": secret}}})
+	w := throughTo(t, server.TokenEndpoint, options{service: "revocation_url " + server.Base + "/token/revocation"})
+	token := w.wantGranted(t)
+	active := func() any { return server.Introspect(t, "app", secret, token)["active"] }
+	if err := w.Reload(w.inline(generation(options{service: "revocation_url " + server.Base + "/token/revocation"}, 1))); err != nil {
+		t.Fatal(err)
+	}
+	w.wantGranted(t)
+	equal(t, "active after a reload that keeps the connection", active(), any(true))
+	if err := w.Reload(harness.Config{Site: "respond gone 410"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the token revoked", func() bool { return active() == false })
+}

@@ -1,0 +1,123 @@
+package integration
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
+)
+
+// withFlow is a connector whose config values come from helper flows, with the discovery service's
+// URL as %s, and stand wherever they may.
+const withFlow = `
+	parameter tenant text
+	parameter pass password
+	config_value shard text {
+		flow shard_of
+	}
+	config_value greeting text {
+		hidden
+		flow greet
+	}
+	flow shard_of request POST %s/{param.tenant} {
+		header X-Pass {param.pass}
+		body "tenant={param.tenant}"
+		pointer /data/0/shard
+		timeout 500ms
+	}
+	flow greet template "hello {{.param.tenant | upper}}"
+	token_request_param shard {config.shard}
+	api_header X-Shard {config.shard}
+	api_header X-Greeting {config.greeting}`
+
+// startWithFlow is a world whose API is reached by a path that a flow finds out.
+func startWithFlow(t *testing.T) (w *world, service *harness.API) {
+	t.Helper()
+	w, service = newWorld(t, nil), harness.NewAPI(t, nil, nil)
+	service.Answer(harness.Reply(http.StatusOK, `{"data":[{"shard":"s 7"}]}`))
+	w.Run(t, w.named(options{
+		base: "/{config.shard}", service: fmt.Sprintf(withFlow, service.URL),
+		connection: "parameter tenant \"a b\"\nparameter pass {env.PASS}", env: []string{"PASS=p"},
+	}))
+	return w, service
+}
+
+func TestValuesOfFlowsArriveWhereTheyStand(t *testing.T) {
+	t.Parallel()
+	w, service := startWithFlow(t)
+	service.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if string(body) != "tenant=a b" {
+			rw.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		_, _ = io.WriteString(rw, `{"data":[{"shard":"s 7"}]}`)
+	}))
+	for range 3 {
+		wantStatus(t, w.Get(t, "/x"), http.StatusOK)
+	}
+	r := w.api.Last(t)
+	equal(t, "request URI", r.RequestURI, "/s%207/x")
+	equal(t, "X-Shard", r.Header.Get("X-Shard"), "s 7")
+	equal(t, "X-Greeting", r.Header.Get("X-Greeting"), "hello A B")
+	equal(t, "shard in the token request", w.tokens.Only(t).Form().Get("shard"), "s 7")
+	// The result is remembered, and the flow does not authenticate as the connection.
+	equal(t, "requests of the flow", service.Count(), 1)
+	asked := service.Last(t)
+	equal(t, "method", asked.Method, http.MethodPost)
+	equal(t, "request URI", asked.RequestURI, "/a%20b")
+	equal(t, "X-Pass", asked.Header.Get("X-Pass"), "p")
+	equal(t, "Authorization", asked.Header.Get("Authorization"), "")
+}
+
+func TestAFailingFlowIsAFailedTokenRequestThatNamesIt(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer http.Handler
+		status int
+		kind   string
+	}{
+		"down":          {harness.Status(http.StatusInternalServerError), http.StatusServiceUnavailable, "proxy_internal_error"},
+		"slow":          {harness.Slow(time.Minute, harness.Status(http.StatusOK)), http.StatusServiceUnavailable, "proxy_internal_error"},
+		"refused":       {harness.Status(http.StatusForbidden), http.StatusBadGateway, "proxy_configuration_error"},
+		"redirect":      {harness.Reply(http.StatusFound, "", "Location", "/elsewhere"), http.StatusBadGateway, "proxy_configuration_error"},
+		"no JSON":       {harness.Reply(http.StatusOK, "<html>"), http.StatusBadGateway, "proxy_configuration_error"},
+		"no such value": {harness.Reply(http.StatusOK, `{"data":[]}`), http.StatusBadGateway, "proxy_configuration_error"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, service := startWithFlow(t)
+			service.Answer(c.answer)
+			answer := w.Get(t, "/x")
+			if name == "slow" && answer.StatusCode == http.StatusGatewayTimeout {
+				c.status = answer.StatusCode // a timeout either way
+			}
+			wantOurs(t, answer, c.status, c.kind)
+			if details := answer.Header.Get("Proxy-Status"); !strings.Contains(details, "shard_of") {
+				t.Errorf("Proxy-Status %q does not name the flow", details)
+			}
+			equal(t, "token requests", w.tokens.Count(), 0)
+			equal(t, "API requests", w.api.Count(), 0)
+		})
+	}
+}
+
+// TestHostileFlowAnswersMoveNothing has values that would leave their place in a URL (rule 7).
+func TestHostileFlowAnswersMoveNothing(t *testing.T) {
+	t.Parallel()
+	for _, value := range []string{"..", "a/../b", "%2e%2e", "..\\\\x", "a\\u0000b", "a\\nb"} {
+		t.Run(value, func(t *testing.T) {
+			t.Parallel()
+			w, service := startWithFlow(t)
+			service.Answer(harness.Reply(http.StatusOK, `{"data":[{"shard":"`+value+`"}]}`))
+			if got := w.Get(t, "/x").StatusCode; got != http.StatusBadGateway {
+				t.Errorf("status %d, want 502", got)
+			}
+			equal(t, "API requests", w.api.Count(), 0)
+		})
+	}
+}
