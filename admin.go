@@ -4,9 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -131,10 +129,6 @@ func refreshConnection(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, caddy.APIError{HTTPStatus: failed.status, Err: errors.New(failed.details)}
 	}
 	return conn.view(), nil
-}
-
-func retryAfterSeconds(d time.Duration) string {
-	return strconv.Itoa(int(math.Ceil(d.Seconds())))
 }
 
 // connectionView is a connection as people see it.

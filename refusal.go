@@ -93,11 +93,15 @@ func (f *refusal) setHeader(header http.Header) {
 		header.Set("Proxy-Status", f.proxyStatus())
 	}
 	if f.retryAfter > 0 {
-		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(f.retryAfter.Seconds()))))
+		header.Set("Retry-After", retryAfterSeconds(f.retryAfter))
 	}
 	if f.status == http.StatusMethodNotAllowed {
 		header.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 	}
+}
+
+func retryAfterSeconds(d time.Duration) string {
+	return strconv.Itoa(int(math.Ceil(d.Seconds())))
 }
 
 func (f *refusal) proxyStatus() string {
