@@ -129,6 +129,9 @@ func (a *App) newTokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTranspor
 		return nil, fmt.Errorf("token_transport: %v", err)
 	}
 	t.Transport.Proxy = refuseCleartextProxy(t.Transport.Proxy)
+	// What a server sends on an idle connection, such as the rest of an answer that quotes the
+	// request, would be logged by net/http.
+	t.Transport.DisableKeepAlives = true
 	return t, nil
 }
 

@@ -13,9 +13,13 @@ func (r *tokenRequest) scopesIn(answer tokenAnswer) []string {
 		return nil
 	}
 	granted := []string{}
+	seen := make(map[string]bool, len(names)) // there may be very many
 	for _, name := range names {
-		shown := slices.Contains(r.scopes, name) || validScope(name) == nil && !r.revealsSecret(name)
-		if shown && !slices.Contains(granted, name) {
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		if slices.Contains(r.scopes, name) || isScope(name) && !r.revealsSecret(name) {
 			granted = append(granted, name)
 		}
 	}

@@ -180,11 +180,14 @@ func (r *tokenRequest) safeCode(code string) string {
 	return code
 }
 
-// revealsSecret reports whether text that a server sent contains a known secret, or is a
-// considerable piece of one.
+// revealsSecret reports whether text that a server sent contains a known secret or a considerable
+// piece of one, in any usual form.
 func (r *tokenRequest) revealsSecret(text string) bool {
-	return slices.ContainsFunc(r.secrets, func(secret string) bool {
-		return secret != "" && strings.Contains(text, secret) || len(text) >= minPiece && strings.Contains(secret, text)
+	if r.known == nil {
+		r.known = newRedactor(r.secrets)
+	}
+	return r.known.redact(text) != text || len(text) >= minPiece && slices.ContainsFunc(r.secrets, func(secret string) bool {
+		return strings.Contains(secret, text)
 	})
 }
 

@@ -43,6 +43,7 @@ type tokenRequest struct {
 	dpop             *dpopKey         // what the token shall be bound to; nil: bearer
 	certificate      *tls.Certificate // what the client shows; nil: none
 	secrets          []string         // known secrets, taken out of error codes
+	known            *redactor        // of the secrets; nil: not needed so far
 }
 
 // do makes the request, once more if the server wants a nonce in the DPoP proof. The error is a
@@ -89,7 +90,7 @@ func (r *tokenRequest) guarding(c credentials) *tokenRequest {
 		secrets = append(secrets, strings.TrimPrefix(header.Header.Get("Authorization"), "Basic "))
 	}
 	guarding := *r
-	guarding.secrets = secrets
+	guarding.secrets, guarding.known = secrets, nil
 	return &guarding
 }
 
