@@ -123,9 +123,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return refused.answer(w, r)
 	}
 	defer g.count(unsent)
+	g.toApp = w.Header()
 	err := next.ServeHTTP(w, r.WithContext(g))
 	// What stands there after the answer are trailers; one of ours can only be forged.
 	dropOwnProxyStatus(w.Header())
+	g.dropEchoes()
 	if err == nil {
 		return nil
 	}
@@ -165,8 +167,11 @@ func (i *Injection) refuses(r *http.Request) *refusal {
 	if !i.permits(r.RemoteAddr) {
 		return &refusal{status: http.StatusForbidden, kind: "http_request_denied", details: "the caller's address is not allowed: see allow_clients"}
 	}
-	if r.Method == http.MethodTrace || r.Method == http.MethodConnect {
-		return &refusal{status: http.StatusMethodNotAllowed, kind: "http_request_error", details: "the method " + r.Method + " is not forwarded"}
+	if isCrossSite(r.Header) {
+		return &refusal{status: http.StatusForbidden, kind: "http_request_denied", details: "the request comes from a page of another site"}
+	}
+	if refusedMethod(r.Method) {
+		return &refusal{status: http.StatusMethodNotAllowed, kind: "http_request_error", details: "the methods TRACE and CONNECT are not forwarded"}
 	}
 	if i.AppAuthorization == authorizationReject && len(r.Header["Authorization"]) > 0 {
 		return badRequest("the request has an Authorization of its own: see app_authorization")
@@ -178,6 +183,17 @@ func (i *Injection) refuses(r *http.Request) *refusal {
 		return badRequest("the request's path is refused: " + err.Error())
 	}
 	return nil
+}
+
+// isCrossSite tells whether a browser says that a page of another site makes the request: such a page
+// must not use the token just because its reader is on this machine.
+func isCrossSite(header http.Header) bool {
+	return slices.ContainsFunc(header["Sec-Fetch-Site"], func(site string) bool { return strings.EqualFold(site, "cross-site") })
+}
+
+// refusedMethod tells whether a method, in any case, could show the app our header or make a tunnel.
+func refusedMethod(method string) bool {
+	return strings.EqualFold(method, http.MethodTrace) || strings.EqualFold(method, http.MethodConnect)
 }
 
 // grant gets the token and the place for a request. Waiting ends with the request.
@@ -213,6 +229,9 @@ type grant struct {
 	refused   *refusal // why the transport did not send
 	answered  bool     // whether the API has answered
 	counted   bool     // whether the metrics know what became of it
+
+	toApp http.Header // of the answer; nil: no handler of ours sees it
+	token string      // the one that was sent last
 }
 
 // Value implements context.Context.

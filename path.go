@@ -51,7 +51,7 @@ func plainPath(path string) bool {
 }
 
 // hasDotSegment looks at segments as the most lenient server does: separated by slashes of both
-// kinds, and without path parameters.
+// kinds, and without path parameters or what looks like a query or fragment once it is decoded.
 func hasDotSegment(path string) bool {
 	for path != "" {
 		segment := path
@@ -60,7 +60,9 @@ func hasDotSegment(path string) bool {
 		} else {
 			path = ""
 		}
-		segment, _, _ = strings.Cut(segment, ";")
+		if i := strings.IndexAny(segment, ";?#"); i >= 0 {
+			segment = segment[:i]
+		}
 		if segment == "." || segment == ".." {
 			return true
 		}
@@ -99,7 +101,7 @@ func fromHex(c byte) byte {
 	}
 }
 
-// shortenOverlong replaces ASCII that was written in two to four bytes of UTF-8, in place.
+// shortenOverlong replaces ASCII that was written in two to six bytes of UTF-8, in place.
 func shortenOverlong(b []byte) []byte {
 	out := b[:0]
 	for i := 0; i < len(b); {
@@ -121,6 +123,10 @@ func overlongASCII(b []byte) (c byte, length int) {
 		n = 3
 	case 0xf0:
 		n = 4
+	case 0xf8:
+		n = 5
+	case 0xfc:
+		n = 6
 	}
 	if n == 0 || len(b) < n {
 		return b[0], 1

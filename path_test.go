@@ -19,7 +19,7 @@ func mustURL(tb testing.TB, s string) *url.URL {
 var harmlessPaths = []string{
 	"", "/", "//", "/a", "/a/", "/a//b", "/.well-known/x", "/...", "/a/...", "/.a", "/..a", "/a..", "/a.", "/a..b/c.d",
 	"/a%20b", "/a%2Fb", "/a%252Fb", "/%25", "/100%25", "/a%2Eb", "/%2Ewell-known", "/%2E%2E%2E", "/%C3%A4", "/%F0%9F%98%80", "/%FF",
-	"/a;b=c", "/a;v=..", "/;", "/a:b@c!$&'()*+,=~", "/%3Cx%3E", "/%23%3F", "/%zz", "/%", "/%2", "/a%0Ab", "/a/%20/b", "/%C0", "/%E0%84%AE", "/%E0%80", "/%C3",
+	"/a;b=c", "/a;v=..", "/...%3Fx", "/a..%23", "/;", "/a:b@c!$&'()*+,=~", "/%3Cx%3E", "/%23%3F", "/%zz", "/%", "/%2", "/a%0Ab", "/a/%20/b", "/%C0", "/%E0%84%AE", "/%E0%80", "/%C3",
 	"/%25252e%25252e", // three times: nobody's server does that
 }
 
@@ -34,6 +34,8 @@ var hostilePaths = []string{
 	"/a\x00b", "/%00", "/a%00", "/%2500", "/..%00/",
 	"/%c0%ae", "/%c0%ae%c0%ae/", "/.%C0%AE", "/..%c0%af", "/a%c0%af..%c0%afb", "/%e0%80%ae.", "/%f0%80%80%ae%f0%80%80%ae",
 	"/%25c0%25ae%25c0%25ae", "/%c1%9c", "/%c0%80", "/a%e0%81%9cb", "/.\xc0\xae/x", "/a\xc0\xaf..",
+	"/..%3f", "/a/..%3fx", "/%2e%2e%23", "/..%253fx/y", // a query or fragment once they are decoded
+	"/%f8%80%80%80%ae.", "/%fc%80%80%80%80%ae%fc%80%80%80%80%ae", "/..%f8%80%80%80%afx",
 	"/%c0%a5%32%65", // an overlong percent sign, decoded again
 }
 

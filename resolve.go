@@ -410,6 +410,7 @@ func (r *resolver) params() (url.Values, error) {
 	for _, p := range r.c.texts.params {
 		for _, t := range p.values {
 			value, err := r.expand("token_request_param "+p.name, &t)
+			r.noteSecret(&t, value)
 			errs = append(errs, err)
 			params.Add(p.name, value)
 		}
@@ -446,9 +447,18 @@ func (r *resolver) fields(option string, texts []fieldText, header bool) ([]Fiel
 		if err == nil && header && !httpguts.ValidHeaderFieldValue(value) {
 			err = fmt.Errorf("%s %s: the value may not stand in a header", option, t.name)
 		}
+		r.noteSecret(&t.value, value)
 		fields[i], errs[i] = Field{Name: t.name, Value: value}, err
 	}
 	return fields, errors.Join(errs...)
+}
+
+// noteSecret takes a value that somebody has kept out of the config for a secret, unless it is too
+// short for one.
+func (r *resolver) noteSecret(t *text, value string) {
+	if len(t.keys(kindEnv))+len(t.keys(kindFile)) > 0 && len(value) >= minPiece {
+		r.secrets = append(r.secrets, value)
+	}
 }
 
 // fingerprint is a digest of the credentials and answers as they are now.

@@ -86,18 +86,28 @@ func (r *route) refuses(req *http.Request, g *grant) *refusal {
 	switch {
 	case !ok:
 		return notAllowed("no upstream was chosen")
+	case refusedMethod(req.Method), req.URL.Opaque != "", cleanRequestPath(requestPath(req)) != nil:
+		return notAllowed("its method or path has been changed to one that is refused")
 	case req.Response != nil && req.Response.Request != nil && req.URL.Host != req.Response.Request.URL.Host:
 		return notAllowed("a redirect leads away from base_url")
 	case g.target.base.Scheme == "https":
 		if r.TLS != nil && r.TLS.InsecureSkipVerify && !g.target.insecure {
 			return notAllowed("tls_insecure_skip_verify needs allow_insecure base_url")
 		}
+		if r.TLS != nil && r.TLS.ServerName != "" && !strings.EqualFold(r.TLS.ServerName, g.target.base.Hostname()) {
+			return notAllowed("tls_server_name must be the host of base_url")
+		}
 		return nil
-	case strings.HasPrefix(dial.Network, "unix"), strings.EqualFold(dial.Address, g.target.dial):
+	case namesSocket(dial), strings.EqualFold(dial.Address, g.target.dial):
 		return nil
 	default:
 		return notAllowed("in the clear only the address of base_url itself may be dialed")
 	}
+}
+
+// namesSocket tells whether the config names the unix socket to dial, and not the request.
+func namesSocket(dial reverseproxy.DialInfo) bool {
+	return strings.HasPrefix(dial.Network, "unix") && dial.Upstream != nil && !strings.Contains(dial.Upstream.Dial, "{")
 }
 
 // notAllowed is a final request that rule 16 forbids.
@@ -110,7 +120,7 @@ func notAllowed(details string) *refusal {
 // exchange sends a request with token, or without one when token is nil, and replays it once when
 // the API rejects the token (rule 18).
 func (r *route) exchange(req *http.Request, g *grant, token *grantedToken) (*http.Response, error) {
-	body := newReplayBody(req, *g.injection.ReplayBuffer)
+	body := newReplayBody(req, *g.injection.ReplayBuffer, g.mayTrail)
 	defer body.finish()
 	res, err := r.attempt(req, g, token, body)
 	if err == nil && wantsNonce(res) && token != nil && token.key != nil && body.rewind() {
@@ -162,6 +172,9 @@ func (r *route) attempt(req *http.Request, g *grant, token *grantedToken, body *
 	if r.pinned || r.ProxyProtocol != "" {
 		out.url.Host = req.URL.Host
 	}
+	if token != nil {
+		g.token = token.value
+	}
 	if token == nil || token.key == nil {
 		return r.roundTrip(&out.req, token)
 	}
@@ -203,6 +216,10 @@ func (g *grant) header(app http.Header, token *grantedToken, tellsOfProxy bool) 
 			header[field] = values
 		}
 	}
+	if offersHTTP2(header["Upgrade"]) {
+		delete(header, "Upgrade")
+		delete(header, "Connection")
+	}
 	for _, field := range g.target.headers {
 		header[field.Name] = []string{field.Value}
 	}
@@ -218,16 +235,36 @@ func (g *grant) mayPass(field string, tellsOfProxy bool) bool {
 	if field == "Authorization" {
 		return g.keep
 	}
-	if strings.Contains(field, "_") {
-		field = http.CanonicalHeaderKey(strings.ReplaceAll(field, "_", "-"))
+	if alike := withHyphens(field); alike != field {
+		field, tellsOfProxy = alike, false
 	}
-	if field == g.injection.AccessTokenHeader.Field || slices.Contains(callerFields, field) {
+	if field == withHyphens(g.injection.AccessTokenHeader.Field) || slices.Contains(callerFields, field) {
 		return false
 	}
 	if !tellsOfProxy && isProxyField(field) {
 		return false
 	}
-	return !slices.ContainsFunc(g.target.headers, func(f Field) bool { return f.Name == field })
+	return !slices.ContainsFunc(g.target.headers, func(f Field) bool { return withHyphens(f.Name) == field })
+}
+
+// mayTrail tells whether a field may stand in a trailer of the app's: some servers merge trailers
+// into the header.
+func (g *grant) mayTrail(field string) bool {
+	return field != "Authorization" && g.mayPass(field, false)
+}
+
+// withHyphens is the name of a field for servers that tell hyphens and underscores not apart.
+func withHyphens(field string) string {
+	if !strings.Contains(field, "_") {
+		return field
+	}
+	return http.CanonicalHeaderKey(strings.ReplaceAll(field, "_", "-"))
+}
+
+// offersHTTP2 tells whether the app offers to go on in HTTP/2 on a connection of its own. There its
+// requests would be beyond all rules. Some clients offer it with every request, so it is no error.
+func offersHTTP2(upgrade []string) bool {
+	return slices.ContainsFunc(upgrade, func(protocols string) bool { return strings.Contains(strings.ToLower(protocols), "h2c") })
 }
 
 // callerFields are never the app's to send: credentials of other schemes, and what proxies say of a
@@ -239,14 +276,33 @@ func isProxyField(field string) bool {
 	return field == "Via" || field == "Forwarded" || strings.HasPrefix(field, "X-Forwarded-")
 }
 
+// withoutOurQuery takes the fields out of a place behind the sidecar, which adds them again: servers
+// repeat a request's query when they redirect it. A place elsewhere stays as it is.
+func withoutOurQuery(location string, fields []Field) string {
+	place, fragment, hasFragment := strings.Cut(location, "#")
+	path, query, _ := strings.Cut(place, "?")
+	if query == "" || len(fields) == 0 || !strings.HasPrefix(path, "/") {
+		return location
+	}
+	place = path
+	if kept := otherPairs(query, fields); len(kept) > 0 {
+		place += "?" + strings.Join(kept, "&")
+	}
+	if hasFragment {
+		place += "#" + fragment
+	}
+	return place
+}
+
+// otherPairs are the pairs of a raw query that do not have the name of any of the fields.
+func otherPairs(raw string, fields []Field) []string {
+	return slices.DeleteFunc(strings.FieldsFunc(raw, func(r rune) bool { return r == '&' }),
+		func(pair string) bool { return namesAny(pair, fields) })
+}
+
 // withQuery replaces the fields in a raw query and leaves the rest as it was written.
 func withQuery(raw string, fields []Field) string {
-	var kept []string
-	for _, pair := range strings.FieldsFunc(raw, func(r rune) bool { return r == '&' }) {
-		if !namesAny(pair, fields) {
-			kept = append(kept, pair)
-		}
-	}
+	kept := otherPairs(raw, fields)
 	for _, f := range fields {
 		kept = append(kept, url.QueryEscape(f.Name)+"="+url.QueryEscape(f.Value))
 	}

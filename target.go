@@ -93,6 +93,7 @@ func (r *resolver) target() (*apiTarget, error) {
 	var queryErr error
 	target.headers, err = r.fields("api_header", r.c.texts.apiHeaders, true)
 	target.query, queryErr = r.fields("api_query", r.c.texts.apiQuery, false)
+	target.secrets = r.secrets
 	return target, errors.Join(err, queryErr)
 }
 

@@ -231,7 +231,7 @@ func (t *Transport) send(req *http.Request, g *grant) (*http.Response, *refusal,
 		if refused, ok := errors.AsType[*refusalError](err); ok {
 			return nil, refused.refusal, nil
 		}
-		return nil, nil, err
+		return nil, nil, quietError(err)
 	}
 	g.answered = true
 	g.countUnauthorized(res, token)
@@ -239,6 +239,8 @@ func (t *Transport) send(req *http.Request, g *grant) (*http.Response, *refusal,
 	res.Request = req
 	dropOwnProxyStatus(res.Header)
 	g.rewriteLocations(req, res.Header)
+	g.moveEchoes(res.Header)
+	quiet(res)
 	return res, nil, nil
 }
 
@@ -246,7 +248,8 @@ func (t *Transport) send(req *http.Request, g *grant) (*http.Response, *refusal,
 func (g *grant) rewriteLocations(req *http.Request, header http.Header) {
 	for _, field := range []string{"Location", "Content-Location"} {
 		for i, location := range header[field] {
-			header[field][i] = rewriteLocation(location, g.target.base, g.target.url(req.URL), strippedPrefix(req))
+			location = rewriteLocation(location, g.target.base, g.target.url(req.URL), strippedPrefix(req))
+			header[field][i] = withoutOurQuery(location, g.target.query)
 		}
 	}
 }
@@ -279,6 +282,7 @@ type apiTarget struct {
 	insecure bool     // whether http to other hosts than loopback is allowed
 	headers  []Field  // canonical names
 	query    []Field
+	secrets  []string // that are known to be in it
 }
 
 // url is where a request for the path and query of u goes.

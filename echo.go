@@ -1,0 +1,95 @@
+package httphelper
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+// moveEchoes takes the fields that hold a secret of the request out of an answer's header and puts
+// them straight into the one that the app gets. So the app reads all that the API has said, but
+// reverse_proxy, which logs the header that it is given, does not know them.
+func (g *grant) moveEchoes(answer http.Header) {
+	g.dropEchoes() // of an attempt before
+	if g.toApp == nil {
+		return
+	}
+	for field, values := range answer {
+		if hopHeaders[field] || !slices.ContainsFunc(values, g.isEcho) {
+			continue
+		}
+		g.toApp[field] = values
+		delete(answer, field)
+	}
+}
+
+// dropEchoes removes the fields that hold a secret: after the answer, when the header only goes to
+// the access log, and trailers to the app.
+func (g *grant) dropEchoes() {
+	for field, values := range g.toApp {
+		if slices.ContainsFunc(values, g.isEcho) {
+			delete(g.toApp, field)
+		}
+	}
+}
+
+// isEcho tells whether a value of an answer's header holds a secret of the request.
+func (g *grant) isEcho(value string) bool {
+	if g.token != "" && strings.Contains(value, g.token) {
+		return true
+	}
+	return g.target != nil && slices.ContainsFunc(g.target.secrets, func(secret string) bool {
+		return len(secret) >= minPiece && strings.Contains(value, secret)
+	})
+}
+
+// errNoAnswer stands for errors that may quote what the API says.
+var errNoAnswer = errors.New("the API's answer broke off or is not HTTP")
+
+// quietError lets only errors pass that tell of the network, of TLS or of the app. Those of net/http
+// about an answer that is not HTTP quote it, and it may hold the token.
+func quietError(err error) error {
+	for _, known := range []error{nil, context.Canceled, io.EOF, io.ErrUnexpectedEOF, errBodyTaken} {
+		if errors.Is(err, known) {
+			return err
+		}
+	}
+	var (
+		network      net.Error
+		dial         reverseproxy.DialError
+		verification *tls.CertificateVerificationError
+		noTLS        tls.RecordHeaderError
+		app          caddyhttp.HandlerError
+	)
+	if errors.As(err, &network) || errors.As(err, &dial) || errors.As(err, &verification) || errors.As(err, &noTLS) || errors.As(err, &app) {
+		return err
+	}
+	return errNoAnswer
+}
+
+// quietBody is an answer's body with quiet errors: those about trailers quote them.
+type quietBody struct{ io.ReadCloser }
+
+// Read implements io.Reader.
+func (b quietBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == nil {
+		return n, nil
+	}
+	return n, quietError(err)
+}
+
+// quiet wraps the body of an answer, unless it is none or a tunnel.
+func quiet(res *http.Response) {
+	if res.Body != http.NoBody && res.StatusCode != http.StatusSwitchingProtocols {
+		res.Body = quietBody{res.Body}
+	}
+}
