@@ -128,7 +128,7 @@ func (a *App) newTokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTranspor
 	if err := t.Provision(a.ctx); err != nil {
 		return nil, fmt.Errorf("token_transport: %v", err)
 	}
-	t.Transport.Proxy = refuseCleartextProxy(t.Transport.Proxy)
+	guardForwardProxy(t.Transport)
 	// What a server sends on an idle connection, such as the rest of an answer that quotes the
 	// request, would be logged by net/http.
 	t.Transport.DisableKeepAlives = true

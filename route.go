@@ -2,7 +2,6 @@ package httphelper
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -46,7 +45,7 @@ func newRoute(ctx caddy.Context, raw json.RawMessage, conn *activeConnection, he
 	if err := r.Provision(ctx); err != nil {
 		return nil, err
 	}
-	r.Transport.Proxy = refuseCleartextProxy(r.Transport.Proxy)
+	guardForwardProxy(r.Transport)
 	if conn != nil && conn.certificate != nil {
 		r.certified = &certificateTransports{base: r.Transport}
 	}
@@ -58,21 +57,6 @@ func (r *route) pinName(host string) {
 		r.TLS = new(reverseproxy.TLSConfig)
 	}
 	r.TLS.ServerName = host
-}
-
-// errCleartextProxy is why a request in the clear does not go to a forward proxy, which could read
-// its token or secret.
-var errCleartextProxy = errors.New("a request in the clear must not pass a forward proxy: use https, or except the host in NO_PROXY")
-
-// refuseCleartextProxy lets only requests over TLS pass a forward proxy.
-func refuseCleartextProxy(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
-	return func(req *http.Request) (*url.URL, error) {
-		u, err := proxy(req)
-		if u != nil && req.URL.Scheme != "https" {
-			return nil, &refusalError{notAllowed(errCleartextProxy.Error())}
-		}
-		return u, err
-	}
 }
 
 // refusalError carries a refusal through an http transport.

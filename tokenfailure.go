@@ -87,6 +87,13 @@ func deadlinePassed(ctx context.Context) bool {
 }
 
 func describeNetworkError(err error) string {
+	if operation := new(net.OpError); errors.As(err, &operation) && operation.Op == "proxyconnect" {
+		return "the forward proxy cannot be reached: " + networkErrorCause(err)
+	}
+	return networkErrorCause(err)
+}
+
+func networkErrorCause(err error) string {
 	var (
 		dns          *net.DNSError
 		timeout      net.Error
@@ -96,8 +103,11 @@ func describeNetworkError(err error) string {
 		wrongName    x509.HostnameError
 		invalid      x509.CertificateInvalidError
 		verification *tls.CertificateVerificationError
+		proxy        forwardProxyError
 	)
 	switch {
+	case errors.As(err, &proxy):
+		return proxy.Error()
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return "no such host"
 	case errors.As(err, &unknown):

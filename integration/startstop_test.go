@@ -1,0 +1,128 @@
+package integration
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
+)
+
+// TestTheAppMayStartFirst has an app call before there is a sidecar, and before there are tokens. From
+// the moment that the listener is up the app learns when to come again.
+func TestTheAppMayStartFirst(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.tokens.Answer(harness.Status(http.StatusServiceUnavailable))
+	first := make(chan *harness.Answer, 1)
+	go func() {
+		for {
+			req, _ := http.NewRequest(http.MethodGet, w.URL+"/hello", nil)
+			answer, err := w.Do(req)
+			if errors.Is(err, syscall.ECONNREFUSED) && t.Context().Err() == nil {
+				time.Sleep(time.Millisecond)
+				continue
+			}
+			if err != nil {
+				t.Errorf("the first thing that the app sees is neither a refused connection nor an answer: %v", err)
+			}
+			first <- answer
+			return
+		}
+	}()
+	w.Run(t, w.inline(options{}))
+	answer := <-first
+	if answer == nil {
+		return
+	}
+	wantOurs(t, answer, http.StatusServiceUnavailable, "proxy_internal_error")
+	wait, err := strconv.Atoi(answer.Header.Get("Retry-After"))
+	if err != nil || wait < 1 {
+		t.Fatalf("Retry-After %q", answer.Header.Get("Retry-After"))
+	}
+	w.tokens.Answer(w.tokens.Grant(time.Hour))
+	time.Sleep(time.Duration(wait) * time.Second) // as the app was told
+	w.wantOK(t)
+}
+
+// TestTerminationDrains has the sidecar end while an answer is on its way: the app gets all of it, new
+// connections are refused, and then the process is gone.
+func TestTerminationDrains(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	rest := make(chan struct{})
+	w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(rw, "first\n")
+		_ = http.NewResponseController(rw).Flush()
+		<-rest
+		_, _ = io.WriteString(rw, "last\n")
+	}))
+	w.Run(t, w.inline(options{global: "grace_period 20s"}))
+	res, err := w.Client.Get(w.URL + "/slow")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body := bufio.NewReader(res.Body)
+	if line, err := body.ReadString('\n'); err != nil || line != "first\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	w.Signal(syscall.SIGTERM)
+	eventually(t, "new connections are refused", func() bool {
+		conn, err := net.Dial("tcp", w.Addr)
+		if err == nil {
+			conn.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+	select {
+	case <-w.Exited():
+		t.Fatal("the sidecar has left its app alone")
+	default:
+	}
+	close(rest)
+	if text, err := io.ReadAll(body); err != nil || string(text) != "last\n" {
+		t.Errorf("the rest of the answer: %q, %v", text, err)
+	}
+	wantExit(t, w)
+	if !strings.Contains(w.Logs(), `"exit_code":0`) {
+		t.Error("the sidecar did not end well")
+	}
+}
+
+// TestTheGracePeriodEnds has the sidecar end although an answer does not.
+func TestTheGracePeriodEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(rw).Flush()
+		<-r.Context().Done()
+	}))
+	w.Run(t, w.inline(options{global: "grace_period 500ms"}))
+	res, err := w.Client.Get(w.URL + "/endless")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	w.Signal(syscall.SIGTERM)
+	if _, err := io.ReadAll(res.Body); err == nil {
+		t.Error("an answer that was cut off looks complete")
+	}
+	wantExit(t, w)
+}
+
+func wantExit(t *testing.T, w *world) {
+	t.Helper()
+	select {
+	case <-w.Exited():
+	case <-time.After(harness.Patience):
+		t.Fatal("the sidecar goes on")
+	}
+}
