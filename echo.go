@@ -23,7 +23,11 @@ func (g *grant) moveEchoes(answer http.Header) {
 		return
 	}
 	for field, values := range answer {
-		if hopHeaders[field] || !slices.ContainsFunc(values, g.isEcho) {
+		if !slices.ContainsFunc(values, g.isEcho) {
+			continue
+		}
+		if hopHeaders[field] {
+			answer[field] = []string{redacted}
 			continue
 		}
 		g.toApp[field] = values

@@ -1,0 +1,594 @@
+package integration
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
+)
+
+// gram is how many characters of a secret in a row give it away.
+const gram = 12
+
+// leaks searches texts for secrets, in the forms in which they could be written, and for pieces of
+// them.
+type leaks struct {
+	mu    sync.Mutex
+	grams map[string]string // a piece to the name of its secret
+}
+
+func newLeaks() *leaks { return &leaks{grams: make(map[string]string)} }
+
+// secret makes a secret that is found from now on. It has characters that are often escaped.
+func (l *leaks) secret(name string) string {
+	secret := rand.Text() + "/+=&" + rand.Text()
+	l.add(name, secret)
+	return secret
+}
+
+// token is a secret that may stand in a header.
+func (l *leaks) token(name string) string {
+	token := rand.Text() + rand.Text()
+	l.add(name, token)
+	return token
+}
+
+func (l *leaks) add(name, secret string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, form := range formsOf(secret) {
+		for i := 0; i+gram <= len(form); i++ {
+			if piece := form[i : i+gram]; l.grams[piece] == "" {
+				l.grams[piece] = name
+			}
+		}
+	}
+}
+
+// formsOf are the ways in which a secret could be written.
+func formsOf(secret string) []string {
+	quoted, _ := json.Marshal(secret)
+	forms := []string{
+		secret, url.QueryEscape(secret), url.PathEscape(secret), strings.Trim(string(quoted), `"`),
+		hex.EncodeToString([]byte(secret)), strings.ToUpper(hex.EncodeToString([]byte(secret))),
+	}
+	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+		for before := range 3 {
+			// What stands around the secret changes the characters at both ends.
+			encoded := encoding.EncodeToString([]byte(strings.Repeat("x", before) + secret))
+			forms = append(forms, encoded[4:len(encoded)-4])
+		}
+	}
+	return forms
+}
+
+// in returns the names of the secrets in a text.
+func (l *leaks) in(text string) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var names []string
+	for i := 0; i+gram <= len(text); i++ {
+		if name, ok := l.grams[text[i:i+gram]]; ok && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func TestTheSearchForLeaksFindsEveryForm(t *testing.T) {
+	t.Parallel()
+	l := newLeaks()
+	secret := l.secret("secret")
+	basic := base64.StdEncoding.EncodeToString([]byte("app:" + secret))
+	quoted, _ := json.Marshal(map[string]string{"a": secret})
+	for _, text := range []string{
+		secret, "a " + secret + " b", url.QueryEscape(secret), string(quoted), basic, fmt.Sprintf("%q", secret), fmt.Sprintf("%x", secret), fmt.Sprintf("%X", secret),
+		base64.URLEncoding.EncodeToString([]byte("a" + secret)), secret[:20], secret[15:35], secret[:13] + "\n" + secret[13:],
+	} {
+		if got := l.in("some text before " + text + " and after"); !slices.Equal(got, []string{"secret"}) {
+			t.Errorf("%q: found %q", text, got)
+		}
+	}
+	for _, text := range []string{"", "nothing", secret[:gram-1], strings.Repeat("text ", 1000)} {
+		if got := l.in(text); got != nil {
+			t.Errorf("%q: found %q", text, got)
+		}
+	}
+}
+
+// leakWorld is a world whose servers quote all that they are asked, in every way that there is.
+type leakWorld struct {
+	*world
+	*leaks
+	secrets map[string]string // by name
+
+	mu        sync.Mutex
+	tokenMode string
+	apiMode   string
+	outputs   map[string]string // what the process has said, by where
+}
+
+func (w *leakWorld) modes() (token, api string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.tokenMode, w.apiMode
+}
+
+func (w *leakWorld) set(token, api string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tokenMode, w.apiMode = token, api
+}
+
+// quoteOf is all that a request says, as a server would quote it.
+func quoteOf(r *http.Request) (quote, secret string) {
+	body, _ := io.ReadAll(r.Body)
+	form, _ := url.ParseQuery(string(body))
+	_, password, _ := r.BasicAuth()
+	secret, _ = url.QueryUnescape(password)
+	for _, candidate := range []string{form.Get("client_secret"), form.Get("client_assertion"), "none"} {
+		if secret == "" {
+			secret = candidate
+		}
+	}
+	return strings.Join([]string{r.URL.String(), r.Header.Get("Authorization"), r.Header.Get("X-Ticket"), r.Header.Get("X-Api-Key"), string(body), secret}, " "), secret
+}
+
+// tokenModes are answers of the token endpoint that quote the request.
+var tokenModes = map[string]func(w http.ResponseWriter, quote, secret string){
+	"code": answer(400, func(quote, secret string) any {
+		return map[string]string{"error": secret, "error_description": quote, "error_uri": quote}
+	}),
+	"code in base64": answer(400, func(_, secret string) any {
+		return map[string]string{"error": base64.StdEncoding.EncodeToString([]byte(secret))[:40]}
+	}),
+	"code, escaped": answer(400, func(_, secret string) any { return map[string]string{"error": url.QueryEscape(secret)[:40]} }),
+	"piece": answer(400, func(_, secret string) any {
+		return map[string]string{"error": "no " + secret[:min(20, len(secret))] + "."}
+	}),
+	"ticket": answer(400, func(quote, _ string) any { return map[string]string{"error": lastField(quote, 3)} }),
+	"description": answer(401, func(quote, _ string) any {
+		return map[string]string{"error": "invalid_client", "error_description": quote}
+	}),
+	"outage": answer(500, func(quote, _ string) any { return quote }),
+	"later": answer(503, func(quote, _ string) any {
+		return map[string]string{"error": "temporarily_unavailable", "error_description": quote}
+	}),
+	"page":       answer(200, func(quote, _ string) any { return "<html>" + quote }),
+	"no token":   answer(200, func(quote, _ string) any { return map[string]string{"message": quote} }),
+	"type":       answer(200, func(quote, secret string) any { return map[string]string{"access_token": secret, "token_type": quote} }),
+	"bad token":  answer(200, func(quote, _ string) any { return map[string]string{"access_token": quote + "\r\n"} }),
+	"long token": answer(200, func(quote, _ string) any { return map[string]string{"access_token": strings.Repeat(quote, 1000)} }),
+	"redirect":   answer(307, func(quote, _ string) any { return quote }),
+	"no HTTP":    raw("HTTP/1.1 %s\r\n\r\n"),
+	"no header":  raw("HTTP/1.1 200 OK\r\n%s\r\n\r\n"),
+	"cut":        raw("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n%s"),
+	"no length":  raw("HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n"),
+	"not gzip":   raw("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n%s"),
+	"more":       raw("HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}%s"),
+	"hang":       func(http.ResponseWriter, string, string) { time.Sleep(1500 * time.Millisecond) },
+}
+
+func lastField(text string, fromEnd int) string {
+	fields := strings.Fields(text)
+	return fields[max(0, len(fields)-fromEnd)]
+}
+
+func answer(status int, body func(quote, secret string) any) func(http.ResponseWriter, string, string) {
+	return func(w http.ResponseWriter, quote, secret string) {
+		w.Header().Set("Location", "https://elsewhere.example/?"+url.QueryEscape(quote))
+		harness.Reply(status, body(quote, secret), "X-Quote", quote, "WWW-Authenticate", `Basic realm="`+quote+`"`).ServeHTTP(w, nil)
+	}
+}
+
+// raw answers with bytes as they are.
+func raw(format string) func(http.ResponseWriter, string, string) {
+	return func(w http.ResponseWriter, quote, _ string) {
+		conn, buffer, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = fmt.Fprintf(buffer, format, quote)
+		_ = buffer.Flush()
+		// The sidecar looks at what comes after an answer.
+		_ = conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		_, _ = bufio.NewReader(conn).ReadByte()
+	}
+}
+
+func (w *leakWorld) answerToken(rw http.ResponseWriter, r *http.Request) {
+	quote, secret := quoteOf(r)
+	if secret != "none" {
+		w.add("assertion or secret of the client", secret)
+	}
+	mode, _ := w.modes()
+	if misbehave := tokenModes[mode]; misbehave != nil {
+		misbehave(rw, quote, secret)
+		return
+	}
+	harness.Reply(http.StatusOK, map[string]any{
+		"access_token": w.token("token"), "refresh_token": w.token("refresh token"), "token_type": "Bearer",
+		"expires_in": 3600, "scope": "read " + secret + " " + secret[:min(20, len(secret))],
+	}, "X-Quote", quote).ServeHTTP(rw, nil)
+}
+
+// apiModes are answers of the API that quote the request.
+var apiModes = map[string]func(w http.ResponseWriter, quote, secret string){
+	"no HTTP":   raw("HTTP/1.1 %s\r\n\r\n"),
+	"no header": raw("HTTP/1.1 200 OK\r\n%s\r\n\r\n"),
+	"no chunk":  raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n"),
+	"trailer":   raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n%s\r\n\r\n"),
+	"no length": raw("HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n"),
+	"cut":       raw("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n%s"),
+	"upgrade":   raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: %s\r\nConnection: Upgrade\r\n\r\n"),
+	"echo":      answer(200, func(quote, _ string) any { return quote }),
+	"refusal":   answer(401, func(quote, _ string) any { return quote }),
+	"scope":     answer(403, func(quote, _ string) any { return quote }),
+}
+
+func (w *leakWorld) answerAPI(rw http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/flow/") {
+		harness.Reply(http.StatusOK, map[string]string{"shard": w.secrets["shard"]}).ServeHTTP(rw, nil)
+		return
+	}
+	_, mode := w.modes()
+	if misbehave := apiModes[mode]; misbehave != nil {
+		quote, secret := quoteOf(r)
+		misbehave(rw, quote, secret)
+		return
+	}
+	_, _ = io.WriteString(rw, "hello")
+}
+
+const leakyOptions = `
+	debug
+	metrics
+	servers {
+		log_credentials
+		trace
+	}
+	http_helper {
+		connector service {
+			base_url $API/v2/{param.pin}
+			token_url $TOKENS?key={param.pin}
+			revocation_url $TOKENS?revoke={param.pin}
+			parameter pin password
+			config_value derived password {
+				value before-{param.pin}-after
+			}
+			config_value shard password {
+				flow shard_of
+			}
+			flow shard_of request POST $API/flow/{param.pin} {
+				header X-Pin {param.pin}
+				body "{\"pin\":\"{param.pin}\"}"
+				pointer /shard
+			}
+			token_request_param ticket {env.TICKET}
+			token_request_param derived {config.derived} {config.shard}
+			token_request_header X-Ticket {env.HEADER}
+			api_header X-Api-Key {param.pin}
+			api_header X-Env-Key {env.KEY}
+			api_query key {config.derived}
+			ping GET /ping
+		}
+		connection env service {
+			client_id app
+			client_secret {env.SECRET}
+			parameter pin {env.PIN}
+			token_timeout 1s
+		}
+		connection literal service {
+			client_id app
+			client_secret $LITERAL
+			parameter pin {file.$DIR/pin}
+			token_timeout 1s
+		}
+		connection jwt {
+			base_url $API/jwt
+			token_url $TOKENS
+			auth_method private_key_jwt
+			client_id app
+			client_key_file $DIR/key.pem
+			token_timeout 1s
+			ping GET /ping
+		}
+	}`
+
+const leakySite = `
+	log
+	handle /env* {
+		http_helper env {
+			handle_response {
+				header X-Placeholders "{rp.header.X-Other} {rp.status_text}"
+				copy_response
+			}
+		}
+	}
+	handle /literal* {
+		http_helper literal
+	}
+	handle /jwt* {
+		http_helper jwt
+	}
+	handle {
+		http_helper $API/file {
+			name file
+			token_url $TOKENS
+			auth_method client_secret_post
+			client_id app
+			client_secret_file $DIR/secret
+			token_timeout 1s
+		}
+	}
+	handle_errors {
+		respond "{http.error} {http.error.message} {http.error.trace} {http.error.id} {http.reverse_proxy.upstream.address} {http.request.header.Authorization}"
+	}`
+
+var leakyConnections = []string{"env", "literal", "jwt", "file"}
+
+func newLeakWorld(t *testing.T) (*leakWorld, harness.Config) {
+	w := &leakWorld{world: newWorld(t, nil), leaks: newLeaks(), secrets: make(map[string]string), outputs: make(map[string]string)}
+	for _, name := range []string{"env", "literal", "file", "pin", "pin in a file", "ticket", "header", "key", "shard"} {
+		w.secrets[name] = w.secret(name)
+	}
+	w.File(t, "secret", w.secrets["file"])
+	w.File(t, "pin", w.secrets["pin in a file"])
+	w.File(t, "key.pem", w.privateKey(t))
+	w.tokens.Answer(http.HandlerFunc(w.answerToken))
+	w.api.Accept(func(string) bool { return true })
+	w.api.Answer(http.HandlerFunc(w.answerAPI))
+	config := w.expand(options{env: []string{
+		"SECRET=" + w.secrets["env"], "PIN=" + w.secrets["pin"], "TICKET=" + w.secrets["ticket"],
+		"HEADER=" + w.secrets["header"], "KEY=" + w.secrets["key"],
+	}}, harness.Config{Options: strings.ReplaceAll(leakyOptions, "$LITERAL", w.secrets["literal"]), Site: leakySite})
+	return w, config
+}
+
+func (w *leakWorld) privateKey(t *testing.T) string {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := key.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.add("private key", string(private))
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+// keep remembers what the process has said.
+func (w *leakWorld) keep(where, text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.outputs[where] += text + "\n"
+}
+
+// ask makes a request for each connection and keeps what is not the API's own answer.
+func (w *leakWorld) ask(t *testing.T, what string) {
+	t.Helper()
+	for _, name := range leakyConnections {
+		req, _ := http.NewRequest(http.MethodPost, w.URL+"/"+name+"/x?a=b", strings.NewReader("body"))
+		req.Header.Set("Authorization", "Bearer "+w.secrets["app"])
+		answer, err := w.Do(req)
+		if err != nil {
+			continue // cut off
+		}
+		if answer.Header.Get("Proxy-Status") != "" {
+			w.keep("errors for the app: "+what, fmt.Sprint(answer.Header, answer.Text, answer.Trailer))
+		}
+	}
+}
+
+// steer keeps what the admin endpoint says about a command for each connection.
+func (w *leakWorld) steer(t *testing.T, command string) {
+	t.Helper()
+	var all sync.WaitGroup
+	for _, name := range leakyConnections {
+		all.Go(func() {
+			path := "/http_helper/connections/" + name + "/" + command
+			_, text, err := w.Admin(http.MethodPost, path, "", "")
+			w.keep("POST "+path, fmt.Sprint(text, err))
+		})
+	}
+	all.Wait()
+}
+
+func (w *leakWorld) admin(t *testing.T, method, path, contentType, body string) string {
+	t.Helper()
+	_, text, err := w.Admin(method, path, contentType, body)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	w.keep(method+" "+path, text)
+	return text
+}
+
+func (w *leakWorld) look(t *testing.T) {
+	t.Helper()
+	for _, path := range []string{
+		"/http_helper/connections", "/http_helper/connections/env", "/http_helper/connectors", "/http_helper/connectors/service", "/metrics",
+		"/reverse_proxy/upstreams", "/debug/vars", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2", "/debug/pprof/goroutine?debug=1",
+		"/debug/pprof/heap?debug=1", "/debug/pprof/allocs", "/debug/pprof/trace?seconds=0.2", "/debug/pprof/profile?seconds=1", "/config/", "/id/x",
+	} {
+		w.admin(t, http.MethodGet, path, "", "")
+	}
+}
+
+func TestNothingLeaks(t *testing.T) {
+	t.Parallel()
+	w, config := newLeakWorld(t)
+	w.secrets["app"] = rand.Text() // the app's own: Caddy was told to log it
+	w.Run(t, config)
+
+	// Without a token, every kind of failure.
+	for mode := range tokenModes {
+		w.set(mode, "")
+		w.steer(t, "refresh")
+		w.ask(t, "token endpoint: "+mode)
+		w.steer(t, "ping")
+	}
+	w.look(t)
+
+	// With one: success, replay and every kind of failure of the API.
+	w.set("", "")
+	w.steer(t, "refresh")
+	w.ask(t, "success")
+	answer := w.Get(t, "/literal/x", "Authorization", "Bearer "+w.secrets["app"])
+	equal(t, "status with a token", answer.StatusCode, http.StatusOK)
+	for mode := range apiModes {
+		w.set("", mode)
+		w.ask(t, "API: "+mode)
+		w.steer(t, "ping")
+	}
+	w.wantEcho(t)
+	w.look(t)
+	for _, mode := range []string{"code", "more", "outage", "description"} {
+		w.set(mode, "")
+		w.steer(t, "refresh")
+		w.ask(t, "refresh: "+mode)
+	}
+
+	// Rotation and reloads, good and bad. A connection that goes revokes its token.
+	w.secrets["rotated"] = w.secret("rotated")
+	w.File(t, "secret", w.secrets["rotated"])
+	w.set("", "")
+	w.steer(t, "refresh")
+	w.reloads(t, config)
+	w.look(t)
+	w.collect(t, config)
+	w.judge(t)
+}
+
+// wantEcho: an API may tell the app what it was sent, in its header too.
+func (w *leakWorld) wantEcho(t *testing.T) {
+	t.Helper()
+	w.set("", "echo")
+	answer := w.Get(t, "/literal/x")
+	if got := answer.Header.Get("X-Quote"); !slices.Contains(w.in(got), "token") {
+		t.Errorf("the API's own header has not arrived: %q", got)
+	}
+}
+
+func (w *leakWorld) reloads(t *testing.T, config harness.Config) {
+	t.Helper()
+	broken := config
+	broken.Options = strings.Replace(config.Options, "ping GET /ping", "ping GET", 1)
+	unset := config
+	unset.Options = strings.ReplaceAll(config.Options, "{env.PIN}", "{env.UNSET}")
+	misplaced := config
+	misplaced.Options = strings.Replace(config.Options, "client_secret "+w.secrets["literal"], "client_secret "+w.secrets["literal"]+" oops", 1)
+	for what, c := range map[string]harness.Config{"broken": broken, "unset": unset, "misplaced": misplaced} {
+		err := w.Reload(c)
+		if err == nil {
+			t.Errorf("the %s config was accepted", what)
+			continue
+		}
+		w.keep("error at load: "+what, err.Error())
+	}
+	fewer := config
+	fewer.Site = strings.Replace(config.Site, "http_helper env {", "http_helper jwt {", 1)
+	head, rest, _ := strings.Cut(config.Options, "connection env service {")
+	_, tail, _ := strings.Cut(rest, "}\n\t\tconnection literal")
+	fewer.Options = head + "connection literal" + tail
+	w.set("code", "") // what the revocation endpoint quotes
+	for _, c := range []harness.Config{fewer, config} {
+		if err := w.Reload(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.WaitLog(t, "revoking a token failed")
+	w.set("", "")
+	w.ask(t, "after reloads")
+}
+
+// collect keeps what is left: adapted and saved configs, the log, and what a crash prints.
+func (w *leakWorld) collect(t *testing.T, config harness.Config) {
+	t.Helper()
+	adapted, err := w.Adapt(t, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.keep("adapted", adapted)
+	saved, err := os.ReadFile(filepath.Join(w.Dir, ".config", "caddy", "autosave.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.keep("autosave", string(saved))
+	w.admin(t, http.MethodPost, "/adapt", "text/caddyfile", w.Caddyfile(config))
+	w.Signal(syscall.SIGABRT)
+	<-w.Exited()
+	w.keep("log", w.Logs())
+}
+
+// judge looks for leaks, and whether there was anything to find.
+func (w *leakWorld) judge(t *testing.T) {
+	t.Helper()
+	var size int
+	for where, text := range w.outputs {
+		size += len(text)
+		found := w.in(text)
+		switch where {
+		case "GET /config/", "adapted", "autosave", "POST /adapt":
+			// Caddy shows them as they are written, literals included.
+			if !slices.Equal(found, []string{"literal"}) {
+				t.Errorf("%s: found %q, want the literal that stands there", where, found)
+			}
+		default:
+			if found != nil {
+				t.Errorf("%s: found %q\n%s", where, found, w.around(text, found))
+			}
+		}
+	}
+	t.Logf("searched %d outputs, %d bytes, for %d pieces of secrets", len(w.outputs), size, len(w.grams))
+	for _, want := range []string{
+		"upstream roundtrip", "http_helper.token_failed", `"level":"debug"`, "SIGABRT: abort", "goroutine ",
+		"Bearer " + w.secrets["app"], "http.log.access", "stands in the config as it is",
+	} {
+		if !strings.Contains(w.outputs["log"], want) {
+			t.Errorf("the log has no %s", want)
+		}
+	}
+	if n := len(w.outputs); n < 40 {
+		t.Errorf("only %d outputs", n)
+	}
+}
+
+// around shows the first place of each secret in a text.
+func (w *leakWorld) around(text string, names []string) string {
+	var places []string
+	for _, name := range names {
+		for i := 0; i+gram <= len(text); i++ {
+			if slices.Contains(w.in(text[i:i+gram]), name) {
+				places = append(places, name+": "+text[max(0, i-300):min(len(text), i+200)])
+				break
+			}
+		}
+	}
+	return strings.Join(places, "\n\n")
+}
