@@ -2,6 +2,8 @@ package httphelper
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -11,12 +13,14 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// answerAtOnce stands for the http transport.
-type answerAtOnce struct{ res http.Response }
+// answerAtOnce stands for the http transport. The answer comes with the request, so that it costs
+// nothing.
+type answerAtOnce struct{}
 
-func (a *answerAtOnce) RoundTrip(*http.Request) (*http.Response, error) {
-	res := a.res
-	return &res, nil
+type answerCtxKey struct{}
+
+func (answerAtOnce) RoundTrip(req *http.Request) (*http.Response, error) {
+	return req.Context().Value(answerCtxKey{}).(*http.Response), nil
 }
 
 // discard is a response writer without cost of its own.
@@ -27,87 +31,119 @@ func (discard) Write(p []byte) (int, error) { return len(p), nil }
 func (discard) WriteHeader(int)             {}
 
 // benchRoute is the handler and the transport of a loaded connection with a token, around nothing.
-func benchRoute(b *testing.B) (*Handler, *Transport, *http.Request) {
-	b.Helper()
+func benchRoute(tb testing.TB) (*Handler, *Transport) {
+	tb.Helper()
 	idp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { grantToken(w, "token", 3600) }))
-	b.Cleanup(idp.Close)
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: b.Context()})
-	b.Cleanup(cancel)
-	config := &Connection{
-		Service:  Service{BaseURL: "https://api.example.com/v2", TokenURL: idp.URL},
-		ClientID: "id", ClientSecret: "secret",
+	tb.Cleanup(idp.Close)
+	config := fmt.Sprintf(`{"admin": {"disabled": true, "config": {"persist": false}}, "logging": {"logs": {"default": {"level": "ERROR"}}},
+		"apps": {"http_helper": {"connections": {"c": {"base_url": "https://api.example.com/v2", "token_url": %q,
+			"client_id": "id", "client_secret": "secret"}}}}}`, idp.URL)
+	if err := caddy.Load([]byte(config), true); err != nil {
+		tb.Fatal(err)
 	}
-	app := &App{Connections: map[string]*Connection{"c": config}}
-	if err := app.Provision(ctx); err != nil {
-		b.Fatal(err)
+	tb.Cleanup(func() { _ = caddy.Stop() })
+	ctx := caddy.ActiveContext()
+	h, transport := &Handler{Connection: "c"}, &Transport{Connection: "c"}
+	if err := errors.Join(h.Provision(ctx), transport.Provision(ctx)); err != nil {
+		tb.Fatal(err)
 	}
-	b.Cleanup(func() { _ = app.Cleanup() })
-	_ = app.Start()
-	if _, err := app.active["c"].source.Token(b.Context()); err != nil {
-		b.Fatal(err)
+	tb.Cleanup(func() { _ = transport.Cleanup() })
+	if _, err := h.chosen.source.Token(tb.Context()); err != nil {
+		tb.Fatal(err)
 	}
-	h := &Handler{Connection: "c"}
-	if err := h.provision(app); err != nil {
-		b.Fatal(err)
-	}
-	transport := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), Connection: "c"}
-	if err := transport.Injection.provision(); err != nil {
-		b.Fatal(err)
-	}
-	conns, err := transport.connections(app)
-	if err == nil {
-		err = transport.provisionRoutes(ctx, conns)
-	}
-	if err != nil {
-		b.Fatal(err)
-	}
-	transport.routes[h.chosen].inner = &answerAtOnce{http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"text/plain"}}, Body: http.NoBody}}
+	transport.routes[h.chosen].inner = answerAtOnce{}
+	return h, transport
+}
+
+// benchRequest is a request as the handler gets it. What reverse_proxy adds before the transport is
+// not ours: it is left out but for the address to dial.
+func benchRequest(ctx context.Context) *http.Request {
 	req := httptest.NewRequest(http.MethodGet, "http://127.0.0.1:8080/orders/42?full=1", nil)
 	req.RemoteAddr = "127.0.0.1:4711"
 	for field, value := range map[string]string{"User-Agent": "app/1.0", "Accept": "*/*", "Accept-Encoding": "gzip", "X-Request-Id": "4711"} {
 		req.Header.Set(field, value)
 	}
+	answer := &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"text/plain"}}, Body: http.NoBody}
+	ctx = context.WithValue(ctx, answerCtxKey{}, answer)
 	// Under this key reverse_proxy tells its transport what to dial.
 	dial := reverseproxy.DialInfo{Network: "tcp", Address: "api.example.com:443"}
-	req = req.WithContext(context.WithValue(req.Context(), caddy.CtxKey("reverse_proxy.dial_info"), dial))
-	req = caddyhttp.PrepareRequest(req, caddy.NewReplacer(), discard{make(http.Header)}, &caddyhttp.Server{})
-	return h, transport, req
+	ctx = context.WithValue(ctx, caddy.CtxKey("reverse_proxy.dial_info"), dial)
+	return caddyhttp.PrepareRequest(req.WithContext(ctx), caddy.NewReplacer(), discard{make(http.Header)}, &caddyhttp.Server{})
 }
 
-func benchRoundTrip(b *testing.B, run func(step func())) {
-	h, transport, req := benchRoute(b)
-	// What reverse_proxy does between the two is not ours: it is left out but for the dial address.
+// serve is the way of a request through the handler, and through the transport if there is one.
+func serve(tb testing.TB, h *Handler, transport *Transport) func() {
+	tb.Helper()
 	next := caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		if transport == nil {
+			return nil
+		}
 		res, err := transport.RoundTrip(r)
 		if err == nil && res.StatusCode != http.StatusOK {
-			b.Fatal(res.StatusCode)
+			err = errors.New(res.Status)
 		}
 		return err
 	})
-	w := discard{make(http.Header)}
-	run(func() {
+	w, req := discard{make(http.Header)}, benchRequest(tb.Context())
+	return func() {
 		if err := h.ServeHTTP(w, req, next); err != nil {
-			b.Fatal(err)
+			tb.Error(err)
 		}
-	})
+	}
 }
 
-func BenchmarkRoundTrip(b *testing.B) {
-	benchRoundTrip(b, func(step func()) {
+// benchSteps runs steps alone and in parallel, where each goroutine makes its own.
+func benchSteps(b *testing.B, newStep func() func()) {
+	b.Helper()
+	b.Run("alone", func(b *testing.B) {
+		step := newStep()
 		b.ReportAllocs()
 		for b.Loop() {
 			step()
 		}
 	})
-}
-
-func BenchmarkRoundTripParallel(b *testing.B) {
-	benchRoundTrip(b, func(step func()) {
+	b.Run("parallel", func(b *testing.B) {
 		b.ReportAllocs()
 		b.RunParallel(func(pb *testing.PB) {
+			step := newStep()
 			for pb.Next() {
 				step()
 			}
 		})
 	})
+}
+
+func BenchmarkRoundTrip(b *testing.B) {
+	h, transport := benchRoute(b)
+	benchSteps(b, func() func() { return serve(b, h, transport) })
+}
+
+func BenchmarkHandler(b *testing.B) {
+	h, _ := benchRoute(b)
+	benchSteps(b, func() func() { return serve(b, h, nil) })
+}
+
+func BenchmarkTransport(b *testing.B) {
+	h, transport := benchRoute(b)
+	benchSteps(b, func() func() {
+		req := benchRequest(b.Context())
+		g, refused := h.admit(req)
+		if refused != nil {
+			b.Fatal(refused.details)
+		}
+		req = req.WithContext(g)
+		return func() {
+			if _, err := transport.RoundTrip(req); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+func TestRequestsAllocateLittle(t *testing.T) {
+	h, transport := benchRoute(t)
+	const most = 6
+	if got := testing.AllocsPerRun(1000, serve(t, h, transport)); got > most {
+		t.Errorf("%v allocations in handler and transport, want at most %d", got, most)
+	}
 }

@@ -25,9 +25,9 @@ var errBodyTaken = errors.New("the request is being replayed")
 // So each attempt reads through a handle: giving an attempt up takes its handle away, and what a
 // read in progress still brings is kept for the next attempt.
 type replayBody struct {
-	limit    int
-	trailer  http.Header
-	mayTrail func(field string) bool
+	limit   int
+	trailer http.Header
+	grant   *grant
 
 	mu      sync.Mutex
 	idle    sync.Cond // signaled when the read in progress ends
@@ -41,11 +41,11 @@ type replayBody struct {
 	closed  bool
 }
 
-func newReplayBody(req *http.Request, limit int64, mayTrail func(field string) bool) *replayBody {
+func newReplayBody(req *http.Request, limit int64, g *grant) *replayBody {
 	if req.Body == nil || req.Body == http.NoBody {
 		return nil
 	}
-	b := &replayBody{limit: int(min(limit, 1<<30)), trailer: req.Trailer, mayTrail: mayTrail, source: req.Body}
+	b := &replayBody{limit: int(min(limit, 1<<30)), trailer: req.Trailer, grant: g, source: req.Body}
 	b.idle.L = &b.mu
 	return b
 }
@@ -207,7 +207,7 @@ func (b *replayBody) forget() {
 // dropTrailers removes what the app may not say in a trailer either.
 func (b *replayBody) dropTrailers() {
 	for field := range b.trailer {
-		if !b.mayTrail(field) {
+		if !b.grant.mayTrail(field) {
 			delete(b.trailer, field)
 		}
 	}

@@ -104,7 +104,7 @@ func notAllowed(details string) *refusal {
 // exchange sends a request with token, or without one when token is nil, and replays it once when
 // the API rejects the token (rule 18).
 func (r *route) exchange(req *http.Request, g *grant, token *grantedToken) (*http.Response, error) {
-	body := newReplayBody(req, *g.injection.ReplayBuffer, g.mayTrail)
+	body := newReplayBody(req, *g.injection.ReplayBuffer, g)
 	defer body.finish()
 	res, err := r.attempt(req, g, token, body)
 	if err == nil && wantsNonce(res) && token != nil && token.key != nil && body.rewind() {

@@ -31,6 +31,9 @@ func (w *world) startAll(s *settings) ([]*contestant, error) {
 		{"bare", startBare},
 		{refreshing, s.caddy("sidecar", sidecarConfig("short"))},
 	} {
+		if !s.proxies.MatchString(c.name) {
+			continue
+		}
 		contestant := &contestant{name: c.name, plain: freePort(), tls: freePort(), world: w}
 		if err := c.start(contestant); err != nil {
 			return nil, fmt.Errorf("starting %s: %w", c.name, err)

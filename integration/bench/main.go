@@ -20,7 +20,8 @@ type settings struct {
 	duration    time.Duration
 	rounds      int
 	connections int
-	only        *regexp.Regexp // of scenarios; nil: all
+	only        *regexp.Regexp // of scenarios
+	proxies     *regexp.Regexp
 	binaries    map[string]string
 	json, svg   string
 	profile     string
@@ -37,17 +38,16 @@ func main() {
 }
 
 func parseFlags() *settings {
-	s := &settings{binaries: make(map[string]string)}
+	all := regexp.MustCompile("")
+	s := &settings{only: all, proxies: all, binaries: make(map[string]string)}
 	flag.DurationVar(&s.duration, "duration", 3*time.Second, "how long each measurement lasts")
 	flag.IntVar(&s.rounds, "rounds", 3, "how often everything is measured")
 	flag.IntVar(&s.connections, "connections", 32, "how many connections the load has")
 	flag.StringVar(&s.json, "json", "", "write the results to this file")
 	flag.StringVar(&s.svg, "svg", "", "write a plot to this file")
 	flag.StringVar(&s.profile, "profile", "", "only take a CPU profile of the sidecar under load, to this file")
-	flag.Func("only", "measure the scenarios that match this regular expression", func(text string) (err error) {
-		s.only, err = regexp.Compile(text)
-		return err
-	})
+	flag.Func("only", "measure the scenarios that match this regular expression", pattern(&s.only))
+	flag.Func("proxies", "measure the proxies that match this regular expression", pattern(&s.proxies))
 	for _, name := range []string{"sidecar", "sidecar-nopgo", "caddy"} {
 		flag.Func(name, "path of this Caddy", func(path string) (err error) {
 			s.binaries[name], err = filepath.Abs(path)
@@ -56,6 +56,13 @@ func parseFlags() *settings {
 	}
 	flag.Parse()
 	return s
+}
+
+func pattern(into **regexp.Regexp) func(string) error {
+	return func(text string) (err error) {
+		*into, err = regexp.Compile(text)
+		return err
+	}
 }
 
 // bench runs everything in a directory of its own.
@@ -79,7 +86,7 @@ func bench(s *settings) error {
 	}
 	results := newResults(s)
 	for _, scenario := range scenarios {
-		if s.only != nil && !s.only.MatchString(scenario.name) {
+		if !s.only.MatchString(scenario.name) {
 			continue
 		}
 		if err := measureAll(s, scenario, contestants, results); err != nil {

@@ -66,15 +66,19 @@ func (p *proc) cpuTime() time.Duration {
 
 // memory is the resident memory of the server in MiB; what its processes share counts once.
 func (p *proc) memory() float64 {
+	counted := []string{"Rss: %f kB"}
 	var total float64
 	for _, pid := range p.pids() {
 		rollup, _ := os.ReadFile(filepath.Join("/proc", pid, "smaps_rollup"))
 		for line := range strings.Lines(string(rollup)) {
-			var kib float64
-			if _, err := fmt.Sscanf(line, "Pss: %f kB", &kib); err == nil {
-				total += kib / 1024
+			for _, field := range counted {
+				var kib float64
+				if _, err := fmt.Sscanf(line, field, &kib); err == nil {
+					total += kib / 1024
+				}
 			}
 		}
+		counted = []string{"Private_Clean: %f kB", "Private_Dirty: %f kB"} // of its children
 	}
 	return total
 }
