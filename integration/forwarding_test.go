@@ -128,14 +128,20 @@ func TestRequestLinesCannotMoveTheTarget(t *testing.T) {
 
 func TestTheAPISeesNothingOfTheProxy(t *testing.T) {
 	t.Parallel()
-	w := startInline(t, options{})
-	wantStatus(t, w.Get(t, "/", "X-Forwarded-For", "1.2.3.4", "X-Forwarded-Host", "h", "X-Forwarded-Proto", "https", "Forwarded", "for=1.2.3.4", "Via", "1.1 x"), http.StatusOK)
-	r := w.api.Last(t)
-	equal(t, "Host", r.Host, w.api.Addr)
-	for name := range r.Header {
-		if strings.HasPrefix(name, "X-Forwarded") || name == "Forwarded" || name == "Via" {
-			t.Errorf("%s at the API: %q", name, r.Header[name])
-		}
+	for name, directive := range map[string]string{"plain": "", "with header_up of another name": "header_up X-Extra y"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := startInline(t, options{directive: directive})
+			wantStatus(t, w.Get(t, "/", "X-Forwarded-For", "1.2.3.4", "X-Forwarded-Host", "h", "X-Forwarded-Proto", "https",
+				"X-Forwarded-Own", "o", "Forwarded", "for=1.2.3.4", "Via", "1.1 x"), http.StatusOK)
+			r := w.api.Last(t)
+			equal(t, "Host", r.Host, w.api.Addr)
+			for name := range r.Header {
+				if strings.HasPrefix(name, "X-Forwarded") || name == "Forwarded" || name == "Via" {
+					t.Errorf("%s at the API: %q", name, r.Header[name])
+				}
+			}
+		})
 	}
 }
 
