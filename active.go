@@ -318,6 +318,7 @@ func (c *activeConnection) acquire() {
 	c.metrics = acquireMetrics(c.name)
 	c.user = &sourceUser{
 		name:          c.name,
+		host:          c.tokenHost(),
 		fetcher:       tracedFetcher{c},
 		refreshBefore: time.Duration(c.config.RefreshBefore),
 		timeout:       time.Duration(c.config.TokenTimeout),

@@ -29,6 +29,7 @@ var tokenSources = caddy.NewUsagePool()
 // sourceUser is one connection of one config that uses a source.
 type sourceUser struct {
 	name          string        // connection name, for logs
+	host          string        // of the token endpoint
 	fetcher       tokenFetcher  // makes the token requests
 	refreshBefore time.Duration // 0: default
 	timeout       time.Duration // token_timeout; 0: default
@@ -65,6 +66,7 @@ type tokenSource struct {
 	users      []*sourceUser // live, oldest first
 	lastUser   *sourceUser   // speaks for the source when no user is left
 	attempt    *tokenAttempt // the running one, or nil
+	queued     bool          // an attempt that no request waits for is to come
 	failure    *fetchFailure // of the last attempt, or nil
 	last       *heldToken    // the last one held, rejected or not
 	lookedAt   time.Time     // when a request last looked at the credentials in a back-off
@@ -247,9 +249,9 @@ func (s *tokenSource) refreshAhead(ctx context.Context, h *heldToken, now time.T
 	}
 	defer s.mu.Unlock()
 	switch {
-	case s.closed, s.attempt != nil, s.current.Load() != h:
+	case s.closed, s.attempt != nil, s.queued, s.current.Load() != h:
 	case s.failure.left(now) == 0:
-		s.begin(ctx)
+		s.beginAhead(ctx)
 	case s.mayLook(now):
 		go s.lookAgain(ctx, s.speaker(), s.failure)
 	}
@@ -263,8 +265,8 @@ func (s *tokenSource) lookAgain(ctx context.Context, u *sourceUser, failed *fetc
 	s.forgive(failed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closed && s.failure.left(s.now()) == 0 {
-		s.begin(ctx)
+	if !s.closed && !s.queued && s.failure.left(s.now()) == 0 {
+		s.beginAhead(ctx)
 	}
 }
 
@@ -357,12 +359,12 @@ func (s *tokenSource) tend() {
 		s.timer.Stop()
 		s.timer = nil
 	}
-	if s.closed || s.attempt != nil || !s.tended() {
+	if s.closed || s.attempt != nil || s.queued || !s.tended() {
 		return
 	}
 	wait := s.untilDue(s.now())
 	if wait <= 0 {
-		s.begin(context.Background())
+		s.beginAhead(context.Background())
 		return
 	}
 	s.timer = time.AfterFunc(min(wait, maxTimer), func() {
