@@ -389,8 +389,10 @@ func TestNoSecretIsShown(t *testing.T) {
 			scopes_help https://help.example/
 			ping /me/x`, "parameter p param-secret"), ""))
 	look := func() {
-		for _, path := range []string{"GET /http_helper/connections", "GET /http_helper/connections/billing", "POST /http_helper/connections/billing/ping",
-			"GET /http_helper/connectors", "GET /http_helper/connectors/acme_crm", "POST /http_helper/connections/billing/refresh", "GET /health"} {
+		for _, path := range []string{
+			"GET /http_helper/connections", "GET /http_helper/connections/billing", "POST /http_helper/connections/billing/ping",
+			"GET /http_helper/connectors", "GET /http_helper/connectors/acme_crm", "POST /http_helper/connections/billing/refresh", "GET /health",
+		} {
 			method, path, _ := strings.Cut(path, " ")
 			var body string
 			if path == "/health" {

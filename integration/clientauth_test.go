@@ -21,9 +21,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 )
 
 const longSecret = "a-secret-of-at-least-32-characters-for-HS256"
