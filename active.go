@@ -78,7 +78,8 @@ func activate(app *App, name string, config *Connection) (*activeConnection, err
 	if err := c.checkValues(); err != nil {
 		return nil, err
 	}
-	for _, warning := range append(warnings, c.literalSecrets()...) {
+	warnings = append(warnings, c.literalSecrets()...)
+	for _, warning := range append(warnings, c.secretsInHost()...) {
 		c.logger.Warn(warning, zap.String("connection", name))
 	}
 	for _, what := range c.service.AllowInsecure {
@@ -259,6 +260,25 @@ func (c *activeConnection) literalSecrets() []string {
 	for _, v := range c.connector.ConfigValues {
 		if t := c.texts.values[v.Key]; v.Type == typePassword && v.Flow == "" && t.literal() {
 			warn("config_value " + v.Key)
+		}
+	}
+	return warnings
+}
+
+// secretsInHost warns about a host that is made of what people may not see: Caddy knows it as an
+// upstream.
+func (c *activeConnection) secretsInHost() []string {
+	if c.fixed == nil {
+		return nil
+	}
+	var warnings []string
+	d := c.display()
+	for _, kind := range []string{kindParam, kindConfig} {
+		for _, key := range c.texts.baseURL.keys(kind) {
+			value, err := d.resolver.lookup(kind, key)
+			if err == nil && !d.mayShow(kind, key) && strings.Contains(c.fixed.base.Host, strings.ToLower(value)) {
+				warnings = append(warnings, "base_url has {"+kind+"."+key+"} in its host, which Caddy's log and admin endpoint show")
+			}
 		}
 	}
 	return warnings

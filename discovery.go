@@ -169,6 +169,9 @@ func (d *discovery) checkEndpoints(m *serverMetadata) error {
 		if err == nil {
 			err = checkScheme(u, d.allowInsecure, "token_url")
 		}
+		if err == nil && u.Scheme != "https" && strings.HasPrefix(d.issuer, "https:") && !d.allowInsecure {
+			err = errors.New("it is http while the issuer is https") // on loopback somebody else may listen
+		}
 		if err != nil {
 			return configurationError("issuer: an endpoint in the metadata cannot be used: %v", err)
 		}

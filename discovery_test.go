@@ -108,6 +108,11 @@ func TestDiscoveredEndpointsAreSafe(t *testing.T) {
 			mustNotFind(t, &discovery{issuer: newIssuerURL(t, aliases)}, classConfiguration, "endpoint")
 		}
 	}
+	// Another process may listen on loopback; an issuer that speaks https has no reason to go there.
+	https := &discovery{issuer: "https://auth.example"}
+	if _, err := https.parse([]byte(`{"issuer":"https://auth.example","token_endpoint":"http://127.0.0.1:1/token"}`)); err == nil || !strings.Contains(err.Error(), "http while") {
+		t.Errorf("an endpoint on loopback of an issuer elsewhere: %v", err)
+	}
 	insecure := newIssuerURL(t, strings.Replace(plainMetadata, "ISSUER/token", "http://auth.example/token", 1))
 	if found := mustFind(t, &discovery{issuer: insecure, allowInsecure: true}); found.Token != "http://auth.example/token" {
 		t.Errorf("found %+v", found)
