@@ -345,7 +345,7 @@ func (c *activeConnection) acquire() {
 		warm:          c.config.Warm,
 		logger:        c.logger,
 		observe:       c.observe,
-		onDestruct:    c.revoke,
+		onDestruct:    c.revokeRemoved,
 	}
 	c.source = acquireTokenSource(c.identity(), c.user)
 }
@@ -398,6 +398,24 @@ func (c *activeConnection) refresh(ctx context.Context) error {
 	}
 	return nil
 }
+
+// token returns the token for a request. The connection's own token_timeout bounds the wait, even
+// where it shares the token with a more patient one.
+func (c *activeConnection) token(ctx context.Context) (*grantedToken, error) {
+	if token := c.source.ready(ctx); token != nil {
+		return token, nil
+	}
+	limited, cancel := context.WithTimeout(ctx, c.timeout()+timeoutGrace)
+	defer cancel()
+	token, err := c.source.Token(limited)
+	if err != nil && ctx.Err() == nil && limited.Err() != nil {
+		return nil, errTokenTimeout
+	}
+	return token, err
+}
+
+// timeoutGrace lets an attempt that began with a wait end by itself, and say why.
+const timeoutGrace = 100 * time.Millisecond
 
 // target is where the connection's requests go.
 func (c *activeConnection) target(ctx context.Context) (*apiTarget, error) {

@@ -370,10 +370,10 @@ func (p Parameter) check(keys map[string]bool) error {
 	if err := validKey(p.Key); err != nil {
 		fail("%v", err)
 	}
-	if keys[kindParam+p.Key] {
+	if keys[p.Key] {
 		fail("the key is defined twice")
 	}
-	keys[kindParam+p.Key] = true
+	keys[p.Key] = true
 	switch p.Type {
 	case typeText, typePassword:
 		if len(p.Options) > 0 || p.Default != "" {
@@ -417,10 +417,10 @@ func (v ConfigValue) check(c *Connector, keys map[string]bool) error {
 	if err := validKey(v.Key); err != nil {
 		fail("%v", err)
 	}
-	if keys[kindConfig+v.Key] {
+	if keys[v.Key] {
 		fail("the key is defined twice")
 	}
-	keys[kindConfig+v.Key] = true
+	keys[v.Key] = true
 	if v.Type != typeText && v.Type != typePassword {
 		fail("the type must be text or password, not %q", v.Type)
 	}

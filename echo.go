@@ -80,7 +80,10 @@ func quietError(err error) error {
 }
 
 // quietBody is an answer's body with quiet errors: those about trailers quote them.
-type quietBody struct{ io.ReadCloser }
+type quietBody struct {
+	io.ReadCloser
+	res *http.Response
+}
 
 // Read implements io.Reader.
 func (b quietBody) Read(p []byte) (int, error) {
@@ -88,12 +91,13 @@ func (b quietBody) Read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
+	dropOwnProxyStatus(b.res.Trailer)
 	return n, quietError(err)
 }
 
 // quiet wraps the body of an answer, unless it is none or a tunnel.
 func quiet(res *http.Response) {
 	if res.Body != http.NoBody && res.StatusCode != http.StatusSwitchingProtocols {
-		res.Body = quietBody{res.Body}
+		res.Body = quietBody{res.Body, res}
 	}
 }

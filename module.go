@@ -124,7 +124,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	defer g.count(unsent)
 	g.toApp = w.Header()
-	err := next.ServeHTTP(w, r.WithContext(g))
+	g.writer.ResponseWriter = w
+	err := next.ServeHTTP(&g.writer, r.WithContext(g))
 	// What stands there after the answer are trailers; one of ours can only be forged.
 	dropOwnProxyStatus(w.Header())
 	g.dropEchoes()
@@ -179,7 +180,7 @@ func (i *Injection) refuses(r *http.Request) *refusal {
 	if r.URL.Opaque != "" {
 		return badRequest("the request's target is not a path")
 	}
-	if err := cleanRequestPath(requestPath(r)); err != nil {
+	if err := cleanRequestPath(escapedPath(r.URL)); err != nil {
 		return badRequest("the request's path is refused: " + err.Error())
 	}
 	return nil
@@ -203,7 +204,7 @@ func (c *activeConnection) grant(r *http.Request, i *Injection) (*grant, *refusa
 	g.keep = i.AppAuthorization == authorizationKeep && len(r.Header["Authorization"]) > 0
 	var err error
 	if !g.keep {
-		_, err = c.source.Token(r.Context())
+		_, err = c.token(r.Context())
 	}
 	if err == nil {
 		g.target, err = c.target(r.Context())
@@ -230,8 +231,9 @@ type grant struct {
 	answered  bool     // whether the API has answered
 	counted   bool     // whether the metrics know what became of it
 
-	toApp http.Header // of the answer; nil: no handler of ours sees it
-	token string      // the one that was sent last
+	writer answerWriter
+	toApp  http.Header // of the answer; nil: no handler of ours sees it
+	token  string      // the one that was sent last
 }
 
 // Value implements context.Context.

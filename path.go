@@ -2,6 +2,7 @@ package httphelper
 
 import (
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 )
@@ -146,16 +147,40 @@ func overlongASCII(b []byte) (c byte, length int) {
 
 // joinPath puts a request's path below the base URL's. Encodings are kept byte for byte.
 func joinPath(base, request *url.URL) (path, rawPath string) {
-	below := request.EscapedPath()
-	if below == "" {
-		below = "/"
-	}
-	rawPath = basePath(base) + below
+	rawPath = basePath(base) + escapedPath(request)
 	path, err := url.PathUnescape(rawPath)
-	if err != nil { // EscapedPath is always well-formed
+	if err != nil { // escapedPath is always well-formed
 		return rawPath, ""
 	}
 	return path, rawPath
+}
+
+// escapedPath is a request's path as it was written, but for characters that may not stand in a URL:
+// those are escaped. URL.EscapedPath would escape the whole path anew for one of them.
+func escapedPath(u *url.URL) string {
+	if u.RawPath == "" {
+		if u.Path == "" {
+			return "/"
+		}
+		return u.EscapedPath()
+	}
+	if path, err := url.PathUnescape(u.RawPath); err != nil || path != u.Path {
+		return u.EscapedPath()
+	}
+	var b strings.Builder
+	for i := range len(u.RawPath) {
+		if c := u.RawPath[i]; mayStandInPath(c) {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// mayStandInPath tells whether a character of an escaped path is left alone by net/url.
+func mayStandInPath(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-_.~!$&'()*+,;=:@[]%/", c) >= 0
 }
 
 // basePath is the escaped path of a base URL without its trailing slash.

@@ -276,6 +276,15 @@ func (c *activeConnection) fetch(ctx context.Context) (*grantedToken, error) {
 	return request.do(ctx, c.client(request.certificate))
 }
 
+// revokeRemoved revokes the last token of a connection that the running config does not have any
+// more. One that has only changed may have been given the same token again.
+func (c *activeConnection) revokeRemoved(token *grantedToken) {
+	if app := activeApp(); app != nil && app.active[c.name] != nil {
+		return
+	}
+	c.revoke(token)
+}
+
 // revoke tells the authorization server that a token is not needed any more, if it wants to know
 // (RFC 7009). Nothing depends on it.
 func (c *activeConnection) revoke(token *grantedToken) {
@@ -481,70 +490,6 @@ func (c *activeConnection) fingerprint() (string, error) {
 		errs = append(errs, err)
 	}
 	return digestOf(m.clientID, m.secret, string(m.key), m.assertion, key, certificate, r.answers), errors.Join(errs...)
-}
-
-// identity is a digest of everything that shapes the token request, as it is written: what a
-// placeholder or file yields may change while a token lives (rules 12 to 14).
-func (c *activeConnection) identity() string {
-	s := c.service
-	conn := *c.config
-	conn.Connector, conn.Service, conn.Parameters = "", Service{}, nil
-	conn.Scopes, conn.AdditionalScopes = nil, ""
-	conn.RefreshBefore, conn.DefaultLifetime, conn.TokenTimeout, conn.Warm = 0, 0, 0, false
-	u := &usedValues{c: c, all: make(map[string]any)}
-	for _, t := range c.tokenTexts() {
-		u.add(t)
-	}
-	return digestOf(
-		conn, c.requested, c.required, u.all,
-		s.TokenURL, s.Issuer, s.authMethod(), s.BasicEncoding, s.RequireGrantedScopes,
-		s.TokenRequestParams, s.TokenRequestHeaders, s.TokenRequestFormat, s.TokenRequestScopeSeparator,
-		s.GrantType, s.TokenPointer, s.ExpiresInPointer, s.TokenTransport, s.Resources,
-	)
-}
-
-// tokenTexts are the texts of the service that shape the token request.
-func (c *activeConnection) tokenTexts() []text {
-	t := c.texts
-	var all []text
-	for _, u := range []*text{t.tokenURL, t.issuer} {
-		if u != nil {
-			all = append(all, *u)
-		}
-	}
-	for _, p := range t.params {
-		all = append(all, p.values...)
-	}
-	for _, h := range t.tokenHeaders {
-		all = append(all, h.value)
-	}
-	return append(all, t.resources...)
-}
-
-// usedValues collects what stands behind the placeholders of texts.
-type usedValues struct {
-	c   *activeConnection
-	all map[string]any
-}
-
-func (u *usedValues) add(t text) {
-	for _, key := range t.keys(kindParam) {
-		param, _ := u.c.connector.parameter(key)
-		u.all[kindParam+"."+key] = u.c.answer(param)
-	}
-	for _, key := range t.keys(kindConfig) {
-		config, _ := u.c.connector.configValue(key)
-		if config.Flow == "" {
-			u.all[kindConfig+"."+key] = config.Value
-			u.add(u.c.texts.values[key])
-			continue
-		}
-		u.all[kindConfig+"."+key] = u.c.connector.flow(config.Flow).digest
-		// A flow may use every answer.
-		for _, param := range u.c.connector.Parameters {
-			u.all[kindParam+"."+param.Key] = u.c.answer(param)
-		}
-	}
 }
 
 // dependsOnFlow tells whether a text's value takes a helper flow.

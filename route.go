@@ -70,7 +70,7 @@ func (r *route) refuses(req *http.Request, g *grant) *refusal {
 	switch {
 	case !ok:
 		return notAllowed("no upstream was chosen")
-	case refusedMethod(req.Method), req.URL.Opaque != "", cleanRequestPath(requestPath(req)) != nil:
+	case refusedMethod(req.Method), req.URL.Opaque != "", cleanRequestPath(escapedPath(req.URL)) != nil:
 		return notAllowed("its method or path has been changed to one that is refused")
 	case req.Response != nil && req.Response.Request != nil && req.URL.Host != req.Response.Request.URL.Host:
 		return notAllowed("a redirect leads away from base_url")
@@ -280,8 +280,10 @@ func withoutOurQuery(location string, fields []Field) string {
 
 // otherPairs are the pairs of a raw query that do not have the name of any of the fields.
 func otherPairs(raw string, fields []Field) []string {
-	return slices.DeleteFunc(strings.FieldsFunc(raw, func(r rune) bool { return r == '&' }),
-		func(pair string) bool { return namesAny(pair, fields) })
+	if raw == "" {
+		return nil
+	}
+	return slices.DeleteFunc(strings.Split(raw, "&"), func(pair string) bool { return namesAny(pair, fields) })
 }
 
 // withQuery replaces the fields in a raw query and leaves the rest as it was written.

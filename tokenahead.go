@@ -26,7 +26,7 @@ func aheadSlotsOf(host string) *semaphore.Weighted {
 // a token meanwhile does not queue: it begins the attempt itself. Call it with the lock held.
 func (s *tokenSource) beginAhead(cause context.Context) {
 	s.queued = true
-	go s.queue(causedBy(cause), aheadSlotsOf(s.speaker().host))
+	go s.queue(causedBy(cause), aheadSlotsOf(s.speaker().host)) //nolint:gosec // it must outlive the request that caused it
 }
 
 func (s *tokenSource) queue(cause context.Context, slots *semaphore.Weighted) {

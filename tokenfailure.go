@@ -36,8 +36,8 @@ var configurationCodes = map[string]string{
 	"access_denied":          "the client is not allowed to have this token",
 }
 
-// outageCodes are the error codes that mean an outage even in an answer with a good status.
-var outageCodes = map[string]bool{
+// passingCodes are further error codes that standards define, so that they give nothing away.
+var passingCodes = map[string]bool{
 	"temporarily_unavailable": true,
 	"server_error":            true,
 	"slow_down":               true,
@@ -146,7 +146,7 @@ func (r *tokenRequest) refused(resp *http.Response, code string) *tokenError {
 	switch {
 	case mistake && resp.StatusCode < http.StatusInternalServerError:
 		failure = configurationError("%s refused the request (status %d): %s", tokenEndpoint, resp.StatusCode, hint)
-	case resp.StatusCode < http.StatusMultipleChoices && !outageCodes[code]:
+	case resp.StatusCode < http.StatusMultipleChoices:
 		failure = configurationError("%s answered with an error (status %d)", tokenEndpoint, resp.StatusCode)
 	default:
 		failure = unavailable(resp, tokenEndpoint)
@@ -181,7 +181,7 @@ func statusHint(status int) string {
 // safeCode returns the error code if it may be passed on: it fits RFC 6749 §5.2, is short and
 // gives away nothing of a known secret.
 func (r *tokenRequest) safeCode(code string) string {
-	if _, known := configurationCodes[code]; known || outageCodes[code] {
+	if _, known := configurationCodes[code]; known || passingCodes[code] {
 		return code
 	}
 	if len(code) > maxErrorCode || strings.ContainsFunc(code, notInErrorCode) || r.revealsSecret(code) {

@@ -175,19 +175,27 @@ func (s *tokenSource) timeout() time.Duration {
 // Token returns a usable token. It waits only when there is none, until ctx ends; errors are a
 // *tokenError or ctx's. When the token is due to be replaced, that is started in the background.
 func (s *tokenSource) Token(ctx context.Context) (*grantedToken, error) {
+	if t := s.ready(ctx); t != nil {
+		return t, nil
+	}
+	return s.await(ctx)
+}
+
+// ready is Token without waiting: it returns nil when there is no usable token.
+func (s *tokenSource) ready(ctx context.Context) *grantedToken {
 	h := s.current.Load()
 	if h == nil {
-		return s.await(ctx)
+		return nil
 	}
 	now := s.now()
 	switch age := elapsed(h.sent, now); {
 	case age < h.refreshAfter:
-		return h.grantedToken, nil
+		return h.grantedToken
 	case age < h.usableFor:
 		s.refreshAhead(ctx, h, now)
-		return h.grantedToken, nil
+		return h.grantedToken
 	default:
-		return s.await(ctx)
+		return nil
 	}
 }
 

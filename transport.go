@@ -177,7 +177,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 	if t.own == nil {
 		closeBody(req.Body)
-		return nil, errors.New("transport http_helper: neither a handler http_helper nor an option connection says whose token to send")
+		return notAllowed("neither a handler http_helper nor the transport's option connection says whose token to send").response(req), nil
 	}
 	healthCheck := req.Context().Value(caddyhttp.VarsCtxKey) == nil
 	refused := t.Injection.refuses(req)
@@ -222,7 +222,7 @@ func (t *Transport) send(req *http.Request, g *grant) (*http.Response, *refusal,
 	var token *grantedToken
 	if !g.keep {
 		var err error
-		if token, err = g.conn.source.Token(req.Context()); err != nil {
+		if token, err = g.conn.token(req.Context()); err != nil {
 			return nil, noToken(g.conn.name, err), nil
 		}
 	}
@@ -260,19 +260,14 @@ func strippedPrefix(req *http.Request) string {
 	if !ok || original.URL == nil {
 		return ""
 	}
-	prefix, ok := strings.CutSuffix(original.URL.EscapedPath(), req.URL.EscapedPath())
-	if !ok {
-		return ""
+	before, now := escapedPath(original.URL), escapedPath(req.URL)
+	if prefix, ok := strings.CutSuffix(before, now); ok {
+		return prefix
 	}
-	return prefix
-}
-
-// requestPath is the path of a request as it was written.
-func requestPath(r *http.Request) string {
-	if path := r.URL.EscapedPath(); path != "" {
-		return path
+	if now == "/" {
+		return before // all of it was taken off
 	}
-	return "/"
+	return ""
 }
 
 // apiTarget is the place of one connection's API, and what every request to it carries.

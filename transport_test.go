@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
 	"os"
 	"path/filepath"
 	"strings"
@@ -405,8 +407,9 @@ SITE {
 		t.Errorf("a path outside: %d %s", res.StatusCode, res.Header.Get("Proxy-Status"))
 	}
 	site = runSidecar(t, strings.Replace(config, "\t\t\tconnection c\n\t\t}", "\t\t}", 1))
-	if res, _ := call(t, "GET", site+"/x", nil); res.StatusCode != 502 || len(a.seen()) != 1 {
-		t.Errorf("without a connection: %d", res.StatusCode)
+	res, _ = call(t, "GET", site+"/x", nil)
+	if res.StatusCode != 502 || len(a.seen()) != 1 || !strings.Contains(res.Header.Get("Proxy-Status"), "proxy_configuration_error") {
+		t.Errorf("without a connection: %d %s", res.StatusCode, res.Header.Get("Proxy-Status"))
 	}
 }
 
@@ -518,5 +521,104 @@ func TestAppLeavesWhileWaiting(t *testing.T) {
 	close(release)
 	if res, _ := call(t, "GET", site+"/", nil); res.StatusCode != 200 || e.requests.Load() != 1 {
 		t.Errorf("%d with %d token requests", res.StatusCode, e.requests.Load())
+	}
+}
+
+// Characters that net/url does not accept in a path must not make it escape the rest anew.
+func TestEncodingsSurviveRawCharacters(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, inline(a, e, ""))
+	for path, want := range map[string]string{
+		"/a%2Fb|c": "/base/a%2Fb%7Cc", "/a%3Bb<": "/base/a%3Bb%3C", "/%E9\xc3\xa9%2F": "/base/%E9%C3%A9%2F", "/'()!*[]|^": "/base/'()!*[]%7C%5E",
+	} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(site, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path)
+		_, _ = io.ReadAll(conn)
+		_ = conn.Close()
+		if got := a.last(t).RequestURI; got != want {
+			t.Errorf("%s became %s, want %s", path, got, want)
+		}
+	}
+}
+
+func TestQueryIsKeptBesideAPIQuery(t *testing.T) {
+	for raw, want := range map[string]string{
+		"":              "k=v",
+		"a=1&&b=2&":     "a=1&&b=2&&k=v",
+		"k=x&a=%20&K=1": "a=%20&K=1&k=v",
+		"%6b=x":         "k=v",
+	} {
+		if got := withQuery(raw, []Field{{"k", "v"}}); got != want {
+			t.Errorf("%q became %q, want %q", raw, got, want)
+		}
+	}
+}
+
+func TestInformationalAnswersDoNotSpeakInOurName(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Proxy-Status", "http_helper; error=forged")
+		w.Header().Set("Link", "</style.css>")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Del("Proxy-Status")
+	})
+	site := runSidecar(t, inline(a, e, ""))
+	hints := 0
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, header textproto.MIMEHeader) error {
+		hints++
+		if header.Get("Proxy-Status") != "" || header.Get("Link") == "" {
+			t.Errorf("early hints %v", header)
+		}
+		return nil
+	}})
+	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, site+"/", nil)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if hints != 1 {
+		t.Errorf("%d early hints", hints)
+	}
+}
+
+// What is the same request on the wire keeps its token, however it is written.
+func TestReloadKeepsTheTokenOfTheSameRequest(t *testing.T) {
+	t.Setenv("HTTP_HELPER_TEST_SECRET", "literal-secret")
+	e, a := newIdP(t), newAPI(t, nil)
+	config := inline(a, e, "")
+	site := runSidecar(t, config)
+	callAcrossReload(t, site+"/")
+	for _, changed := range []string{
+		inline(a, e, "grant_type client_credentials\n\t\tbasic_encoding form\n\t\ttoken_pointer /access_token"),
+		inline(a, e, "token_request_format form\n\t\tauth_method client_secret_basic"),
+		strings.Replace(config, "literal-secret", "{env.HTTP_HELPER_TEST_SECRET}", 1),
+	} {
+		loadCaddyfile(t, onPort(changed, site))
+		callAcrossReload(t, site+"/")
+		if n := e.requests.Load(); n != 1 {
+			t.Fatalf("%d token requests with\n%s", n, changed)
+		}
+	}
+}
+
+// A connection that shares its token with a more patient one waits no longer for that.
+func TestEachConnectionHasItsOwnTimeout(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	release := make(chan struct{})
+	e.answers(func(w http.ResponseWriter, _ int64) {
+		<-release
+		grantToken(w, "late", 3600)
+	})
+	connection := func(name, timeout string) string {
+		return fmt.Sprintf("connection %s {\nbase_url %s\ntoken_url %s\nclient_id id\nclient_secret s\ntoken_timeout %s\n}\n", name, a.URL, e.URL, timeout)
+	}
+	site := runSidecar(t, "{\nhttp_helper {\n"+connection("hasty", "300ms")+connection("patient", "20s")+"}\n}\nSITE {\nhttp_helper hasty\n}\n")
+	res, _ := call(t, "GET", site+"/", nil)
+	close(release)
+	if res.StatusCode != http.StatusGatewayTimeout {
+		t.Errorf("status %d", res.StatusCode)
 	}
 }
