@@ -78,3 +78,61 @@ func filesBelow(t *testing.T, roots ...string) []string {
 	}
 	return files
 }
+
+// TestOptionsAreDocumented looks for every option in the documentation.
+func TestOptionsAreDocumented(t *testing.T) {
+	connectors := documentation(t, "docs/connectors-and-connections.md")
+	for _, names := range [][]string{
+		sortedKeys(serviceOptions()), sortedKeys(connectorOptions), sortedKeys(connectionOptions), sortedKeys(answerOptions),
+	} {
+		wantDocumented(t, connectors, names)
+	}
+	wantDocumented(t, documentation(t, "docs/http_helper.md"), append(sortedKeys(injectionOptions), "name", "connections"))
+	wantDocumented(t, connectors, authMethodNames())
+}
+
+func documentation(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// wantDocumented looks for names that begin a line of code.
+func wantDocumented(t *testing.T, text string, names []string) {
+	t.Helper()
+	for _, name := range names {
+		if !regexp.MustCompile("(?m)(`|^\\s*)" + name + "[ `]").MatchString(text) {
+			t.Errorf("%s is not documented", name)
+		}
+	}
+}
+
+// TestLogMessagesInDocs looks for the messages that the documentation explains in the sources.
+func TestLogMessagesInDocs(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sources strings.Builder
+	for _, file := range files {
+		if !strings.HasSuffix(file, "_test.go") {
+			sources.WriteString(documentation(t, file))
+		}
+	}
+	_, section, _ := strings.Cut(documentation(t, "docs/operations.md"), "\n## Log messages\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	messages := regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(section, -1)
+	if len(messages) < 8 {
+		t.Fatalf("only %d messages", len(messages))
+	}
+	for _, message := range messages {
+		for text := range strings.SplitSeq(message[1], "…") {
+			if !strings.Contains(sources.String(), strings.TrimSpace(text)) {
+				t.Errorf("%q is logged nowhere", text)
+			}
+		}
+	}
+}
