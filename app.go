@@ -132,6 +132,9 @@ func (a *App) newTokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTranspor
 	// What a server sends on an idle connection, such as the rest of an answer that quotes the
 	// request, would be logged by net/http.
 	t.Transport.DisableKeepAlives = true
+	if t.Transport.MaxResponseHeaderBytes == 0 {
+		t.Transport.MaxResponseHeaderBytes = maxAnswer
+	}
 	return t, nil
 }
 

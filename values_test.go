@@ -220,6 +220,7 @@ func FuzzText(f *testing.F) {
 	for _, seed := range []string{"", "{param.p}", `\{param.p}`, "{{param.p}}", `{"a":"{param.p}"}`, "{param.p", "}{", `\\{param.p}`, "{config.c}{param.p}", "{http.x}", "{x}", "{ x }"} {
 		f.Add(seed, "v{param.p}\\")
 	}
+	f.Add("{config.A}{param.A}", "\xb2")
 	f.Fuzz(func(t *testing.T, s, value string) {
 		if strings.Contains(s, "{env.") || strings.Contains(s, "{file.") {
 			t.Skip()
@@ -239,7 +240,7 @@ func FuzzText(f *testing.F) {
 		if parsed.literal() && got != strings.NewReplacer(`\{`, "{", `\}`, "}").Replace(s) {
 			t.Fatalf("%q became %q", s, got)
 		}
-		if n := len(parsed.placeholders()); strings.Count(got, value) < n {
+		if n := len(parsed.placeholders()); value != "" && strings.Count(got, value) < n {
 			t.Fatalf("%q became %q: %d values expected", s, got, n)
 		}
 	})
