@@ -69,17 +69,15 @@ func activate(app *App, name string, config *Connection) (*activeConnection, err
 	if err := errors.Join(validName(name), c.checkAlone(app)); err != nil {
 		return nil, err
 	}
-	var warnings []string
-	var err error
-	c.requested, c.required, warnings, err = c.connector.requestedScopes(config)
+	requested, required, warnings, err := c.connector.requestedScopes(config)
+	c.requested, c.required = requested, required
 	if err := errors.Join(err, c.provisionKeys(), c.provisionTransport(app)); err != nil {
 		return nil, err
 	}
 	if err := c.checkValues(); err != nil {
 		return nil, err
 	}
-	warnings = append(warnings, c.literalSecrets()...)
-	for _, warning := range append(warnings, c.secretsInHost()...) {
+	for _, warning := range slices.Concat(warnings, c.literalSecrets(), c.secretsInHost()) {
 		c.logger.Warn(warning, zap.String("connection", name))
 	}
 	for _, what := range c.service.AllowInsecure {

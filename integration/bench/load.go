@@ -1,13 +1,12 @@
 package main
 
 import (
+	_ "embed"
 	"encoding/json"
 	"fmt"
 	"os/exec"
 	"strconv"
 	"time"
-
-	_ "embed"
 )
 
 //go:embed wrk.lua
@@ -34,7 +33,8 @@ func measure(c *contestant, s *scenario, connections int, duration time.Duration
 	if s.upload {
 		upload = strconv.Itoa(64 << 10)
 	}
-	cmd := exec.Command("wrk", "--threads", "2", "--connections", strconv.Itoa(connections),
+	cmd := exec.Command("wrk", //nolint:gosec // the benchmark itself makes the arguments
+		"--threads", "2", "--connections", strconv.Itoa(connections),
 		"--duration", strconv.Itoa(max(1, int(duration.Seconds())))+"s", "--timeout", "10s",
 		"--script", c.world.file("wrk.lua"), s.url(c), "--", upload)
 	before := c.proc.cpuTime()

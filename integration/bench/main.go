@@ -165,9 +165,9 @@ func (s *scenario) url(c *contestant) string {
 }
 
 func names(contestants []*contestant) string {
-	var all []string
-	for _, c := range contestants {
-		all = append(all, c.name)
+	all := make([]string, len(contestants))
+	for i, c := range contestants {
+		all[i] = c.name
 	}
 	return strings.Join(all, ", ")
 }
