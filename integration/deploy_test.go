@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -127,17 +128,34 @@ func TestDeployedCaddyfilesAnswer(t *testing.T) {
 func (s site) wantProbes(t *testing.T) {
 	t.Helper()
 	for path, want := range map[string]int{"/live": 200, "/ready": 200, "/metrics": 200, "/hello": 404} {
-		res, err := s.Client.Get("http://" + s.health + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, _ := io.ReadAll(res.Body)
-		res.Body.Close()
-		equal(t, "status of "+path, res.StatusCode, want)
-		if path == "/metrics" && !strings.Contains(string(text), `caddy_http_helper_requests_total{connection="orders",outcome="sent"} 1`) {
+		status, text := s.probe(t, path)
+		equal(t, "status of "+path, status, want)
+		if path == "/metrics" && !strings.Contains(text, `caddy_http_helper_requests_total{connection="orders",outcome="sent"} 1`) {
 			t.Errorf("the metrics do not count the request:\n%s", text)
 		}
 	}
+}
+
+// probe asks the site of the probes. It may be up a moment later than the app's.
+func (s site) probe(t *testing.T, path string) (status int, text string) {
+	t.Helper()
+	eventually(t, "the site of the probes answers", func() bool {
+		res, err := s.Client.Get("http://" + s.health + path)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return false
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, text = res.StatusCode, string(body)
+		return true
+	})
+	return status, text
 }
 
 // wantNothingWritten checks that the sidecar leaves nothing on disk but its socket.
@@ -162,12 +180,8 @@ func TestReadinessFollowsTheTokenEndpoint(t *testing.T) {
 	s.tokens.Answer(harness.Status(http.StatusServiceUnavailable))
 	s.Run(t, harness.Config{Whole: s.caddyfile})
 	status := func(path string) int {
-		res, err := s.Client.Get("http://" + s.health + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		res.Body.Close()
-		return res.StatusCode
+		status, _ := s.probe(t, path)
+		return status
 	}
 	eventually(t, "the pod is not ready", func() bool { return status("/ready") == http.StatusServiceUnavailable })
 	equal(t, "liveness", status("/live"), http.StatusOK)
