@@ -174,13 +174,15 @@ func (d *directive) choices(s *subdirective, h *Handler) error {
 	if err != nil {
 		return err
 	}
-	for i, name := range names {
+	seen := make(map[string]bool, len(names))
+	for _, name := range names {
 		if err := d.choose(name); err != nil {
 			return s.wrap(err)
 		}
-		if slices.Contains(names[:i], name) {
+		if seen[name] {
 			return s.errorf("%s is named more than once", name)
 		}
+		seen[name] = true
 	}
 	h.Connections = names
 	return nil

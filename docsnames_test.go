@@ -45,10 +45,7 @@ func TestMetricsNamedInDeploy(t *testing.T) {
 // realMetrics are the names of the series that there are.
 func realMetrics() []string {
 	descriptions := make(chan *prometheus.Desc, 10)
-	c := newCollectors()
-	for _, collector := range []prometheus.Collector{c.tokenRequests, c.durations, c.expiry, c.requests, c.unauthorized} {
-		collector.Describe(descriptions)
-	}
+	metrics.Describe(descriptions)
 	close(descriptions)
 	fqName := regexp.MustCompile(`fqName: "([^"]*)"`)
 	var names []string

@@ -3,10 +3,12 @@ package httphelper
 import (
 	"errors"
 	"net/http"
-
-	"github.com/prometheus/client_golang/prometheus"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 const (
@@ -14,82 +16,113 @@ const (
 	metricsSubsystem = "http_helper"
 )
 
-// metrics are the collectors of the process. They are registered with every config's own registry,
-// so that their values survive reloads.
-var metrics = newCollectors()
+// metrics collects what the process has counted. It is registered with every config's own registry, so
+// that its values survive reloads. The values stand in plain counters and become metrics when they
+// are asked for: ready-made ones would be most of what an idle connection takes of memory.
+var metrics = &collectors{
+	tokenRequests: describe("token_requests_total", "Token requests, by result.", "connection", "result"),
+	durations:     describe("token_request_duration_seconds", "How long token requests took.", "connection"),
+	expiry: describe("token_expiry_timestamp_seconds",
+		"When the token in hand expires, in Unix time. Absent without a live token.", "connection"),
+	requests:     describe("requests_total", "Requests of the app, by what became of them.", "connection", "outcome"),
+	unauthorized: describe("unauthorized_total", "Answers 401 of the API to a token, by what became of them.", "connection", "outcome"),
+}
 
 type collectors struct {
-	tokenRequests *prometheus.CounterVec
-	durations     *prometheus.HistogramVec
-	expiry        expiryCollector
-	requests      *prometheus.CounterVec
-	unauthorized  *prometheus.CounterVec
+	tokenRequests, durations, expiry, requests, unauthorized *prometheus.Desc
 }
 
-func newCollectors() *collectors {
-	counter := func(name, help, label string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: name, Help: help,
-		}, []string{"connection", label})
-	}
-	return &collectors{
-		tokenRequests: counter("token_requests_total", "Token requests, by result.", "result"),
-		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Namespace: metricsNamespace, Subsystem: metricsSubsystem,
-			Name: "token_request_duration_seconds", Help: "How long token requests took.",
-			Buckets: prometheus.DefBuckets,
-		}, []string{"connection"}),
-		expiry: expiryCollector{prometheus.NewDesc(
-			prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "token_expiry_timestamp_seconds"),
-			"When the token in hand expires, in Unix time. Absent without a live token.", []string{"connection"}, nil,
-		)},
-		requests:     counter("requests_total", "Requests of the app, by what became of them.", "outcome"),
-		unauthorized: counter("unauthorized_total", "Answers 401 of the API to a token, by what became of them.", "outcome"),
-	}
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, name), help, labels, nil)
 }
 
-// register makes the collectors part of a config's metrics.
+// register makes the metrics part of a config's metrics.
 func (c *collectors) register(registry *prometheus.Registry) error {
-	for _, collector := range []prometheus.Collector{c.tokenRequests, c.durations, c.expiry, c.requests, c.unauthorized} {
-		if err := registry.Register(collector); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
-			return err
-		}
+	if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+		return err
 	}
 	return nil
 }
 
-// expiryCollector looks at the running config's connections when it is asked.
-type expiryCollector struct{ desc *prometheus.Desc }
-
 // Describe implements prometheus.Collector.
-func (c expiryCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+func (c *collectors) Describe(ch chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{c.tokenRequests, c.durations, c.expiry, c.requests, c.unauthorized} {
+		ch <- desc
+	}
+}
 
 // Collect implements prometheus.Collector.
-func (c expiryCollector) Collect(ch chan<- prometheus.Metric) {
+func (c *collectors) Collect(ch chan<- prometheus.Metric) {
+	metricsInUse.Range(func(_, value any) bool {
+		value.(*connectionMetrics).collect(c, ch)
+		return true
+	})
+	ch <- unnamed.refused.metric(c.requests, "", "refused")
 	for _, conn := range activeConnections() {
 		if expires := conn.source.status().expires; !expires.IsZero() {
 			seconds := float64(expires.UnixMilli()) / 1000
-			ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, seconds, conn.name)
+			ch <- prometheus.MustNewConstMetric(c.expiry, prometheus.GaugeValue, seconds, conn.name)
 		}
 	}
+}
+
+// counter is the value of one series.
+type counter struct{ value atomic.Uint64 }
+
+// Inc counts one more.
+func (c *counter) Inc() { c.value.Add(1) }
+
+func (c *counter) metric(desc *prometheus.Desc, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(c.value.Load()), labels...)
+}
+
+// durationBuckets are the upper bounds of a histogram's buckets; what is longer is in one more.
+var durationBuckets = [...]float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+
+// histogram is the values of one series of durations.
+type histogram struct {
+	mu     sync.Mutex
+	counts [len(durationBuckets) + 1]uint64
+	sum    float64
+}
+
+func (h *histogram) observe(seconds float64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	bucket, _ := slices.BinarySearch(durationBuckets[:], seconds)
+	h.counts[bucket]++
+	h.sum += seconds
+}
+
+func (h *histogram) metric(desc *prometheus.Desc, labels ...string) prometheus.Metric {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var count uint64
+	buckets := make(map[float64]uint64, len(durationBuckets))
+	for i, bound := range durationBuckets {
+		count += h.counts[i]
+		buckets[bound] = count
+	}
+	count += h.counts[len(durationBuckets)]
+	return prometheus.MustNewConstHistogram(desc, count, h.sum, buckets, labels...)
 }
 
 // connectionMetrics are the series of one connection name, for all configs that have it.
 type connectionMetrics struct {
 	name string
 
-	granted, misconfigured, outages prometheus.Counter
-	duration                        prometheus.Observer
+	granted, misconfigured, outages counter
+	duration                        histogram
 
 	requestCounters
-	replayed, passed prometheus.Counter
+	replayed, passed counter
 }
 
 // requestCounters count what became of requests, each once.
-type requestCounters struct{ sent, kept, noToken, refused prometheus.Counter }
+type requestCounters struct{ sent, kept, noToken, refused counter }
 
 // unnamed counts requests whose connection is not known.
-var unnamed = requestCounters{refused: metrics.requests.WithLabelValues("", "refused")}
+var unnamed requestCounters
 
 // metricsInUse holds the series of the connections of all configs, so that those of a connection
 // that is no more go away with the last config that has it.
@@ -97,7 +130,7 @@ var metricsInUse = caddy.NewUsagePool()
 
 func acquireMetrics(name string) *connectionMetrics {
 	value, _, _ := metricsInUse.LoadOrNew(name, func() (caddy.Destructor, error) {
-		return newConnectionMetrics(name), nil
+		return &connectionMetrics{name: name}, nil
 	})
 	return value.(*connectionMetrics)
 }
@@ -105,32 +138,20 @@ func acquireMetrics(name string) *connectionMetrics {
 // release ends one config's use of the series.
 func (m *connectionMetrics) release() { _, _ = metricsInUse.Delete(m.name) }
 
-func newConnectionMetrics(name string) *connectionMetrics {
-	return &connectionMetrics{
-		name:          name,
-		granted:       metrics.tokenRequests.WithLabelValues(name, "ok"),
-		misconfigured: metrics.tokenRequests.WithLabelValues(name, string(classConfiguration)),
-		outages:       metrics.tokenRequests.WithLabelValues(name, string(classOutage)),
-		duration:      metrics.durations.WithLabelValues(name),
-		requestCounters: requestCounters{
-			sent:    metrics.requests.WithLabelValues(name, "sent"),
-			kept:    metrics.requests.WithLabelValues(name, "kept"),
-			noToken: metrics.requests.WithLabelValues(name, "no_token"),
-			refused: metrics.requests.WithLabelValues(name, "refused"),
-		},
-		replayed: metrics.unauthorized.WithLabelValues(name, "replayed"),
-		passed:   metrics.unauthorized.WithLabelValues(name, "passed"),
-	}
-}
+// Destruct implements caddy.Destructor.
+func (m *connectionMetrics) Destruct() error { return nil }
 
-// Destruct removes the series.
-func (m *connectionMetrics) Destruct() error {
-	mine := prometheus.Labels{"connection": m.name}
-	metrics.tokenRequests.DeletePartialMatch(mine)
-	metrics.durations.DeletePartialMatch(mine)
-	metrics.requests.DeletePartialMatch(mine)
-	metrics.unauthorized.DeletePartialMatch(mine)
-	return nil
+func (m *connectionMetrics) collect(c *collectors, ch chan<- prometheus.Metric) {
+	ch <- m.granted.metric(c.tokenRequests, m.name, "ok")
+	ch <- m.misconfigured.metric(c.tokenRequests, m.name, string(classConfiguration))
+	ch <- m.outages.metric(c.tokenRequests, m.name, string(classOutage))
+	ch <- m.duration.metric(c.durations, m.name)
+	ch <- m.sent.metric(c.requests, m.name, "sent")
+	ch <- m.kept.metric(c.requests, m.name, "kept")
+	ch <- m.noToken.metric(c.requests, m.name, "no_token")
+	ch <- m.refused.metric(c.requests, m.name, "refused")
+	ch <- m.replayed.metric(c.unauthorized, m.name, "replayed")
+	ch <- m.passed.metric(c.unauthorized, m.name, "passed")
 }
 
 // observe counts a token request.
@@ -138,7 +159,7 @@ func (m *connectionMetrics) observe(event fetchEvent) {
 	if event.rejected {
 		return
 	}
-	m.duration.Observe(event.took.Seconds())
+	m.duration.observe(event.took.Seconds())
 	switch {
 	case event.failed == nil:
 		m.granted.Inc()

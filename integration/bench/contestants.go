@@ -11,6 +11,7 @@ import (
 type contestant struct {
 	name       string
 	plain, tls string // ports: to the API in the clear, and over TLS
+	caddyfile  string
 	world      *world
 	proc       *proc
 }

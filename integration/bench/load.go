@@ -36,7 +36,7 @@ func measure(c *contestant, s *scenario, connections int, duration time.Duration
 	cmd := exec.Command("wrk", //nolint:gosec // the benchmark itself makes the arguments
 		"--threads", "2", "--connections", strconv.Itoa(connections),
 		"--duration", strconv.Itoa(max(1, int(duration.Seconds())))+"s", "--timeout", "10s",
-		"--script", c.world.file("wrk.lua"), s.url(c), "--", upload)
+		"--script", c.world.file("wrk.lua"), s.url(c), "--", upload, strconv.Itoa(s.crowd))
 	before := c.proc.cpuTime()
 	out, err := cmd.Output()
 	used := c.proc.cpuTime() - before

@@ -25,6 +25,7 @@ type settings struct {
 	binaries    map[string]string
 	json, svg   string
 	profile     string
+	scale       int
 }
 
 func main() {
@@ -46,6 +47,7 @@ func parseFlags() *settings {
 	flag.StringVar(&s.json, "json", "", "write the results to this file")
 	flag.StringVar(&s.svg, "svg", "", "write a plot to this file")
 	flag.StringVar(&s.profile, "profile", "", "only take a CPU profile of the sidecar under load, to this file")
+	flag.IntVar(&s.scale, "scale", 0, "only compare a sidecar of so many connections with one of a single connection")
 	flag.Func("only", "measure the scenarios that match this regular expression", pattern(&s.only))
 	flag.Func("proxies", "measure the proxies that match this regular expression", pattern(&s.proxies))
 	for _, name := range []string{"sidecar", "sidecar-nopgo", "caddy"} {
@@ -79,6 +81,9 @@ func bench(s *settings) error {
 	defer w.stop()
 	if s.profile != "" {
 		return w.takeProfile(s)
+	}
+	if s.scale > 1 {
+		return w.scale(s)
 	}
 	contestants, err := w.startAll(s)
 	if err != nil {
@@ -133,6 +138,7 @@ type scenario struct {
 	name, title string
 	path        string
 	upload      bool
+	crowd       int  // each request names one of so many connections; 0: none
 	tls         bool // HTTP/2 over TLS to the API, where the proxy can
 	contestants []string
 }

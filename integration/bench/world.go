@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,6 +28,7 @@ type world struct {
 	dir              string
 	apiPlain, apiTLS string // ports
 	tokens           *httptest.Server
+	granted          atomic.Int64 // tokens
 	procs            []*proc
 }
 
@@ -36,7 +38,8 @@ func newWorld(dir string) (*world, error) {
 			return nil, fmt.Errorf("%s is needed: run.sh installs it on Debian", program)
 		}
 	}
-	w := &world{dir: dir, apiPlain: freePort(), apiTLS: freePort(), tokens: httptest.NewServer(http.HandlerFunc(grant))}
+	w := &world{dir: dir, apiPlain: freePort(), apiTLS: freePort()}
+	w.tokens = httptest.NewServer(http.HandlerFunc(w.grant))
 	err := errors.Join(w.writeCertificate(), w.write("wrk.lua", wrkScript), w.write("1k", strings.Repeat("x", 1<<10)),
 		w.write("100k", strings.Repeat("x", 100<<10)), w.startAPI())
 	if err != nil {
@@ -53,13 +56,13 @@ func (w *world) stop() {
 }
 
 // grant is the token endpoint: /short grants tokens that are refreshed after 2 s.
-func grant(w http.ResponseWriter, r *http.Request) {
+func (w *world) grant(rw http.ResponseWriter, r *http.Request) {
 	life := "3600"
 	if r.URL.Path == "/short" {
 		life = "2.5"
 	}
-	w.Header().Set("Content-Type", "application/json")
-	fmt.Fprintf(w, `{"access_token":"%s%d","token_type":"Bearer","expires_in":%s}`, accessToken, time.Now().UnixNano()%10, life)
+	rw.Header().Set("Content-Type", "application/json")
+	fmt.Fprintf(rw, `{"access_token":"%s%d","token_type":"Bearer","expires_in":%s}`, accessToken, w.granted.Add(1), life)
 }
 
 func (w *world) file(name string) string { return filepath.Join(w.dir, name) }
