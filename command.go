@@ -1,0 +1,111 @@
+package httphelper
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+)
+
+// exitUsage is the exit status of a command that was used wrongly. Other failures end with 1.
+const exitUsage = 2
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "http-helper",
+		Usage: "<command>",
+		Short: "Runs, shows and steers sidecars that authenticate for an app",
+		Long: `
+Runs a sidecar without a configuration file, shows how connections are doing, tries
+and refreshes them, and writes new ones.
+
+The commands that show and steer talk to the admin endpoint of a running Caddy: the
+one at --address, or that of the file --config; without either, that of your own
+'caddy http-helper run', or else Caddy's default.
+
+They exit with 0 when all is well, 1 when something does not work, and 2 when they
+are used wrongly.`,
+		CobraFunc: addCommands,
+	})
+}
+
+func addCommands(cmd *cobra.Command) {
+	cmd.AddCommand(
+		runCommand(),
+		listCommand(), showCommand(), refreshCommand(), pingCommand(),
+		connectorsCommand(), newCommand(),
+	)
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return end(cmd, usageError{describeFlagError(err)}) })
+	cmd.Args = cobra.ArbitraryArgs // so that RunE sees a command that does not exist
+	cmd.RunE = exiting(func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usageErrorf("there is no such command; see caddy http-helper --help")
+		}
+		cmd.SetOut(cmd.ErrOrStderr())
+		_ = cmd.Help()
+		return usageError{errSaid}
+	})
+}
+
+// usageError is the error of a command that was used wrongly.
+type usageError struct{ error }
+
+// Unwrap lets errors.Is look inside.
+func (e usageError) Unwrap() error { return e.error }
+
+func usageErrorf(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+// errSaid ends a command that has said already what is wrong.
+var errSaid = errors.New("something does not work")
+
+// exiting gives a command its exit status and prints its error, in plain words and not as a line of
+// Caddy's log.
+func exiting(run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error { return end(cmd, run(cmd, args)) }
+}
+
+func end(cmd *cobra.Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	cmd.SilenceErrors = true
+	if !errors.Is(err, errSaid) {
+		cmd.PrintErrln("Error:", err)
+	}
+	if _, ok := errors.AsType[usageError](err); ok {
+		// Only a command of Caddy's own form can choose a status.
+		return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return exitUsage, nil })(cmd, nil)
+	}
+	return err
+}
+
+// describeFlagError quotes no value, which may be a secret.
+func describeFlagError(err error) error {
+	unknown, ok := errors.AsType[*pflag.NotExistError](err)
+	switch {
+	case !ok:
+		return err
+	case unknown.GetSpecifiedName() == "client-secret":
+		return errors.New("a secret must not be an argument, where others can see it: use --client-secret-file <path>, " +
+			"--client-secret-file - for standard input, or --client-secret-env <name>")
+	case unknown.GetSpecifiedShortnames() != "":
+		return fmt.Errorf("there is no flag -%s", unknown.GetSpecifiedName())
+	default:
+		return fmt.Errorf("there is no flag --%s", unknown.GetSpecifiedName())
+	}
+}
+
+// takes checks the number of arguments. They are not quoted: a secret may have gone astray.
+func takes(least, most int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= least && len(args) <= most {
+			return nil
+		}
+		return end(cmd, usageErrorf("%s takes %s; see caddy http-helper %s --help", cmd.Name(), what, cmd.Name()))
+	}
+}

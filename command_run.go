@@ -1,0 +1,356 @@
+package httphelper
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+)
+
+// stdinSecretVariable is where the sidecar's placeholder finds a secret that came by standard input.
+const stdinSecretVariable = "HTTP_HELPER_CLIENT_SECRET"
+
+// runOptions are the flags of `run`.
+type runOptions struct {
+	from, to, name                    string
+	tokenURL, issuer                  string
+	clientID, secretFile, secretEnv   string
+	keyFile, keyID, certFile, certKey string
+	authMethod, ping, admin           string
+	scopes, params, headers, clients  []string
+	insecure, warm                    bool
+	debug, accessLog, print           bool
+}
+
+func runCommand() *cobra.Command {
+	o := new(runOptions)
+	cmd := &cobra.Command{
+		Use:   "run --to <url> --token-url <url> --client-id <id> --client-secret-file <path>",
+		Short: "Runs a sidecar without a configuration file",
+		Long: `
+Runs a sidecar: what an app sends to --from in plain HTTP goes to --to with a token.
+
+Secrets are given by file, by environment variable or by standard input, never as an
+argument, where other users and logs can see them. They are read again at every token
+request, so that they can be rotated.
+
+The admin endpoint is a unix socket in your own runtime directory. It is printed at
+start, and the other commands of http-helper look there first.`,
+		Example: `  caddy http-helper run --from 127.0.0.1:8080 --to https://api.example.com/v2 \
+    --token-url https://auth.example.com/oauth2/token \
+    --client-id my-app --client-secret-file ./secret --scope orders.read`,
+		Args:              takes(0, 0, "flags only"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              exiting(func(cmd *cobra.Command, _ []string) error { return o.run(cmd) }),
+	}
+	o.addFlags(cmd.Flags())
+	_ = cmd.RegisterFlagCompletionFunc("auth-method", cobra.FixedCompletions(authMethodNames(), cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (o *runOptions) addFlags(f *pflag.FlagSet) {
+	f.SortFlags = false
+	f.StringVarP(&o.from, "from", "f", ":8080", "Address that the app calls; without a host: loopback. Also unix//path/to/socket")
+	f.StringVarP(&o.to, "to", "t", "", "Root of the API")
+	f.StringVar(&o.tokenURL, "token-url", "", "URL of the token endpoint")
+	f.StringVar(&o.issuer, "issuer", "", "Issuer whose metadata name the token endpoint, instead of --token-url")
+	f.StringVar(&o.clientID, "client-id", "", "Client identifier")
+	f.StringVar(&o.secretFile, "client-secret-file", "", "File with the client secret; - for standard input")
+	f.StringVar(&o.secretEnv, "client-secret-env", "", "Name of the environment variable with the client secret")
+	f.StringVar(&o.keyFile, "client-key-file", "", "File with the private key, PEM or JWK, for private_key_jwt")
+	f.StringVar(&o.keyID, "key-id", "", "Key id in assertions")
+	f.StringVar(&o.certFile, "client-certificate-file", "", "File with the client certificate, PEM")
+	f.StringVar(&o.certKey, "client-certificate-key-file", "", "File with the client certificate's private key, PEM")
+	f.StringVar(&o.authMethod, "auth-method", "", "How the client authenticates: "+strings.Join(authMethodNames(), ", ")+" (default "+defaultAuthMethod+")")
+	f.StringArrayVar(&o.scopes, "scope", nil, "Scope to ask for; may be repeated")
+	f.StringArrayVar(&o.params, "param", nil, "Further parameter of the token request, as name=value; may be repeated")
+	f.StringArrayVar(&o.headers, "header", nil, `Header of every request to the API, as "Name: value"; a secret value as {env.NAME} or {file./path}; may be repeated`)
+	f.StringVar(&o.ping, "ping", "", `Request that proves the connection, such as "GET /me 200"`)
+	f.StringVar(&o.name, "name", "", "Name of the connection (default: the host of --to)")
+	f.StringSliceVar(&o.clients, "allow-clients", nil, "IP ranges of those who may call besides loopback")
+	f.BoolVar(&o.insecure, "allow-insecure", false, "Permit http to hosts that are not loopback")
+	f.BoolVar(&o.warm, "warm", false, "Fetch the first token at start, and keep one ready while idle")
+	f.StringVar(&o.admin, "admin", "", "Address of the admin endpoint, or off (default: a socket in your runtime directory)")
+	f.BoolVar(&o.accessLog, "access-log", false, "Enable the access log")
+	f.BoolVarP(&o.debug, "debug", "v", false, "Enable verbose debug logs")
+	f.BoolVar(&o.print, "print-caddyfile", false, "Print the configuration as a Caddyfile instead of running it")
+}
+
+func (o *runOptions) run(cmd *cobra.Command) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	listen, err := parseFrom(o.from)
+	if err != nil {
+		return err
+	}
+	if o.admin == "" && !o.print {
+		if o.admin, err = newAdminSocket(listen); err != nil {
+			return err
+		}
+	}
+	text, err := o.caddyfile(listen)
+	if err != nil {
+		return usageError{err}
+	}
+	config, err := adaptFlags(text)
+	if err != nil {
+		return usageError{err}
+	}
+	if o.print {
+		fmt.Fprint(cmd.OutOrStdout(), text)
+		return nil
+	}
+	return o.start(cmd, listen, config)
+}
+
+// check looks for flags that are missing or contradict each other.
+func (o *runOptions) check() error {
+	var missing []string
+	for _, flag := range []struct{ name, value string }{
+		{"--to", o.to},
+		{"--token-url", o.tokenURL + o.issuer},
+		{"--client-id", o.clientID},
+	} {
+		if flag.value == "" {
+			missing = append(missing, flag.name)
+		}
+	}
+	method, err := lookupAuthMethod(o.authMethod)
+	switch {
+	case len(missing) > 0:
+		return usageErrorf("needed: %s; see caddy http-helper run --help", strings.Join(missing, ", "))
+	case err != nil:
+		return usageError{fmt.Errorf("--auth-method: %w", err)}
+	case o.tokenURL != "" && o.issuer != "":
+		return usageErrorf("--token-url and --issuer exclude each other")
+	case o.secretFile != "" && o.secretEnv != "":
+		return usageErrorf("--client-secret-file and --client-secret-env exclude each other")
+	case method.needsSecret && o.secretFile+o.secretEnv == "":
+		return usageErrorf("needed: --client-secret-file or --client-secret-env")
+	case o.secretEnv != "" && !variableName.MatchString(o.secretEnv):
+		return usageErrorf("--client-secret-env takes the name of a variable, not the secret itself")
+	case (o.certFile == "") != (o.certKey == ""):
+		return usageErrorf("--client-certificate-file and --client-certificate-key-file need each other")
+	}
+	return nil
+}
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// sidecarAddress is where a sidecar listens.
+type sidecarAddress struct {
+	network, dial string // to see whether it is taken
+	site, bind    string // in a Caddyfile
+	label         string // in the name of the admin socket
+}
+
+func (a sidecarAddress) String() string {
+	if a.network == "unix" {
+		return "unix/" + a.dial
+	}
+	return "http://" + a.dial
+}
+
+// parseFrom reads --from. No host means loopback, not every interface.
+func parseFrom(from string) (sidecarAddress, error) {
+	a, err := caddy.ParseNetworkAddressWithDefaults(strings.TrimPrefix(from, "http://"), "tcp", 0)
+	switch {
+	case err != nil:
+		return sidecarAddress{}, usageErrorf("--from: not an address: use one such as 127.0.0.1:8080")
+	case a.Network == "unix":
+		return sidecarAddress{network: "unix", dial: a.Host, site: "http://", bind: "unix/" + a.Host, label: "unix"}, nil
+	case a.Network != "tcp" || strings.Contains(from, "/") && !strings.HasPrefix(from, "http://"):
+		return sidecarAddress{}, usageErrorf("--from: only TCP and unix sockets are possible, in plain HTTP")
+	case a.StartPort == 0 || a.PortRangeSize() > 1:
+		return sidecarAddress{}, usageErrorf("--from: a port is needed, such as 127.0.0.1:8080")
+	}
+	host, port := orDefault(a.Host, "127.0.0.1"), strconv.FormatUint(uint64(a.StartPort), 10)
+	dial := net.JoinHostPort(host, port)
+	return sidecarAddress{network: "tcp", dial: dial, site: "http://:" + port, bind: strings.TrimSuffix(dial, ":"+port), label: port}, nil
+}
+
+// newAdminSocket chooses a socket for the admin endpoint, in a directory that only the user can
+// enter.
+func newAdminSocket(listen sidecarAddress) (string, error) {
+	var errs []error
+	for _, dir := range runtimeDirs() {
+		err := os.MkdirAll(dir, 0o700)
+		if err == nil {
+			err = os.Chmod(dir, 0o700) //nolint:gosec // a directory
+		}
+		if err == nil {
+			socket := filepath.Join(dir, listen.label+"-"+strconv.Itoa(os.Getpid())+".sock")
+			return "unix/" + socket, nil
+		}
+		errs = append(errs, err)
+	}
+	return "", fmt.Errorf("there is no directory for the admin endpoint: set XDG_RUNTIME_DIR, or choose with --admin\n%w", errors.Join(errs...))
+}
+
+// removeLeftSockets tidies up after sidecars that could not.
+func removeLeftSockets() {
+	for _, socket := range sockets() {
+		if !accepts("unix", socket) {
+			_ = os.Remove(socket)
+		}
+	}
+}
+
+// caddyfile is the configuration that the flags mean.
+func (o *runOptions) caddyfile(listen sidecarAddress) (string, error) {
+	w := new(caddyfileWriter)
+	w.block(func() {
+		w.given("admin", o.admin)
+		w.line("persist_config", "off")
+		w.line("auto_https", "off")
+		w.flag("debug", o.debug)
+	})
+	w.block(func() {
+		w.line("bind", listen.bind)
+		w.flag("log", o.accessLog)
+		w.block(func() { o.connection(w) }, "http_helper", o.to)
+	}, listen.site)
+	return w.result()
+}
+
+// connection writes the connection that the flags describe.
+func (o *runOptions) connection(w *caddyfileWriter) {
+	w.given("name", o.name)
+	w.given("token_url", o.tokenURL)
+	w.given("issuer", o.issuer)
+	w.given("auth_method", o.authMethod)
+	w.given("client_id", o.clientID)
+	switch {
+	case o.secretFile == "-":
+		w.line("client_secret", "{env."+stdinSecretVariable+"}")
+	case o.secretEnv != "":
+		w.line("client_secret", "{env."+o.secretEnv+"}")
+	default:
+		w.given("client_secret_file", o.secretFile)
+	}
+	w.given("client_key_file", o.keyFile)
+	w.given("key_id", o.keyID)
+	if o.certFile != "" {
+		w.line("client_certificate", o.certFile, o.certKey)
+	}
+	if scopes := strings.Fields(strings.Join(o.scopes, " ")); len(scopes) > 0 {
+		w.line(append([]string{"scopes"}, scopes...)...)
+	}
+	o.tokenRequestParams(w)
+	for _, header := range o.headers {
+		name, value, ok := strings.Cut(header, ":")
+		if !ok {
+			w.errs = append(w.errs, errors.New(`--header takes "Name: value"`))
+		}
+		w.line("api_header", strings.TrimSpace(name), strings.TrimSpace(value))
+	}
+	if words := strings.Fields(o.ping); len(words) > 0 {
+		w.line(append([]string{"ping"}, words...)...)
+	}
+	w.flag("allow_insecure", o.insecure)
+	w.flag("warm", o.warm)
+	if len(o.clients) > 0 {
+		w.line(append([]string{"allow_clients"}, o.clients...)...)
+	}
+}
+
+// tokenRequestParams writes each parameter with all of its values.
+func (o *runOptions) tokenRequestParams(w *caddyfileWriter) {
+	var names []string
+	values := make(map[string][]string)
+	for _, param := range o.params {
+		name, value, ok := strings.Cut(param, "=")
+		if !ok {
+			w.errs = append(w.errs, errors.New("--param takes name=value"))
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+		values[name] = append(values[name], value)
+	}
+	for _, name := range names {
+		w.line(append([]string{"token_request_param", name}, values[name]...)...)
+	}
+}
+
+// fileAndLine is where in a Caddyfile an error is, or in which of Caddy's steps.
+var fileAndLine = regexp.MustCompile(`parsing caddyfile tokens for '[a-z_]+': |, at Caddyfile:\d+`)
+
+// adaptFlags adapts the Caddyfile that was made of flags. Whoever gave the flags has not seen it.
+func adaptFlags(text string) ([]byte, error) {
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return nil, errors.New(fileAndLine.ReplaceAllString(err.Error(), ""))
+	}
+	return config, nil
+}
+
+// start runs the sidecar until a signal ends the process.
+func (o *runOptions) start(cmd *cobra.Command, listen sidecarAddress, config []byte) error {
+	if o.secretFile == "-" {
+		secret, err := readStdinSecret(cmd)
+		if err != nil {
+			return err
+		}
+		if err := os.Setenv(stdinSecretVariable, secret); err != nil {
+			return usageErrorf("--client-secret-file: the secret contains a NUL")
+		}
+	}
+	// Caddy shares ports with other processes, so that it would not notice.
+	if accepts(listen.network, listen.dial) {
+		return fmt.Errorf("something listens on %s already; choose another address with --from", listen)
+	}
+	removeLeftSockets()
+	caddy.TrapSignals()
+	if err := caddy.Load(config, true); err != nil {
+		if socket, ok := strings.CutPrefix(o.admin, "unix/"); ok {
+			_ = os.Remove(socket)
+		}
+		return describeLoadError(err)
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "http-helper: %s goes to %s\n", listen, o.to)
+	fmt.Fprintf(cmd.OutOrStdout(), "http-helper: admin endpoint %s\n", o.admin)
+	select {}
+}
+
+// describeLoadError leaves out which of Caddy's modules an error about the connection went through.
+func describeLoadError(err error) error {
+	if _, reason, found := strings.Cut(err.Error(), ": connection "); found {
+		return errors.New("connection " + reason)
+	}
+	return err
+}
+
+// readStdinSecret reads the secret from standard input, up to its end. Somebody who types it sees
+// nothing of it.
+func readStdinSecret(cmd *cobra.Command) (string, error) {
+	secret := ""
+	if screen := newScreen(cmd); screen != nil {
+		if err := screen.ask([]*question{{kind: askSecret, title: "Client secret", answer: &secret}}); err != nil {
+			return "", err
+		}
+	} else {
+		content, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxSecretFile))
+		if err != nil {
+			return "", fmt.Errorf("--client-secret-file: reading standard input: %w", err)
+		}
+		secret = strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
+	}
+	if secret == "" {
+		return "", usageErrorf("--client-secret-file: there is no secret on standard input")
+	}
+	return secret, nil
+}
