@@ -24,7 +24,9 @@ func newPage(w io.Writer, now time.Time) *page {
 func (p *page) end() { _ = p.Flush() }
 
 // row is a row of a table.
-func (p *page) row(cells ...string) { fmt.Fprintln(p, strings.TrimRight(strings.Join(cells, "\t"), "\t")) }
+func (p *page) row(cells ...string) {
+	fmt.Fprintln(p, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+}
 
 // sentence is a line that belongs to no table.
 func (p *page) sentence(format string, args ...any) {
