@@ -61,6 +61,7 @@ func (q *question) accepts(answer string) error {
 		}
 	case askYesNo:
 		return oneOf(yes, no)(answer)
+	case askText, askSecret, askLong: // free
 	}
 	if q.check == nil {
 		return nil
@@ -69,9 +70,9 @@ func (q *question) accepts(answer string) error {
 }
 
 func (q *question) offers(answer string) error {
-	var values []string
-	for _, o := range q.options {
-		values = append(values, o.Value)
+	values := make([]string, len(q.options))
+	for i, o := range q.options {
+		values[i] = o.Value
 	}
 	return oneOf(values...)(answer)
 }
@@ -186,6 +187,8 @@ func (q *question) field() (field huh.Field, done func()) {
 			func() { *q.answer = typed.Get() }
 	case askSecret:
 		return huh.NewInput().Title(q.title).Description(q.help).EchoMode(huh.EchoModeNone).Value(q.answer).Validate(q.accepts), func() {}
+	case askText:
+		fallthrough
 	default:
 		return huh.NewInput().Title(q.title).Description(q.help).Value(q.answer).Validate(q.accepts), func() {}
 	}

@@ -48,9 +48,9 @@ func (f fieldView) id() string {
 
 // pages are the questions, in the order that is documented.
 func (d *draft) pages() [][]*question {
-	var fields []*question
-	for _, field := range d.form.Fields {
-		fields = append(fields, d.fieldQuestion(field))
+	fields := make([]*question, len(d.form.Fields))
+	for i, field := range d.form.Fields {
+		fields[i] = d.fieldQuestion(field)
 	}
 	pages := [][]*question{fields}
 	if scopes := d.scopeQuestions(); len(scopes) > 0 {

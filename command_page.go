@@ -207,7 +207,7 @@ func (p *page) form(f formView) {
 
 // choices are what a dropdown offers.
 func (f fieldView) choices() string {
-	var all []string
+	all := make([]string, 0, len(f.Options))
 	for _, o := range f.Options {
 		choice := o.Value
 		if o.Label != o.Value {

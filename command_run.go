@@ -20,7 +20,7 @@ import (
 )
 
 // stdinSecretVariable is where the sidecar's placeholder finds a secret that came by standard input.
-const stdinSecretVariable = "HTTP_HELPER_CLIENT_SECRET"
+const stdinSecretVariable = "HTTP_HELPER_CLIENT_SECRET" //nolint:gosec // the name of a variable
 
 // runOptions are the flags of `run`.
 type runOptions struct {
@@ -189,7 +189,7 @@ func newAdminSocket(listen sidecarAddress) (string, error) {
 	for _, dir := range runtimeDirs() {
 		err := os.MkdirAll(dir, 0o700)
 		if err == nil {
-			err = os.Chmod(dir, 0o700) //nolint:gosec // a directory
+			err = os.Chmod(dir, 0o700)
 		}
 		if err == nil {
 			socket := filepath.Join(dir, listen.label+"-"+strconv.Itoa(os.Getpid())+".sock")
