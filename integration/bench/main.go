@@ -1,6 +1,6 @@
 // Command bench measures the sidecar beside other proxies that send a static header, in alternating
 // rounds of one run: CPU time per request, throughput, latency and memory. Everything runs on
-// loopback, on ports that the kernel gives. run.sh builds and installs what it needs.
+// loopback, on ports that the kernel gives; nginx, HAProxy and wrk must be installed.
 package main
 
 import (
