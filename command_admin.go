@@ -177,11 +177,11 @@ func runningSockets() []string {
 	return running
 }
 
-// sockets are the sockets in the runtime directories. Some may be left over.
+// sockets are those of `run` in the runtime directories. Some may be left over.
 func sockets() []string {
 	var found []string
 	for _, dir := range runtimeDirs() {
-		inside, _ := filepath.Glob(filepath.Join(dir, "*.sock"))
+		inside, _ := filepath.Glob(filepath.Join(dir, "run-*.sock"))
 		found = append(found, inside...)
 	}
 	slices.Sort(found)

@@ -50,31 +50,32 @@ func (q *question) accepts(answer string) error {
 	if strings.ContainsFunc(answer, unicode.IsControl) {
 		return errors.New("there is a control character in it")
 	}
-	switch q.kind {
-	case askChoice:
+	switch {
+	case q.kind == askChoice:
 		return q.offers(answer)
-	case askTicks:
-		for word := range strings.FieldsSeq(answer) {
-			if err := q.offers(word); err != nil {
-				return err
-			}
-		}
-	case askYesNo:
+	case q.kind == askTicks:
+		return q.offers(strings.Fields(answer)...)
+	case q.kind == askYesNo:
 		return oneOf(yes, no)(answer)
-	case askText, askSecret, askLong: // free
-	}
-	if q.check == nil {
+	case q.check != nil:
+		return q.check(answer)
+	default:
 		return nil
 	}
-	return q.check(answer)
 }
 
-func (q *question) offers(answer string) error {
+// offers checks that all answers are among the options.
+func (q *question) offers(answers ...string) error {
 	values := make([]string, len(q.options))
 	for i, o := range q.options {
 		values[i] = o.Value
 	}
-	return oneOf(values...)(answer)
+	for _, answer := range answers {
+		if err := oneOf(values...)(answer); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // asker asks questions.
@@ -149,6 +150,9 @@ func (s *screen) ask(questions []*question) error {
 	fields := make([]huh.Field, len(questions))
 	done := make([]func(), len(questions))
 	for i, q := range questions {
+		if s.plain {
+			q = q.inOneLine()
+		}
 		fields[i], done[i] = q.field()
 	}
 	form := huh.NewForm(huh.NewGroup(fields...)).WithInput(s.in).WithOutput(s.out).WithAccessible(s.plain)
@@ -165,6 +169,23 @@ func (s *screen) ask(questions []*question) error {
 		}
 	}
 	return nil
+}
+
+// inOneLine is the question for a terminal that shows only its title, and on which an empty answer
+// means the default.
+func (q *question) inOneLine() *question {
+	line := *q
+	if q.help != "" {
+		line.title += ". " + strings.ReplaceAll(q.help, "\n", "; ")
+	}
+	if preset := *q.answer; preset != "" && q.kind == askText {
+		line.title += " [" + preset + "]"
+		line.check = func(answer string) error { return q.accepts(orDefault(answer, preset)) }
+	}
+	if q.kind != askYesNo {
+		line.title += ":"
+	}
+	return &line
 }
 
 // field is the question on the screen, and what takes the answer from there.
@@ -185,13 +206,13 @@ func (q *question) field() (field huh.Field, done func()) {
 		count := q.counting(typed)
 		return huh.NewInput().Title(q.title).Description(count()).DescriptionFunc(count, typed).Accessor(typed).Validate(q.accepts),
 			func() { *q.answer = typed.Get() }
-	case askSecret:
-		return huh.NewInput().Title(q.title).Description(q.help).EchoMode(huh.EchoModeNone).Value(q.answer).Validate(q.accepts), func() {}
-	case askText:
-		fallthrough
-	default:
-		return huh.NewInput().Title(q.title).Description(q.help).Value(q.answer).Validate(q.accepts), func() {}
+	case askText, askSecret:
 	}
+	input := huh.NewInput().Title(q.title).Description(q.help).Value(q.answer).Validate(q.accepts)
+	if q.kind == askSecret {
+		input.EchoMode(huh.EchoModeNone)
+	}
+	return input, func() {}
 }
 
 func (q *question) screenOptions() []huh.Option[string] {

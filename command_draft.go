@@ -7,6 +7,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -159,6 +160,19 @@ func (s *secret) placeholder() string {
 
 var notInVariable = regexp.MustCompile(`[^A-Z0-9]+`)
 
+// variableFor makes the name of an environment variable that is not taken.
+func variableFor(name string, taken map[string]bool) string {
+	variable := notInVariable.ReplaceAllString(strings.ToUpper(name), "_")
+	if variable[0] <= '9' {
+		variable = "_" + variable
+	}
+	unique := variable
+	for i := 2; taken[unique]; i++ {
+		unique = variable + "_" + strconv.Itoa(i)
+	}
+	return unique
+}
+
 // secrets are the answers that are secret, by the id of their field.
 func (d *draft) secrets() map[string]*secret {
 	secrets := make(map[string]*secret)
@@ -167,15 +181,11 @@ func (d *draft) secrets() map[string]*secret {
 		if field.Type != typePassword {
 			continue
 		}
-		unique := numbered(d.name+"_"+field.Key, taken)
-		taken[unique] = true
-		variable := notInVariable.ReplaceAllString(strings.ToUpper(unique), "_")
-		if variable[0] <= '9' {
-			variable = "_" + variable
-		}
+		variable := variableFor(d.name+"_"+field.Key, taken)
+		taken[variable] = true
 		s := &secret{label: field.Label, value: *d.answers[field.id()], variable: variable}
 		if d.dir != "" {
-			s.file = path.Join(d.dir, unique)
+			s.file = path.Join(d.dir, strings.ToLower(strings.TrimPrefix(variable, "_")))
 		}
 		secrets[field.id()] = s
 	}
@@ -202,7 +212,7 @@ func (d *draft) connection(place func(*secret) string) *Connection {
 		ClientKeyFile:            value("client_key_file"),
 		ClientCertificateFile:    value("client_certificate_file"),
 		ClientCertificateKeyFile: value("client_certificate_key_file"),
-		AdditionalScopes:         d.additional,
+		AdditionalScopes:         strings.TrimSpace(d.additional),
 		Parameters:               make(map[string]Answer),
 	}
 	if s := secrets["client_secret"]; s != nil {

@@ -78,7 +78,7 @@ func (e *errorView) reason() string {
 	if e.Code == nil {
 		return e.Message
 	}
-	return e.Message + " (" + *e.Code + ")"
+	return e.Message + "; error code " + *e.Code
 }
 
 // when says when the last attempt was and when the next one is.
@@ -207,16 +207,15 @@ func (p *page) form(f formView) {
 
 // choices are what a dropdown offers.
 func (f fieldView) choices() string {
-	all := make([]string, 0, len(f.Options))
-	for _, o := range f.Options {
-		choice := o.Value
+	all := make([]string, len(f.Options))
+	for i, o := range f.Options {
+		all[i] = o.Value
 		if o.Label != o.Value {
-			choice += " (" + o.Label + ")"
+			all[i] += " (" + o.Label + ")"
 		}
-		if f.Default != nil && *f.Default == o.Value {
-			choice += ", the default"
+		if o.Value == orEmpty(f.Default) {
+			all[i] += ", the default"
 		}
-		all = append(all, choice)
 	}
 	return strings.Join(all, "; ")
 }

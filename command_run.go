@@ -20,7 +20,7 @@ import (
 )
 
 // stdinSecretVariable is where the sidecar's placeholder finds a secret that came by standard input.
-const stdinSecretVariable = "HTTP_HELPER_CLIENT_SECRET" //nolint:gosec // the name of a variable
+const stdinSecretVariable = "HTTP_HELPER_CLIENT_SECRET" //nolint:gosec // a name, not a secret
 
 // runOptions are the flags of `run`.
 type runOptions struct {
@@ -182,18 +182,24 @@ func parseFrom(from string) (sidecarAddress, error) {
 	return sidecarAddress{network: "tcp", dial: dial, site: "http://:" + port, bind: strings.TrimSuffix(dial, ":"+port), label: port}, nil
 }
 
+// maxSocketPath is how long the path of a unix socket may be on every system.
+const maxSocketPath = 103
+
 // newAdminSocket chooses a socket for the admin endpoint, in a directory that only the user can
 // enter.
 func newAdminSocket(listen sidecarAddress) (string, error) {
 	var errs []error
 	for _, dir := range runtimeDirs() {
+		socket := filepath.Join(dir, "run-"+listen.label+"-"+strconv.Itoa(os.Getpid())+".sock")
 		err := os.MkdirAll(dir, 0o700)
 		if err == nil {
 			err = os.Chmod(dir, 0o700)
 		}
-		if err == nil {
-			socket := filepath.Join(dir, listen.label+"-"+strconv.Itoa(os.Getpid())+".sock")
+		switch {
+		case err == nil && len(socket) <= maxSocketPath:
 			return "unix/" + socket, nil
+		case err == nil:
+			err = fmt.Errorf("%s: the path is too long for a socket", socket)
 		}
 		errs = append(errs, err)
 	}

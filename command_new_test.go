@@ -1,0 +1,282 @@
+package httphelper
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// full is a connector that asks every kind of question.
+const full = `additional_scopes
+			scopes_help https://help.example/scopes
+			parameter pass password {
+				label "Your passphrase"
+			}
+			parameter region dropdown {
+				option eu "Europe"
+				option us
+				default eu
+			}
+			config_value audience text {
+				value https://{param.instance}.example
+			}
+			config_value hidden text {
+				hidden
+				value hidden-value
+			}
+			config_value asked text {
+				flow f
+			}
+			flow f request GET http://127.0.0.1:1/{param.instance} {
+				pointer /x
+			}
+			token_request_header X-Key header-value
+			token_request_param audience {config.audience}
+			token_request_param region {param.region}
+			token_request_param pass {param.pass}
+			token_request_param hidden {config.hidden}
+			token_request_param asked {config.asked}
+			token_request_param env {env.HTTP_HELPER_TEST_VALUE}`
+
+// configFile writes a Caddyfile whose connector is like that of crm, and returns the flag for it.
+func configFile(t *testing.T, a *api, e *standInIdP, connector, connection string) []string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "Caddyfile")
+	text := strings.ReplaceAll(crm(a, e, connector, connection), "SITE", ":8080")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"--config", file, "--adapter", "caddyfile"}
+}
+
+func newConnection(t *testing.T, answers string, flags []string) cliResult {
+	t.Helper()
+	return cli(t, answers, append([]string{"new", "acme_crm"}, flags...)...)
+}
+
+func TestNewFromAnswers(t *testing.T) {
+	t.Setenv("HTTP_HELPER_TEST_VALUE", "env-value")
+	e, a := newIdP(t), newAPI(t, nil)
+	flags := configFile(t, a, e, full, "parameter pass p")
+	answers := "my id\nmy-secret\nemea\nmy-pass\nus\ncontacts.delete\nreports.read  reports.export\nsales\nno\n"
+	got := newConnection(t, answers, flags)
+	got.want(t, 0)
+	want := `# Secrets to store:
+#   environment variable SALES_CLIENT_SECRET: Client secret
+#   environment variable SALES_PASS: Your passphrase
+connection sales acme_crm {
+	client_id "my id"
+	client_secret {env.SALES_CLIENT_SECRET}
+	parameter instance emea
+	parameter pass {env.SALES_PASS}
+	parameter region us
+	scopes contacts.read contacts.delete
+	additional_scopes "reports.read  reports.export"
+}
+`
+	if got.stdout != want {
+		t.Errorf("got:\n%s", got.stdout)
+	}
+	got.want(t, 0, "POST "+e.URL+"/token\n", "Authorization: Basic with my id and (the client secret)", "X-Key: the connector's",
+		"audience = https://emea.example", "region = us", "pass = {param.pass}", "hidden = {config.hidden}", "asked = {config.asked}",
+		"env = {env.HTTP_HELPER_TEST_VALUE}", "scope = contacts.read contacts.delete reports.read reports.export")
+	for _, hidden := range []string{"my-secret", "my-pass", "hidden-value", "header-value", "env-value", "query-secret"} {
+		if strings.Contains(got.stdout+got.stderr, hidden) {
+			t.Errorf("%s is shown", hidden)
+		}
+	}
+	if e.requests.Load() != 0 {
+		t.Error("a token request was made that nobody wanted")
+	}
+
+	got = newConnection(t, answers, append(flags, "--secret-files", "/run/secrets"))
+	got.want(t, 0, "#   file /run/secrets/sales_client_secret: Client secret", "client_secret {file./run/secrets/sales_client_secret}", "parameter pass {file./run/secrets/sales_pass}")
+}
+
+// What is printed is a connection that loads, once the secrets are stored.
+func TestNewBlockLoads(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	dir := t.TempDir()
+	flags := append(configFile(t, a, e, "additional_scopes\nparameter pass password", "parameter pass p"), "--secret-files", dir)
+	got := newConnection(t, "id\n\nemea\n\ncontacts.write\na b\nsales\n", flags)
+	got.want(t, 0)
+	for _, name := range []string{"sales_client_secret", "sales_pass"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("stored"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	caddyfile := crm(a, e, "additional_scopes\nparameter pass password", "parameter pass p\n}\n"+strings.TrimSuffix(got.stdout, "}\n"))
+	runSidecar(t, caddyfile)
+	if v := shownConnection(t, "sales"); v["connector"] != "acme_crm" {
+		t.Errorf("%v", v)
+	}
+}
+
+func TestNewDefaults(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	got := newConnection(t, "id\n\nemea\n\n\n\n\n", configFile(t, a, e, full, "parameter pass p"))
+	got.want(t, 0, "connection acme_crm acme_crm {", "parameter region eu", "\tscopes contacts.read\n}")
+	if strings.Contains(got.stdout, "additional_scopes") {
+		t.Error("additional scopes out of nothing")
+	}
+}
+
+func TestNewWrongAnswers(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	flags := configFile(t, a, e, full, "parameter pass p")
+	for _, test := range []struct{ answers, want string }{
+		{"", "Client ID: an answer is needed"},
+		{"id\n", "Your instance name: an answer is needed"},
+		{"i{x}d\n", "Client ID: unknown placeholder"},
+		{"id\nmy-\x01secret\n", "Client secret: there is a control character"},
+		{"id\ns\nemea\np\nasia\n", "region: must be one of eu, us"},
+		{"id\ns\nemea\np\neu\ncontacts.none\n", "Scopes: must be one of contacts.write, contacts.delete"},
+		{"id\ns\nemea\np\neu\n\n" + strings.Repeat("é", 501) + "\n", "501 characters are more than the 500"},
+		{"id\ns\nemea\np\neu\n\na\"b\n", "is not a scope"},
+		{"id\ns\nemea\np\neu\n\n\nbilling\n", "there is a connection of this name already"},
+		{"id\ns\nemea\np\neu\n\n\na b\n", "a name consists of"},
+		{"id\ns\nemea\np\neu\n\n\nsales\nmaybe\n", "must be one of yes, no"},
+		{"id\ns\nemea\np\neu\n\n\nsales\nno\nmore\n", "more answers than questions"},
+		{"id\n\nemea\np\neu\n\n\nsales\nyes\n", "a secret was left empty"},
+	} {
+		got := newConnection(t, test.answers, flags)
+		got.want(t, exitUsage, test.want)
+		if strings.Contains(got.stderr, "my-") {
+			t.Errorf("a secret is shown: %s", got.stderr)
+		}
+	}
+	if e.requests.Load() != 0 {
+		t.Error("a token request was made")
+	}
+}
+
+// An answer may not move the token or the secret to another host (rule 7).
+func TestNewAnswersThatDoNotFit(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "Caddyfile")
+	text := "{\n\thttp_helper {\n\t\tconnector c {\n\t\t\tbase_url https://{param.host}.example\n\t\t\ttoken_url https://{param.host}.example/token\n\t\t\tparameter host text\n\t\t}\n\t}\n}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cli(t, "id\ns\nevil.test/\nname\n", "new", "c", "--config", file, "--adapter", "caddyfile").want(t, exitUsage, "base_url: {param.host}", "token_url: {param.host}")
+	cli(t, "id\ns\ngood\nname\n", "new", "c", "--config", file, "--adapter", "caddyfile").want(t, 0, "POST https://good.example/token")
+}
+
+func TestNewTries(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	flags := configFile(t, a, e, "", "")
+	e.answers(func(w http.ResponseWriter, _ int64) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"access_token":"the-token","expires_in":3600,"scope":"contacts.read"}`))
+	})
+	const answers = "id\nmy-secret\nemea\ncontacts.write\nsales\ny\n"
+	got := newConnection(t, answers, flags)
+	got.want(t, 0, "It works: there is a token.\nIt lives 1h0m0s.", "Scopes granted: contacts.read", "Scopes not granted: contacts.write", "connection sales acme_crm {")
+	if n := e.requests.Load(); n != 1 {
+		t.Errorf("%d token requests", n)
+	}
+	if strings.Contains(got.stdout+got.stderr, "the-token") || strings.Contains(got.stdout+got.stderr, "my-secret") {
+		t.Error("a secret is shown")
+	}
+
+	e.answers(func(w http.ResponseWriter, _ int64) {
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = w.Write([]byte(`{"error":"invalid_client","error_description":"my-secret"}`))
+	})
+	got = newConnection(t, answers, flags)
+	got.want(t, 1, "It does not work: ", "invalid_client", "connection sales acme_crm {")
+	if strings.Contains(got.stdout+got.stderr, "my-secret") {
+		t.Error("a secret is shown")
+	}
+}
+
+func TestNewFromRunningCaddy(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	caddyfile := crm(a, e, "", "")
+	runSidecar(t, caddyfile)
+	address := ownAdmin(t, caddyfile)
+	got := newConnection(t, "id\ns\nemea\n\n\n", []string{"--address", address})
+	got.want(t, 0, "connection acme_crm acme_crm {", "POST "+e.URL+"/token")
+	if e.requests.Load() != 0 {
+		t.Error("a token request was made")
+	}
+	cli(t, "", "new", "other", "--address", address).want(t, exitUsage, "there are acme_crm")
+}
+
+func TestTokenRequestByMethod(t *testing.T) {
+	for method, want := range map[string][]string{
+		"client_secret_basic": {"Authorization: Basic with id and (the client secret)"},
+		"client_secret_post":  {"client_id = id", "client_secret = (the client secret)"},
+		"client_secret_jwt":   {"client_id = id", "client_assertion = (signed, a new one each time)"},
+		"private_key_jwt":     {"client_id = id", "client_assertion = (signed, a new one each time)"},
+		"tls_client_auth":     {"client_id = id"},
+		"none":                {"client_id = id"},
+	} {
+		connector := &Connector{name: "c", Service: Service{AuthMethod: method, BaseURL: "https://api.example", TokenURL: "https://auth.example/token?key=query-secret"}}
+		ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+		d := newDraft(ctx, connector, nil, map[string]bool{}, "")
+		for id := range d.answers {
+			answer := "id"
+			d.answers[id] = &answer
+		}
+		preview, err := d.preview()
+		cancel()
+		if err != nil {
+			t.Errorf("%s: %v", method, err)
+			continue
+		}
+		for _, text := range append(want, "POST https://auth.example/token\n", "grant_type = client_credentials") {
+			if !strings.Contains(preview, text) {
+				t.Errorf("%s: %q is not in\n%s", method, text, preview)
+			}
+		}
+		if strings.Contains(preview, "query-secret") || strings.Contains(preview, "scope") {
+			t.Errorf("%s:\n%s", method, preview)
+		}
+	}
+}
+
+// Secrets of one connection never share a place, whatever the keys are called.
+func TestPlacesOfSecrets(t *testing.T) {
+	connector := &Connector{name: "7-up.x", Parameters: []Parameter{
+		{Key: "client_secret", Type: typePassword}, {Key: "a-b", Type: typePassword}, {Key: "a_b", Type: typePassword}, {Key: "A_B", Type: typePassword},
+	}}
+	d := newDraft(caddy.Context{}, connector, nil, map[string]bool{"7-up.x": true}, "/run/secrets")
+	variables, files := map[string]string{}, map[string]string{}
+	for id, s := range d.secrets() {
+		if other := variables[s.variable]; other != "" {
+			t.Errorf("%s and %s share the variable %s", id, other, s.variable)
+		}
+		if other := files[strings.ToLower(s.file)]; other != "" {
+			t.Errorf("%s and %s share the file %s", id, other, s.file)
+		}
+		if !variableName.MatchString(s.variable) {
+			t.Errorf("%s is no variable", s.variable)
+		}
+		variables[s.variable], files[strings.ToLower(s.file)] = id, id
+	}
+	if d.name != "7-up.x-2" || len(variables) != 5 {
+		t.Errorf("%s: %v", d.name, variables)
+	}
+}
+
+func TestTypedTextIsCounted(t *testing.T) {
+	q := &question{help: "help", limit: 500}
+	typed := new(typedText)
+	count := q.counting(typed)
+	done := make(chan struct{})
+	go func() { // as the screen does
+		defer close(done)
+		for range 100 {
+			_ = count()
+		}
+	}()
+	typed.Set("aéz")
+	<-done
+	if got := count(); got != "help\n3 of 500 characters" {
+		t.Error(got)
+	}
+}
