@@ -59,7 +59,7 @@ type activeConnection struct {
 type preparedHeader struct {
 	token  *grantedToken
 	prefix string
-	value  []string
+	value  [1]string
 }
 
 // activate checks a connection against its connector and gets it its token source. Nobody is
@@ -378,11 +378,11 @@ func (c *activeConnection) accepts(i *Injection) error {
 func (c *activeConnection) headerValue(i *Injection, token *grantedToken) []string {
 	prefix := i.prefix(c)
 	if h := c.header.Load(); h != nil && h.token == token && h.prefix == prefix {
-		return h.value
+		return h.value[:]
 	}
-	h := &preparedHeader{token: token, prefix: prefix, value: []string{prefix + token.value}}
+	h := &preparedHeader{token: token, prefix: prefix, value: [1]string{token.behind(prefix)}}
 	c.header.Store(h)
-	return h.value
+	return h.value[:]
 }
 
 // refresh replaces the connection's token now, and revokes the old one.

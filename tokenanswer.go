@@ -138,7 +138,8 @@ func (r *tokenRequest) grant(answer tokenAnswer, sent time.Time) (*grantedToken,
 	if err != nil {
 		return nil, err
 	}
-	granted := &grantedToken{value: token, kind: kind, sent: sent, key: r.dpop}
+	granted := &grantedToken{sent: sent, key: r.dpop}
+	granted.set(kind, token)
 	if r.bindsCertificate(token) {
 		granted.certificate = r.certificate
 	}
