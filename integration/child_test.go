@@ -72,8 +72,8 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// awaitAnswer asks until the API has answered.
-func (w *world) awaitAnswer(t *testing.T, c *child) {
+// awaitAnswer asks until the API has answered, or what leads there has ended.
+func (w *world) awaitAnswer(t *testing.T, ended <-chan struct{}, logs func() string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	defer cancel()
@@ -88,10 +88,10 @@ func (w *world) awaitAnswer(t *testing.T, c *child) {
 			return
 		}
 		select {
-		case <-c.done:
-			t.Fatalf("it has ended:\n%s", c.logs())
+		case <-ended:
+			t.Fatalf("it has ended:\n%s", logs())
 		case <-ctx.Done():
-			t.Fatalf("no answer: %v", err)
+			t.Fatalf("no answer: %v\n%s", err, logs())
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,34 +25,39 @@ import (
 )
 
 // staticCaddy builds the sidecar as xcaddy.sh does, without the C library.
-func staticCaddy(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "caddy")
+var staticCaddy = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(harness.Root(), ".tools", "test", "caddy-static")
 	cmd := exec.Command("go", "build", "-o", path, "-trimpath", "-ldflags", "-s -w", "-tags", "nobadger,nomysql,nopgx", ".")
 	cmd.Dir = filepath.Join(harness.Root(), "integration/cmd/caddy")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	output(t, cmd)
-	return path
-}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%v: %s", err, out)
+	}
+	return path, nil
+})
 
 // TestContainerImage builds the image without a container engine, checks it as a registry would, and
 // runs what is in it: as nobody in particular, on a read-only root file system.
 func TestContainerImage(t *testing.T) {
 	t.Parallel()
-	caddy := staticCaddy(t)
-	image := buildImage(t, caddy)
+	image := buildImage(t)
 	config, rootfs := unpackImage(t, image)
 	equal(t, "user", config.User, "65532:65532")
 	wantSameAsDockerfile(t, config)
-	if again := buildImage(t, caddy); !bytes.Equal(image, again) {
+	if again := buildImage(t); !bytes.Equal(image, again) {
 		t.Error("the same inputs give another image")
 	}
 	t.Logf("the image has %d MiB, compressed", len(image)>>20)
 	runImage(t, config, rootfs)
 }
 
-func buildImage(t *testing.T, caddy string) []byte {
+// buildImage makes the image without a container engine.
+func buildImage(t *testing.T) []byte {
 	t.Helper()
+	caddy, err := staticCaddy()
+	if err != nil {
+		t.Fatal(err)
+	}
 	file := filepath.Join(t.TempDir(), "image.tar")
 	cmd := exec.Command(filepath.Join(harness.Root(), "deploy/container/image.sh"), "oci", file)
 	cmd.Env = append(os.Environ(), "CADDY="+caddy)
@@ -201,12 +208,7 @@ func runImage(t *testing.T, config imageConfig, rootfs string) {
 		enter = []string{"unshare", "--user", "--map-root-user", "--mount"}
 		leave = []string{"unshare", "--user", "--map-user=65532", "--map-group=65532", "--root=" + rootfs, "--wd=/"}
 	}
-	w := newWorld(t, nil)
-	// The harness keeps its ports for this user, and the container's is another.
-	port := freePort(t)
-	w.URL = "http://127.0.0.1:" + port
-	caddyfile := strings.NewReplacer("https://api.example.com", w.api.URL, "https://auth.example.com/oauth2/token", w.tokens.URL, ":8080 {", ":"+port+" {").
-		Replace(deployedFile(t, "compose/Caddyfile"))
+	w, caddyfile := inside(t, deployedFile(t, "compose/Caddyfile"))
 	for path, content := range map[string]string{"etc/http_helper/Caddyfile": caddyfile, "run/secrets/client_secret": secret} {
 		file := filepath.Join(rootfs, path)
 		harness.WriteFile(t, file, content)
@@ -226,7 +228,7 @@ func runImage(t *testing.T, config imageConfig, rootfs string) {
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, config.Env...)
 	began := time.Now()
 	c := startChild(t, cmd)
-	w.awaitAnswer(t, c)
+	w.awaitAnswer(t, c.done, c.logs)
 	took := time.Since(began)
 	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "status"))
 	if err != nil {

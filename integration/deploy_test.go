@@ -55,6 +55,18 @@ func here(t *testing.T, caddyfile string) site {
 	return s
 }
 
+// inside changes a shipped Caddyfile for a sidecar that has its paths to itself, in a container or
+// under systemd: only addresses are changed. The sidecar runs as another user there, so its port is not
+// one that the harness keeps.
+func inside(t *testing.T, caddyfile string) (w *world, changed string) {
+	t.Helper()
+	w = newWorld(t, nil)
+	port := freePort(t)
+	w.URL = "http://127.0.0.1:" + port
+	return w, strings.NewReplacer("https://api.example.com", w.api.URL, "https://auth.example.com/oauth2/token", w.tokens.URL,
+		":8080 {", ":"+port+" {").Replace(caddyfile)
+}
+
 // provide writes the files in which the shipped Caddyfiles look for secrets.
 func (s site) provide(t *testing.T) {
 	t.Helper()

@@ -136,7 +136,7 @@ func (s sources) wantVersion(t *testing.T, binary string) {
 	site := here(t, deployedFile(t, "compose/Caddyfile"))
 	site.provide(t)
 	c := startChild(t, exec.Command(binary, "run", "--config", site.File(t, "Caddyfile", site.caddyfile), "--adapter", "caddyfile"))
-	site.awaitAnswer(t, c)
+	site.awaitAnswer(t, c.done, c.logs)
 	if want := `"version":"` + s.version + `"`; !strings.Contains(c.logs(), want) {
 		t.Errorf("the log does not tell %s:\n%s", want, c.logs())
 	}
