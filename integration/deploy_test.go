@@ -104,7 +104,7 @@ func helmCaddyfile(t *testing.T) string {
 func TestDeployedCaddyfilesAnswer(t *testing.T) {
 	t.Parallel()
 	for name, caddyfile := range map[string]string{
-		"kubernetes": deployedFile(t, "kubernetes/component/Caddyfile"),
+		"kubernetes": deployedFile(t, "kubernetes/example/Caddyfile"),
 		"helm":       helmCaddyfile(t),
 		"systemd":    deployedFile(t, "systemd/Caddyfile"),
 		"compose":    deployedFile(t, "compose/Caddyfile"),
@@ -175,7 +175,7 @@ func (s site) wantNothingWritten(t *testing.T) {
 // TestReadinessFollowsTheTokenEndpoint asks the pod's probes while no token can be had, and after.
 func TestReadinessFollowsTheTokenEndpoint(t *testing.T) {
 	t.Parallel()
-	s := here(t, deployedFile(t, "kubernetes/component/Caddyfile"))
+	s := here(t, deployedFile(t, "kubernetes/example/Caddyfile"))
 	s.provide(t)
 	s.tokens.Answer(harness.Status(http.StatusServiceUnavailable))
 	s.Run(t, harness.Config{Whole: s.caddyfile})
