@@ -26,7 +26,7 @@ type engine struct {
 // newEngine makes one; where it can run nothing the test is skipped.
 func newEngine(t *testing.T) *engine {
 	t.Helper()
-	e := &engine{namespace: newNamespace(t, "podman", "runc"), config: filepath.Join(t.TempDir(), "containers.conf")}
+	e := &engine{namespace: newNamespace(t, "podman", "runc", "skopeo"), config: filepath.Join(t.TempDir(), "containers.conf")}
 	// Podman's own limits are higher than this process's may be.
 	harness.WriteFile(t, e.config, `[containers]
 default_ulimits = ["nofile=4096:4096", "nproc=1024:1024"]
@@ -113,7 +113,7 @@ func (e *engine) wantServes(t *testing.T) {
 	if text := logs(); !strings.Contains(text, `"exit_code":0`) {
 		t.Errorf("the container did not end well:\n%s", text)
 	}
-	t.Logf("%v from the command to the first answer; %s", took.Round(time.Millisecond), regexp.MustCompile(`VmRSS:.*`).FindString(status))
+	t.Logf("%v from the command to the first answer; %s", took.Round(time.Millisecond), resident(status))
 }
 
 // wantWritable checks that a process could write to one place only, whoever it were: the rest is
@@ -140,7 +140,7 @@ func TestContainerInAnEngine(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "http-helper.tar"), buildImage(t), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	output(t, e.run(dir, "docker load --input http-helper.tar"))
+	output(t, e.run(dir, e.skopeo(t)))
 	// The stand-in for an app only lends its network: this machine's loopback.
 	app := e.run("", "docker run --detach --name app --network host --entrypoint /caddy http-helper respond --listen 127.0.0.1:0")
 	if out, err := app.CombinedOutput(); err != nil {
@@ -149,6 +149,17 @@ func TestContainerInAnEngine(t *testing.T) {
 	e.wantServes(t)
 	e.buildDockerfile(t)
 	e.wantServes(t)
+}
+
+// skopeo is the documented command that brings the image to a registry; here it goes to Podman.
+func (e *engine) skopeo(t *testing.T) string {
+	t.Helper()
+	_, command, _ := strings.Cut(documented(t, "docs/deployment.md", "skopeo copy "), "skopeo copy ")
+	const registry = "docker://registry.example.com/http-helper:0.1.0"
+	if !strings.Contains(command, registry) {
+		t.Fatalf("the documented command does not go to %s", registry)
+	}
+	return "skopeo copy " + strings.Replace(command, registry, "containers-storage:localhost/http-helper:latest", 1)
 }
 
 // buildDockerfile builds the image with the command of the documentation. The image that it starts from

@@ -83,9 +83,14 @@ func TestSystemd(t *testing.T) {
 	}
 	b := boot(t, dir)
 
-	b.run(t, documented(t, "docs/deployment.md", "systemctl enable"))
+	if table := b.run(t, documented(t, "docs/deployment.md", "systemctl enable")); !strings.Contains(table, "api.example.com") && !strings.Contains(table, "127.0.0.1") {
+		t.Errorf("the documented commands print\n%s", table)
+	}
 	w.wantOK(t) // systemd says that the unit has started when the sidecar listens
 	b.wantHardened(t)
+	if answer := b.run(t, documented(t, "docs/operations.md", "curl --unix-socket")); !strings.Contains(answer, `"state":"ready"`) {
+		t.Errorf("the documented command prints\n%s", answer)
+	}
 
 	b.run(t, "sed -i 's/scopes orders.read/&\\n\\t\\trefresh_before 1m/' /etc/http_helper/Caddyfile && systemctl reload http-helper")
 	w.wantOK(t)
