@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -81,6 +82,20 @@ func TestDocumentedKustomization(t *testing.T) {
 			t.Errorf("the manifests lack %q:\n%s", want, manifests)
 		}
 	}
+}
+
+// TestDocumentedRendering renders both examples with the commands of the documentation.
+func TestDocumentedRendering(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir() // helm puts the library into the chart
+	if err := os.CopyFS(filepath.Join(dir, "deploy"), os.DirFS(filepath.Join(harness.Root(), "deploy"))); err != nil {
+		t.Fatal(err)
+	}
+	tools := fmt.Sprintf("helm() { %s \"$@\"; }\nkubectl() { shift; %s build \"$@\"; }\n", helm.command(t).Path, kustomize.command(t).Path)
+	cmd := exec.Command("sh", "-ec", tools+documented(t, "docs/deployment.md", "kubectl kustomize "))
+	cmd.Dir = dir
+	manifests := output(t, cmd)
+	equal(t, "native sidecars", strings.Count(manifests, "restartPolicy: Always"), 2)
 }
 
 // TestHelmEnvironment gives the sidecar variables, as a corporate network needs them.
