@@ -41,8 +41,10 @@ publish_here() {
 	export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0="url.file://$root.insteadOf" GIT_CONFIG_VALUE_0="https://$module"
 	GONOPROXY=$module,$(go env GONOPROXY) GONOSUMDB=$module,$(go env GONOSUMDB)
 	export GONOPROXY GONOSUMDB
+	local found
+	found=$(cd / && go mod download -json "$module@$version") || fail "Go cannot get $version: $found"
 	# A tag that has moved since somebody built from it is in Go's cache as it was.
-	(cd / && go mod download -json "$module@$version") | grep "\"Hash\": \"$commit\"" >/dev/null ||
+	grep -q "\"Hash\": \"$commit\"" <<<"$found" ||
 		fail "Go's module cache has another $version: set GOMODCACHE to a new directory, or run go clean -modcache"
 }
 

@@ -166,7 +166,7 @@ func (n namespace) population(t *testing.T) int {
 	return count
 }
 
-// command is a command in the namespace, in the same directory of which the test says.
+// command is a command in the namespace, run in a directory.
 func (n namespace) command(dir string, args ...string) *exec.Cmd {
 	enter := []string{"nsenter", "--target", strconv.Itoa(n.Process.Pid), "--mount", "--", "sh", "-c", `cd "$0" && exec "$@"`, dir}
 	return exec.Command(enter[0], append(enter[1:], args...)...)

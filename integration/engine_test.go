@@ -109,10 +109,10 @@ func (e *engine) wantServes(t *testing.T) {
 		t.Errorf("something is wrong in the container:\n%s", text)
 	}
 	output(t, e.run("", "docker stop sidecar"))
-	defer func() { output(t, e.run("", "docker rm sidecar")) }()
 	if text := logs(); !strings.Contains(text, `"exit_code":0`) {
 		t.Errorf("the container did not end well:\n%s", text)
 	}
+	output(t, e.run("", "docker rm sidecar"))
 	t.Logf("%v from the command to the first answer; %s", took.Round(time.Millisecond), resident(status))
 }
 
@@ -177,8 +177,10 @@ func (e *engine) buildDockerfile(t *testing.T) {
 	script += fmt.Sprintf(" --change 'ENV HOME=/root' --change 'ENV PATH=%s/bin:/usr/bin' %s docker.io/library/%s", env["GOROOT"], base, from[1])
 	output(t, e.run("", script))
 	options := "--network host"
-	for _, volume := range []string{"/usr:/usr:ro", "/etc/ssl:/etc/ssl:ro", "/etc/alternatives:/etc/alternatives:ro", env["GOROOT"] + ":" + env["GOROOT"] + ":ro",
-		env["GOMODCACHE"] + ":/root/go/pkg/mod", env["GOCACHE"] + ":/root/.cache/go-build"} {
+	for _, volume := range []string{
+		"/usr:/usr:ro", "/etc/ssl:/etc/ssl:ro", "/etc/alternatives:/etc/alternatives:ro", env["GOROOT"] + ":" + env["GOROOT"] + ":ro",
+		env["GOMODCACHE"] + ":/root/go/pkg/mod", env["GOCACHE"] + ":/root/.cache/go-build",
+	} {
 		options += " --volume " + volume
 	}
 	build := e.run(harness.Root(), documented(t, "docs/deployment.md", "docker build "), "BUILD_OPTIONS="+options)
