@@ -122,7 +122,7 @@ func debianPackages(t *testing.T, names ...string) (root string) {
 var debFile = regexp.MustCompile(`(?m)^'\S+' ([^_\s]+)_\S+\.deb `)
 
 // namespace is a mount namespace in which Debian packages are installed that this machine may lack,
-// with a /run and a /var of its own. So nothing is left behind.
+// with a /run and a /var of its own, so that nothing is left behind on disk.
 type namespace struct{ *child }
 
 // newNamespace makes one that ends with the test. Where that is not possible the test is skipped.
@@ -132,7 +132,7 @@ func newNamespace(t *testing.T, packages ...string) namespace {
 		t.Skip("only root may mount here")
 	}
 	root, empty := debianPackages(t, packages...), t.TempDir()
-	script := `mount --make-rprivate / && mount -t tmpfs tmpfs /run && mount --bind "$2" /var && mkdir -p /var/tmp /var/lib &&
+	script := `mount --make-rprivate / && mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /dev/shm && mount --bind "$2" /var && mkdir -p /var/tmp /var/lib &&
 		for dir in usr etc; do
 			! [ -d "$1/$dir" ] || mount -t overlay overlay -o "lowerdir=$1/$dir:/$dir" "/$dir" || exit
 		done && echo ready && exec sleep infinity`
