@@ -62,7 +62,7 @@ func (e *engine) run(dir, script string, env ...string) *exec.Cmd {
 // documented is the first block of shell commands in a document that contains a text.
 func documented(t *testing.T, file, text string) string {
 	t.Helper()
-	for _, block := range shellFence.FindAllStringSubmatch(readShipped(t, file), -1) {
+	for _, block := range commandBlock.FindAllStringSubmatch(readShipped(t, file), -1) {
 		if strings.Contains(block[1], text) {
 			return block[1]
 		}
@@ -71,7 +71,7 @@ func documented(t *testing.T, file, text string) string {
 	return ""
 }
 
-var shellFence = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+var commandBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 
 // wantServes runs the image http-helper with the commands of the documentation, and makes a request.
 func (e *engine) wantServes(t *testing.T) {
