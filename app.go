@@ -150,6 +150,7 @@ func (a *App) Start() error {
 			return err
 		}
 		conn.source.start(conn.user)
+		conn.watchCertificate()
 	}
 	a.logger.Info("connections are ready", zap.Int("connections", len(a.active)), zap.String("version", version()))
 	if address := tcpAdmin(a.ctx); address != "" && len(a.active) > 0 {

@@ -190,6 +190,72 @@ func TestMetadataAreCached(t *testing.T) {
 	asked(failedAt + 1)
 }
 
+// TestDoubtfulMetadataAreFetchedAgain after a minute instead of an hour.
+func TestDoubtfulMetadataAreFetchedAgain(t *testing.T) {
+	now := time.Now()
+	issuer := newIssuer(t, oauthPlace, plainMetadata)
+	d := &discovery{issuer: issuer.URL, now: func() time.Time { return now }}
+	mustFind(t, d)
+	issuer.metadata.Store(strings.ReplaceAll(plainMetadata, "/token", "/newer"))
+	for _, step := range []struct {
+		after time.Duration
+		want  string
+	}{{0, "/token"}, {59 * time.Second, "/token"}, {time.Second, "/newer"}} {
+		d.doubt()
+		now = now.Add(step.after)
+		if found := mustFind(t, d); found.Token != issuer.URL+step.want {
+			t.Errorf("after %v: found %+v", step.after, found)
+		}
+	}
+	now = now.Add(time.Hour - time.Second)
+	asked := len(issuer.all())
+	mustFind(t, d)
+	if got := len(issuer.all()); got != asked {
+		t.Errorf("%d requests without a doubt", got-asked)
+	}
+	d.doubt() // a minute has long passed
+	mustFind(t, d)
+	if got := len(issuer.all()); got != asked+1 {
+		t.Errorf("%d requests, want 1", got-asked)
+	}
+}
+
+// TestMethodThatBecomesSupported is noticed soon.
+func TestMethodThatBecomesSupported(t *testing.T) {
+	now := time.Now()
+	issuer := newIssuer(t, oauthPlace, strings.Replace(plainMetadata, "{", `{"token_endpoint_auth_methods_supported":["none"],`, 1))
+	d := &discovery{issuer: issuer.URL, now: func() time.Time { return now }}
+	mustNotFind(t, d, classConfiguration, "list only none")
+	issuer.metadata.Store(plainMetadata)
+	mustNotFind(t, d, classConfiguration, "list only none")
+	now = now.Add(time.Minute)
+	mustFind(t, d)
+}
+
+// TestHangingIssuerLeavesTimeForTheTokenRequest: as long as older metadata serve, newer ones are not
+// worth the whole token_timeout.
+func TestHangingIssuerLeavesTimeForTheTokenRequest(t *testing.T) {
+	now := time.Now()
+	issuer := newIssuer(t, oauthPlace, plainMetadata)
+	d := &discovery{issuer: issuer.URL, now: func() time.Time { return now }}
+	mustFind(t, d)
+	now = now.Add(time.Hour)
+	var left time.Duration
+	client := newTokenClient(roundTripperFunc(func(req *http.Request) (*http.Response, error) {
+		deadline, _ := req.Context().Deadline()
+		left = time.Until(deadline)
+		return nil, context.DeadlineExceeded
+	}))
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	defer cancel()
+	if found, err := d.find(ctx, client, "", false); err != nil || found.Token != issuer.URL+"/token" {
+		t.Errorf("found %+v, %v", found, err)
+	}
+	if left <= 0 || left > 10*time.Second {
+		t.Errorf("the issuer had %v to answer", left)
+	}
+}
+
 // TestFailedDiscoveryIsNotRemembered: back-off is the token source's business.
 func TestFailedDiscoveryIsNotRemembered(t *testing.T) {
 	issuer := newIssuer(t, oauthPlace, plainMetadata)
@@ -233,7 +299,8 @@ func TestSupportedMethods(t *testing.T) {
 		{`["EVIL"]`, "", "no method"},
 		{`[]`, "", ""},
 		{`null`, "client_secret_basic", ""},
-		{`null`, "client_secret_post", "client_secret_basic"},
+		{`null`, "client_secret_post", "no methods, which means client_secret_basic"},
+		{`["self_signed_tls_client_auth"]`, "none", "list only tls_client_auth"},
 	} {
 		d := &discovery{issuer: newIssuerURL(t, strings.Replace(listing, "LIST", test.list, 1))}
 		_, err := findIn(t, d, test.method, false)

@@ -221,29 +221,35 @@ func positiveSeconds(value any) (seconds float64, ok bool) {
 	return seconds, err == nil && seconds > 0
 }
 
-// bindsCertificate reports whether the token is bound to the client certificate (RFC 8705 §3): it
-// says so, or the client has proved itself with the certificate.
+// bindsCertificate reports whether the token is bound to the client certificate (RFC 8705 §3). A
+// JWT says so itself; any other is taken to be if the certificate was the proof of the client.
 func (r *tokenRequest) bindsCertificate(token string) bool {
-	_, proved := r.auth.(certificateAuth)
-	return proved || confirmsCertificate(token)
+	if confirmed, readable := confirmsCertificate(token); readable {
+		return confirmed
+	}
+	return r.certificateProves
 }
 
-// confirmsCertificate reports whether a token is a JWT that names a certificate (RFC 8705 §3.1).
-func confirmsCertificate(token string) bool {
+// confirmsCertificate reports whether a token is a JWT that can be read, and whether that names a
+// certificate (RFC 8705 §3.1).
+func confirmsCertificate(token string) (confirmed, readable bool) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		return false
+		return false, false
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil {
-		return false
+		return false, false
 	}
 	var claims struct {
 		Confirmation struct {
 			Thumbprint string `json:"x5t#S256"`
 		} `json:"cnf"`
 	}
-	return json.Unmarshal(payload, &claims) == nil && claims.Confirmation.Thumbprint != ""
+	if json.Unmarshal(payload, &claims) != nil {
+		return false, false
+	}
+	return claims.Confirmation.Thumbprint != "", true
 }
 
 func orDefault[T comparable](value, otherwise T) T {

@@ -349,11 +349,11 @@ func TestCertificateBoundTokens(t *testing.T) {
 		return "eyJhbGciOiJub25lIn0." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".c2ln"
 	}
 	certificate := new(tls.Certificate)
-	bound := func(auth clientAuth, token string, want bool) {
+	bound := func(proves bool, token string, want bool) {
 		t.Helper()
-		granted := mustGrant(t, &tokenRequest{auth: auth, certificate: certificate}, `{"access_token":"`+token+`"}`)
+		granted := mustGrant(t, &tokenRequest{auth: publicAuth{}, certificate: certificate, certificateProves: proves}, `{"access_token":"`+token+`"}`)
 		if (granted.certificate == certificate) != want || (granted.certificate == nil) == want {
-			t.Errorf("%T, %s: bound to %v", auth, token, granted.certificate)
+			t.Errorf("%v, %s: bound to %v", proves, token, granted.certificate)
 		}
 	}
 	for token, want := range map[string]bool{
@@ -367,10 +367,13 @@ func TestCertificateBoundTokens(t *testing.T) {
 		"a.b.c":                           false,
 		"a.!.c":                           false,
 	} {
-		bound(basicAuth{}, token, want)
+		bound(false, token, want)
 	}
-	bound(certificateAuth{}, "opaque", true)
-	bound(publicAuth{}, "opaque", false)
+	// Where the certificate was the proof, so is a token that does not say.
+	bound(true, "opaque", true)
+	bound(true, "a.!.c", true)
+	bound(true, jwt(`{"cnf":{"x5t#S256":"abc"}}`), true)
+	bound(true, jwt(`{}`), false)
 }
 
 func gzipped(t *testing.T, text string) string {
