@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net/http"
 	"sync"
 )
@@ -26,17 +25,16 @@ func (l *certificateLoader) load() (*tls.Certificate, error) {
 	var err, keyErr error
 	pair.certificate, err = readSecretFile(l.certFile)
 	pair.key, keyErr = readSecretFile(l.keyFile)
-	certificate, err := l.last.of(pair, errors.Join(err, keyErr), l.parse)
-	if err != nil {
-		return nil, configurationError("client_certificate: %v", err)
+	if err := errors.Join(err, keyErr); err != nil {
+		return l.last.of(pair, configurationError("client_certificate: %v", err), l.parse)
 	}
-	return certificate, nil
+	return l.last.of(pair, nil, l.parse)
 }
 
 func (l *certificateLoader) parse(pair certificatePair) (*tls.Certificate, error) {
 	certificate, err := tls.X509KeyPair([]byte(pair.certificate), []byte(pair.key))
 	if err != nil {
-		return nil, fmt.Errorf("%s and %s are not a PEM certificate and its private key", l.certFile, l.keyFile)
+		return nil, configurationError("client_certificate: %s and %s are not a PEM certificate and its private key", l.certFile, l.keyFile)
 	}
 	return &certificate, nil
 }

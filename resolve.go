@@ -278,14 +278,18 @@ func (r *resolver) privateKey() (string, error) {
 	default:
 		return "", nil
 	}
-	key, err = r.c.key.of(key, err, func(text string) (string, error) {
+	return r.c.key.of(key, ofOption(option, err), func(text string) (string, error) {
 		_, err := parsePrivateKey([]byte(text))
-		return text, err
+		return text, ofOption(option, err)
 	})
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", option, err)
+}
+
+// ofOption says which option an error is about.
+func ofOption(option string, err error) error {
+	if err == nil {
+		return nil
 	}
-	return key, nil
+	return fmt.Errorf("%s: %w", option, err)
 }
 
 // fetch makes one token request with everything as it is now.
@@ -399,12 +403,10 @@ func (r *resolver) dpopKey() (*dpopKey, error) {
 		return r.c.dpop, nil
 	}
 	text, err := r.file(r.c.texts.dpop)
-	if err != nil {
-		err = fmt.Errorf("dpop: %w", err)
-	} else {
+	if err == nil {
 		r.secrets = append(r.secrets, text)
 	}
-	return r.c.dpopFile.of(text, err, parseDPoPKey)
+	return r.c.dpopFile.of(text, ofOption("dpop", err), parseDPoPKey)
 }
 
 // endpoints finds the token endpoint, and the revocation endpoint if any.
