@@ -569,6 +569,23 @@ func TestAssertionThatThePlatformMounts(t *testing.T) {
 		requests := w.tokens.Requests()
 		return requests[len(requests)-1].Form().Get("client_assertion") == "second.assertion.x"
 	})
+
+	for _, content := range []string{"", "\n", "two\nlines"} {
+		w.File(t, "assertion", content)
+		var answer *harness.Answer
+		eventually(t, "a request that is refused", func() bool {
+			answer = w.Get(t, "/")
+			return answer.StatusCode != http.StatusOK
+		})
+		wantOurs(t, answer, http.StatusBadGateway, "proxy_configuration_error")
+		w.File(t, "assertion", "third.assertion.x")
+		eventually(t, "recovery", func() bool { return w.try("/").status == http.StatusOK })
+	}
+	for _, request := range w.tokens.Requests() {
+		if got := request.Form().Get("client_assertion"); !strings.HasSuffix(got, ".assertion.x") {
+			t.Errorf("the assertion %q was sent", got)
+		}
+	}
 }
 
 func TestPublicClient(t *testing.T) {
