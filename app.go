@@ -132,6 +132,8 @@ func (a *App) newTokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTranspor
 	// What a server sends on an idle connection, such as the rest of an answer that quotes the
 	// request, would be logged by net/http.
 	t.Transport.DisableKeepAlives = true
+	// Answers are small. Those that are compressed all the same are taken apart in readAnswer.
+	t.Transport.DisableCompression = true
 	if t.Transport.MaxResponseHeaderBytes == 0 {
 		t.Transport.MaxResponseHeaderBytes = maxAnswer
 	}

@@ -168,7 +168,7 @@ func (d *discovery) fetchFrom(ctx context.Context, client *http.Client, place st
 
 func (d *discovery) parse(body []byte) (*serverMetadata, error) {
 	metadata := new(serverMetadata)
-	if json.Unmarshal(body, metadata) != nil {
+	if json.Unmarshal(withoutMark(body), metadata) != nil {
 		return nil, errNoMetadata
 	}
 	if metadata.Issuer != d.issuer {

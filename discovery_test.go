@@ -87,6 +87,10 @@ func TestWellKnownPlaces(t *testing.T) {
 	}
 }
 
+func TestMetadataAfterAByteOrderMark(t *testing.T) {
+	mustFind(t, &discovery{issuer: newIssuerURL(t, "\ufeff"+plainMetadata)})
+}
+
 func TestIssuerIsComparedExactly(t *testing.T) {
 	for _, other := range []string{"ISSUER/", "ISSUER/x", "https://evil.example", "", "issuer"} {
 		issuer := newIssuer(t, oauthPlace, strings.Replace(plainMetadata, `"ISSUER"`, `"`+other+`"`, 1))
