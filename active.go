@@ -151,6 +151,9 @@ func (c *activeConnection) checkOptions() error {
 			errs = append(errs, fmt.Errorf("%s must not be negative", d.option))
 		}
 	}
+	if lifetime := time.Duration(conn.AssertionLifetime); lifetime > 0 && lifetime < time.Second {
+		errs = append(errs, errors.New("assertion_lifetime must be a second at least, which is how finely assertions tell time"))
+	}
 	return errors.Join(errs...)
 }
 
