@@ -236,20 +236,28 @@ func TestHydraByPrivateKey(t *testing.T) {
 	t.Parallel()
 	ca := harness.NewCA(t)
 	server := harness.StartHydra(t, ca)
-	for _, alg := range []string{"RS256", "PS256", "ES256"} {
+	w := &world{Sidecar: harness.New(t), tokens: server.TokenEndpoint, api: harness.NewAPI(t, nil, nil)}
+	places := map[string]string{"configured": "token_url $TOKENS", "discovered": "issuer " + server.Base + "\nassertion_audience $TOKENS"}
+	algorithms := []string{"RS256", "PS256", "ES256"}
+	var global, site strings.Builder
+	for _, alg := range algorithms {
 		key := newSigner(t, alg, "key-1")
+		w.File(t, alg+".pem", key.pem(t))
 		server.Register(t, harness.HydraClient{
 			ID: alg, AuthMethod: "private_key_jwt", Scope: "a", SigningAlg: alg, JWKS: keySet(t, key.public()),
 		})
-		for place, url := range map[string]string{"configured": "token_url $TOKENS", "discovered": "issuer " + server.Base + "\nassertion_audience $TOKENS"} {
+		for place, urls := range places {
+			fmt.Fprintf(&global, "connection %s-%s {\nbase_url $API\n%s\nauth_method private_key_jwt\nclient_id %s\nclient_key_file $DIR/%s.pem\nkey_id key-1\nsigning_alg %s\n}\n",
+				alg, place, urls, alg, alg, alg)
+			fmt.Fprintf(&site, "handle_path /%s-%s/* {\nhttp_helper %s-%s\n}\n", alg, place, alg, place)
+		}
+	}
+	w.Run(t, w.expand(options{env: []string{"SSL_CERT_FILE=" + ca.File}}, harness.Config{Options: "http_helper {\n" + global.String() + "}", Site: site.String()}))
+	for _, alg := range algorithms {
+		for place := range places {
 			t.Run(alg+", "+place, func(t *testing.T) {
-				w := &world{Sidecar: harness.New(t), tokens: server.TokenEndpoint}
-				w.api = harness.NewAPI(t, nil, nil)
-				w.File(t, "key.pem", key.pem(t))
-				w.Run(t, w.expand(options{env: []string{"SSL_CERT_FILE=" + ca.File}}, harness.Config{
-					Site: "http_helper $API {\n" + url + "\nauth_method private_key_jwt\nclient_id " + alg + "\nclient_key_file $DIR/key.pem\nkey_id key-1\nsigning_alg " + alg + "\n}",
-				}))
-				answer := server.Introspect(t, w.wantGranted(t))
+				wantStatus(t, w.Get(t, "/"+alg+"-"+place+"/x"), http.StatusOK)
+				answer := server.Introspect(t, harness.Bearer(w.api.Last(t).Header))
 				equal[any](t, "active", answer["active"], true)
 				equal[any](t, "client", answer["client_id"], alg)
 			})

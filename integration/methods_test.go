@@ -248,8 +248,8 @@ func (w *methodsWorld) config(more string) harness.Config {
 	return w.expand(options{env: []string{"SSL_CERT_FILE=" + w.ca.File}}, harness.Config{Options: global.String() + "}", Site: site.String()})
 }
 
-// methodOf is the connection that made a token request.
-func methodOf(requestURI string) string {
+// connectionOf is the connection, named in the query, that made a token request.
+func connectionOf(requestURI string) string {
 	u, _ := url.Parse(requestURI)
 	return u.Query().Get("connection")
 }
@@ -262,7 +262,7 @@ func (w *methodsWorld) grant(life time.Duration) http.Handler {
 			kind = "DPoP"
 		}
 		w.mu.Lock()
-		w.owners[token] = methodOf(r.RequestURI)
+		w.owners[token] = connectionOf(r.RequestURI)
 		w.mu.Unlock()
 		harness.Reply(http.StatusOK, map[string]any{"access_token": token, "token_type": kind, "expires_in": int(life.Seconds())}).ServeHTTP(rw, r)
 	})
@@ -281,7 +281,7 @@ func (w *methodsWorld) answerAPI(rw http.ResponseWriter, r *http.Request) {
 
 // requestsOf are the token requests of a connection.
 func (w *methodsWorld) requestsOf(m *clientMethod) []*harness.TokenRequest {
-	return slices.DeleteFunc(w.tokens.Requests(), func(r *harness.TokenRequest) bool { return methodOf(r.RequestURI) != m.name })
+	return slices.DeleteFunc(w.tokens.Requests(), func(r *harness.TokenRequest) bool { return connectionOf(r.RequestURI) != m.name })
 }
 
 // wantProofs checks what all the token requests so far have said of the client: exactly what the

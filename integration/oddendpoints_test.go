@@ -5,10 +5,9 @@ import (
 	"compress/gzip"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
-
-	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 )
 
 // oddEndpoint is a token endpoint by the bytes that it answers with, and what comes of it.
@@ -98,8 +97,8 @@ func oddEndpoints(t *testing.T) []oddEndpoint {
 	}
 }
 
-// answer writes the bytes and closes the connection, unless the sidecar is to get tired of waiting.
-func (o oddEndpoint) answer(rw http.ResponseWriter) {
+// ServeHTTP writes the bytes and closes the connection, unless the sidecar is to get tired of waiting.
+func (o oddEndpoint) ServeHTTP(rw http.ResponseWriter, _ *http.Request) {
 	conn, buffer, err := http.NewResponseController(rw).Hijack()
 	if err != nil {
 		return
@@ -117,22 +116,9 @@ func (o oddEndpoint) answer(rw http.ResponseWriter) {
 func TestOddTokenEndpoints(t *testing.T) {
 	t.Parallel()
 	endpoints := oddEndpoints(t)
-	w := newWorld(t, nil)
-	w.tokens.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		var number int
-		if _, err := fmt.Sscan(methodOf(r.RequestURI), &number); err != nil {
-			t.Error(err)
-			return
-		}
-		endpoints[number].answer(rw)
-	}))
+	connections := slices.Repeat([]string{"client_id app\nclient_secret {env.SECRET}\ntoken_timeout 5s"}, len(endpoints))
+	w := startConnections(t, connections, func(number int) http.Handler { return endpoints[number] })
 	w.api.Accept(func(token string) bool { return token == "token" })
-	var global, site strings.Builder
-	for i := range endpoints {
-		fmt.Fprintf(&global, "connection odd-%d {\nbase_url $API\ntoken_url $TOKENS?connection=%d\nclient_id app\nclient_secret {env.SECRET}\ntoken_timeout 5s\n}\n", i, i)
-		fmt.Fprintf(&site, "handle_path /%d/* {\nhttp_helper odd-%d\n}\n", i, i)
-	}
-	w.Run(t, w.expand(options{}, harness.Config{Options: "http_helper {\n" + global.String() + "}", Site: site.String()}))
 	for i, odd := range endpoints {
 		t.Run(odd.name, func(t *testing.T) {
 			answer := w.Get(t, fmt.Sprintf("/%d/x", i))
@@ -142,7 +128,7 @@ func TestOddTokenEndpoints(t *testing.T) {
 			}
 			requests := 0
 			for _, r := range w.tokens.Requests() {
-				if methodOf(r.RequestURI) == fmt.Sprint(i) {
+				if connectionOf(r.RequestURI) == fmt.Sprint(i) {
 					requests++
 				}
 			}
