@@ -2,11 +2,14 @@ package httphelper
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // fakeIssuer serves metadata at one place. Its texts may contain ISSUER.
@@ -335,5 +338,42 @@ func TestMutualTLSAliases(t *testing.T) {
 		if err != nil || strings.TrimPrefix(found.Token, d.issuer) != want.Token || strings.TrimPrefix(found.Revocation, d.issuer) != want.Revocation {
 			t.Errorf("with a certificate %+v, %v", found, err)
 		}
+	}
+}
+
+// TestMovedTokenEndpointIsFound a minute after the last look at the metadata, and not an hour.
+func TestMovedTokenEndpointIsFound(t *testing.T) {
+	old, moved := newEndpoint(t, answering(404, "")), newEndpoint(t, answering(200, goodAnswer))
+	metadata := func(endpoint *fakeEndpoint) string { return `{"issuer":"ISSUER","token_endpoint":"` + endpoint.URL + `"}` }
+	issuer := newIssuer(t, oauthPlace, metadata(old))
+	runSidecar(t, "SITE {\n\thttp_helper http://127.0.0.1:1 {\nname c\nissuer "+issuer.URL+"\nclient_id app\nclient_secret s3cret\n}\n}\n")
+	conn := activeApp().active["c"]
+	if err := conn.refresh(t.Context()); err == nil {
+		t.Error("a token of an endpoint that is not there")
+	}
+	issuer.metadata.Store(metadata(moved))
+	d := conn.issuers.get(issuer.URL, false)
+	d.mu.Lock()
+	d.now = func() time.Time { return time.Now().Add(discoveryPause) }
+	d.mu.Unlock()
+	if err := conn.refresh(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAliasesAreForClientsWithACertificate, whatever their method.
+func TestAliasesAreForClientsWithACertificate(t *testing.T) {
+	certFile, keyFile := writeCertificate(t, t.TempDir(), "first")
+	plain, mutual := newEndpoint(t, answering(200, goodAnswer)), newEndpoint(t, answering(200, goodAnswer))
+	issuer := newIssuerURL(t, `{"issuer":"ISSUER","token_endpoint":"`+plain.URL+`","mtls_endpoint_aliases":{"token_endpoint":"`+mutual.URL+`"}}`)
+	connection := "connection %s {\nbase_url http://127.0.0.1:1\nissuer " + issuer + "\nclient_id app\nclient_secret s3cret\n%s\n}\n"
+	loadCaddyfile(t, "{\n\thttp_helper {\n"+fmt.Sprintf(connection, "without", "")+
+		fmt.Sprintf(connection, "with", "client_certificate "+certFile+" "+keyFile)+"}\n}\n")
+	t.Cleanup(func() { _ = caddy.Stop() })
+	for name, endpoint := range map[string]*fakeEndpoint{"without": plain, "with": mutual} {
+		if err := activeApp().active[name].refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		endpoint.only(t)
 	}
 }
