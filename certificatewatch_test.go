@@ -3,10 +3,12 @@ package httphelper
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"path/filepath"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // boundTo hands out tokens that are bound to the certificate as it is.
@@ -91,16 +93,25 @@ func TestUnboundTokenStays(t *testing.T) {
 	})
 }
 
-// TestWatchNeedsACertificate, and ends.
-func TestWatchNeedsACertificate(t *testing.T) {
-	simulated(t, func(t *testing.T) {
-		c := new(activeConnection)
-		c.watchCertificate()
-		if c.watching != nil {
-			t.Error("something is watched")
-		}
-		synctest.Wait() // a goroutine that is left fails the test
-	})
+// TestWatchEndsWithTheConnection, and is for those that have a certificate.
+func TestWatchEndsWithTheConnection(t *testing.T) {
+	certFile, keyFile := writeCertificate(t, t.TempDir(), "first")
+	const connection = "connection %s {\nbase_url https://api.example\ntoken_url https://auth.example/token\nclient_id app\nclient_secret s3cret\n%s\n}\n"
+	loadCaddyfile(t, "{\n\thttp_helper {\n"+fmt.Sprintf(connection, "with", "client_certificate "+certFile+" "+keyFile)+
+		fmt.Sprintf(connection, "without", "")+"}\n}\n")
+	t.Cleanup(func() { _ = caddy.Stop() })
+	active := activeApp().active
+	if active["without"].watching != nil {
+		t.Error("a certificate that is not there is watched")
+	}
+	watching := active["with"].watching
+	if watching == nil {
+		t.Fatal("the certificate is not watched")
+	}
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	<-watching // else the test never ends
 }
 
 func TestOutdatedTokenThatIsGone(t *testing.T) {
