@@ -92,9 +92,7 @@ func (d *discovery) metadata(ctx context.Context, client *http.Client) (*serverM
 func (d *discovery) doubt() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if soon := d.asked.Add(discoveryPause); soon.Before(d.until) {
-		d.until = soon
-	}
+	d.until = d.asked.Add(discoveryPause)
 }
 
 func (d *discovery) clock() time.Time {
