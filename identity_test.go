@@ -15,6 +15,9 @@ func TestCredentialsMakeTheIdentity(t *testing.T) {
 	dir := t.TempDir()
 	certFile, certKey := writeCertificate(t, dir, "first")
 	otherCert, otherKey := writeCertificate(t, t.TempDir(), "second")
+	renewedCert, renewedKey := filepath.Join(dir, "renewed.crt"), filepath.Join(dir, "renewed.key")
+	putFile(t, renewedCert, getFile(t, certFile))
+	putFile(t, renewedKey, getFile(t, certKey))
 	for _, name := range []string{"key1", "key2", "dpop1", "dpop2"} {
 		putFile(t, filepath.Join(dir, name), string(testKeyPEM(t, "ec256"))) // even of equal content: it may change
 	}
@@ -41,7 +44,7 @@ func TestCredentialsMakeTheIdentity(t *testing.T) {
 		"client_assertion_file $DIR/assertion1", "client_assertion_file $DIR/assertion2",
 		key+"client_certificate "+certFile+" "+certKey, key+"client_certificate "+otherCert+" "+otherKey,
 		key+"dpop", key+"dpop $DIR/dpop1", key+"dpop $DIR/dpop2")
-	with("tls_client_auth", "client_certificate "+certFile+" "+certKey, "client_certificate "+otherCert+" "+otherKey)
+	with("tls_client_auth", "client_certificate "+certFile+" "+certKey, "client_certificate "+renewedCert+" "+certKey, "client_certificate "+certFile+" "+renewedKey, "client_certificate "+otherCert+" "+otherKey)
 	with("none", "", "dpop")
 	equal := [][2]string{
 		{key, "client_key {file.$DIR/key1}"},
