@@ -344,7 +344,9 @@ func TestMutualTLSAliases(t *testing.T) {
 // TestMovedTokenEndpointIsFound a minute after the last look at the metadata, and not an hour.
 func TestMovedTokenEndpointIsFound(t *testing.T) {
 	old, moved := newEndpoint(t, answering(404, "")), newEndpoint(t, answering(200, goodAnswer))
-	metadata := func(endpoint *fakeEndpoint) string { return `{"issuer":"ISSUER","token_endpoint":"` + endpoint.URL + `"}` }
+	metadata := func(endpoint *fakeEndpoint) string {
+		return `{"issuer":"ISSUER","token_endpoint":"` + endpoint.URL + `"}`
+	}
 	issuer := newIssuer(t, oauthPlace, metadata(old))
 	runSidecar(t, "SITE {\n\thttp_helper http://127.0.0.1:1 {\nname c\nissuer "+issuer.URL+"\nclient_id app\nclient_secret s3cret\n}\n}\n")
 	conn := activeApp().active["c"]
