@@ -140,6 +140,8 @@ func (a *App) newTokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTranspor
 	// What a server sends on an idle connection, such as the rest of an answer that quotes the
 	// request, would be logged by net/http.
 	t.Transport.DisableKeepAlives = true
+	// Answers are small. Those that are compressed all the same are taken apart in readAnswer.
+	t.Transport.DisableCompression = true
 	if t.Transport.MaxResponseHeaderBytes == 0 {
 		t.Transport.MaxResponseHeaderBytes = maxAnswer
 	}
@@ -158,6 +160,7 @@ func (a *App) Start() error {
 			return err
 		}
 		conn.source.start(conn.user)
+		conn.watchCertificate()
 	}
 	a.logger.Info("connections are ready", zap.Int("connections", len(a.active)), zap.String("version", version()))
 	if address := tcpAdmin(a.ctx); address != "" && len(a.active) > 0 {

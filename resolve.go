@@ -122,19 +122,15 @@ func (r *resolver) material() (authMaterial, error) {
 			if *into, err = r.file(file); err != nil {
 				err = fmt.Errorf("%s: %w", option+"_file", err)
 			}
-		case option == "client_key" && value != nil:
-			if *into, err = value.expandLines(nil); err != nil {
-				err = fmt.Errorf("%s: %w", option, err)
-			}
 		default:
 			*into, err = r.expand(option, value)
 		}
 		errs = append(errs, err)
 	}
-	var key string
+	key, err := r.privateKey()
+	errs = append(errs, err)
 	read(&m.clientID, "client_id", t.clientID, nil)
 	read(&m.secret, "client_secret", t.clientSecret, t.secretFile)
-	read(&key, "client_key", t.clientKey, t.keyFile)
 	read(&m.keyID, "key_id", t.keyID, nil)
 	read(&m.audience, "assertion_audience", t.audience, nil)
 	read(&m.assertion, "client_assertion", nil, t.assertionFile)
@@ -147,13 +143,46 @@ func (r *resolver) material() (authMaterial, error) {
 	return m, errors.Join(errs...)
 }
 
+// privateKey reads the client's private key, if it has one.
+func (r *resolver) privateKey() (string, error) {
+	t := r.c.texts
+	var option, key string
+	var err error
+	switch {
+	case t.keyFile != nil:
+		option = "client_key_file"
+		key, err = r.file(t.keyFile)
+	case t.clientKey != nil:
+		option = "client_key"
+		key, err = t.clientKey.expandLines(nil)
+	default:
+		return "", nil
+	}
+	return r.c.key.of(key, ofOption(option, err), func(text string) (string, error) {
+		_, err := parsePrivateKey([]byte(text))
+		return text, ofOption(option, err)
+	})
+}
+
+// ofOption says which option an error is about.
+func ofOption(option string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", option, err)
+}
+
 // fetch makes one token request with everything as it is now.
 func (c *activeConnection) fetch(ctx context.Context) (*grantedToken, error) {
 	request, err := c.resolver(ctx).tokenRequest()
 	if err != nil {
 		return nil, unresolved(err)
 	}
-	return request.do(ctx, c.client(request.certificate))
+	granted, err := request.do(ctx, c.client(request.certificate))
+	if err != nil {
+		c.issuers.doubt()
+	}
+	return granted, err
 }
 
 // revokeRemoved revokes the last token of a connection that the running config does not have any
@@ -171,7 +200,8 @@ func (c *activeConnection) revoke(token *grantedToken) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.timeout())
 	defer cancel()
 	r := c.resolver(ctx)
-	request, err := r.tokenRequest()
+	request := new(tokenRequest)
+	err := r.client(request)
 	if err == nil && r.revocation != "" {
 		err = request.revoke(ctx, c.client(request.certificate), r.revocation, token)
 	}
@@ -197,15 +227,16 @@ func unresolved(err error) error {
 func (r *resolver) tokenRequest() (*tokenRequest, error) {
 	s := r.c.service
 	request := &tokenRequest{
-		scopes:           r.c.requested,
-		required:         r.c.required,
-		requireGranted:   s.RequireGrantedScopes,
-		grantType:        s.GrantType,
-		format:           s.TokenRequestFormat,
-		separator:        s.TokenRequestScopeSeparator,
-		tokenPointer:     s.TokenPointer,
-		expiresInPointer: s.ExpiresInPointer,
-		defaultLifetime:  time.Duration(r.c.config.DefaultLifetime),
+		scopes:            r.c.requested,
+		required:          r.c.required,
+		requireGranted:    s.RequireGrantedScopes,
+		grantType:         s.GrantType,
+		format:            s.TokenRequestFormat,
+		separator:         s.TokenRequestScopeSeparator,
+		tokenPointer:      s.TokenPointer,
+		expiresInPointer:  s.ExpiresInPointer,
+		defaultLifetime:   time.Duration(r.c.config.DefaultLifetime),
+		certificateProves: r.c.method.needsCertificate,
 	}
 	err := errors.Join(r.client(request), r.extras(request))
 	request.secrets = append(r.secrets, r.c.knownSecrets()...)
@@ -251,12 +282,11 @@ func (r *resolver) dpopKey() (*dpopKey, error) {
 	if r.c.dpop != nil {
 		return r.c.dpop, nil
 	}
-	key, err := r.file(r.c.texts.dpop)
-	if err != nil {
-		return nil, fmt.Errorf("dpop: %w", err)
+	text, err := r.file(r.c.texts.dpop)
+	if err == nil {
+		r.secrets = append(r.secrets, text)
 	}
-	r.secrets = append(r.secrets, key)
-	return r.c.dpopFile.parse(key)
+	return r.c.dpopFile.of(text, ofOption("dpop", err), parseDPoPKey)
 }
 
 // endpoints finds the token endpoint, and the revocation endpoint if any.
@@ -281,6 +311,10 @@ func (r *resolver) endpoints(request *tokenRequest, m *authMaterial) error {
 	m.audience = orDefault(m.audience, issuer.String())
 	found, err := r.c.issuers.get(issuer.String(), r.c.service.allowsInsecure("token_url")).
 		find(r.ctx, r.c.plainClient(), r.c.service.authMethod(), request.certificate != nil)
+	if err == nil {
+		scheme, _, _ := strings.Cut(found.Token, ":")
+		err = r.c.method.checkEndpoint(scheme)
+	}
 	request.tokenURL = found.Token
 	r.revocation = orDefault(r.revocation, found.Revocation)
 	return errors.Join(append(errs, err)...)
@@ -290,7 +324,11 @@ func (r *resolver) url(option string, t *text) (*url.URL, error) {
 	if t == nil {
 		return nil, nil
 	}
-	return r.c.service.expandURL(option, *t, r.lookup)
+	u, err := r.c.service.expandURL(option, *t, r.lookup)
+	if err == nil && option == "token_url" {
+		err = r.c.method.checkEndpoint(u.Scheme)
+	}
+	return u, err
 }
 
 func (r *resolver) params() (url.Values, error) {
@@ -355,10 +393,13 @@ func (c *activeConnection) fingerprint() (string, error) {
 	r := c.resolver(context.Background())
 	m, err := r.material()
 	errs := []error{err}
-	key := ""
+	proofKey := ""
 	if c.texts.dpop != nil {
-		key, err = r.file(c.texts.dpop)
+		key, err := r.dpopKey()
 		errs = append(errs, err)
+		if err == nil {
+			proofKey = key.thumbprint
+		}
 	}
 	for key := range c.texts.answers {
 		_, err := r.answer(key)
@@ -369,7 +410,7 @@ func (c *activeConnection) fingerprint() (string, error) {
 		certificate, err = c.certificate.fingerprint()
 		errs = append(errs, err)
 	}
-	return digestOf(m.clientID, m.secret, string(m.key), m.assertion, key, certificate, r.answers), errors.Join(errs...)
+	return digestOf(m.clientID, m.secret, string(m.key), m.assertion, proofKey, certificate, r.answers), errors.Join(errs...)
 }
 
 // dependsOnFlow tells whether a text's value takes a helper flow.
