@@ -5,7 +5,8 @@
 #   ./xcaddy.sh run [args]  build, then run Caddyfile.example; args go to `caddy run`
 #
 # VERSION=v0.1.0 builds that published version of the plugin instead of the sources beside this script.
-# OUTPUT is where the binary goes; GOOS and GOARCH are the platform that it is for.
+# OUTPUT is where the binary goes; GOOS and GOARCH are the platform that it is for. PGO=off builds without
+# the profile, which is quicker.
 # Needs Go and access to a Go module proxy, nothing else.
 set -euo pipefail
 
@@ -31,9 +32,10 @@ build() {
 	install_xcaddy
 	# Trimmed paths, no symbols, no build id: the same sources in the same place give the same bytes
 	# (the build information names the place), and so does a version in any place. Static, so that it
-	# also runs in an image from scratch.
+	# also runs in an image from scratch. The compiler favors what the profile shows to be hot
+	# (docs/performance.md), for which it builds everything anew the first time.
 	CGO_ENABLED=${CGO_ENABLED:-0} \
-		XCADDY_GO_BUILD_FLAGS='-trimpath -ldflags "-s -w -buildid=" -tags nobadger,nomysql,nopgx' \
+		XCADDY_GO_BUILD_FLAGS="-trimpath -ldflags \"-s -w -buildid=\" -tags nobadger,nomysql,nopgx -pgo=\"${PGO:-$root/default.pgo}\"" \
 		"$xcaddy" build "$CADDY_VERSION" --output "${OUTPUT:-$root/caddy}" --with "$MODULE@${VERSION:-v0.0.0=$root}"
 }
 
