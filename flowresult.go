@@ -11,34 +11,39 @@ const flowLife = 5 * time.Minute
 
 // flowResults remembers results of helper flows, also across reloads, by a digest of the flow and
 // the answers that it was given.
-var flowResults = flowMemory{results: make(map[string]flowResult)}
+var flowResults = flowMemory{now: time.Now, results: make(map[string]flowResult)}
 
 type flowMemory struct {
 	mu      sync.Mutex
+	now     func() time.Time
 	results map[string]flowResult
 }
 
 type flowResult struct {
 	value string
-	until time.Time
+	at    time.Time
 }
 
-func (m *flowMemory) get(key string, now time.Time) (string, bool) {
+// live tells whether the result may still be used.
+func (r flowResult) live(now time.Time) bool { return elapsed(r.at, now) < flowLife }
+
+func (m *flowMemory) get(key string) (string, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	result, ok := m.results[key]
-	return result.value, ok && now.Before(result.until)
+	return result.value, ok && result.live(m.now())
 }
 
-func (m *flowMemory) put(key, value string, now time.Time) {
+func (m *flowMemory) put(key, value string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now := m.now()
 	for k, result := range m.results {
-		if !now.Before(result.until) {
+		if !result.live(now) {
 			delete(m.results, k)
 		}
 	}
-	m.results[key] = flowResult{value: value, until: now.Add(flowLife)}
+	m.results[key] = flowResult{value: value, at: now}
 }
 
 // flow runs a helper flow with the connection's answers, unless its last result is young enough.
@@ -52,7 +57,7 @@ func (r *resolver) flow(f *Flow) (string, error) {
 		answers[param.Key] = answer
 	}
 	key := digestOf(f.digest, answers, r.c.service.TokenTransport)
-	if value, ok := flowResults.get(key, time.Now()); ok {
+	if value, ok := flowResults.get(key); ok {
 		return value, nil
 	}
 	value, err := f.flow.run(r.ctx, flowInput{
@@ -63,6 +68,6 @@ func (r *resolver) flow(f *Flow) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("flow %s: %w", f.Name, err)
 	}
-	flowResults.put(key, value, time.Now())
+	flowResults.put(key, value)
 	return value, nil
 }

@@ -279,7 +279,7 @@ func (c *activeConnection) fetch(ctx context.Context) (*grantedToken, error) {
 // revokeRemoved revokes the last token of a connection that the running config does not have any
 // more. One that has only changed may have been given the same token again.
 func (c *activeConnection) revokeRemoved(token *grantedToken) {
-	if app := activeApp(); app != nil && app.active[c.name] != nil {
+	if app := activeApp(); app.active[c.name] != nil {
 		return
 	}
 	c.revoke(token)
@@ -288,6 +288,9 @@ func (c *activeConnection) revokeRemoved(token *grantedToken) {
 // revoke tells the authorization server that a token is not needed any more, if it wants to know
 // (RFC 7009). Nothing depends on it.
 func (c *activeConnection) revoke(token *grantedToken) {
+	if c.texts.revocationURL == nil && c.texts.issuer == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.timeout())
 	defer cancel()
 	r := c.resolver(ctx)
