@@ -108,7 +108,7 @@ func newAsker(cmd *cobra.Command) asker {
 	if columns, rows, err := term.GetSize(int(out.Fd())); err == nil && drawsOn(columns, rows) {
 		return &screen{in: in, out: out, columns: columns, rows: rows}
 	}
-	return &dialogue{lines: typed, in: int(in.Fd()), out: out}
+	return newDialogue(typed, int(in.Fd()), out)
 }
 
 // terminal is the terminal that a command runs on, if there is one.

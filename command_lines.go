@@ -53,13 +53,23 @@ func (l *lines) end() error {
 // dialogue asks a person in plain lines of text, one question after the other.
 type dialogue struct {
 	*lines
-	in  int // the terminal's file descriptor
-	out io.Writer
+	in          int // the terminal's file descriptor
+	out         io.Writer
+	interrupted chan os.Signal
+}
+
+func newDialogue(typed *lines, in int, out io.Writer) *dialogue {
+	d := &dialogue{lines: typed, in: in, out: out, interrupted: make(chan os.Signal, 1)}
+	signal.Notify(d.interrupted, os.Interrupt)
+	return d
 }
 
 func (*dialogue) person() bool { return true }
 
-func (*dialogue) end() error { return nil }
+func (d *dialogue) end() error {
+	signal.Stop(d.interrupted)
+	return nil
+}
 
 func (d *dialogue) ask(questions []*question) error {
 	for _, q := range questions {
@@ -140,9 +150,6 @@ func (d *dialogue) read(q *question) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt)
-	defer signal.Stop(interrupted)
 	type answer struct {
 		typed string
 		err   error
@@ -158,7 +165,7 @@ func (d *dialogue) read(q *question) (string, error) {
 			a.err = errGivenUp
 		}
 		return a.typed, a.err
-	case <-interrupted:
+	case <-d.interrupted:
 		fmt.Fprintln(d.out)
 		return "", errors.Join(errGivenUp, term.Restore(d.in, before))
 	}

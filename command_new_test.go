@@ -265,7 +265,7 @@ func TestPlacesOfSecrets(t *testing.T) {
 
 func TestTypedTextIsCounted(t *testing.T) {
 	q := &question{kind: askLong, help: "help", limit: 500}
-	typed := new(typedText)
+	typed := newTypedText("")
 	count := func() string { return q.said(typed.Get()) }
 	done := make(chan struct{})
 	go func() { // as the screen does

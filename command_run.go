@@ -368,7 +368,8 @@ func asFlags(message string) string {
 func readStdinSecret(cmd *cobra.Command) (string, error) {
 	secret := ""
 	if asker := newAsker(cmd); asker.person() {
-		if err := asker.ask([]*question{{kind: askSecret, title: "Client secret", answer: &secret}}); err != nil {
+		err := asker.ask([]*question{{kind: askSecret, title: "Client secret", answer: &secret}})
+		if err := errors.Join(err, asker.end()); err != nil {
 			return "", err
 		}
 	} else {

@@ -6,7 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"charm.land/huh/v2"
@@ -38,11 +38,13 @@ func (s *screen) ask(questions []*question) error {
 		}
 		groups = append(groups, huh.NewGroup(fields...))
 	}
-	switch err := huh.NewForm(groups...).WithInput(s.in).WithOutput(s.out).Run(); {
-	case errors.Is(err, huh.ErrUserAborted):
-		return errGivenUp
-	case err != nil:
+	form := huh.NewForm(groups...).WithInput(s.in).WithOutput(s.out)
+	err := form.Run()
+	switch {
+	case err != nil && !errors.Is(err, huh.ErrUserAborted):
 		return fmt.Errorf("asking on the terminal: %w", err)
+	case form.State != huh.StateCompleted: // also when a signal ends it
+		return errGivenUp
 	}
 	for _, take := range done {
 		take()
@@ -95,9 +97,9 @@ func (s *screen) field(q *question) (field huh.Field, done func()) {
 		return huh.NewConfirm().Title(q.title).Description(q.help).Value(&said),
 			func() { *q.answer = map[bool]string{true: yes, false: no}[said] }
 	case askLong:
-		typed := &typedText{Text: *q.answer}
+		typed := newTypedText(*q.answer)
 		said := func() string { return q.said(typed.Get()) }
-		return huh.NewInput().Title(q.title).Description(said()).DescriptionFunc(said, typed).Accessor(typed).Validate(q.accepts),
+		return huh.NewInput().Title(q.title).Description(said()).DescriptionFunc(said, &typed.changes).Accessor(typed).Validate(q.accepts),
 			func() { *q.answer = typed.Get() }
 	case askText, askSecret:
 	}
@@ -129,23 +131,25 @@ func (q *question) said(typed string) string {
 	return fmt.Sprintf("%s\n%d of %d characters", q.help, utf8.RuneCountInString(typed), q.limit)
 }
 
-// typedText is a text that one goroutine changes while another one counts it. The library notices
-// changes of exported fields.
+// typedText is a text that one goroutine changes while another one counts it.
 type typedText struct {
-	mu   sync.Mutex
-	Text string
+	text    atomic.Pointer[string]
+	changes int // of the goroutine that changes it, on which the library looks whether it has changed
+}
+
+func newTypedText(text string) *typedText {
+	t := new(typedText)
+	t.text.Store(&text)
+	return t
 }
 
 // Get implements huh.Accessor.
-func (t *typedText) Get() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.Text
-}
+func (t *typedText) Get() string { return *t.text.Load() }
 
 // Set implements huh.Accessor.
 func (t *typedText) Set(text string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.Text = text
+	if text != t.Get() {
+		t.text.Store(&text)
+		t.changes++
+	}
 }
