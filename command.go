@@ -58,6 +58,7 @@ func runNoCommand(cmd *cobra.Command, args []string) error {
 	}
 	if args[0] == "help" {
 		if sub, _, err := cmd.Find(args[1:]); err == nil {
+			sub.InitDefaultHelpFlag()
 			return sub.Help()
 		}
 	}

@@ -12,8 +12,9 @@ import (
 // User is somebody who uses caddy on the command line, with a home of their own and nothing of the
 // developer's.
 type User struct {
-	Home string // also the working directory
-	Env  []string
+	Home    string // also the working directory
+	Runtime string // the runtime directory
+	Env     []string
 }
 
 // NewUser makes a user who is there until the test ends.
@@ -24,7 +25,7 @@ func NewUser(tb testing.TB) *User {
 	if err := os.Mkdir(runtime, 0o700); err != nil {
 		tb.Fatal(err)
 	}
-	return &User{Home: home, Env: []string{"HOME=" + home, "XDG_RUNTIME_DIR=" + runtime, "PATH=" + os.Getenv("PATH"), "TERM=xterm-256color"}}
+	return &User{Home: home, Runtime: runtime, Env: []string{"HOME=" + home, "XDG_RUNTIME_DIR=" + runtime, "PATH=" + os.Getenv("PATH"), "TERM=xterm-256color"}}
 }
 
 // Printed is what a command has printed, and its exit status.
@@ -52,6 +53,21 @@ func (u *User) Run(tb testing.TB, args ...string) Printed {
 	return Execute(tb, u.Command(tb, args...))
 }
 
+// Running is a command that runs until it is ended.
+type Running struct{ *process }
+
+// Start starts a `caddy http-helper` command.
+func (u *User) Start(tb testing.TB, args ...string) Running {
+	tb.Helper()
+	return Background(tb, u.Command(tb, args...))
+}
+
+// Background starts a command that ends with the test.
+func Background(tb testing.TB, cmd *exec.Cmd) Running {
+	tb.Helper()
+	return Running{startProcess(tb, cmd)}
+}
+
 // Execute runs a command to its end.
 func Execute(tb testing.TB, cmd *exec.Cmd) Printed {
 	tb.Helper()
@@ -69,4 +85,17 @@ func (u *User) File(tb testing.TB, name, content string) string {
 	path := filepath.Join(u.Home, name)
 	WriteFile(tb, path, content)
 	return path
+}
+
+// HaveCaddy has the user's shell find `caddy`.
+func (u *User) HaveCaddy(tb testing.TB) {
+	tb.Helper()
+	bin := filepath.Join(u.Home, "bin")
+	if err := os.Mkdir(bin, 0o700); err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.Symlink(Caddy(tb), filepath.Join(bin, "caddy")); err != nil {
+		tb.Fatal(err)
+	}
+	u.Env = append(u.Env, "PATH="+bin+":"+os.Getenv("PATH"))
 }
