@@ -1,6 +1,7 @@
 package httphelper
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -46,8 +47,20 @@ func (m *flowMemory) put(key, value string) {
 	m.results[key] = flowResult{value: value, at: now}
 }
 
-// flow runs a helper flow with the connection's answers, unless its last result is young enough.
+// flow is the result of a helper flow. One that has failed is not asked again for another value.
 func (r *resolver) flow(f *Flow) (string, error) {
+	if failed := r.failedFlows[f]; failed != nil {
+		return "", failed
+	}
+	value, err := r.runFlow(f)
+	if err != nil {
+		r.failedFlows[f] = err
+	}
+	return value, err
+}
+
+// runFlow runs a helper flow with the connection's answers, unless its last result is young enough.
+func (r *resolver) runFlow(f *Flow) (string, error) {
 	answers := make(map[string]string)
 	for _, param := range r.c.connector.Parameters {
 		answer, err := r.answer(param.Key)
@@ -65,6 +78,11 @@ func (r *resolver) flow(f *Flow) (string, error) {
 		client:        r.c.plainClient(),
 		allowInsecure: r.c.service.allowsInsecure("token_url"),
 	})
+	if failed, ok := errors.AsType[*tokenError](err); ok {
+		named := *failed
+		named.message = "flow " + f.Name + ": " + failed.message
+		return "", &named
+	}
 	if err != nil {
 		return "", fmt.Errorf("flow %s: %w", f.Name, err)
 	}

@@ -143,6 +143,18 @@ func TestFlowFailsWhileTokenLives(t *testing.T) {
 	want("t2", fresh)
 }
 
+// A flow that fails is asked once for all of its values in each try, and named once.
+func TestFailingFlowIsNamedOnce(t *testing.T) {
+	e, a, s := newIdP(t), newAPI(t, nil), newShards(t)
+	s.down.Store(true)
+	runSidecar(t, crm(a, e, withShards(s)+"\ntoken_request_param again {config.second}", ""))
+	status, body := refreshed(t)
+	if status != http.StatusServiceUnavailable || body != "connection billing: flow shard: its server answered with status 500" {
+		t.Error(status, body)
+	}
+	s.wantAsked(t, 3) // an attempt has three tries
+}
+
 // Where tokens cannot be revoked, nothing is worked out for that, and nothing can fail.
 func TestNoFlowRunsForNoRevocation(t *testing.T) {
 	e, a, s := newIdP(t), newAPI(t, nil), newShards(t)

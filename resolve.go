@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -143,11 +142,13 @@ type resolver struct {
 	answers map[string]string
 	secrets []string // that were met on the way
 
+	failedFlows map[*Flow]error
+
 	revocation string // the revocation endpoint, once the token endpoint is known
 }
 
 func (c *activeConnection) resolver(ctx context.Context) *resolver {
-	return &resolver{ctx: ctx, c: c, answers: make(map[string]string)}
+	return &resolver{ctx: ctx, c: c, answers: make(map[string]string), failedFlows: make(map[*Flow]error)}
 }
 
 // lookup finds the value of a `{param.*}` or `{config.*}`.
@@ -306,9 +307,7 @@ func (c *activeConnection) revoke(token *grantedToken) {
 // unresolved is the failure of a value that could not be had: a flow's own, or a mistake.
 func unresolved(err error) error {
 	if failed, ok := errors.AsType[*tokenError](err); ok {
-		named := *failed
-		named.message = strings.TrimSuffix(err.Error(), failed.Error()) + failed.message
-		return &named
+		return failed // it says itself what it is about, whatever needs the value
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
