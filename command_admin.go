@@ -28,6 +28,9 @@ const (
 	// dialPatience is how long a command waits for an admin endpoint to accept a connection.
 	dialPatience = 3 * time.Second
 
+	// answerPatience is how long it waits for an answer that costs no request to anybody else.
+	answerPatience = 10 * time.Second
+
 	maxAdminAnswer = 8 << 20
 )
 
@@ -44,6 +47,8 @@ type adminClient struct {
 	origin  string // as a URL; empty: a unix socket
 	nobody  string // said first when nobody answers
 	client  *http.Client
+
+	patience time.Duration
 }
 
 // findAdmin finds the endpoint that a command's flags mean.
@@ -119,7 +124,7 @@ func newAdminClient(address string) (*adminClient, error) {
 		return nil, usageErrorf("%s is not the address of an admin endpoint", address)
 	}
 	dial := a.JoinHostPort(0)
-	c := &adminClient{address: address, origin: "http://" + dial}
+	c := &adminClient{address: address, origin: "http://" + dial, patience: answerPatience}
 	if a.IsUnixNetwork() {
 		dial, _, _ = strings.Cut(dial, "|") // permissions
 		c.origin = ""
@@ -149,6 +154,11 @@ type adminAnswer struct {
 
 // ask makes a request. An answer that is an error is an answer too.
 func (c *adminClient) ask(ctx context.Context, method, path string) (*adminAnswer, error) {
+	if method == http.MethodGet {
+		limited, cancel := context.WithTimeout(ctx, c.patience)
+		defer cancel()
+		ctx = limited
+	}
 	// The host does not matter on a unix socket, but there must be one.
 	req, err := http.NewRequestWithContext(ctx, method, orDefault(c.origin, "http://127.0.0.1")+path, nil)
 	if err != nil {
@@ -174,6 +184,9 @@ func (c *adminClient) ask(ctx context.Context, method, path string) (*adminAnswe
 
 // plainCause is what is left of a network error without its wrapping.
 func plainCause(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "it takes too long"
+	}
 	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
 		err = inner
 	}

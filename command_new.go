@@ -37,6 +37,7 @@ cannot be tried.`,
 		ValidArgsFunction: completeNames(connectorsPath),
 	}
 	addAdminFlags(cmd)
+	cmd.Flag("config").Usage = "Configuration file with the connectors"
 	dir := cmd.Flags().String("secret-files", "", "Directory in which the secrets will be files (default: they will be environment variables)")
 	cmd.RunE = exiting(func(cmd *cobra.Command, args []string) error { return writeConnection(cmd, args[0], *dir) })
 	return cmd

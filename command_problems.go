@@ -14,11 +14,13 @@ type problem struct {
 	names  []string
 	text   string // follows the names
 	advice string // what to do
-	about  string // a command with the name of a connection, or empty
 
-	tried, next time.Time // when tokens were asked for last, and may be again; zero: it is not about that
+	// Of a problem with getting tokens; zero for others.
+	tried, next time.Time // when they were asked for last, and may be again
 	endpoint    string    // the token endpoint; empty: not the same for all
 }
+
+func (one *problem) aboutTokens() bool { return !one.tried.IsZero() }
 
 // problems says what is wrong with connections. What is the same for many is said once.
 func (p *page) problems(conns ...connectionView) {
@@ -30,13 +32,15 @@ func (p *page) problems(conns ...connectionView) {
 	}
 	for _, one := range all {
 		p.sentence("\n%s %s", some(one.names), one.text)
-		if !one.tried.IsZero() {
-			p.sentence("  %s", p.when(one))
+		if !one.aboutTokens() {
+			p.sentence("  %s", one.advice)
+			continue
 		}
+		p.sentence("  %s", p.when(one))
 		if one.endpoint != "" {
 			p.sentence("  Token endpoint: %s", one.endpoint)
 		}
-		p.sentence("  %s", one.advice+p.command(one))
+		p.sentence("  %scaddy http-helper refresh %s%s", one.advice, oneOfThem(one.names), p.flags)
 	}
 }
 
@@ -45,7 +49,7 @@ func (c connectionView) problems() []*problem {
 	var all []*problem
 	if e := c.LastError; e != nil {
 		all = append(all, &problem{
-			names: []string{c.Name}, text: trouble[c.State] + e.reason(), advice: advice[e.Class], about: "refresh",
+			names: []string{c.Name}, text: trouble[c.State] + e.reason(), advice: advice[e.Class],
 			tried: e.At, next: timeOrZero(c.NextTry), endpoint: orEmpty(c.TokenURL),
 		})
 	}
@@ -110,16 +114,12 @@ func (p *page) when(one *problem) string {
 	return said + ", " + p.ago(one.next) + " at the earliest."
 }
 
-// command is the command to run against a problem.
-func (p *page) command(one *problem) string {
-	switch {
-	case one.about == "":
-		return ""
-	case len(one.names) > 1:
-		return "caddy http-helper " + one.about + " <connection>" + p.flags
-	default:
-		return "caddy http-helper " + one.about + " " + one.names[0] + p.flags
+// oneOfThem stands for a name in a command.
+func oneOfThem(names []string) string {
+	if len(names) > 1 {
+		return "<connection>"
 	}
+	return names[0]
 }
 
 func timeOrZero(t *time.Time) time.Time {

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -341,6 +342,21 @@ func TestOddAdminEndpoints(t *testing.T) {
 			cli(t, "", "list", "--address", address).want(t, test.exit, test.want)
 			cli(t, "", "connectors", "--address", address).want(t, test.exit, test.want)
 		})
+	}
+}
+
+// A Caddy that hangs is not waited for.
+func TestAdminEndpointHangs(t *testing.T) {
+	address := serveAdmin(t, filepath.Join(socketDir(t), "admin.sock"), http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+	}))
+	admin, err := newAdminClient(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin.patience = 10 * time.Millisecond
+	if _, err := admin.ask(t.Context(), http.MethodGet, connectionsPath); err == nil || !strings.Contains(err.Error(), "no Caddy answers at "+address+" (it takes too long)") {
+		t.Error(err)
 	}
 }
 

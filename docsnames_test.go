@@ -1,9 +1,12 @@
 package httphelper
 
 import (
+	"encoding/json"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -103,6 +106,38 @@ func wantDocumented(t *testing.T, text string, names []string) {
 	for _, name := range names {
 		if !regexp.MustCompile("(?m)(`|^\\s*)" + name + "[ `]").MatchString(text) {
 			t.Errorf("%s is not documented", name)
+		}
+	}
+}
+
+// TestAdminExamplesInDocs reads the documented answers as what they are answers of, with each field
+// that such an answer has; one of them is a part.
+func TestAdminExamplesInDocs(t *testing.T) {
+	blocks := regexp.MustCompile("(?ms)^```json\n(.*?)^```$").FindAllStringSubmatch(documentation(t, "docs/operations.md"), -1)
+	views := []any{new(healthView), new(connectionView), new(connectionView), new(pingView), new(pingView), new(formView)}
+	if len(blocks) != len(views) {
+		t.Fatalf("%d examples", len(blocks))
+	}
+	for i, block := range blocks {
+		decoder := json.NewDecoder(strings.NewReader(block[1]))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(views[i]); err != nil {
+			t.Errorf("%v in %s", err, block[1])
+		}
+		const part = 2
+		if i == part {
+			continue
+		}
+		again, err := json.Marshal(views[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var documented, real any
+		if err := errors.Join(json.Unmarshal([]byte(block[1]), &documented), json.Unmarshal(again, &real)); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(documented, real) {
+			t.Errorf("documented %v, real %v", documented, real)
 		}
 	}
 }
