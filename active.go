@@ -33,11 +33,13 @@ type activeConnection struct {
 
 	texts       *connectionTexts
 	certificate *certificateLoader          // nil: no client certificate
+	key         lastGood[string, string]    // the private key of the client, PEM or JWK
 	dpop        *dpopKey                    // made at start; nil: bearer tokens, or the key is in a file
-	dpopFile    dpopFile                    // the key in the file
+	dpopFile    lastGood[string, *dpopKey]  // the key in the file, with what it has learned
 	issuers     issuerCache                 // metadata of the issuer, if the token endpoint is found that way
 	transport   *reverseproxy.HTTPTransport // towards the authorization server
 	certified   *certificateTransports      // the same with the certificate; nil without one
+	watching    chan struct{}               // closed when the certificate is not looked at any more; nil: it is not
 	source      *tokenSource
 	user        *sourceUser
 
@@ -59,7 +61,7 @@ type activeConnection struct {
 type preparedHeader struct {
 	token  *grantedToken
 	prefix string
-	value  []string
+	value  [1]string
 }
 
 // activate checks a connection against its connector and gets it its token source. Nobody is
@@ -148,6 +150,9 @@ func (c *activeConnection) checkOptions() error {
 		if d.value < 0 {
 			errs = append(errs, fmt.Errorf("%s must not be negative", d.option))
 		}
+	}
+	if lifetime := time.Duration(conn.AssertionLifetime); lifetime > 0 && lifetime < time.Second {
+		errs = append(errs, errors.New("assertion_lifetime must be a second at least, which is how finely assertions tell time"))
 	}
 	return errors.Join(errs...)
 }
@@ -285,6 +290,7 @@ func (c *activeConnection) secretsInHost() []string {
 // provisionKeys finds what the client has besides a secret.
 func (c *activeConnection) provisionKeys() error {
 	t := c.texts
+	c.key.warn, c.dpopFile.warn = c.warnUnusable, c.warnUnusable
 	if t.certificateFile != nil {
 		certFile, err := t.certificateFile.expand(nil)
 		keyFile, keyErr := t.certificateKey.expand(nil)
@@ -292,6 +298,7 @@ func (c *activeConnection) provisionKeys() error {
 			return fmt.Errorf("client_certificate: %w", err)
 		}
 		c.certificate = &certificateLoader{certFile: certFile, keyFile: keyFile}
+		c.certificate.last.warn = c.warnUnusable
 	}
 	if c.config.DPoP == nil {
 		return nil
@@ -303,6 +310,12 @@ func (c *activeConnection) provisionKeys() error {
 	}
 	_, err = c.resolver(context.Background()).dpopKey()
 	return err
+}
+
+// warnUnusable tells of a key or certificate that cannot be used any more.
+func (c *activeConnection) warnUnusable(reason error) {
+	c.logger.Warn("a key or certificate on disk cannot be used; the last good one stays in use for a moment",
+		zap.String("connection", c.name), zap.Duration("moment", replacementTime), zap.String("reason", reason.Error()))
 }
 
 // provisionTransport builds what talks to the authorization server.
@@ -359,6 +372,9 @@ func (c *activeConnection) release() {
 	if c.certified != nil {
 		c.certified.CloseIdleConnections()
 	}
+	if c.watching != nil {
+		close(c.watching)
+	}
 }
 
 // accepts checks where the token goes against the connector's own headers.
@@ -379,11 +395,11 @@ func (c *activeConnection) accepts(i *Injection) error {
 func (c *activeConnection) headerValue(i *Injection, token *grantedToken) []string {
 	prefix := i.prefix(c)
 	if h := c.header.Load(); h != nil && h.token == token && h.prefix == prefix {
-		return h.value
+		return h.value[:]
 	}
-	h := &preparedHeader{token: token, prefix: prefix, value: []string{prefix + token.value}}
+	h := &preparedHeader{token: token, prefix: prefix, value: [1]string{token.behind(prefix)}}
 	c.header.Store(h)
-	return h.value
+	return h.value[:]
 }
 
 // refresh replaces the connection's token now, and revokes the old one.

@@ -30,7 +30,7 @@ type App struct {
 	tracing     *tracing
 	logger      *zap.Logger
 	active      map[string]*activeConnection
-	definitions map[string]string                      // JSON of the connections, as configured
+	definitions map[string]string                      // JSON of the connections that routes define
 	awaited     []string                               // connections that health checks ask about
 	transports  map[string]*reverseproxy.HTTPTransport // towards token endpoints, by configuration
 }
@@ -68,28 +68,36 @@ func (a *App) Provision(ctx caddy.Context) error {
 		if broken[config.Connector] {
 			continue // it cannot be judged by that
 		}
-		_, err := a.define(name, config)
+		_, err := a.activate(name, config)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// define makes a connection usable under a name. The same definition may come more than once:
-// Caddy copies the routes of a site to each of its servers.
-func (a *App) define(name string, config *Connection) (*activeConnection, error) {
-	definition := string(caddyconfig.JSON(config, nil)) // activating fills it in
-	if conn := a.active[name]; conn != nil {
-		if a.definitions[name] == definition {
-			return conn, nil
-		}
-		return nil, fmt.Errorf("connection %s: the name is taken by another connection", name)
-	}
+// activate makes a connection usable under a name.
+func (a *App) activate(name string, config *Connection) (*activeConnection, error) {
 	conn, err := activate(a, name, config)
 	if err != nil {
 		return nil, prefixAll("connection "+name, err)
 	}
-	a.active[name], a.definitions[name] = conn, definition
+	a.active[name] = conn
 	return conn, nil
+}
+
+// define makes a connection usable that a route defines. The same definition may come more than
+// once: Caddy copies the routes of a site to each of its servers.
+func (a *App) define(name string, config *Connection) (*activeConnection, error) {
+	definition := string(caddyconfig.JSON(config, nil)) // activating fills it in
+	conn := a.active[name]
+	switch {
+	case conn == nil:
+		a.definitions[name] = definition
+		return a.activate(name, config)
+	case a.definitions[name] == definition:
+		return conn, nil
+	default:
+		return nil, fmt.Errorf("connection %s: the name is taken by another connection", name)
+	}
 }
 
 // connection finds a connection by its name.
@@ -127,6 +135,8 @@ func (a *App) newTokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTranspor
 	// What a server sends on an idle connection, such as the rest of an answer that quotes the
 	// request, would be logged by net/http.
 	t.Transport.DisableKeepAlives = true
+	// Answers are small. Those that are compressed all the same are taken apart in readAnswer.
+	t.Transport.DisableCompression = true
 	if t.Transport.MaxResponseHeaderBytes == 0 {
 		t.Transport.MaxResponseHeaderBytes = maxAnswer
 	}
@@ -145,6 +155,7 @@ func (a *App) Start() error {
 			return err
 		}
 		conn.source.start(conn.user)
+		conn.watchCertificate()
 	}
 	a.logger.Info("connections are ready", zap.Int("connections", len(a.active)), zap.String("version", version()))
 	if address := tcpAdmin(a.ctx); address != "" && len(a.active) > 0 {

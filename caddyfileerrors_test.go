@@ -227,6 +227,7 @@ func TestErrorsInConnection(t *testing.T) {
 		{"client_secret and file", inConnection("client_secret_file /x"), []string{"connection orders: client_secret and client_secret_file exclude each other"}},
 		{"client_key for a secret", inConnection("client_key_file /x"), []string{"connection orders: client_key_file is not for auth_method client_secret_basic"}},
 		{"signing options for a secret", inConnection("key_id a\nsigning_alg RS256"), []string{"connection orders: key_id, signing_alg:"}},
+		{"short assertion_lifetime", inConnection("assertion_lifetime 900ms"), []string{"connection orders: assertion_lifetime must be a second at least"}},
 		{"assertion_lifetime", inConnection("assertion_lifetime soon"), []string{"connection orders: assertion_lifetime: must be a duration above zero"}},
 		{"client_certificate", inConnection("client_certificate /cert"), []string{"connection orders: client_certificate: takes exactly two arguments"}},
 		{"empty client_certificate", inConnection(`client_certificate /cert ""`), []string{"connection orders: client_certificate: must not be empty"}},

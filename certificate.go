@@ -3,6 +3,7 @@ package httphelper
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"net/http"
 	"sync"
 )
@@ -10,34 +11,32 @@ import (
 // certificateLoader reads a client certificate from its files.
 type certificateLoader struct {
 	certFile, keyFile string
-
-	mu              sync.Mutex
-	certPEM, keyPEM string
-	current         *tls.Certificate // what certPEM and keyPEM hold
+	last              lastGood[certificatePair, *tls.Certificate]
 }
 
-// load returns the certificate as the files are now; the same pointer as long as they do not
-// change. Without a usable pair there is an error, never no certificate.
+// certificatePair is what the files of a certificate and its key hold.
+type certificatePair struct{ certificate, key string }
+
+// load returns the certificate as the files are now, or the last one while they are replaced; the
+// same pointer as long as they do not change. Without a usable pair there is an error, never no
+// certificate.
 func (l *certificateLoader) load() (*tls.Certificate, error) {
-	certPEM, err := readSecretFile(l.certFile)
-	if err != nil {
-		return nil, configurationError("client_certificate: %v", err)
+	var pair certificatePair
+	var err, keyErr error
+	pair.certificate, err = readSecretFile(l.certFile)
+	pair.key, keyErr = readSecretFile(l.keyFile)
+	if err := errors.Join(err, keyErr); err != nil {
+		return l.last.of(pair, configurationError("client_certificate: %v", err), l.parse)
 	}
-	keyPEM, err := readSecretFile(l.keyFile)
-	if err != nil {
-		return nil, configurationError("client_certificate: %v", err)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.current != nil && certPEM == l.certPEM && keyPEM == l.keyPEM {
-		return l.current, nil
-	}
-	pair, err := tls.X509KeyPair([]byte(certPEM), []byte(keyPEM))
+	return l.last.of(pair, nil, l.parse)
+}
+
+func (l *certificateLoader) parse(pair certificatePair) (*tls.Certificate, error) {
+	certificate, err := tls.X509KeyPair([]byte(pair.certificate), []byte(pair.key))
 	if err != nil {
 		return nil, configurationError("client_certificate: %s and %s are not a PEM certificate and its private key", l.certFile, l.keyFile)
 	}
-	l.certPEM, l.keyPEM, l.current = certPEM, keyPEM, &pair
-	return l.current, nil
+	return &certificate, nil
 }
 
 // fingerprint is a digest of the certificate as the files are now.

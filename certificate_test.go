@@ -71,7 +71,9 @@ func getFile(t *testing.T, name string) string {
 func newLoader(t *testing.T) *certificateLoader {
 	t.Helper()
 	certFile, keyFile := writeCertificate(t, t.TempDir(), "first")
-	return &certificateLoader{certFile: certFile, keyFile: keyFile}
+	loader := &certificateLoader{certFile: certFile, keyFile: keyFile}
+	loader.last.warn = func(error) {}
+	return loader
 }
 
 func mustLoad(t *testing.T, l *certificateLoader) *tls.Certificate {
@@ -102,33 +104,68 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	}
 }
 
-// TestBrokenCertificateIsAnError, also after a good one: it must not stay in use silently, and
-// never become no certificate at all.
-func TestBrokenCertificateIsAnError(t *testing.T) {
+// damages are what may be wrong with the files of a certificate.
+func damages(t *testing.T) map[string]func(*certificateLoader) {
+	t.Helper()
 	other, _ := writeCertificate(t, t.TempDir(), "second")
-	for name, damage := range map[string]func(*certificateLoader){
+	return map[string]func(*certificateLoader){
 		"no certificate":    func(l *certificateLoader) { _ = os.Remove(l.certFile) },
 		"no key":            func(l *certificateLoader) { _ = os.Remove(l.keyFile) },
 		"empty certificate": func(l *certificateLoader) { putFile(t, l.certFile, "") },
+		"half a key":        func(l *certificateLoader) { putFile(t, l.keyFile, getFile(t, l.keyFile)[:100]) },
 		"garbage as key":    func(l *certificateLoader) { putFile(t, l.keyFile, "hunter2") },
 		"another's key":     func(l *certificateLoader) { putFile(t, l.certFile, getFile(t, other)) },
-	} {
-		for _, loadedBefore := range []bool{false, true} {
+	}
+}
+
+// wantNoCertificate wants an error that says what is wrong, and no certificate at all.
+func wantNoCertificate(t *testing.T, l *certificateLoader) {
+	t.Helper()
+	certificate, err := l.load()
+	if certificate != nil || err == nil || asTokenError(err).class != classConfiguration || !strings.Contains(err.Error(), "client_certificate") {
+		t.Errorf("%v, %v", certificate, err)
+	} else if strings.Contains(err.Error(), "hunter2") {
+		t.Error(err)
+	}
+	if _, err := l.fingerprint(); err == nil {
+		t.Error("a fingerprint")
+	}
+}
+
+func TestBrokenCertificateIsAnError(t *testing.T) {
+	for name, damage := range damages(t) {
+		t.Run(name, func(t *testing.T) {
 			loader := newLoader(t)
-			if loadedBefore {
-				mustLoad(t, loader)
-			}
 			damage(loader)
-			certificate, err := loader.load()
-			if certificate != nil || err == nil || asTokenError(err).class != classConfiguration || !strings.Contains(err.Error(), "client_certificate") {
-				t.Errorf("%s: %v, %v", name, certificate, err)
-			} else if strings.Contains(err.Error(), "hunter2") {
-				t.Errorf("%s: %v", name, err)
-			}
-			if _, err := loader.fingerprint(); err == nil {
-				t.Errorf("%s: a fingerprint", name)
-			}
-		}
+			wantNoCertificate(t, loader)
+		})
+	}
+}
+
+// TestCertificateInReplacement: files are replaced one after the other, and meanwhile the last pair
+// is in use. It must not stay in use silently when they are broken for good.
+func TestCertificateInReplacement(t *testing.T) {
+	for name, damage := range damages(t) {
+		t.Run(name, func(t *testing.T) {
+			simulated(t, func(t *testing.T) {
+				loader := newLoader(t)
+				first := mustLoad(t, loader)
+				damage(loader)
+				time.Sleep(time.Hour) // nobody has looked
+				for range 2 {
+					if mustLoad(t, loader) != first {
+						t.Error("another certificate")
+					}
+					time.Sleep(replacementTime - time.Second)
+				}
+				time.Sleep(time.Second)
+				wantNoCertificate(t, loader)
+				writeCertificate(t, filepath.Dir(loader.certFile), "second")
+				if second := mustLoad(t, loader); second.Leaf.Subject.CommonName != "second" {
+					t.Errorf("loaded %v", second.Leaf.Subject)
+				}
+			})
+		})
 	}
 }
 
@@ -159,7 +196,7 @@ func TestTLSClientAuth(t *testing.T) {
 	loader := newLoader(t)
 	certificate := mustLoad(t, loader)
 	r := basicRequest(server.URL)
-	r.auth, r.certificate = certificateAuth{}, certificate
+	r.auth, r.certificate, r.certificateProves = publicAuth{}, certificate, true
 	granted, err := r.do(t.Context(), newTokenClient(transports.showing(certificate)))
 	if err != nil {
 		t.Fatal(err)

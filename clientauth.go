@@ -56,8 +56,12 @@ type authMaterial struct {
 type authMethod struct {
 	needsSecret      bool // client_secret or client_secret_file
 	needsKey         bool // client_key, client_key_file or client_assertion_file
-	needsCertificate bool // client_certificate
+	needsCertificate bool // client_certificate, which is then the proof
 	signs            bool // key_id, signing_alg, assertion_audience and assertion_lifetime apply
+
+	// What servers' metadata call it besides the value itself.
+	otherNames []string
+
 	// make checks the material. Its errors name the option and never a secret.
 	make func(m authMaterial) (clientAuth, error)
 }
@@ -69,13 +73,28 @@ var authMethods = map[string]authMethod{
 	"client_secret_post":  {needsSecret: true, make: newPostAuth},
 	"client_secret_jwt":   {needsSecret: true, signs: true, make: newSecretJWTAuth},
 	"private_key_jwt":     {needsKey: true, signs: true, make: newPrivateKeyJWTAuth},
-	"tls_client_auth":     {needsCertificate: true, make: newCertificateAuth},
+	"tls_client_auth":     {needsCertificate: true, otherNames: []string{"self_signed_tls_client_auth"}, make: newPublicAuth},
 	"none":                {make: newPublicAuth},
 }
 
 // authMethodNames returns the methods that there are, sorted.
 func authMethodNames() []string {
 	return slices.Sorted(maps.Keys(authMethods))
+}
+
+// supportedMethods returns those of our methods that are among the names in a server's metadata.
+func supportedMethods(listed []string) []string {
+	return slices.DeleteFunc(authMethodNames(), func(name string) bool {
+		return !slices.ContainsFunc(append(authMethods[name].otherNames, name), func(name string) bool { return slices.Contains(listed, name) })
+	})
+}
+
+// checkEndpoint refuses to prove nothing: a certificate is shown in the handshake of TLS only.
+func (m authMethod) checkEndpoint(scheme string) error {
+	if m.needsCertificate && scheme != "https" {
+		return errors.New("the token endpoint is http, where no client certificate is shown: use https, or auth_method none if it knows the client otherwise")
+	}
+	return nil
 }
 
 // lookupAuthMethod finds a method by its name; none means the default.
@@ -120,7 +139,8 @@ func (a postAuth) credentials(string) (credentials, error) {
 	return credentials{style: oauth2.AuthStyleInParams, secret: a.secret}, nil
 }
 
-// publicAuth is none: the fields say only who the client is.
+// publicAuth is none, where nothing is proved, and tls_client_auth (RFC 8705 §2), where the proof
+// is in the TLS handshake: the fields say only who the client is.
 type publicAuth struct{}
 
 func newPublicAuth(authMaterial) (clientAuth, error) { return publicAuth{}, nil }
@@ -128,8 +148,3 @@ func newPublicAuth(authMaterial) (clientAuth, error) { return publicAuth{}, nil 
 func (publicAuth) credentials(string) (credentials, error) {
 	return credentials{style: oauth2.AuthStyleInParams}, nil
 }
-
-// certificateAuth is tls_client_auth (RFC 8705 §2): the proof is in the TLS handshake.
-type certificateAuth struct{ publicAuth }
-
-func newCertificateAuth(authMaterial) (clientAuth, error) { return certificateAuth{}, nil }

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"golang.org/x/oauth2"
 )
 
 // testSecret is long enough for every HMAC.
@@ -122,5 +124,60 @@ func TestRawBasicCannotCarryAColon(t *testing.T) {
 	}
 	if _, err := newBasicAuth(authMaterial{clientID: "a:b"}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestCertificateNeedsTLS: over http nothing would be proved.
+func TestCertificateNeedsTLS(t *testing.T) {
+	certFile, keyFile := writeCertificate(t, t.TempDir(), "first")
+	issuer := newIssuer(t, oauthPlace, strings.Replace(plainMetadata, "{", `{"token_endpoint_auth_methods_supported":["tls_client_auth"],`, 1))
+	caddyfile := func(endpoint string) string {
+		return "SITE {\n\thttp_helper http://127.0.0.1:1 {\n" + endpoint + "\nauth_method tls_client_auth\nclient_id app\nclient_certificate " + certFile + " " + keyFile + "\n}\n}\n"
+	}
+	err := tryCaddyfile(onPort(caddyfile("token_url http://127.0.0.1:1/token"), "http://"+freeAddress(t)))
+	if err == nil || !strings.Contains(err.Error(), "no client certificate is shown") {
+		t.Errorf("error %v", err)
+	}
+	site := runSidecar(t, caddyfile("issuer "+issuer.URL))
+	resp, _ := call(t, http.MethodGet, site, nil)
+	if status := resp.Header.Get("Proxy-Status"); resp.StatusCode != http.StatusBadGateway || !strings.Contains(status, "no client certificate is shown") {
+		t.Errorf("status %d, %q", resp.StatusCode, status)
+	}
+	if got := len(issuer.all()); got != 1 {
+		t.Errorf("%d requests, want only that for the metadata", got)
+	}
+}
+
+// stampAuth is a method that nobody has: a stamp among the fields.
+type stampAuth struct{ stamp string }
+
+func (a stampAuth) credentials(string) (credentials, error) {
+	return credentials{style: oauth2.AuthStyleInParams, fields: url.Values{"stamp": {a.stamp}}}, nil
+}
+
+// TestANewMethodIsOneTypeAndOneRegistration: the rest of the code needs not know it.
+func TestANewMethodIsOneTypeAndOneRegistration(t *testing.T) {
+	authMethods["stamp"] = authMethod{
+		needsSecret: true,
+		otherNames:  []string{"rubber_stamp"},
+		make:        func(m authMaterial) (clientAuth, error) { return stampAuth{"stamp of " + m.secret}, nil },
+	}
+	t.Cleanup(func() { delete(authMethods, "stamp") })
+
+	err := tryCaddyfile("{\n\thttp_helper {\n\tconnection a {\nbase_url http://127.0.0.1:1\ntoken_url http://127.0.0.1:1/token\nauth_method stamp\nclient_id app\n}\n}\n}\n")
+	if err == nil || !strings.Contains(err.Error(), "auth_method stamp needs client_secret") {
+		t.Errorf("error %v", err)
+	}
+
+	if err := (&serverMetadata{AuthMethods: []string{"rubber_stamp"}}).checkMethod("stamp"); err != nil {
+		t.Error(err)
+	}
+
+	tokens := newEndpoint(t, answering(200, goodAnswer))
+	site := runSidecar(t, "SITE {\n\thttp_helper "+newAPI(t, nil).URL+" {\ntoken_url "+tokens.URL+"\nauth_method stamp\nclient_id app\nclient_secret hunter2\n}\n}\n")
+	resp, _ := call(t, http.MethodGet, site, nil)
+	form := tokens.only(t).form(t)
+	if resp.StatusCode != http.StatusOK || form.Get("stamp") != "stamp of hunter2" || form.Get("client_id") != "app" || form.Has("client_secret") {
+		t.Errorf("status %d, %q, form %v", resp.StatusCode, resp.Header.Get("Proxy-Status"), form)
 	}
 }

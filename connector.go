@@ -147,7 +147,9 @@ type Connector struct {
 	// Helper flows that compute config values.
 	Flows []Flow `json:"flows,omitempty"`
 
-	name string
+	name     string
+	texts    *serviceTexts // nil: not parsed yet
+	textsErr error
 }
 
 // RequestParam is an extra parameter of the token request. Several values are sent as several.

@@ -45,6 +45,7 @@ const (
 var flowValues = map[string]map[string]string{
 	"sap-ariba":    {"api_host": "openapi.ariba.com", "token_host": "api.ariba.com"},
 	"servicetitan": {"api_host": "api-integration.servicetitan.io", "token_host": "auth-integration.servicetitan.io"},
+	"zscaler":      {"api_host": "api.zsapi.net"},
 }
 
 // snippet is one file of connectors/.
@@ -133,21 +134,27 @@ func (s snippet) expand(text string, other map[string]string) string {
 
 // checked says in the words of the index what a snippet's comment says about its sources.
 func (s snippet) checked() string {
-	own, found := "", false
-	for line := range strings.Lines(s.content) {
-		if text, ok := strings.CutPrefix(line, "# Checked against it: "); ok {
-			own, found = text, true
-		}
-	}
+	documentation := sourceLine.FindStringSubmatch(s.content)
+	code := ownCodeLine.FindStringSubmatch(s.content)
+	names := func(found []string) bool { return found != nil && tokenEndpoint.MatchString(found[1]) }
 	switch {
-	case strings.Contains(own, "token URL"), strings.Contains(own, "token path"):
+	case names(documentation):
 		return "its documentation"
-	case found:
+	case names(code):
+		return "its own code"
+	case documentation != nil:
 		return "partly its documentation"
 	default:
 		return "other sources"
 	}
 }
+
+// What a comment says of its sources. A line may go on in the next.
+var (
+	sourceLine    = regexp.MustCompile(`(?m)^# Checked against it: (.*(?:\n# [a-z].*)*)`)
+	ownCodeLine   = regexp.MustCompile(`(?m)^# Checked elsewhere \([^)]* own [^)]*\): (.*)`)
+	tokenEndpoint = regexp.MustCompile(`token (URL|path)`)
+)
 
 // indexRow is the snippet's row in connectors/README.md.
 func (s snippet) indexRow() string {

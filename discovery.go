@@ -14,7 +14,10 @@ import (
 
 const (
 	discoveryAge   = time.Hour   // after which metadata are fetched again
-	discoveryPause = time.Minute // before the next attempt while older metadata serve
+	discoveryPause = time.Minute // between two attempts while older metadata serve
+
+	// Of the time that is left, while older metadata serve, one part in so many may be spent on newer.
+	discoveryShare = 4
 )
 
 // discovery finds an authorization server's endpoints by its issuer identifier (RFC 8414, OpenID
@@ -26,7 +29,8 @@ type discovery struct {
 
 	mu    sync.Mutex
 	known *serverMetadata
-	until time.Time // when known is to be refreshed
+	asked time.Time // when the issuer was asked last
+	until time.Time // when it is to be asked again
 }
 
 // serverMetadata is what a client needs of the metadata (RFC 8414 §2, RFC 8705 §5).
@@ -50,6 +54,7 @@ func (d *discovery) find(ctx context.Context, client *http.Client, method string
 		return endpoints{}, err
 	}
 	if err := metadata.checkMethod(orDefault(method, defaultAuthMethod)); err != nil {
+		d.doubt()
 		return endpoints{}, err
 	}
 	return metadata.choose(withCertificate), nil
@@ -63,18 +68,31 @@ func (d *discovery) metadata(ctx context.Context, client *http.Client) (*serverM
 	if known != nil && fresh {
 		return known, nil
 	}
+	if deadline, ok := ctx.Deadline(); ok && known != nil {
+		limited, cancel := context.WithTimeout(ctx, time.Until(deadline)/discoveryShare)
+		defer cancel()
+		ctx = limited
+	}
 	fetched, err := d.fetch(ctx, client)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.asked = d.clock()
 	switch {
 	case err == nil:
-		d.known, d.until = fetched, d.clock().Add(discoveryAge)
+		d.known, d.until = fetched, d.asked.Add(discoveryAge)
 	case known == nil:
 		return nil, err
 	default:
-		d.until = d.clock().Add(discoveryPause)
+		d.until = d.asked.Add(discoveryPause)
 	}
 	return d.known, nil
+}
+
+// doubt has the issuer asked again soon, because something that the metadata say has failed.
+func (d *discovery) doubt() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.until = d.asked.Add(discoveryPause)
 }
 
 func (d *discovery) clock() time.Time {
@@ -148,7 +166,7 @@ func (d *discovery) fetchFrom(ctx context.Context, client *http.Client, place st
 
 func (d *discovery) parse(body []byte) (*serverMetadata, error) {
 	metadata := new(serverMetadata)
-	if json.Unmarshal(body, metadata) != nil {
+	if json.Unmarshal(withoutMark(body), metadata) != nil {
 		return nil, errNoMetadata
 	}
 	if metadata.Issuer != d.issuer {
@@ -192,17 +210,15 @@ func (m *serverMetadata) choose(withCertificate bool) endpoints {
 // checkMethod compares auth_method with what the server supports; when it does not say, that is
 // client_secret_basic (RFC 8414 §2).
 func (m *serverMetadata) checkMethod(method string) error {
-	supported := m.AuthMethods
-	if len(supported) == 0 {
-		supported = []string{defaultAuthMethod}
-	}
-	if slices.Contains(supported, method) || method == "tls_client_auth" && slices.Contains(supported, "self_signed_tls_client_auth") {
+	ours := supportedMethods(m.AuthMethods) // only names that we know are told on
+	switch {
+	case len(m.AuthMethods) == 0 && method == defaultAuthMethod, slices.Contains(ours, method):
 		return nil
-	}
-	// Only names that we know are told on.
-	ours := slices.DeleteFunc(authMethodNames(), func(name string) bool { return !slices.Contains(supported, name) })
-	if len(ours) == 0 {
+	case len(m.AuthMethods) == 0:
+		return configurationError("auth_method %s: the issuer's metadata list no methods, which means %s; use that, or token_url instead of issuer", method, defaultAuthMethod)
+	case len(ours) == 0:
 		return configurationError("auth_method %s: the issuer's metadata list no method that is known here", method)
+	default:
+		return configurationError("auth_method %s: the issuer's metadata list only %s; use one of them, or token_url instead of issuer", method, strings.Join(ours, ", "))
 	}
-	return configurationError("auth_method %s: the issuer's metadata list only %s; use one of them, or token_url instead of issuer", method, strings.Join(ours, ", "))
 }

@@ -2,11 +2,14 @@ package httphelper
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // fakeIssuer serves metadata at one place. Its texts may contain ISSUER.
@@ -85,6 +88,10 @@ func TestWellKnownPlaces(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestMetadataAfterAByteOrderMark(t *testing.T) {
+	mustFind(t, &discovery{issuer: newIssuerURL(t, "\ufeff"+plainMetadata)})
 }
 
 func TestIssuerIsComparedExactly(t *testing.T) {
@@ -190,6 +197,72 @@ func TestMetadataAreCached(t *testing.T) {
 	asked(failedAt + 1)
 }
 
+// TestDoubtfulMetadataAreFetchedAgain after a minute instead of an hour.
+func TestDoubtfulMetadataAreFetchedAgain(t *testing.T) {
+	now := time.Now()
+	issuer := newIssuer(t, oauthPlace, plainMetadata)
+	d := &discovery{issuer: issuer.URL, now: func() time.Time { return now }}
+	mustFind(t, d)
+	issuer.metadata.Store(strings.ReplaceAll(plainMetadata, "/token", "/newer"))
+	for _, step := range []struct {
+		after time.Duration
+		want  string
+	}{{0, "/token"}, {59 * time.Second, "/token"}, {time.Second, "/newer"}} {
+		d.doubt()
+		now = now.Add(step.after)
+		if found := mustFind(t, d); found.Token != issuer.URL+step.want {
+			t.Errorf("after %v: found %+v", step.after, found)
+		}
+	}
+	now = now.Add(time.Hour - time.Second)
+	asked := len(issuer.all())
+	mustFind(t, d)
+	if got := len(issuer.all()); got != asked {
+		t.Errorf("%d requests without a doubt", got-asked)
+	}
+	d.doubt() // a minute has long passed
+	mustFind(t, d)
+	if got := len(issuer.all()); got != asked+1 {
+		t.Errorf("%d requests, want 1", got-asked)
+	}
+}
+
+// TestMethodThatBecomesSupported is noticed soon.
+func TestMethodThatBecomesSupported(t *testing.T) {
+	now := time.Now()
+	issuer := newIssuer(t, oauthPlace, strings.Replace(plainMetadata, "{", `{"token_endpoint_auth_methods_supported":["none"],`, 1))
+	d := &discovery{issuer: issuer.URL, now: func() time.Time { return now }}
+	mustNotFind(t, d, classConfiguration, "list only none")
+	issuer.metadata.Store(plainMetadata)
+	mustNotFind(t, d, classConfiguration, "list only none")
+	now = now.Add(time.Minute)
+	mustFind(t, d)
+}
+
+// TestHangingIssuerLeavesTimeForTheTokenRequest: as long as older metadata serve, newer ones are not
+// worth the whole token_timeout.
+func TestHangingIssuerLeavesTimeForTheTokenRequest(t *testing.T) {
+	now := time.Now()
+	issuer := newIssuer(t, oauthPlace, plainMetadata)
+	d := &discovery{issuer: issuer.URL, now: func() time.Time { return now }}
+	mustFind(t, d)
+	now = now.Add(time.Hour)
+	var left time.Duration
+	client := newTokenClient(roundTripperFunc(func(req *http.Request) (*http.Response, error) {
+		deadline, _ := req.Context().Deadline()
+		left = time.Until(deadline)
+		return nil, context.DeadlineExceeded
+	}))
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	defer cancel()
+	if found, err := d.find(ctx, client, "", false); err != nil || found.Token != issuer.URL+"/token" {
+		t.Errorf("found %+v, %v", found, err)
+	}
+	if left <= 0 || left > 10*time.Second {
+		t.Errorf("the issuer had %v to answer", left)
+	}
+}
+
 // TestFailedDiscoveryIsNotRemembered: back-off is the token source's business.
 func TestFailedDiscoveryIsNotRemembered(t *testing.T) {
 	issuer := newIssuer(t, oauthPlace, plainMetadata)
@@ -233,7 +306,8 @@ func TestSupportedMethods(t *testing.T) {
 		{`["EVIL"]`, "", "no method"},
 		{`[]`, "", ""},
 		{`null`, "client_secret_basic", ""},
-		{`null`, "client_secret_post", "client_secret_basic"},
+		{`null`, "client_secret_post", "no methods, which means client_secret_basic"},
+		{`["self_signed_tls_client_auth"]`, "none", "list only tls_client_auth"},
 	} {
 		d := &discovery{issuer: newIssuerURL(t, strings.Replace(listing, "LIST", test.list, 1))}
 		_, err := findIn(t, d, test.method, false)
@@ -264,5 +338,44 @@ func TestMutualTLSAliases(t *testing.T) {
 		if err != nil || strings.TrimPrefix(found.Token, d.issuer) != want.Token || strings.TrimPrefix(found.Revocation, d.issuer) != want.Revocation {
 			t.Errorf("with a certificate %+v, %v", found, err)
 		}
+	}
+}
+
+// TestMovedTokenEndpointIsFound a minute after the last look at the metadata, and not an hour.
+func TestMovedTokenEndpointIsFound(t *testing.T) {
+	old, moved := newEndpoint(t, answering(404, "")), newEndpoint(t, answering(200, goodAnswer))
+	metadata := func(endpoint *fakeEndpoint) string {
+		return `{"issuer":"ISSUER","token_endpoint":"` + endpoint.URL + `"}`
+	}
+	issuer := newIssuer(t, oauthPlace, metadata(old))
+	runSidecar(t, "SITE {\n\thttp_helper http://127.0.0.1:1 {\nname c\nissuer "+issuer.URL+"\nclient_id app\nclient_secret s3cret\n}\n}\n")
+	conn := activeApp().active["c"]
+	if err := conn.refresh(t.Context()); err == nil {
+		t.Error("a token of an endpoint that is not there")
+	}
+	issuer.metadata.Store(metadata(moved))
+	d := conn.issuers.get(issuer.URL, false)
+	d.mu.Lock()
+	d.now = func() time.Time { return time.Now().Add(discoveryPause) }
+	d.mu.Unlock()
+	if err := conn.refresh(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAliasesAreForClientsWithACertificate, whatever their method.
+func TestAliasesAreForClientsWithACertificate(t *testing.T) {
+	certFile, keyFile := writeCertificate(t, t.TempDir(), "first")
+	plain, mutual := newEndpoint(t, answering(200, goodAnswer)), newEndpoint(t, answering(200, goodAnswer))
+	issuer := newIssuerURL(t, `{"issuer":"ISSUER","token_endpoint":"`+plain.URL+`","mtls_endpoint_aliases":{"token_endpoint":"`+mutual.URL+`"}}`)
+	connection := "connection %s {\nbase_url http://127.0.0.1:1\nissuer " + issuer + "\nclient_id app\nclient_secret s3cret\n%s\n}\n"
+	loadCaddyfile(t, "{\n\thttp_helper {\n"+fmt.Sprintf(connection, "without", "")+
+		fmt.Sprintf(connection, "with", "client_certificate "+certFile+" "+keyFile)+"}\n}\n")
+	t.Cleanup(func() { _ = caddy.Stop() })
+	for name, endpoint := range map[string]*fakeEndpoint{"without": plain, "with": mutual} {
+		if err := activeApp().active[name].refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		endpoint.only(t)
 	}
 }

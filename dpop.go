@@ -46,8 +46,8 @@ func generateDPoPKey() (*dpopKey, error) {
 }
 
 // parseDPoPKey reads a private key, PEM or JWK. Its errors quote nothing of it.
-func parseDPoPKey(text []byte) (*dpopKey, error) {
-	key, err := parseSigningKey(text, "", "")
+func parseDPoPKey(text string) (*dpopKey, error) {
+	key, err := parseSigningKey([]byte(text), "", "")
 	if err != nil {
 		return nil, fmt.Errorf("dpop: %w", err)
 	}

@@ -130,7 +130,7 @@ func TestDPoPKeyFromFile(t *testing.T) {
 	for name, alg := range map[string]string{"ec256": "ES256", "rsa": "RS256", "ed25519": "EdDSA"} {
 		jwk := jose.JSONWebKey{Key: testKeys()[name], KeyID: "private-name", Use: "sig"}
 		for _, text := range [][]byte{testKeyPEM(t, name), testJWK(t, jwk)} {
-			key, err := parseDPoPKey(text)
+			key, err := parseDPoPKey(string(text))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -145,7 +145,7 @@ func TestDPoPKeyFromFile(t *testing.T) {
 			}
 		}
 	}
-	if _, err := parseDPoPKey([]byte("hunter2")); err == nil || !strings.HasPrefix(err.Error(), "dpop") || strings.Contains(err.Error(), "hunter2") {
+	if _, err := parseDPoPKey("hunter2"); err == nil || !strings.HasPrefix(err.Error(), "dpop") || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -77,7 +77,7 @@ func (c *activeConnection) ping(ctx context.Context) pingView {
 		return notWorking("%s", describePingFailure(ctx, cause.of(err)))
 	}
 	defer res.Body.Close()
-	return c.judgePing(res, newRedactor(append(c.knownSecrets(), token.value)))
+	return c.judgePing(res, newRedactor(append(c.knownSecrets(), token.value, res.Request.Header.Get(dpopHeader))))
 }
 
 // request is the ping as an app would send it to the sidecar.

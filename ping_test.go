@@ -197,6 +197,17 @@ func TestPingShowsNoSecret(t *testing.T) {
 	}
 }
 
+func TestPingShowsNoProofOfPossession(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "proof "+r.Header.Get("DPoP")) })
+	e.answers(func(w http.ResponseWriter, _ int64) {
+		_, _ = io.WriteString(w, `{"access_token":"a-bound-token","token_type":"DPoP"}`)
+	})
+	runSidecar(t, inline(a, e, "name c\n\t\tping /\n\t\tdpop"))
+	if body := *wantPing(t, true, 200).Response.Body; body != "proof [redacted]" {
+		t.Errorf("body %s", body)
+	}
+}
+
 func TestRedactor(t *testing.T) {
 	secret := "s3cr3t/value with \"quotes\" & more"
 	r := newRedactor([]string{secret, "ab", ""})

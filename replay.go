@@ -25,7 +25,8 @@ var errBodyTaken = errors.New("the request is being replayed")
 // So each attempt reads through a handle: giving an attempt up takes its handle away, and what a
 // read in progress still brings is kept for the next attempt.
 type replayBody struct {
-	limit   int
+	limit   int64
+	length  int64 // of the whole body; -1: not known
 	trailer http.Header
 	grant   *grant
 
@@ -45,7 +46,7 @@ func newReplayBody(req *http.Request, limit int64, g *grant) *replayBody {
 	if req.Body == nil || req.Body == http.NoBody {
 		return nil
 	}
-	b := &replayBody{limit: int(min(limit, 1<<30)), trailer: req.Trailer, grant: g, source: req.Body}
+	b := &replayBody{limit: limit, length: req.ContentLength, trailer: req.Trailer, grant: g, source: req.Body}
 	b.idle.L = &b.mu
 	return b
 }
@@ -167,12 +168,12 @@ func (r *bodyReader) readSource(p []byte) (int, error) {
 	return n, err
 }
 
-// keep remembers bytes for a replay, within the limit. b.mu is held.
+// keep remembers bytes for a replay, if the body is within the limit. b.mu is held.
 func (b *replayBody) keep(p []byte) {
 	if b.lost || b.done || len(p) == 0 {
 		return
 	}
-	if len(b.kept)+len(p) > b.limit {
+	if max(b.length, int64(len(b.kept)+len(p))) > b.limit {
 		b.lost = true
 		b.forget()
 		return
@@ -190,7 +191,7 @@ var replayBuffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // append adds to what is kept. b.mu is held.
 func (b *replayBody) append(p []byte) {
-	if need := len(b.kept) + len(p); need > smallBody && need > cap(b.kept) && need <= bufferSize {
+	if need := len(b.kept) + len(p); max(int64(need), b.length) > smallBody && need > cap(b.kept) && need <= bufferSize {
 		b.kept = append(replayBuffers.Get().(*[bufferSize]byte)[:0], b.kept...)
 	}
 	b.kept = append(b.kept, p...)

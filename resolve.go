@@ -9,131 +9,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
 )
-
-// connectionTexts are the texts of a connection and its service, parsed once. Those that are nil
-// are not given.
-type connectionTexts struct {
-	baseURL                               *text
-	tokenURL, issuer, revocationURL       *text
-	clientID, clientSecret, clientKey     *text
-	keyID, audience                       *text
-	secretFile, keyFile, assertionFile    *text // paths
-	certificateFile, certificateKey, dpop *text // paths
-	params                                []paramText
-	tokenHeaders, apiHeaders, apiQuery    []fieldText
-	resources                             []text
-	answers                               map[string]answerText
-	values                                map[string]text // of config values that are texts
-}
-
-type paramText struct {
-	name   string
-	values []text
-}
-
-type fieldText struct {
-	name  string
-	value text
-}
-
-// answerText is an answer to a parameter: a value, or the path of a file when file is set.
-type answerText struct {
-	value text
-	file  *text
-}
-
-// textParser parses texts and collects what is wrong with them.
-type textParser struct{ errs []error }
-
-func (p *textParser) parse(option, value string, kinds ...string) text {
-	t, err := parseText(value, kinds...)
-	if err != nil {
-		p.errs = append(p.errs, fmt.Errorf("%s: %w", option, err))
-	}
-	return t
-}
-
-// optional is parse for texts that need not be given.
-func (p *textParser) optional(option, value string, kinds ...string) *text {
-	if value == "" {
-		return nil
-	}
-	t := p.parse(option, value, kinds...)
-	return &t
-}
-
-func (p *textParser) fields(option string, fields []Field, kinds ...string) []fieldText {
-	texts := make([]fieldText, len(fields))
-	for i, f := range fields {
-		texts[i] = fieldText{f.Name, p.parse(option+" "+f.Name, f.Value, kinds...)}
-	}
-	return texts
-}
-
-// parseConnection parses all texts that c's requests are made of.
-func parseConnection(c *activeConnection) (*connectionTexts, error) {
-	var p textParser
-	t := &connectionTexts{answers: make(map[string]answerText), values: make(map[string]text)}
-	p.parseService(t, c)
-	conn := c.config
-	t.clientID = p.optional("client_id", conn.ClientID)
-	t.clientSecret = p.optional("client_secret", conn.ClientSecret)
-	t.clientKey = p.optional("client_key", conn.ClientKey)
-	t.keyID = p.optional("key_id", conn.KeyID)
-	t.audience = p.optional("assertion_audience", conn.AssertionAudience)
-	t.secretFile = p.optional("client_secret_file", conn.ClientSecretFile)
-	t.keyFile = p.optional("client_key_file", conn.ClientKeyFile)
-	t.assertionFile = p.optional("client_assertion_file", conn.ClientAssertionFile)
-	t.certificateFile = p.optional("client_certificate", conn.ClientCertificateFile)
-	t.certificateKey = p.optional("client_certificate", conn.ClientCertificateKeyFile)
-	if conn.DPoP != nil {
-		t.dpop = p.optional("dpop", conn.DPoP.KeyFile)
-	}
-	if c.connector == nil {
-		return t, errors.Join(p.errs...)
-	}
-	for _, param := range c.connector.Parameters {
-		answer := c.answer(param)
-		t.answers[param.Key] = answerText{
-			value: p.parse("parameter "+param.Key, answer.Value),
-			file:  p.optional("parameter_file "+param.Key, answer.File),
-		}
-	}
-	for _, value := range c.connector.ConfigValues {
-		t.values[value.Key] = p.parse("config_value "+value.Key, value.Value, kindParam)
-	}
-	return t, errors.Join(p.errs...)
-}
-
-func (p *textParser) parseService(t *connectionTexts, c *activeConnection) {
-	s := c.service
-	var kinds []string
-	if c.connector != nil {
-		kinds = []string{kindParam, kindConfig}
-	}
-	t.baseURL = p.optional("base_url", s.BaseURL, kinds...)
-	t.tokenURL = p.optional("token_url", s.TokenURL, kinds...)
-	t.issuer = p.optional("issuer", s.Issuer, kinds...)
-	t.revocationURL = p.optional("revocation_url", s.RevocationURL, kinds...)
-	for _, param := range s.TokenRequestParams {
-		parsed := paramText{name: param.Name}
-		for _, value := range param.Values {
-			parsed.values = append(parsed.values, p.parse("token_request_param "+param.Name, value, kinds...))
-		}
-		t.params = append(t.params, parsed)
-	}
-	for _, resource := range s.Resources {
-		t.resources = append(t.resources, p.parse("resource", resource, kinds...))
-	}
-	t.tokenHeaders = p.fields("token_request_header", s.TokenRequestHeaders, kinds...)
-	t.apiHeaders = p.fields("api_header", s.APIHeaders, kinds...)
-	t.apiQuery = p.fields("api_query", s.APIQuery, kinds...)
-}
 
 // resolver reads the values of a connection's texts as they are now, each once.
 type resolver struct {
@@ -243,19 +124,15 @@ func (r *resolver) material() (authMaterial, error) {
 			if *into, err = r.file(file); err != nil {
 				err = fmt.Errorf("%s: %w", option+"_file", err)
 			}
-		case option == "client_key" && value != nil:
-			if *into, err = value.expandLines(nil); err != nil {
-				err = fmt.Errorf("%s: %w", option, err)
-			}
 		default:
 			*into, err = r.expand(option, value)
 		}
 		errs = append(errs, err)
 	}
-	var key string
+	key, err := r.privateKey()
+	errs = append(errs, err)
 	read(&m.clientID, "client_id", t.clientID, nil)
 	read(&m.secret, "client_secret", t.clientSecret, t.secretFile)
-	read(&key, "client_key", t.clientKey, t.keyFile)
 	read(&m.keyID, "key_id", t.keyID, nil)
 	read(&m.audience, "assertion_audience", t.audience, nil)
 	read(&m.assertion, "client_assertion", nil, t.assertionFile)
@@ -268,13 +145,46 @@ func (r *resolver) material() (authMaterial, error) {
 	return m, errors.Join(errs...)
 }
 
+// privateKey reads the client's private key, if it has one.
+func (r *resolver) privateKey() (string, error) {
+	t := r.c.texts
+	var option, key string
+	var err error
+	switch {
+	case t.keyFile != nil:
+		option = "client_key_file"
+		key, err = r.file(t.keyFile)
+	case t.clientKey != nil:
+		option = "client_key"
+		key, err = t.clientKey.expandLines(nil)
+	default:
+		return "", nil
+	}
+	return r.c.key.of(key, ofOption(option, err), func(text string) (string, error) {
+		_, err := parsePrivateKey([]byte(text))
+		return text, ofOption(option, err)
+	})
+}
+
+// ofOption says which option an error is about.
+func ofOption(option string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", option, err)
+}
+
 // fetch makes one token request with everything as it is now.
 func (c *activeConnection) fetch(ctx context.Context) (*grantedToken, error) {
 	request, err := c.resolver(ctx).tokenRequest()
 	if err != nil {
 		return nil, unresolved(err)
 	}
-	return request.do(ctx, c.client(request.certificate))
+	granted, err := request.do(ctx, c.client(request.certificate))
+	if err != nil {
+		c.issuers.doubt()
+	}
+	return granted, err
 }
 
 // revokeRemoved revokes the last token of a connection that the running config does not have any
@@ -295,7 +205,8 @@ func (c *activeConnection) revoke(token *grantedToken) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.timeout())
 	defer cancel()
 	r := c.resolver(ctx)
-	request, err := r.tokenRequest()
+	request := new(tokenRequest)
+	err := r.client(request)
 	if err == nil && r.revocation != "" {
 		err = request.revoke(ctx, c.client(request.certificate), r.revocation, token)
 	}
@@ -319,15 +230,16 @@ func unresolved(err error) error {
 func (r *resolver) tokenRequest() (*tokenRequest, error) {
 	s := r.c.service
 	request := &tokenRequest{
-		scopes:           r.c.requested,
-		required:         r.c.required,
-		requireGranted:   s.RequireGrantedScopes,
-		grantType:        s.GrantType,
-		format:           s.TokenRequestFormat,
-		separator:        s.TokenRequestScopeSeparator,
-		tokenPointer:     s.TokenPointer,
-		expiresInPointer: s.ExpiresInPointer,
-		defaultLifetime:  time.Duration(r.c.config.DefaultLifetime),
+		scopes:            r.c.requested,
+		required:          r.c.required,
+		requireGranted:    s.RequireGrantedScopes,
+		grantType:         s.GrantType,
+		format:            s.TokenRequestFormat,
+		separator:         s.TokenRequestScopeSeparator,
+		tokenPointer:      s.TokenPointer,
+		expiresInPointer:  s.ExpiresInPointer,
+		defaultLifetime:   time.Duration(r.c.config.DefaultLifetime),
+		certificateProves: r.c.method.needsCertificate,
 	}
 	err := errors.Join(r.client(request), r.extras(request))
 	request.secrets = append(r.secrets, r.c.knownSecrets()...)
@@ -373,12 +285,11 @@ func (r *resolver) dpopKey() (*dpopKey, error) {
 	if r.c.dpop != nil {
 		return r.c.dpop, nil
 	}
-	key, err := r.file(r.c.texts.dpop)
-	if err != nil {
-		return nil, fmt.Errorf("dpop: %w", err)
+	text, err := r.file(r.c.texts.dpop)
+	if err == nil {
+		r.secrets = append(r.secrets, text)
 	}
-	r.secrets = append(r.secrets, key)
-	return r.c.dpopFile.parse(key)
+	return r.c.dpopFile.of(text, ofOption("dpop", err), parseDPoPKey)
 }
 
 // endpoints finds the token endpoint, and the revocation endpoint if any.
@@ -403,6 +314,10 @@ func (r *resolver) endpoints(request *tokenRequest, m *authMaterial) error {
 	m.audience = orDefault(m.audience, issuer.String())
 	found, err := r.c.issuers.get(issuer.String(), r.c.service.allowsInsecure("token_url")).
 		find(r.ctx, r.c.plainClient(), r.c.service.authMethod(), request.certificate != nil)
+	if err == nil {
+		scheme, _, _ := strings.Cut(found.Token, ":")
+		err = r.c.method.checkEndpoint(scheme)
+	}
 	request.tokenURL = found.Token
 	r.revocation = orDefault(r.revocation, found.Revocation)
 	return errors.Join(append(errs, err)...)
@@ -412,7 +327,11 @@ func (r *resolver) url(option string, t *text) (*url.URL, error) {
 	if t == nil {
 		return nil, nil
 	}
-	return r.c.service.expandURL(option, *t, r.lookup)
+	u, err := r.c.service.expandURL(option, *t, r.lookup)
+	if err == nil && option == "token_url" {
+		err = r.c.method.checkEndpoint(u.Scheme)
+	}
+	return u, err
 }
 
 func (r *resolver) params() (url.Values, error) {
@@ -477,10 +396,13 @@ func (c *activeConnection) fingerprint() (string, error) {
 	r := c.resolver(context.Background())
 	m, err := r.material()
 	errs := []error{err}
-	key := ""
+	proofKey := ""
 	if c.texts.dpop != nil {
-		key, err = r.file(c.texts.dpop)
+		key, err := r.dpopKey()
 		errs = append(errs, err)
+		if err == nil {
+			proofKey = key.thumbprint
+		}
 	}
 	for key := range c.texts.answers {
 		_, err := r.answer(key)
@@ -491,7 +413,7 @@ func (c *activeConnection) fingerprint() (string, error) {
 		certificate, err = c.certificate.fingerprint()
 		errs = append(errs, err)
 	}
-	return digestOf(m.clientID, m.secret, string(m.key), m.assertion, key, certificate, r.answers), errors.Join(errs...)
+	return digestOf(m.clientID, m.secret, string(m.key), m.assertion, proofKey, certificate, r.answers), errors.Join(errs...)
 }
 
 // dependsOnFlow tells whether a text's value takes a helper flow.

@@ -37,7 +37,7 @@ func (r *tokenRequest) revoke(ctx context.Context, client *http.Client, endpoint
 		return networkFailure(ctx, "the revocation endpoint", err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return outageError("the revocation endpoint answered with status %d", resp.StatusCode)
 	}
 	return nil

@@ -61,6 +61,13 @@ func TestRevocationAudience(t *testing.T) {
 	}
 }
 
+// TestRevokedWithoutAnAnswer: some servers say so with 204.
+func TestRevokedWithoutAnAnswer(t *testing.T) {
+	if err := revokeAt(t, basicRequest("https://auth.example/token"), newEndpoint(t, answering(204, "")).URL); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFailedRevocation(t *testing.T) {
 	r := basicRequest("https://auth.example/token")
 	for _, status := range []int{302, 400, 503} {

@@ -36,6 +36,10 @@ func newRoute(ctx caddy.Context, raw json.RawMessage, conn *activeConnection, he
 	if err := json.Unmarshal(raw, r.HTTPTransport); err != nil {
 		return nil, err
 	}
+	if r.Compression == nil {
+		// The app and the API agree on it. Net/http would ask for it by itself, and undo it unseen.
+		r.Compression = new(bool)
+	}
 	if conn != nil && conn.fixed != nil {
 		r.pinned = true
 		if conn.fixed.base.Scheme == "https" {

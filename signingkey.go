@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -16,6 +17,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 )
+
+const minRSA = 2048 // bits
 
 // signingKey is a private key with the algorithm that it signs with.
 type signingKey struct {
@@ -52,14 +55,40 @@ func parsePrivateKey(text []byte) (jose.JSONWebKey, error) {
 }
 
 func parseJWK(text []byte) (jose.JSONWebKey, error) {
-	var jwk jose.JSONWebKey
-	if jwk.UnmarshalJSON(text) != nil || !jwk.Valid() {
-		return jwk, errors.New("not a usable JWK (RFC 7517)")
+	var kind struct {
+		Keys []json.RawMessage `json:"keys"`
+		Type string            `json:"kty"`
 	}
-	if jwk.IsPublic() {
+	var jwk jose.JSONWebKey
+	switch {
+	case json.Unmarshal(text, &kind) == nil && kind.Keys != nil:
+		return jwk, errors.New("a set of JWKs: give one of its keys")
+	case kind.Type == "oct":
+		return jwk, errors.New("a symmetric JWK: a private key is needed; for a shared secret there is auth_method client_secret_jwt")
+	case jwk.UnmarshalJSON(text) != nil || !jwk.Valid():
+		return jwk, errors.New("not a usable JWK (RFC 7517)")
+	case jwk.IsPublic():
 		return jwk, errors.New("a public key: the private one is needed")
+	case jwk.Use != "" && jwk.Use != "sig":
+		return jwk, errors.New("a JWK that is not for signatures")
+	case !halvesFit(jwk.Key):
+		return jwk, errors.New("a JWK whose private and public half are not of one key")
 	}
 	return jwk, nil
+}
+
+// halvesFit compares the halves of an EC key. With other kinds parsing does so.
+func halvesFit(key any) bool {
+	ec, ok := key.(*ecdsa.PrivateKey)
+	if !ok {
+		return true
+	}
+	private, err := ec.Bytes()
+	if err != nil {
+		return false
+	}
+	whole, err := ecdsa.ParseRawPrivateKey(ec.Curve, private)
+	return err == nil && whole.Equal(ec)
 }
 
 // parsePEM reads the first private key, whatever stands before it.
@@ -94,6 +123,9 @@ func parsePrivateDER(der []byte) (any, error) {
 func algorithmsFor(key any) ([]jose.SignatureAlgorithm, error) {
 	switch key := key.(type) {
 	case *rsa.PrivateKey:
+		if key.N.BitLen() < minRSA {
+			return nil, fmt.Errorf("an RSA key of less than %d bits (RFC 7518)", minRSA)
+		}
 		return []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512}, nil
 	case *ecdsa.PrivateKey:
 		switch key.Curve.Params().BitSize {

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"math/big"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ import (
 var testKeys = sync.OnceValue(func() map[string]any {
 	keys := make(map[string]any)
 	keys["rsa"], _ = rsa.GenerateKey(rand.Reader, 2048)
+	keys["weak"], _ = rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // it is to be refused
 	keys["ec256"], _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	keys["ec384"], _ = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	keys["ec521"], _ = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
@@ -110,6 +112,11 @@ func TestKeyIDAndAlgorithm(t *testing.T) {
 	}
 }
 
+// otherExponent is an RSA key that signs what its public half does not verify.
+func otherExponent(key *rsa.PrivateKey) *rsa.PrivateKey {
+	return &rsa.PrivateKey{PublicKey: key.PublicKey, D: new(big.Int).Add(key.D, big.NewInt(2)), Primes: key.Primes}
+}
+
 func TestUnusableKeys(t *testing.T) {
 	block, _ := pem.Decode(testKeyPEM(t, "ec256"))
 	legacy := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Headers: map[string]string{"DEK-Info": "AES-256-CBC,00"}, Bytes: block.Bytes})
@@ -125,7 +132,15 @@ func TestUnusableKeys(t *testing.T) {
 		"unknown curve":   {string(testKeyPEM(t, "ec224")), "", "kind of key"},
 		"JSON":            {`{"hunter2":1}`, "", "JWK"},
 		"broken JSON":     {`{"kty":"EC","d":"hunter2"`, "", "JWK"},
-		"symmetric JWK":   {`{"kty":"oct","k":"aHVudGVyMg"}`, "", "JWK"},
+		"symmetric JWK":   {`{"kty":"oct","k":"aHVudGVyMg"}`, "", "client_secret_jwt"},
+		"JWK set":         {`{"keys":[` + string(testJWK(t, jose.JSONWebKey{Key: testKeys()["ec256"]})) + `]}`, "", "a set"},
+		"empty JWK set":   {`{"keys":[]}`, "", "a set"},
+		"for encryption":  {string(testJWK(t, jose.JSONWebKey{Key: testKeys()["rsa"], Use: "enc"})), "", "not for signatures"},
+		"weak":            {string(testKeyPEM(t, "weak")), "", "2048"},
+		"weak JWK":        {string(testJWK(t, jose.JSONWebKey{Key: testKeys()["weak"]})), "RS256", "2048"},
+		"other's point":   {`{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM","d":"aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMmh1bnQ"}`, "", "one key"},
+		"other's half":    {`{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","d":"aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMmh1bnQ"}`, "", "JWK"},
+		"other's RSA":     {string(testJWK(t, jose.JSONWebKey{Key: otherExponent(testKeys()["rsa"].(*rsa.PrivateKey))})), "", "JWK"},
 		"public JWK":      {string(testJWK(t, jose.JSONWebKey{Key: publicOf("ec256")})), "", "public"},
 		"wrong algorithm": {string(testKeyPEM(t, "ec256")), "RS256", "ES256"},
 		"no algorithm":    {string(testKeyPEM(t, "rsa")), "none", "RS256"},

@@ -5,12 +5,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 )
 
 // grantedToken is one access token as a token endpoint granted it. It does not change.
 type grantedToken struct {
 	value       string           // the token itself: a secret
+	usual       string           // its kind, a space and the value, which is the end of this very string
 	kind        string           // "Bearer" or "DPoP"
 	sent        time.Time        // when the request for it was sent; with a monotonic reading
 	life        time.Duration    // from sent on: already clamped (rule 5)
@@ -19,6 +21,20 @@ type grantedToken struct {
 	missing     []string         // requested scopes that the answer's list lacks
 	certificate *tls.Certificate // the client certificate that it is bound to (RFC 8705); nil: none
 	key         *dpopKey         // the key that it is bound to (RFC 9449); nil: none
+}
+
+// set gives a token its kind and value.
+func (t *grantedToken) set(kind, value string) {
+	t.kind, t.usual = kind, kind+" "+value
+	t.value = t.usual[len(kind)+1:]
+}
+
+// behind is the token behind a prefix. With the usual one it takes no memory besides.
+func (t *grantedToken) behind(prefix string) string {
+	if usual, ok := strings.CutSuffix(t.usual, t.value); ok && usual == prefix {
+		return t.usual
+	}
+	return prefix + t.value
 }
 
 // failureClass tells a mistake in the configuration from an outage (rule 11).

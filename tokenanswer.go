@@ -2,7 +2,6 @@ package httphelper
 
 import (
 	"bytes"
-	"compress/flate"
 	"compress/gzip"
 	"context"
 	"encoding/base64"
@@ -58,34 +57,34 @@ type unreadable string
 func (u unreadable) Error() string      { return string(u) }
 func (unreadable) Is(target error) bool { return target == errUnreadableAnswer }
 
-// readAnswer reads a bounded body. The limit counts what a decompression yields.
+// readAnswer reads a bounded body. The limit counts before and after decompression, which is ours:
+// what is wrong with a body that has arrived whole is no failure of the network.
 func readAnswer(resp *http.Response) ([]byte, error) {
-	reader, err := decompressed(resp)
-	var body []byte
-	if err == nil {
-		body, err = io.ReadAll(io.LimitReader(reader, maxAnswer+1))
-	}
-	switch {
-	case badlyCompressed(err):
-		return nil, unreadable("badly compressed")
-	case len(body) > maxAnswer:
-		return nil, unreadable("larger than 1 MiB")
-	default:
+	body, err := readBounded(resp.Body)
+	if err != nil || !isGzip(resp.Header.Get("Content-Encoding")) {
 		return body, err
 	}
-}
-
-// decompressed does what net/http leaves to us when it has not asked for compression itself.
-func decompressed(resp *http.Response) (io.Reader, error) {
-	if !strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") {
-		return resp.Body, nil
+	reader, err := gzip.NewReader(bytes.NewReader(body))
+	if err == nil {
+		body, err = readBounded(reader)
 	}
-	return gzip.NewReader(resp.Body)
+	if err != nil && !errors.Is(err, errUnreadableAnswer) {
+		return nil, unreadable("badly compressed")
+	}
+	return body, err
 }
 
-func badlyCompressed(err error) bool {
-	var corrupt flate.CorruptInputError
-	return errors.As(err, &corrupt) || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum)
+func readBounded(r io.Reader) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(r, maxAnswer+1))
+	if len(body) > maxAnswer {
+		return nil, unreadable("larger than 1 MiB")
+	}
+	return body, err
+}
+
+// isGzip knows both names (RFC 9110 §8.4.1.3).
+func isGzip(encoding string) bool {
+	return strings.EqualFold(encoding, "gzip") || strings.EqualFold(encoding, "x-gzip")
 }
 
 // tokenAnswer is a token endpoint's answer: any JSON. A nil root is none.
@@ -94,9 +93,12 @@ type tokenAnswer struct {
 	beside any // the object that holds the token
 }
 
+// withoutMark takes off the byte order mark that some servers put before their JSON (RFC 8259 §8.1).
+func withoutMark(body []byte) []byte { return bytes.TrimPrefix(body, []byte("\ufeff")) }
+
 // parseAnswer reads numbers as they are written, so that huge ones do no harm.
 func parseAnswer(body []byte) tokenAnswer {
-	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder := json.NewDecoder(bytes.NewReader(withoutMark(body)))
 	decoder.UseNumber()
 	var root any
 	if decoder.Decode(&root) != nil {
@@ -138,7 +140,8 @@ func (r *tokenRequest) grant(answer tokenAnswer, sent time.Time) (*grantedToken,
 	if err != nil {
 		return nil, err
 	}
-	granted := &grantedToken{value: token, kind: kind, sent: sent, key: r.dpop}
+	granted := &grantedToken{sent: sent, key: r.dpop}
+	granted.set(kind, token)
 	if r.bindsCertificate(token) {
 		granted.certificate = r.certificate
 	}
@@ -221,29 +224,35 @@ func positiveSeconds(value any) (seconds float64, ok bool) {
 	return seconds, err == nil && seconds > 0
 }
 
-// bindsCertificate reports whether the token is bound to the client certificate (RFC 8705 §3): it
-// says so, or the client has proved itself with the certificate.
+// bindsCertificate reports whether the token is bound to the client certificate (RFC 8705 §3). A
+// JWT says so itself; any other is taken to be if the certificate was the proof of the client.
 func (r *tokenRequest) bindsCertificate(token string) bool {
-	_, proved := r.auth.(certificateAuth)
-	return proved || confirmsCertificate(token)
+	if confirmed, readable := confirmsCertificate(token); readable {
+		return confirmed
+	}
+	return r.certificateProves
 }
 
-// confirmsCertificate reports whether a token is a JWT that names a certificate (RFC 8705 §3.1).
-func confirmsCertificate(token string) bool {
+// confirmsCertificate reports whether a token is a JWT that can be read, and whether that names a
+// certificate (RFC 8705 §3.1).
+func confirmsCertificate(token string) (confirmed, readable bool) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		return false
+		return false, false
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil {
-		return false
+		return false, false
 	}
 	var claims struct {
 		Confirmation struct {
 			Thumbprint string `json:"x5t#S256"`
 		} `json:"cnf"`
 	}
-	return json.Unmarshal(payload, &claims) == nil && claims.Confirmation.Thumbprint != ""
+	if json.Unmarshal(payload, &claims) != nil {
+		return false, false
+	}
+	return claims.Confirmation.Thumbprint != "", true
 }
 
 func orDefault[T comparable](value, otherwise T) T {

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/http"
 	"reflect"
 	"strings"
@@ -319,20 +320,38 @@ func TestEndlessAnswer(t *testing.T) {
 	}
 }
 
+// TestCompressedAnswers of servers that compress although nobody has asked for it. What is wrong with
+// a whole answer is no network error.
 func TestCompressedAnswers(t *testing.T) {
-	for _, accept := range []string{"", "identity"} {
-		r := basicRequest(newEndpoint(t, answering(200, gzipped(t, goodAnswer), "Content-Encoding", "gzip")).URL)
-		if accept != "" {
-			r.headers = http.Header{"Accept-Encoding": {accept}}
-		}
+	zipped := gzipped(t, goodAnswer)
+	for _, encoding := range []string{"gzip", "GZIP", "x-gzip"} {
+		r := basicRequest(newEndpoint(t, answering(200, zipped, "Content-Encoding", encoding)).URL)
+		r.headers = http.Header{"Accept-Encoding": {"identity"}}
 		if granted := fetchOnce(t, r); granted.value != "tok-1" {
 			t.Errorf("granted %+v", granted)
 		}
-		r.tokenURL = newEndpoint(t, answering(200, goodAnswer, "Content-Encoding", "gzip")).URL
-		if failure := failOnce(t, r); failure.class != classConfiguration || !strings.Contains(failure.message, "compressed") {
-			t.Errorf("failure %+v", failure)
+	}
+	damaged := strings.Replace(zipped, zipped[len(zipped)-8:], "checksum", 1)
+	for name, body := range map[string]string{
+		"not compressed": goodAnswer, "empty": "", "half": zipped[:len(zipped)/2], "no end": zipped[:len(zipped)-4], "damaged": damaged, "header only": zipped[:10],
+	} {
+		for status, want := range map[int]failureClass{200: classConfiguration, 400: classOutage, 500: classOutage} {
+			r := basicRequest(newEndpoint(t, answering(status, body, "Content-Encoding", "gzip")).URL)
+			r.headers = http.Header{"Accept-Encoding": {"identity"}}
+			failure := failOnce(t, r)
+			if failure.class != want || status == 200 && !strings.Contains(failure.message, "compressed") || status != 200 && !strings.Contains(failure.message, fmt.Sprint(status)) {
+				t.Errorf("%s, %d: %+v", name, status, failure)
+			}
 		}
 	}
+}
+
+// TestAByteOrderMarkIsPassedOver, as RFC 8259 §8.1 permits.
+func TestAByteOrderMarkIsPassedOver(t *testing.T) {
+	if granted := mustGrant(t, &tokenRequest{auth: publicAuth{}}, "\ufeff"+`{"access_token":"t"}`); granted.value != "t" {
+		t.Errorf("granted %+v", granted)
+	}
+	mustRefuse(t, &tokenRequest{auth: publicAuth{}}, "\ufeff\ufeff"+`{"access_token":"t"}`, "not JSON")
 }
 
 // TestOversizedErrorsCountByStatus: what a failing server says at length does not matter.
@@ -349,11 +368,11 @@ func TestCertificateBoundTokens(t *testing.T) {
 		return "eyJhbGciOiJub25lIn0." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".c2ln"
 	}
 	certificate := new(tls.Certificate)
-	bound := func(auth clientAuth, token string, want bool) {
+	bound := func(proves bool, token string, want bool) {
 		t.Helper()
-		granted := mustGrant(t, &tokenRequest{auth: auth, certificate: certificate}, `{"access_token":"`+token+`"}`)
+		granted := mustGrant(t, &tokenRequest{auth: publicAuth{}, certificate: certificate, certificateProves: proves}, `{"access_token":"`+token+`"}`)
 		if (granted.certificate == certificate) != want || (granted.certificate == nil) == want {
-			t.Errorf("%T, %s: bound to %v", auth, token, granted.certificate)
+			t.Errorf("%v, %s: bound to %v", proves, token, granted.certificate)
 		}
 	}
 	for token, want := range map[string]bool{
@@ -367,10 +386,13 @@ func TestCertificateBoundTokens(t *testing.T) {
 		"a.b.c":                           false,
 		"a.!.c":                           false,
 	} {
-		bound(basicAuth{}, token, want)
+		bound(false, token, want)
 	}
-	bound(certificateAuth{}, "opaque", true)
-	bound(publicAuth{}, "opaque", false)
+	// Where the certificate was the proof, so is a token that does not say.
+	bound(true, "opaque", true)
+	bound(true, "a.!.c", true)
+	bound(true, jwt(`{"cnf":{"x5t#S256":"abc"}}`), true)
+	bound(true, jwt(`{}`), false)
 }
 
 func gzipped(t *testing.T, text string) string {

@@ -44,6 +44,8 @@ type tokenRequest struct {
 	certificate      *tls.Certificate // what the client shows; nil: none
 	secrets          []string         // known secrets, taken out of error codes
 	known            *redactor        // of the secrets; nil: not needed so far
+
+	certificateProves bool // the certificate is the proof of the client
 }
 
 // do makes the request, once more if the server wants a nonce in the DPoP proof. The error is a

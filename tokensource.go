@@ -355,6 +355,21 @@ func (s *tokenSource) drop(t *grantedToken) bool {
 	return true
 }
 
+// outdate has t replaced ahead of its time, in the background as ever, if it is the current token.
+func (s *tokenSource) outdate(t *grantedToken) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, now := s.current.Load(), s.now()
+	if h == nil || h.grantedToken != t || elapsed(h.sent, now) >= h.refreshAfter {
+		return
+	}
+	due := *h
+	due.refreshAfter = elapsed(h.sent, now)
+	s.last = &due
+	s.current.Store(&due)
+	s.tend()
+}
+
 // keepTrying makes a source that has never had a token go on trying on its own, because a health
 // check waits for it (rule 24).
 func (s *tokenSource) keepTrying() {

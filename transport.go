@@ -15,7 +15,8 @@ import (
 )
 
 // Transport sends requests to the API of a connection, with the connection's token. It wraps
-// reverse_proxy's `http` transport, whose options it understands.
+// reverse_proxy's `http` transport, whose options it understands. One has another default:
+// `compression` is off, so that the app's `Accept-Encoding` and the API's answer stay as they are.
 //
 // It is the last to touch a request: the token goes only to the host of the base URL, under it, and
 // only over TLS or to loopback, whatever upstream was chosen. A request without a grant of the

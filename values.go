@@ -43,6 +43,9 @@ type valueLookup func(kind, key string) (string, error)
 
 // parseText parses a text in which `{env.*}`, `{file.*}` and the kinds given are understood.
 func parseText(s string, kinds ...string) (text, error) {
+	if s != "" && !strings.ContainsAny(s, `{\`) {
+		return text{parts: []textPart{{value: s}}}, nil // most are plain, and there may be very many
+	}
 	var t text
 	var literal strings.Builder
 	flush := func() {

@@ -4,6 +4,8 @@
 #   ./xcaddy.sh             build
 #   ./xcaddy.sh run [args]  build, then run Caddyfile.example; args go to `caddy run`
 #
+# VERSION=v0.1.0 builds that published version of the plugin instead of the sources beside this script.
+# OUTPUT is where the binary goes; GOOS and GOARCH are the platform that it is for.
 # Needs Go and access to a Go module proxy, nothing else.
 set -euo pipefail
 
@@ -28,10 +30,11 @@ install_xcaddy() {
 build() {
 	install_xcaddy
 	# Trimmed paths, no symbols, no build id: the same sources in the same place give the same bytes
-	# (the build information names the place). Static, so that it also runs in an image from scratch.
+	# (the build information names the place), and so does a version in any place. Static, so that it
+	# also runs in an image from scratch.
 	CGO_ENABLED=${CGO_ENABLED:-0} \
 		XCADDY_GO_BUILD_FLAGS='-trimpath -ldflags "-s -w -buildid=" -tags nobadger,nomysql,nopgx' \
-		"$xcaddy" build "$CADDY_VERSION" --output "$root/caddy" --with "$MODULE@v0.0.0=$root"
+		"$xcaddy" build "$CADDY_VERSION" --output "${OUTPUT:-$root/caddy}" --with "$MODULE@${VERSION:-v0.0.0=$root}"
 }
 
 command -v go >/dev/null || fail "Go is needed to build Caddy: https://go.dev/doc/install"

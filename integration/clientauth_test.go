@@ -27,7 +27,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 )
 
-const longSecret = "a-secret-of-at-least-32-characters-for-HS256"
+const longSecret = "a-secret-of-at-least-64-characters,-which-is-what-HS512-wants-of-one"
 
 // signer is a private key and what a server is to know of it.
 type signer struct {
@@ -94,34 +94,121 @@ func oidcClient(id, method string, more map[string]any) map[string]any {
 // introspector may ask oidc-provider about tokens.
 var introspector = oidcClient("introspector", "client_secret_post", map[string]any{"client_secret": longSecret})
 
-func TestOIDCProviderByAssertion(t *testing.T) {
+// oidcMethod is a client of oidc-provider's: what the server knows of it, and its connection.
+type oidcMethod struct {
+	id, method string
+	metadata   map[string]any
+	options    string
+}
+
+// oidcMethods are clients for every method and signature that oidc-provider has. Their files are in
+// the sidecar's directory.
+func oidcMethods(t *testing.T, w *world, ca *harness.CA) []oidcMethod {
+	t.Helper()
+	bySecret := map[string]any{"client_secret": longSecret}
+	methods := []oidcMethod{
+		{"basic", "client_secret_basic", bySecret, "client_secret {env.LONG}"},
+		{"post", "client_secret_post", bySecret, "client_secret {env.LONG}"},
+	}
+	for _, alg := range []string{"HS256", "HS384", "HS512"} {
+		methods = append(methods, oidcMethod{
+			alg, "client_secret_jwt",
+			map[string]any{"client_secret": longSecret, "token_endpoint_auth_signing_alg": alg},
+			"client_secret {env.LONG}\nsigning_alg " + alg,
+		})
+	}
+	rsaKey := newSigner(t, "RS256", "")
+	for _, alg := range []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"} {
+		key := &signer{rsaKey.key, alg, "key-" + alg}
+		if alg[0] == 'E' {
+			key = newSigner(t, alg, key.kid)
+		}
+		w.File(t, alg+".pem", key.pem(t))
+		methods = append(methods, oidcMethod{
+			alg, "private_key_jwt",
+			map[string]any{"jwks": keySet(t, key.public()), "token_endpoint_auth_signing_alg": alg},
+			"client_key_file $DIR/" + alg + ".pem\nsigning_alg " + alg + "\nkey_id " + key.kid,
+		})
+	}
+	for name, issue := range map[string]func(testing.TB, string) (string, string){"tls_client_auth": ca.ClientPEM, "self_signed_tls_client_auth": harness.SelfSignedPEM} {
+		cert, key := issue(t, name)
+		certFile := w.File(t, name+".crt", cert)
+		w.File(t, name+".key", key)
+		metadata := map[string]any{"tls_client_auth_subject_dn": "CN=" + name}
+		if name != "tls_client_auth" {
+			metadata = map[string]any{"jwks": certificateSet(t, certFile)}
+		}
+		methods = append(methods, oidcMethod{name, name, metadata, "client_certificate $DIR/" + name + ".crt $DIR/" + name + ".key"})
+	}
+	return methods
+}
+
+// TestOIDCProviderByEveryMethod gets tokens with every method and signature, from a token endpoint
+// that is configured or discovered, and has them revoked with the same when the connections go.
+func TestOIDCProviderByEveryMethod(t *testing.T) {
 	t.Parallel()
 	ca := harness.NewCA(t)
-	clients := []map[string]any{introspector, oidcClient("app-HS256", "client_secret_jwt", map[string]any{"client_secret": longSecret})}
-	keys := map[string]*signer{"HS256": nil}
-	for _, alg := range []string{"RS256", "PS256", "ES256", "EdDSA"} {
-		keys[alg] = newSigner(t, alg, "key-1")
-		clients = append(clients, oidcClient("app-"+alg, "private_key_jwt", map[string]any{
-			"jwks": keySet(t, keys[alg].public()), "token_endpoint_auth_signing_alg": alg,
-		}))
+	w := &world{Sidecar: harness.New(t), api: harness.NewAPI(t, nil, nil)}
+	methods := oidcMethods(t, w, ca)
+	clients := []map[string]any{introspector}
+	for _, m := range methods {
+		clients = append(clients, oidcClient(m.id, m.method, m.metadata))
 	}
 	server := harness.StartOIDCProvider(t, ca, harness.OIDCConfig{Scopes: []string{"a", "b"}, Clients: clients})
-	for alg, key := range keys {
-		for _, discovered := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, discovered %v", alg, discovered), func(t *testing.T) {
-				o := options{connection: "client_id app-" + alg, env: []string{"SSL_CERT_FILE=" + ca.File}}
-				files := map[string]string{}
-				if key == nil {
-					o.service, o.env = "auth_method client_secret_jwt", append(o.env, "SECRET="+longSecret)
-				} else {
-					o.service, o.secretLine = "auth_method private_key_jwt", "client_key_file $DIR/key.pem\nsigning_alg "+alg+"\nkey_id key-1"
-					files["key.pem"] = key.pem(t)
-				}
-				w := beforeOIDC(t, server, o, files, discovered)
-				answer := server.Introspect(t, "introspector", longSecret, w.wantGranted(t))
+	w.tokens = server.TokenEndpoint
+	places := map[string]string{
+		"configured": "token_url $TOKENS\nrevocation_url " + server.Base + "/token/revocation",
+		"discovered": "issuer " + server.Issuer,
+	}
+	var global, site strings.Builder
+	for _, m := range methods {
+		for place, urls := range places {
+			name := m.id + "-" + place
+			method := strings.TrimPrefix(m.method, "self_signed_")
+			fmt.Fprintf(&global, "connection %s {\nbase_url $API\n%s\nauth_method %s\nclient_id %s\n%s\n}\n", name, urls, method, m.id, m.options)
+			fmt.Fprintf(&site, "handle_path /%s/* {\nhttp_helper %s\n}\n", name, name)
+		}
+	}
+	w.Run(t, w.expand(options{env: []string{"LONG=" + longSecret, "SSL_CERT_FILE=" + ca.File}},
+		harness.Config{Options: "http_helper {\n" + global.String() + "}", Site: site.String()}))
+
+	tokens := map[string]string{}
+	for _, m := range methods {
+		for place := range places {
+			name := m.id + "-" + place
+			t.Run(name, func(t *testing.T) {
+				wantStatus(t, w.Get(t, "/"+name+"/x"), http.StatusOK)
+				tokens[name] = harness.Bearer(w.api.Last(t).Header)
+				answer := server.Introspect(t, "introspector", longSecret, tokens[name])
 				equal[any](t, "active", answer["active"], true)
-				equal[any](t, "client", answer["client_id"], "app-"+alg)
+				equal[any](t, "client", answer["client_id"], m.id)
+				w.wantAudience(t, map[string]string{"configured": server.URL, "discovered": server.Issuer}[place])
 			})
+		}
+	}
+	if err := w.Reload(harness.Config{Site: "respond gone 410"}); err != nil {
+		t.Fatal(err)
+	}
+	for name, token := range tokens {
+		eventually(t, "the token of "+name+" revoked", func() bool {
+			return server.Introspect(t, "introspector", longSecret, token)["active"] == false
+		})
+	}
+}
+
+// wantAudience checks the assertion in the newest token request, if it has one: it is typed and has
+// one audience, the issuer when it is known (RFC 7523bis).
+func (w *world) wantAudience(t *testing.T, want string) {
+	t.Helper()
+	requests := w.tokens.Requests()
+	parts := strings.Split(requests[len(requests)-1].Form().Get("client_assertion"), ".")
+	if len(parts) != 3 {
+		return
+	}
+	for part, wanted := range map[string]string{parts[0]: `"typ":"client-authentication+jwt"`, parts[1]: `"aud":"` + want + `"`} {
+		text, err := base64.RawURLEncoding.DecodeString(part)
+		if err != nil || !strings.Contains(string(text), wanted) {
+			t.Errorf("%s lacks %s: %v", text, wanted, err)
 		}
 	}
 }
@@ -143,23 +230,39 @@ func beforeOIDC(t *testing.T, server *harness.OIDCProvider, o options, files map
 	return w
 }
 
+// TestHydraByPrivateKey: Hydra takes its token endpoint as the audience only, even where the issuer is
+// known.
 func TestHydraByPrivateKey(t *testing.T) {
 	t.Parallel()
 	ca := harness.NewCA(t)
-	key := newSigner(t, "RS256", "key-1")
 	server := harness.StartHydra(t, ca)
-	server.Register(t, harness.HydraClient{
-		ID: "app", AuthMethod: "private_key_jwt", Scope: "a", SigningAlg: "RS256", JWKS: keySet(t, key.public()),
-	})
-	w := &world{Sidecar: harness.New(t), tokens: server.TokenEndpoint}
-	w.api = harness.NewAPI(t, nil, nil)
-	w.File(t, "key.pem", key.pem(t))
-	w.Run(t, w.inline(options{
-		service: "auth_method private_key_jwt", secretLine: "client_key_file $DIR/key.pem\nkey_id key-1",
-		env: []string{"SSL_CERT_FILE=" + ca.File},
-	}))
-	answer := server.Introspect(t, w.wantGranted(t))
-	equal[any](t, "active", answer["active"], true)
+	w := &world{Sidecar: harness.New(t), tokens: server.TokenEndpoint, api: harness.NewAPI(t, nil, nil)}
+	places := map[string]string{"configured": "token_url $TOKENS", "discovered": "issuer " + server.Base + "\nassertion_audience $TOKENS"}
+	algorithms := []string{"RS256", "PS256", "ES256"}
+	var global, site strings.Builder
+	for _, alg := range algorithms {
+		key := newSigner(t, alg, "key-1")
+		w.File(t, alg+".pem", key.pem(t))
+		server.Register(t, harness.HydraClient{
+			ID: alg, AuthMethod: "private_key_jwt", Scope: "a", SigningAlg: alg, JWKS: keySet(t, key.public()),
+		})
+		for place, urls := range places {
+			fmt.Fprintf(&global, "connection %s-%s {\nbase_url $API\n%s\nauth_method private_key_jwt\nclient_id %s\nclient_key_file $DIR/%s.pem\nkey_id key-1\nsigning_alg %s\n}\n",
+				alg, place, urls, alg, alg, alg)
+			fmt.Fprintf(&site, "handle_path /%s-%s/* {\nhttp_helper %s-%s\n}\n", alg, place, alg, place)
+		}
+	}
+	w.Run(t, w.expand(options{env: []string{"SSL_CERT_FILE=" + ca.File}}, harness.Config{Options: "http_helper {\n" + global.String() + "}", Site: site.String()}))
+	for _, alg := range algorithms {
+		for place := range places {
+			t.Run(alg+", "+place, func(t *testing.T) {
+				wantStatus(t, w.Get(t, "/"+alg+"-"+place+"/x"), http.StatusOK)
+				answer := server.Introspect(t, harness.Bearer(w.api.Last(t).Header))
+				equal[any](t, "active", answer["active"], true)
+				equal[any](t, "client", answer["client_id"], alg)
+			})
+		}
+	}
 }
 
 // proofChecker is a resource server's check of DPoP proofs (RFC 9449 §7.1).
@@ -318,10 +421,44 @@ func TestMutualTLS(t *testing.T) {
 			if len(shown) == 0 {
 				t.Fatal("the API saw no certificate")
 			}
-			hash := sha256.Sum256(shown[0].Raw)
-			equal[any](t, "the certificate that the token is bound to", cnf["x5t#S256"], base64.RawURLEncoding.EncodeToString(hash[:]))
+			equal[any](t, "the certificate that the token is bound to", cnf["x5t#S256"], thumbprintOf(shown[0]))
+			if method == "tls_client_auth" {
+				w.checkNewCertificate(t, ca, certFile, keyFile, func(token string) any {
+					cnf, _ := server.Introspect(t, "introspector", longSecret, token)["cnf"].(map[string]any)
+					return cnf["x5t#S256"]
+				})
+			}
 		})
 	}
+}
+
+func thumbprintOf(certificate *x509.Certificate) string {
+	hash := sha256.Sum256(certificate.Raw)
+	return base64.RawURLEncoding.EncodeToString(hash[:])
+}
+
+// checkNewCertificate replaces the certificate. The token that is bound to the old one, which has most
+// of its life before it, is soon replaced. Until then it is used with the old certificate.
+func (w *world) checkNewCertificate(t *testing.T, ca *harness.CA, certFile, keyFile string, boundTo func(token string) any) {
+	t.Helper()
+	first := w.api.Last(t)
+	ca.Client(t, "app", certFile, keyFile)
+	eventually(t, "a token that is bound to the new certificate", func() bool {
+		w.wantOK(t)
+		last := w.api.Last(t)
+		return last.Header.Get("Authorization") != first.Header.Get("Authorization")
+	})
+	bound := map[string]any{}
+	for _, r := range w.api.Requests() {
+		token := harness.Bearer(r.Header)
+		if bound[token] == nil {
+			bound[token] = boundTo(token)
+		}
+		if got := thumbprintOf(r.TLS.PeerCertificates[0]); got != bound[token] {
+			t.Errorf("a token bound to %v was sent with the certificate %s", bound[token], got)
+		}
+	}
+	equal(t, "tokens", len(bound), 2)
 }
 
 // certificateSet is a JWK set with the certificate in a file.
@@ -440,6 +577,23 @@ func TestAssertionThatThePlatformMounts(t *testing.T) {
 		requests := w.tokens.Requests()
 		return requests[len(requests)-1].Form().Get("client_assertion") == "second.assertion.x"
 	})
+
+	for _, content := range []string{"", "\n", "two\nlines"} {
+		w.File(t, "assertion", content)
+		var answer *harness.Answer
+		eventually(t, "a request that is refused", func() bool {
+			answer = w.Get(t, "/")
+			return answer.StatusCode != http.StatusOK
+		})
+		wantOurs(t, answer, http.StatusBadGateway, "proxy_configuration_error")
+		w.File(t, "assertion", "third.assertion.x")
+		eventually(t, "recovery", func() bool { return w.try("/").status == http.StatusOK })
+	}
+	for _, request := range w.tokens.Requests() {
+		if got := request.Form().Get("client_assertion"); !strings.HasSuffix(got, ".assertion.x") {
+			t.Errorf("the assertion %q was sent", got)
+		}
+	}
 }
 
 func TestPublicClient(t *testing.T) {
@@ -451,48 +605,4 @@ func TestPublicClient(t *testing.T) {
 	if request.Header.Get("Authorization") != "" || request.Form().Has("client_secret") {
 		t.Error("a public client has credentials")
 	}
-}
-
-func TestKeyAndCertificateRotateUnderLoad(t *testing.T) {
-	t.Parallel()
-	ca := harness.NewCA(t)
-	w := newWorld(t, ca)
-	certFile, keyFile := filepath.Join(w.Dir, "cert.pem"), filepath.Join(w.Dir, "certkey.pem")
-	ca.Client(t, "app-0", certFile, keyFile)
-	w.File(t, "key.pem", newSigner(t, "ES256", "").pem(t))
-	w.tokens.Answer(w.tokens.Grant(2 * time.Second))
-	w.Run(t, w.inline(options{
-		service: "auth_method private_key_jwt", secretLine: "client_key_file $DIR/key.pem\nclient_certificate " + certFile + " " + keyFile,
-		env: []string{"SSL_CERT_FILE=" + ca.File},
-	}))
-	stop := make(chan struct{})
-	var load sync.WaitGroup
-	for range 4 {
-		load.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					w.wantOK(t)
-				}
-			}
-		})
-	}
-	for i := 1; i <= 3; i++ {
-		requests := w.tokens.Count()
-		name := fmt.Sprintf("app-%d", i)
-		ca.Client(t, name, certFile, keyFile)
-		w.File(t, "key.pem", newSigner(t, "ES256", "").pem(t))
-		eventually(t, "a token request with the new certificate", func() bool {
-			for _, request := range w.tokens.Requests()[requests:] {
-				if request.TLS.PeerCertificates[0].Subject.CommonName == name {
-					return true
-				}
-			}
-			return false
-		})
-	}
-	close(stop)
-	load.Wait()
 }

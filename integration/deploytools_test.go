@@ -3,9 +3,13 @@ package integration
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -72,20 +76,98 @@ func debianProgram(t *testing.T, name, pkg string) string {
 	if path, err := exec.LookPath(name); err == nil {
 		return path
 	}
-	dir := filepath.Join(harness.Root(), ".tools", pkg)
-	path := filepath.Join(dir, "usr", "bin", name)
-	if _, err := os.Stat(path); err == nil {
-		return path
+	return filepath.Join(debianPackages(t, pkg), "usr", "bin", name)
+}
+
+var debianMutex sync.Mutex
+
+// debianPackages unpacks Debian packages, with those that they need and this machine lacks, into a
+// directory below .tools. Where they cannot be had the test is skipped.
+func debianPackages(t *testing.T, names ...string) (root string) {
+	t.Helper()
+	debianMutex.Lock()
+	defer debianMutex.Unlock()
+	root = filepath.Join(harness.Root(), ".tools", "debian-"+strings.Join(names, "-"))
+	if _, err := os.Stat(root); err == nil {
+		return root
 	}
-	download := exec.Command("apt-get", "download", pkg)
+	list := exec.Command("apt-get", append([]string{"install", "--print-uris", "--yes", "--no-install-recommends"}, names...)...)
+	uris, err := list.CombinedOutput()
+	if err != nil {
+		t.Skipf("apt-get does not know %s here: %v\n%s", strings.Join(names, ", "), err, uris)
+	}
+	// A line is 'URI' name_version_architecture.deb size digest.
+	missing := names
+	for _, file := range debFile.FindAllStringSubmatch(string(uris), -1) {
+		if !slices.Contains(missing, file[1]) {
+			missing = append(missing, file[1])
+		}
+	}
+	download := exec.Command("apt-get", append([]string{"download"}, missing...)...)
 	download.Dir = t.TempDir()
 	if out, err := download.CombinedOutput(); err != nil {
-		t.Skipf("there is no %s here, and apt-get cannot get package %s: %v\n%s", name, pkg, err, out)
+		t.Skipf("apt-get cannot download %s here: %v\n%s", strings.Join(missing, ", "), err, out)
 	}
 	archives, _ := filepath.Glob(filepath.Join(download.Dir, "*.deb"))
-	if len(archives) != 1 {
-		t.Fatalf("apt-get downloaded %q", archives)
+	partial := root + ".partial"
+	for _, archive := range archives {
+		output(t, exec.Command("dpkg-deb", "--extract", archive, partial))
 	}
-	output(t, exec.Command("dpkg-deb", "--extract", archives[0], dir))
-	return path
+	if err := os.Rename(partial, root); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+var debFile = regexp.MustCompile(`(?m)^'\S+' ([^_\s]+)_\S+\.deb `)
+
+// namespace is a mount namespace in which Debian packages are installed that this machine may lack,
+// with a /run and a /var of its own, so that nothing is left behind on disk.
+type namespace struct{ *child }
+
+// newNamespace makes one that ends with the test. Where that is not possible the test is skipped.
+func newNamespace(t *testing.T, packages ...string) namespace {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root may mount here")
+	}
+	root, empty := debianPackages(t, packages...), t.TempDir()
+	script := `mount --make-rprivate / && mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /dev/shm && mount --bind "$2" /var && mkdir -p /var/tmp /var/lib &&
+		for dir in usr etc; do
+			! [ -d "$1/$dir" ] || mount -t overlay overlay -o "lowerdir=$1/$dir:/$dir" "/$dir" || exit
+		done && echo ready && exec sleep infinity`
+	n := namespace{startChild(t, exec.Command("unshare", "--mount", "sh", "-c", script, "sh", root, empty))}
+	eventually(t, "the namespace is ready, or cannot be", func() bool {
+		select {
+		case <-n.done:
+			t.Skipf("no namespace with %s can be made here: %s", strings.Join(packages, " and "), n.logs())
+		default:
+		}
+		return n.logs() == "ready\n"
+	})
+	t.Cleanup(func() { eventually(t, "the namespace is empty", func() bool { return n.population(t) == 1 }) })
+	return n
+}
+
+// population is how many processes are in the namespace; one of them keeps it.
+func (n namespace) population(t *testing.T) int {
+	t.Helper()
+	own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", n.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	links, _ := filepath.Glob("/proc/[0-9]*/ns/mnt")
+	count := 0
+	for _, link := range links {
+		if of, err := os.Readlink(link); err == nil && of == own {
+			count++
+		}
+	}
+	return count
+}
+
+// command is a command in the namespace, run in a directory.
+func (n namespace) command(dir string, args ...string) *exec.Cmd {
+	enter := []string{"nsenter", "--target", strconv.Itoa(n.Process.Pid), "--mount", "--", "sh", "-c", `cd "$0" && exec "$@"`, dir}
+	return exec.Command(enter[0], append(enter[1:], args...)...)
 }

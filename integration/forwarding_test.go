@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -142,6 +144,33 @@ func TestTheAPISeesNothingOfTheProxy(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestNoHeaderIsAdded has an app that says next to nothing: Go's http client would ask for a
+// compressed answer on its own, and undo the compression without a word.
+func TestNoHeaderIsAdded(t *testing.T) {
+	t.Parallel()
+	w := startInline(t, options{})
+	wantStatus(t, w.raw(t, "GET / HTTP/1.1\r\nHost: x\r\nX-One: 1\r\nConnection: close\r\n\r\n"), http.StatusOK)
+	header := w.api.Last(t).Header
+	equal(t, "X-One", header.Get("X-One"), "1")
+	if len(header) != 2 || header.Get("Authorization") == "" {
+		t.Errorf("at the API: %q, want X-One and Authorization only", slices.Sorted(maps.Keys(header)))
+	}
+}
+
+// TestACompressedAnswerStaysAsItIs has an API that compresses unasked, and one that was asked.
+func TestACompressedAnswerStaysAsItIs(t *testing.T) {
+	t.Parallel()
+	w := startInline(t, options{})
+	w.api.Answer(harness.Reply(http.StatusOK, "no gzip at all", "Content-Encoding", "gzip"))
+	for _, accept := range []string{"", "Accept-Encoding: gzip\r\n"} {
+		answer := w.raw(t, "GET / HTTP/1.1\r\nHost: x\r\n"+accept+"Connection: close\r\n\r\n")
+		wantStatus(t, answer, http.StatusOK)
+		equal(t, "Content-Encoding", answer.Header.Get("Content-Encoding"), "gzip")
+		equal(t, "Content-Length", answer.Header.Get("Content-Length"), "14")
+		equal(t, "body", answer.Text, "no gzip at all")
 	}
 }
 

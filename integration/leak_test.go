@@ -3,9 +3,9 @@ package integration
 import (
 	"bufio"
 	"crypto/ecdsa"
-	"crypto/elliptic"
+	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/x509"
+	"crypto/rsa"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -34,9 +34,10 @@ const gram = 12
 type leaks struct {
 	mu    sync.Mutex
 	grams map[string]string // a piece to the name of its secret
+	fresh map[string]int    // how many secrets of a name were made on the way
 }
 
-func newLeaks() *leaks { return &leaks{grams: make(map[string]string)} }
+func newLeaks() *leaks { return &leaks{grams: make(map[string]string), fresh: make(map[string]int)} }
 
 // secret makes a secret that is found from now on. It has characters that are often escaped.
 func (l *leaks) secret(name string) string {
@@ -52,10 +53,32 @@ func (l *leaks) token(name string) string {
 	return token
 }
 
-func (l *leaks) add(name, secret string) {
+func (l *leaks) add(name, secret string) { l.addForms(name, formsOf(secret)) }
+
+// manyFresh is how many secrets of one name that are made for one request each are looked for in
+// every form. Of the others only as they are: there are hundreds, and they are made alike.
+const manyFresh = 20
+
+// addFresh adds a secret that is made for one request.
+func (l *leaks) addFresh(name, secret string) {
+	if secret == "" {
+		return
+	}
+	l.mu.Lock()
+	l.fresh[name]++
+	many := l.fresh[name] > manyFresh
+	l.mu.Unlock()
+	if many {
+		l.addForms(name, []string{secret})
+		return
+	}
+	l.add(name, secret)
+}
+
+func (l *leaks) addForms(name string, forms []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, form := range formsOf(secret) {
+	for _, form := range forms {
 		for i := 0; i+gram <= len(form); i++ {
 			if piece := form[i : i+gram]; l.grams[piece] == "" {
 				l.grams[piece] = name
@@ -119,7 +142,10 @@ func TestTheSearchForLeaksFindsEveryForm(t *testing.T) {
 type leakWorld struct {
 	*world
 	*leaks
-	secrets map[string]string // by name
+	ca        *harness.CA
+	secure    *harness.TokenEndpoint // the token endpoint again, over TLS
+	secureAPI *harness.API           // the API again, over TLS
+	secrets   map[string]string      // by name
 
 	mu        sync.Mutex
 	tokenMode string
@@ -145,13 +171,19 @@ func quoteOf(r *http.Request) (quote, secret string) {
 	form, _ := url.ParseQuery(string(body))
 	_, password, _ := r.BasicAuth()
 	secret, _ = url.QueryUnescape(password)
-	for _, candidate := range []string{form.Get("client_secret"), form.Get("client_assertion"), "none"} {
+	for _, candidate := range []string{form.Get("client_secret"), form.Get("client_assertion"), noSecret} {
 		if secret == "" {
 			secret = candidate
 		}
 	}
-	return strings.Join([]string{r.URL.String(), r.Header.Get("Authorization"), r.Header.Get("X-Ticket"), r.Header.Get("X-Api-Key"), string(body), secret}, " "), secret
+	quote = strings.Join([]string{
+		r.URL.String(), r.Header.Get("Authorization"), r.Header.Get("DPoP"), r.Header.Get("X-Ticket"), r.Header.Get("X-Api-Key"), string(body), secret,
+	}, " ")
+	return quote, secret
 }
+
+// noSecret stands for the secret of a request that has none.
+const noSecret = "this request carries no secret and no assertion"
 
 // tokenModes are answers of the token endpoint that quote the request.
 var tokenModes = map[string]func(w http.ResponseWriter, quote, secret string){
@@ -218,16 +250,21 @@ func raw(format string) func(http.ResponseWriter, string, string) {
 
 func (w *leakWorld) answerToken(rw http.ResponseWriter, r *http.Request) {
 	quote, secret := quoteOf(r)
-	if secret != "none" {
-		w.add("assertion or secret of the client", secret)
+	if strings.Contains(quote, "client_assertion=") {
+		w.addFresh("assertion", secret)
 	}
+	w.addFresh("proof at the token endpoint", r.Header.Get("DPoP"))
 	mode, _ := w.modes()
 	if misbehave := tokenModes[mode]; misbehave != nil {
 		misbehave(rw, quote, secret)
 		return
 	}
+	kind := "Bearer"
+	if r.Header.Get("DPoP") != "" {
+		kind = "DPoP"
+	}
 	harness.Reply(http.StatusOK, map[string]any{
-		"access_token": w.token("token"), "refresh_token": w.token("refresh token"), "token_type": "Bearer",
+		"access_token": w.token("token"), "refresh_token": w.token("refresh token"), "token_type": kind,
 		"expires_in": 3600, "scope": "read " + secret + " " + secret[:min(20, len(secret))],
 	}, "X-Quote", quote).ServeHTTP(rw, nil)
 }
@@ -251,6 +288,7 @@ func (w *leakWorld) answerAPI(rw http.ResponseWriter, r *http.Request) {
 		harness.Reply(http.StatusOK, map[string]string{"shard": w.secrets["shard"]}).ServeHTTP(rw, nil)
 		return
 	}
+	w.addFresh("proof at the API", r.Header.Get("DPoP"))
 	_, mode := w.modes()
 	if misbehave := apiModes[mode]; misbehave != nil {
 		quote, secret := quoteOf(r)
@@ -313,6 +351,63 @@ const leakyOptions = `
 			token_timeout 1s
 			ping GET /ping
 		}
+		connection rsa {
+			base_url $API/rsa
+			token_url $TOKENS
+			auth_method private_key_jwt
+			client_id app
+			client_key {file.$DIR/rsa.pem}
+			signing_alg PS256
+			token_timeout 1s
+		}
+		connection jwk {
+			base_url $API/jwk
+			token_url $TOKENS
+			auth_method private_key_jwt
+			client_id app
+			client_key {env.JWK}
+			dpop $DIR/dpop.jwk
+			token_timeout 1s
+			ping GET /ping
+		}
+		connection hmac {
+			base_url $API/hmac
+			token_url $TOKENS
+			auth_method client_secret_jwt
+			client_id app
+			client_secret {env.HMAC}
+			token_timeout 1s
+		}
+		connection assertion {
+			base_url $API/assertion
+			token_url $TOKENS
+			auth_method private_key_jwt
+			client_id app
+			client_assertion_file $DIR/assertion
+			token_timeout 1s
+		}
+		connection certificate {
+			base_url $SECURE_API/certificate
+			token_url $SECURE_TOKENS
+			token_transport {
+				versions 1.1
+			}
+			auth_method tls_client_auth
+			client_id app
+			client_certificate $DIR/tls.crt $DIR/tls.key
+			token_timeout 1s
+			ping GET /ping
+		}
+		connection none {
+			base_url $API/none
+			token_url $TOKENS
+			auth_method none
+			client_id app
+			token_request_param ticket {env.TICKET}
+			dpop
+			token_timeout 1s
+			ping GET /ping
+		}
 	}`
 
 const leakySite = `
@@ -331,6 +426,28 @@ const leakySite = `
 	handle /jwt* {
 		http_helper jwt
 	}
+	handle /rsa* {
+		http_helper rsa
+	}
+	handle /jwk* {
+		http_helper jwk
+	}
+	handle /hmac* {
+		http_helper hmac
+	}
+	handle /assertion* {
+		http_helper assertion
+	}
+	handle /certificate* {
+		http_helper certificate {
+			transport http {
+				versions 1.1
+			}
+		}
+	}
+	handle /none* {
+		http_helper none
+	}
 	handle {
 		http_helper $API/file {
 			name file
@@ -345,41 +462,67 @@ const leakySite = `
 		respond "{http.error} {http.error.message} {http.error.trace} {http.error.id} {http.reverse_proxy.upstream.address} {http.request.header.Authorization}"
 	}`
 
-var leakyConnections = []string{"env", "literal", "jwt", "file"}
+// leakyConnections are of every authentication method.
+var leakyConnections = []string{"env", "literal", "jwt", "rsa", "jwk", "hmac", "assertion", "certificate", "none", "file"}
 
 func newLeakWorld(t *testing.T) (*leakWorld, harness.Config) {
-	w := &leakWorld{world: newWorld(t, nil), leaks: newLeaks(), secrets: make(map[string]string), outputs: make(map[string]string)}
-	for _, name := range []string{"env", "literal", "file", "pin", "pin in a file", "ticket", "header", "key", "shard"} {
+	ca := harness.NewCA(t)
+	w := &leakWorld{
+		world: newWorld(t, nil), leaks: newLeaks(), ca: ca, secure: harness.NewTokenEndpoint(t, ca), secureAPI: harness.NewAPI(t, ca, nil),
+		secrets: make(map[string]string), outputs: make(map[string]string),
+	}
+	for _, name := range []string{"env", "literal", "file", "pin", "pin in a file", "ticket", "header", "key", "shard", "hmac"} {
 		w.secrets[name] = w.secret(name)
 	}
 	w.File(t, "secret", w.secrets["file"])
 	w.File(t, "pin", w.secrets["pin in a file"])
-	w.File(t, "key.pem", w.privateKey(t))
-	w.tokens.Answer(http.HandlerFunc(w.answerToken))
-	w.api.Accept(func(string) bool { return true })
-	w.api.Answer(http.HandlerFunc(w.answerAPI))
+	w.File(t, "key.pem", w.privateKey(t, "ES256").pem(t))
+	w.File(t, "rsa.pem", w.privateKey(t, "PS256").pem(t))
+	w.File(t, "dpop.jwk", w.privateKey(t, "ES256").jwk(t))
+	w.File(t, "assertion", w.token("mounted assertion")+"."+w.token("mounted assertion"))
+	certificate, key := ca.ClientPEM(t, "app")
+	block, _ := pem.Decode([]byte(key))
+	w.add("key of the certificate", string(block.Bytes))
+	w.File(t, "tls.crt", certificate)
+	w.File(t, "tls.key", key)
+	for _, tokens := range []*harness.TokenEndpoint{w.tokens, w.secure} {
+		tokens.Answer(http.HandlerFunc(w.answerToken))
+	}
+	for _, api := range []*harness.API{w.api, w.secureAPI} {
+		api.Accept(nil)
+		api.Answer(http.HandlerFunc(w.answerAPI))
+	}
 	config := w.expand(options{env: []string{
 		"SECRET=" + w.secrets["env"], "PIN=" + w.secrets["pin"], "TICKET=" + w.secrets["ticket"],
-		"HEADER=" + w.secrets["header"], "KEY=" + w.secrets["key"],
-	}}, harness.Config{Options: strings.ReplaceAll(leakyOptions, "$LITERAL", w.secrets["literal"]), Site: leakySite})
+		"HEADER=" + w.secrets["header"], "KEY=" + w.secrets["key"], "HMAC=" + w.secrets["hmac"],
+		"JWK=" + w.privateKey(t, "EdDSA").jwk(t), "SSL_CERT_FILE=" + ca.File,
+	}}, harness.Config{
+		Options: strings.NewReplacer("$LITERAL", w.secrets["literal"], "$SECURE_TOKENS", w.secure.URL, "$SECURE_API", w.secureAPI.URL).Replace(leakyOptions),
+		Site:    leakySite,
+	})
 	return w, config
 }
 
-func (w *leakWorld) privateKey(t *testing.T) string {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
+// privateKey makes a key whose secret parts are found from now on.
+func (w *leakWorld) privateKey(t *testing.T, alg string) *signer {
+	signer := newSigner(t, alg, "")
+	var parts [][]byte
+	switch key := signer.key.(type) {
+	case *ecdsa.PrivateKey:
+		private, err := key.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts = [][]byte{private}
+	case ed25519.PrivateKey:
+		parts = [][]byte{key.Seed()}
+	case *rsa.PrivateKey:
+		parts = [][]byte{key.D.Bytes(), key.Primes[0].Bytes(), key.Primes[1].Bytes()}
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
+	for _, part := range parts {
+		w.add("private key", string(part))
 	}
-	private, err := key.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.add("private key", string(private))
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	return signer
 }
 
 // keep remembers what the process has said.
@@ -392,17 +535,18 @@ func (w *leakWorld) keep(where, text string) {
 // ask makes a request for each connection and keeps what is not the API's own answer.
 func (w *leakWorld) ask(t *testing.T, what string) {
 	t.Helper()
+	var all sync.WaitGroup
 	for _, name := range leakyConnections {
-		req, _ := http.NewRequest(http.MethodPost, w.URL+"/"+name+"/x?a=b", strings.NewReader("body"))
-		req.Header.Set("Authorization", "Bearer "+w.secrets["app"])
-		answer, err := w.Do(req)
-		if err != nil {
-			continue // cut off
-		}
-		if answer.Header.Get("Proxy-Status") != "" {
-			w.keep("errors for the app: "+what, fmt.Sprint(answer.Header, answer.Text, answer.Trailer))
-		}
+		all.Go(func() {
+			req, _ := http.NewRequest(http.MethodPost, w.URL+"/"+name+"/x?a=b", strings.NewReader("body"))
+			req.Header.Set("Authorization", "Bearer "+w.secrets["app"])
+			answer, err := w.Do(req)
+			if err == nil && answer.Header.Get("Proxy-Status") != "" { // neither cut off nor the API's own
+				w.keep("errors for the app: "+what, fmt.Sprint(answer.Header, answer.Text, answer.Trailer))
+			}
+		})
 	}
+	all.Wait()
 }
 
 // steer keeps what the admin endpoint says about a command for each connection.
@@ -459,8 +603,10 @@ func TestNothingLeaks(t *testing.T) {
 	w.set("", "")
 	w.steer(t, "refresh")
 	w.ask(t, "success")
-	answer := w.Get(t, "/literal/x", "Authorization", "Bearer "+w.secrets["app"])
-	equal(t, "status with a token", answer.StatusCode, http.StatusOK)
+	for _, name := range leakyConnections {
+		answer := w.Get(t, "/"+name+"/x", "Authorization", "Bearer "+w.secrets["app"])
+		equal(t, "status with a token of "+name, answer.StatusCode, http.StatusOK)
+	}
 	for mode := range apiModes {
 		w.set("", mode)
 		w.ask(t, "API: "+mode)
@@ -477,8 +623,12 @@ func TestNothingLeaks(t *testing.T) {
 	// Rotation and reloads, good and bad. A connection that goes revokes its token.
 	w.secrets["rotated"] = w.secret("rotated")
 	w.File(t, "secret", w.secrets["rotated"])
+	key := w.privateKey(t, "ES256").pem(t)
+	w.File(t, "key.pem", key[:len(key)-40])
 	w.set("", "")
 	w.steer(t, "refresh")
+	w.WaitLog(t, "cannot be used; the last good one stays in use")
+	w.File(t, "key.pem", key)
 	w.reloads(t, config)
 	w.look(t)
 	w.collect(t, config)

@@ -34,6 +34,12 @@ type load struct {
 // startLoad has workers send requests, each one every so often, until the load is stopped.
 func (w *world) startLoad(t testing.TB, workers int, every time.Duration) *load {
 	t.Helper()
+	return w.startLoadOf(t, "/load", workers, every)
+}
+
+// startLoadOf is startLoad with requests for a path.
+func (w *world) startLoadOf(t testing.TB, path string, workers int, every time.Duration) *load {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{cancel: cancel}
 	t.Cleanup(func() { l.stop() })
@@ -42,7 +48,7 @@ func (w *world) startLoad(t testing.TB, workers int, every time.Duration) *load 
 			ticker := time.NewTicker(every)
 			defer ticker.Stop()
 			for ctx.Err() == nil {
-				l.add(w.try("/load"))
+				l.add(w.try(path))
 				select {
 				case <-ticker.C:
 				case <-ctx.Done():
@@ -117,13 +123,21 @@ func wantAllOK(t testing.TB, outcomes []outcome) {
 // eventually checks a condition until it holds.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
+	if !soon(holds) {
+		t.Fatalf("never: %s", what)
+	}
+}
+
+// soon checks a condition until it holds or patience ends. Any goroutine may call it.
+func soon(holds func() bool) bool {
 	deadline := time.Now().Add(harness.Patience)
 	for !holds() {
 		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
+			return false
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+	return true
 }
 
 // reportPercentiles adds the distribution of latency to a benchmark's result.

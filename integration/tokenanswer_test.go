@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,9 +19,9 @@ func TestTokenAnswers(t *testing.T) {
 	t.Parallel()
 	ok := func(body string) http.Handler { return harness.Reply(http.StatusOK, body) }
 	const fine = http.StatusOK
-	for name, c := range map[string]struct {
+	cases := map[string]struct {
 		answer  http.Handler
-		options options
+		options string // of the connection
 		status  int
 		kind    string // of Proxy-Status
 		details string // in Proxy-Status
@@ -32,7 +34,7 @@ func TestTokenAnswers(t *testing.T) {
 		"lifetime null":            {answer: ok(`{"access_token":"t","expires_in":null}`), status: fine, token: "t"},
 		"lifetime nonsense":        {answer: ok(`{"access_token":"t","expires_in":"soon"}`), status: fine, token: "t"},
 		"unknown members":          {answer: ok(`{"access_token":"t","refresh_token":"r","x":{"y":[1]}}`), status: fine, token: "t"},
-		"nested":                   {answer: ok(`{"data":{"~x/":[{"tok":"t"}],"ttl":60}}`), options: options{service: "token_pointer /data/~0x~1/0/tok\nexpires_in_pointer /data/ttl"}, status: fine, token: "t"},
+		"nested":                   {answer: ok(`{"data":{"~x/":[{"tok":"t"}],"ttl":60}}`), options: "token_pointer /data/~0x~1/0/tok\nexpires_in_pointer /data/ttl", status: fine, token: "t"},
 		"another type":             {answer: ok(`{"access_token":"t","token_type":"mac"}`), status: http.StatusBadGateway, kind: "proxy_configuration_error"},
 		"no token":                 {answer: ok(`{"token_type":"Bearer"}`), status: http.StatusBadGateway, kind: "proxy_configuration_error"},
 		"empty token":              {answer: ok(`{"access_token":""}`), status: http.StatusBadGateway, kind: "proxy_configuration_error"},
@@ -54,19 +56,25 @@ func TestTokenAnswers(t *testing.T) {
 		"unknown code in 400": {answer: harness.Refuse(http.StatusBadRequest, "temporarily_unavailable"), status: http.StatusServiceUnavailable, kind: "proxy_internal_error", details: "temporarily_unavailable"},
 		"too many requests":   {answer: harness.Reply(http.StatusTooManyRequests, "{}", "Retry-After", "7"), status: http.StatusServiceUnavailable, kind: "proxy_internal_error"},
 		"too slow": {
-			answer: harness.Slow(time.Minute, ok(`{"access_token":"t"}`)), options: options{connection: "token_timeout 300ms"},
+			answer: harness.Slow(time.Minute, ok(`{"access_token":"t"}`)), options: "token_timeout 300ms",
 			status: http.StatusGatewayTimeout, kind: "proxy_internal_error",
 		},
-	} {
+	}
+	names := slices.Sorted(maps.Keys(cases))
+	var connections []string
+	for _, name := range names {
+		connections = append(connections, "client_id app\nclient_secret {env.SECRET}\n"+cases[name].options)
+	}
+	w := startConnections(t, connections, func(number int) http.Handler { return cases[names[number]].answer })
+	w.api.Accept(nil)
+	for i, name := range names {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, nil)
-			w.tokens.Answer(c.answer)
-			w.api.Accept(func(token string) bool { return token == c.token })
-			w.Run(t, w.inline(c.options))
-			answer := w.Get(t, "/hello")
+			c := cases[name]
+			before := w.api.Count()
+			answer := w.Get(t, fmt.Sprintf("/%d/x", i))
 			if c.status == fine {
 				wantStatus(t, answer, fine)
+				equal(t, "token", harness.Bearer(w.api.Last(t).Header), c.token)
 				return
 			}
 			wantOurs(t, answer, c.status, c.kind)
@@ -76,7 +84,7 @@ func TestTokenAnswers(t *testing.T) {
 			if retry := answer.Header.Get("Retry-After"); c.status == http.StatusServiceUnavailable && retry == "" {
 				t.Error("an outage without Retry-After")
 			}
-			equal(t, "API requests", w.api.Count(), 0)
+			equal(t, "API requests", w.api.Count(), before)
 		})
 	}
 }
@@ -85,7 +93,7 @@ func TestTokenAnswers(t *testing.T) {
 func bomb() http.Handler {
 	var packed bytes.Buffer
 	writer := gzip.NewWriter(&packed)
-	fmt.Fprintf(writer, `{"access_token":"t","x":"%s"}`, strings.Repeat("x", 64<<20))
+	fmt.Fprintf(writer, `{"access_token":"t","x":"%s"}`, strings.Repeat("x", 8<<20))
 	writer.Close()
 	return harness.Reply(http.StatusOK, packed.String(), "Content-Encoding", "gzip")
 }

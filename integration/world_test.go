@@ -2,7 +2,9 @@
 package integration
 
 import (
+	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -100,6 +102,28 @@ func startInline(t testing.TB, o options) *world {
 	t.Helper()
 	w := newWorld(t, nil)
 	w.Run(t, w.inline(o))
+	return w
+}
+
+// startConnections is a world whose sidecar has many connections, each with its own options and a token
+// endpoint that answers in its own way. Requests for /<number>/… go by the connection of that number.
+func startConnections(t testing.TB, connections []string, answer func(number int) http.Handler) *world {
+	t.Helper()
+	w := newWorld(t, nil)
+	w.tokens.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		number, err := strconv.Atoi(connectionOf(r.RequestURI))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		answer(number).ServeHTTP(rw, r)
+	}))
+	var global, site strings.Builder
+	for i, options := range connections {
+		fmt.Fprintf(&global, "connection number-%d {\nbase_url $API\ntoken_url $TOKENS?connection=%d\n%s\n}\n", i, i, options)
+		fmt.Fprintf(&site, "handle_path /%d/* {\nhttp_helper number-%d\n}\n", i, i)
+	}
+	w.Run(t, w.expand(options{}, harness.Config{Options: "http_helper {\n" + global.String() + "}", Site: site.String()}))
 	return w
 }
 

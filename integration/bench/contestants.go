@@ -26,6 +26,7 @@ func (w *world) startAll(s *settings) ([]*contestant, error) {
 	}{
 		{"sidecar", s.caddy("sidecar", sidecarConfig("token"))},
 		{"sidecar-nopgo", s.caddy("sidecar-nopgo", sidecarConfig("token"))},
+		{"sidecar-gogc200", s.caddy("sidecar", sidecarConfig("token"), "GOGC=200")},
 		{"caddy", s.caddy("caddy", stockConfig)},
 		{"nginx", startNginx},
 		{"haproxy", startHAProxy},
@@ -49,8 +50,8 @@ func (w *world) startAll(s *settings) ([]*contestant, error) {
 	return all, nil
 }
 
-// caddy starts a Caddy, if its binary was given.
-func (s *settings) caddy(binary string, config func(*contestant) string) func(*contestant) error {
+// caddy starts a Caddy, if its binary was given. The environment is in addition to the usual one.
+func (s *settings) caddy(binary string, config func(*contestant) string, env ...string) func(*contestant) error {
 	return func(c *contestant) (err error) {
 		path := s.binaries[binary]
 		if path == "" {
@@ -61,7 +62,7 @@ func (s *settings) caddy(binary string, config func(*contestant) string) func(*c
 		if err := c.world.write(file, site); err != nil {
 			return err
 		}
-		c.proc, err = c.world.run(c.tls, []string{"SECRET=secret"}, path, "run", "--config", file, "--adapter", "caddyfile")
+		c.proc, err = c.world.run(c.tls, append(env, "SECRET=secret"), path, "run", "--config", file, "--adapter", "caddyfile")
 		return err
 	}
 }

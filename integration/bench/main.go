@@ -125,8 +125,8 @@ func measureAll(s *settings, scenario *scenario, all []*contestant, results *res
 			}
 			if round > 0 {
 				results.add(scenario.name, c.name, m)
-				log.Printf("%-8s round %d  %-15s %7.1f µs CPU  %7.0f requests/s  p50 %.2f ms  p99 %.2f ms",
-					scenario.name, round, c.name, m.CPU, m.Throughput, m.Percentiles["50"]/1000, m.Percentiles["99"]/1000)
+				log.Printf("%-8s round %d  %-15s %7.1f µs CPU  %7.0f requests/s  p50 %.2f ms  p99 %.2f ms  errors %.0f",
+					scenario.name, round, c.name, m.CPU, m.Throughput, m.Percentiles["50"]/1000, m.Percentiles["99"]/1000, m.Errors)
 			}
 		}
 	}

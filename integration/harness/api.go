@@ -79,7 +79,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer, accept := a.answer, a.accept
 	a.mu.Unlock()
 
-	if accept != nil && !accept(Bearer(r.Header)) {
+	if accept != nil && !accept(AccessToken(r.Header)) {
 		// Without a look at the body, as APIs do.
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 		w.WriteHeader(http.StatusUnauthorized)

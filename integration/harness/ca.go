@@ -67,16 +67,29 @@ func (ca *CA) Pool() *x509.CertPool {
 // Client writes a client certificate and its key into files, replacing what was there.
 func (ca *CA) Client(tb testing.TB, name, certFile, keyFile string) {
 	tb.Helper()
-	key := newKey(tb)
+	cert, key := ca.ClientPEM(tb, name)
+	WriteFile(tb, keyFile, key)
+	WriteFile(tb, certFile, cert)
+}
+
+// ClientPEM makes a client certificate and its key.
+func (ca *CA) ClientPEM(tb testing.TB, name string) (cert, key string) {
+	tb.Helper()
+	private := newKey(tb)
+	return certPEM(sign(tb, clientTemplate(name), ca.cert, private, ca.key)), keyPEM(tb, private)
+}
+
+// SelfSignedPEM makes a client certificate that nobody has issued, and its key.
+func SelfSignedPEM(tb testing.TB, name string) (cert, key string) {
+	tb.Helper()
+	private, template := newKey(tb), clientTemplate(name)
+	return certPEM(sign(tb, template, template, private, private)), keyPEM(tb, private)
+}
+
+func clientTemplate(name string) *x509.Certificate {
 	template := template(name)
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	cert := sign(tb, template, ca.cert, key, ca.key)
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	WriteFile(tb, keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
-	WriteFile(tb, certFile, certPEM(cert))
+	return template
 }
 
 func newKey(tb testing.TB) *ecdsa.PrivateKey {
@@ -110,6 +123,15 @@ func sign(tb testing.TB, template, parent *x509.Certificate, key, signer *ecdsa.
 		tb.Fatal(err)
 	}
 	return cert
+}
+
+func keyPEM(tb testing.TB, key *ecdsa.PrivateKey) string {
+	tb.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
 func certPEM(cert *x509.Certificate) string {

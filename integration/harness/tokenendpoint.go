@@ -229,11 +229,20 @@ func (e *TokenEndpoint) Await(tb testing.TB, count int) {
 	}
 }
 
-// Bearer is the token in an Authorization header.
+// Bearer is the bearer token in an Authorization header.
 func Bearer(header http.Header) string {
 	token, ok := strings.CutPrefix(header.Get("Authorization"), "Bearer ")
 	if !ok {
 		return ""
 	}
 	return token
+}
+
+// AccessToken is the token in an Authorization header, whether anybody may use it or only whoever
+// has a key (RFC 9449).
+func AccessToken(header http.Header) string {
+	if token, ok := strings.CutPrefix(header.Get("Authorization"), "DPoP "); ok {
+		return token
+	}
+	return Bearer(header)
 }

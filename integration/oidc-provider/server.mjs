@@ -40,6 +40,11 @@ const provider = new Provider(issuer, {
     'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt',
     'tls_client_auth', 'self_signed_tls_client_auth', 'none',
   ],
+  enabledJWA: {
+    clientAuthSigningAlgValues: [
+      'HS256', 'HS384', 'HS512', 'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA',
+    ],
+  },
   scopes,
   ttl: { ClientCredentials: ttl },
   features: {

@@ -5,6 +5,7 @@ What a chart includes to give its pods the sidecar. The values are those of .Val
   caddyfile   its configuration. Required; it listens on loopback for the app, and on port 8081 for
               /live, /ready and /metrics.
   secret      the name of the Secret that is mounted at /run/secrets/http_helper. Required.
+  env         a list of variables, for example HTTPS_PROXY or SSL_CERT_FILE. Default: none.
   resources   of the container. Default: a request of 10m CPU and 64Mi, a limit of 192Mi.
 */ -}}
 
@@ -13,6 +14,10 @@ What a chart includes to give its pods the sidecar. The values are those of .Val
 - name: http-helper
   image: {{ required "httpHelper.image is missing" .Values.httpHelper.image | quote }}
   restartPolicy: Always
+  {{- with .Values.httpHelper.env }}
+  env:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
   ports:
     - name: http-helper
       containerPort: 8081

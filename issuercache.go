@@ -2,28 +2,6 @@ package httphelper
 
 import "sync"
 
-// dpopFile is a DPoP key in a file: the same key, with what it has learned, as long as the file's
-// content is the same.
-type dpopFile struct {
-	mu      sync.Mutex
-	content string
-	key     *dpopKey
-}
-
-func (f *dpopFile) parse(content string) (*dpopKey, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.key != nil && f.content == content {
-		return f.key, nil
-	}
-	key, err := parseDPoPKey([]byte(content))
-	if err != nil {
-		return nil, err
-	}
-	f.content, f.key = content, key
-	return key, nil
-}
-
 // issuerCache holds what is known of the issuer, as long as it is the same.
 type issuerCache struct {
 	mu    sync.Mutex
@@ -37,6 +15,16 @@ func (c *issuerCache) get(issuer string, allowInsecure bool) *discovery {
 		c.known = &discovery{issuer: issuer, allowInsecure: allowInsecure}
 	}
 	return c.known
+}
+
+// doubt has the issuer asked again soon, if there is one.
+func (c *issuerCache) doubt() {
+	c.mu.Lock()
+	known := c.known
+	c.mu.Unlock()
+	if known != nil {
+		known.doubt()
+	}
 }
 
 // tokenEndpoint is the token endpoint that the metadata name, empty while they are not known.

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Measures the sidecar beside other proxies. A few minutes; see docs/performance.md.
+#
+#   integration/bench/run.sh                      everything, three rounds of 3 s
+#   integration/bench/run.sh -rounds 10 -json results.json -svg docs/performance.svg
+#   integration/bench/run.sh -only '^1k$' -proxies 'sidecar|caddy'
+#   integration/bench/run.sh -scale 10000         many connections against one
+#   integration/bench/run.sh -profile default.pgo -rounds 2 -duration 8s
+#
+# Paths are relative to the repository. On Debian wrk, nginx and HAProxy are installed when they are
+# absent; HAProxy is left out where it cannot be had.
+set -euo pipefail
+
+CADDY_VERSION=v2.11.9
+XCADDY=.tools/xcaddy-v0.4.5/xcaddy
+FLAGS='-trimpath -ldflags "-s -w -buildid=" -tags nobadger,nomysql,nopgx'
+MODULE=github.com/caddy-httphelper/caddy-httphelper
+
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+out=.tools/bench
+mkdir -p "$out"
+
+install_package() { # <program> <package>
+	command -v "$1" >/dev/null && return
+	apt-get install --yes --no-install-recommends "$2" >/dev/null || echo "run.sh: $1 is not there and cannot be installed" >&2
+}
+export PATH=$PATH:/usr/sbin
+install_package wrk wrk
+install_package nginx nginx-light
+install_package haproxy haproxy
+
+build() { # <name> [xcaddy's arguments]
+	local name=$1
+	shift
+	CGO_ENABLED=0 XCADDY_GO_BUILD_FLAGS=$FLAGS "$XCADDY" build "$CADDY_VERSION" --output "$out/$name" "$@" >/dev/null
+}
+
+# The sidecar as it is shipped, and without the profile; Caddy as it is released.
+./xcaddy.sh
+cp caddy "$out/sidecar"
+build sidecar-nopgo --with "$MODULE@v0.0.0=$PWD"
+build caddy
+
+(cd integration && go build -o "../$out/bench" ./bench)
+exec "$out/bench" -sidecar "$out/sidecar" -sidecar-nopgo "$out/sidecar-nopgo" -caddy "$out/caddy" "$@"

@@ -1,0 +1,252 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
+)
+
+// TestKubernetesManifests renders the kustomize component and the Helm library in their examples, and
+// has the results checked against the schemas of Kubernetes.
+func TestKubernetesManifests(t *testing.T) {
+	t.Parallel()
+	for name, render := range map[string]func(*testing.T) string{"kustomize": renderKustomize, "helm": func(t *testing.T) string { return renderHelm(t) }} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			manifests := render(t)
+			wantValid(t, manifests)
+			// A check that finds nothing proves nothing. Before 1.28 there are no native sidecars.
+			if _, err := validateManifests(t, strings.Replace(manifests, "readinessProbe", "readynessProbe", 1), "1.30"); err == nil {
+				t.Error("a manifest with a mistake passes")
+			}
+			if out, err := validateManifests(t, manifests, "1.27"); err == nil || !strings.Contains(out, "restartPolicy") {
+				t.Errorf("a Kubernetes without native sidecars takes the manifest: %v\n%s", err, out)
+			}
+			wantSidecarApart(t, manifests)
+		})
+	}
+}
+
+// wantValid checks manifests against the oldest Kubernetes that is supported and the newest that the
+// tool knows.
+func wantValid(t *testing.T, manifests string) {
+	t.Helper()
+	for _, version := range []string{"1.29", "1.30"} {
+		if out, err := validateManifests(t, manifests, version); err != nil {
+			t.Errorf("Kubernetes %s: %v\n%s\n%s", version, err, out, manifests)
+		}
+	}
+}
+
+// TestDocumentedKustomization adds the component to an app with the kustomization of the documentation.
+func TestDocumentedKustomization(t *testing.T) {
+	t.Parallel()
+	blocks := regexp.MustCompile("(?ms)^```yaml\n(components:.*?)^```$").FindStringSubmatch(readShipped(t, "docs/deployment.md"))
+	if blocks == nil {
+		t.Fatal("docs/deployment.md has no kustomization")
+	}
+	kubernetes := filepath.Join(harness.Root(), "deploy/kubernetes")
+	dir := filepath.Join(t.TempDir(), "mine")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(filepath.Dir(dir), "component"), os.DirFS(filepath.Join(kubernetes, "component"))); err != nil {
+		t.Fatal(err)
+	}
+	remote := regexp.MustCompile(`github\.com/caddy-httphelper/caddy-httphelper/deploy/kubernetes/component\?ref=v\S+`)
+	if !remote.MatchString(blocks[1]) {
+		t.Fatalf("the documented kustomization names no component of a version:\n%s", blocks[1])
+	}
+	for name, content := range map[string]string{
+		"kustomization.yaml": "resources: [app.yaml]\n" + remote.ReplaceAllString(blocks[1], "../component"),
+		"app.yaml":           readFile(t, filepath.Join(kubernetes, "example/app.yaml")),
+		"Caddyfile":          "# my own\n",
+	} {
+		harness.WriteFile(t, filepath.Join(dir, name), content)
+	}
+	manifests := output(t, kustomize.command(t, "build", dir))
+	wantValid(t, manifests)
+	wantSidecarApart(t, manifests)
+	for _, want := range []string{"# my own", "image: registry.example.com/http-helper:0.1.0"} {
+		if !strings.Contains(manifests, want) {
+			t.Errorf("the manifests lack %q:\n%s", want, manifests)
+		}
+	}
+}
+
+// TestDocumentedRendering renders both examples with the commands of the documentation.
+func TestDocumentedRendering(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir() // helm puts the library into the chart
+	if err := os.CopyFS(filepath.Join(dir, "deploy"), os.DirFS(filepath.Join(harness.Root(), "deploy"))); err != nil {
+		t.Fatal(err)
+	}
+	tools := fmt.Sprintf("helm() { %s \"$@\"; }\nkubectl() { shift; %s build \"$@\"; }\n", helm.command(t).Path, kustomize.command(t).Path)
+	cmd := exec.Command("sh", "-ec", tools+documented(t, "docs/deployment.md", "kubectl kustomize "))
+	cmd.Dir = dir
+	manifests := output(t, cmd)
+	equal(t, "native sidecars", strings.Count(manifests, "restartPolicy: Always"), 2)
+}
+
+// TestHelmEnvironment gives the sidecar variables, as a corporate network needs them.
+func TestHelmEnvironment(t *testing.T) {
+	t.Parallel()
+	const proxy = "http://proxy.example:3128"
+	manifests := renderHelm(t, "--set", "httpHelper.env[0].name=HTTPS_PROXY", "--set", "httpHelper.env[0].value="+proxy)
+	wantValid(t, manifests)
+	env := sidecarOf(t, manifests).Env
+	if len(env) != 1 || env[0].Name != "HTTPS_PROXY" || env[0].Value != proxy {
+		t.Errorf("the sidecar has the variables %v", env)
+	}
+}
+
+func renderKustomize(t *testing.T) string {
+	t.Helper()
+	return output(t, kustomize.command(t, "build", filepath.Join(harness.Root(), "deploy/kubernetes/example")))
+}
+
+func renderHelm(t *testing.T, options ...string) string {
+	t.Helper()
+	dir := t.TempDir() // helm puts the library into the chart
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(harness.Root(), "deploy/kubernetes/helm"))); err != nil {
+		t.Fatal(err)
+	}
+	chart := filepath.Join(dir, "example")
+	for _, cmd := range [][]string{{"dependency", "build", chart}, {"lint", "--strict", chart}} {
+		output(t, helm.command(t, cmd...))
+	}
+	return output(t, helm.command(t, append([]string{"template", "demo", chart}, options...)...))
+}
+
+func validateManifests(t *testing.T, manifests, version string) (string, error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "manifests.yaml")
+	harness.WriteFile(t, file, manifests)
+	out, err := kubectlValidate.command(t, "--version", version, file).CombinedOutput()
+	return string(out), err
+}
+
+// pod is what the tests look at in the template of a Deployment.
+type pod struct {
+	Init                         []container `yaml:"initContainers"`
+	Containers                   []container
+	Volumes                      []volume
+	ShareProcessNamespace        bool  `yaml:"shareProcessNamespace"`
+	AutomountServiceAccountToken *bool `yaml:"automountServiceAccountToken"`
+}
+
+type container struct {
+	Name          string
+	RestartPolicy string `yaml:"restartPolicy"`
+	Env           []struct{ Name, Value string }
+	VolumeMounts  []struct {
+		Name      string
+		MountPath string `yaml:"mountPath"`
+		SubPath   string `yaml:"subPath"`
+		ReadOnly  bool   `yaml:"readOnly"`
+	} `yaml:"volumeMounts"`
+	Startup         probe `yaml:"startupProbe"`
+	Readiness       probe `yaml:"readinessProbe"`
+	Liveness        probe `yaml:"livenessProbe"`
+	Resources       struct{ Requests, Limits map[string]string }
+	SecurityContext struct {
+		RunAsNonRoot             bool  `yaml:"runAsNonRoot"`
+		RunAsUser                int   `yaml:"runAsUser"`
+		ReadOnlyRootFilesystem   bool  `yaml:"readOnlyRootFilesystem"`
+		AllowPrivilegeEscalation *bool `yaml:"allowPrivilegeEscalation"`
+		Capabilities             struct{ Add, Drop []string }
+		SeccompProfile           struct{ Type string } `yaml:"seccompProfile"`
+	} `yaml:"securityContext"`
+}
+
+type probe struct {
+	HTTPGet struct{ Path, Port string } `yaml:"httpGet"`
+}
+
+type volume struct {
+	Name      string
+	ConfigMap *struct{ Name string } `yaml:"configMap"`
+	Projected *struct{ Sources []any }
+	EmptyDir  *struct{ Medium string } `yaml:"emptyDir"`
+}
+
+// podOf is the pod of the only Deployment among manifests.
+func podOf(t *testing.T, manifests string) pod {
+	t.Helper()
+	decoder := yaml.NewDecoder(strings.NewReader(manifests))
+	for {
+		var manifest struct {
+			Kind string
+			Spec struct{ Template struct{ Spec pod } }
+		}
+		if err := decoder.Decode(&manifest); errors.Is(err, io.EOF) {
+			t.Fatal("there is no Deployment")
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if manifest.Kind == "Deployment" {
+			return manifest.Spec.Template.Spec
+		}
+	}
+}
+
+func sidecarOf(t *testing.T, manifests string) container {
+	t.Helper()
+	pod := podOf(t, manifests)
+	if len(pod.Init) != 1 || len(pod.Containers) != 1 {
+		t.Fatalf("%d init containers and %d containers, want one each", len(pod.Init), len(pod.Containers))
+	}
+	return pod.Init[0]
+}
+
+// wantSidecarApart checks what makes the sidecar outlive the app, and keeps the app away from the
+// secrets and the admin socket.
+func wantSidecarApart(t *testing.T, manifests string) {
+	t.Helper()
+	pod, sidecar := podOf(t, manifests), sidecarOf(t, manifests)
+	equal(t, "restart policy", sidecar.RestartPolicy, "Always")
+	equal(t, "probes", fmt.Sprint(sidecar.Startup, sidecar.Readiness, sidecar.Liveness), "{{/live http-helper}} {{/ready http-helper}} {{/live http-helper}}")
+	if sidecar.Resources.Requests["cpu"] == "" || sidecar.Resources.Requests["memory"] == "" || sidecar.Resources.Limits["memory"] == "" {
+		t.Errorf("the sidecar has the resources %v", sidecar.Resources)
+	}
+	equal(t, "mounts of the app", len(pod.Containers[0].VolumeMounts), 0)
+	equal(t, "shared process namespace", pod.ShareProcessNamespace, false)
+	equal(t, "no token for the API of Kubernetes", pod.AutomountServiceAccountToken != nil && !*pod.AutomountServiceAccountToken, true)
+
+	hardened := sidecar.SecurityContext
+	equal(t, "non-root", hardened.RunAsNonRoot, true)
+	equal(t, "user", hardened.RunAsUser, 65532)
+	equal(t, "read-only", hardened.ReadOnlyRootFilesystem, true)
+	equal(t, "escalation refused", hardened.AllowPrivilegeEscalation != nil && !*hardened.AllowPrivilegeEscalation, true)
+	equal(t, "capabilities", fmt.Sprint(hardened.Capabilities), "{[] [ALL]}")
+	equal(t, "seccomp profile", hardened.SeccompProfile.Type, "RuntimeDefault")
+
+	volumes := map[string]volume{}
+	for _, v := range pod.Volumes {
+		volumes[v.Name] = v
+	}
+	kinds := map[string]string{}
+	for _, mount := range sidecar.VolumeMounts {
+		v := volumes[mount.Name]
+		switch {
+		case v.ConfigMap != nil && mount.ReadOnly:
+			kinds[mount.MountPath] = "config"
+		case v.Projected != nil && len(v.Projected.Sources) == 1 && mount.ReadOnly && mount.SubPath == "": // else a rotated secret does not arrive
+			kinds[mount.MountPath] = "secrets"
+		case v.EmptyDir != nil && v.EmptyDir.Medium == "Memory":
+			kinds[mount.MountPath] = "memory"
+		}
+	}
+	equal(t, "mounts", fmt.Sprint(kinds), "map[/etc/http_helper:config /run/http_helper:memory /run/secrets/http_helper:secrets]")
+	equal(t, "number of mounts", len(sidecar.VolumeMounts), 3)
+}

@@ -1,0 +1,152 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
+)
+
+// booted is a systemd that is process 1 in namespaces of its own. It has the programs of this machine,
+// an empty disk, and the directory of the test at /src.
+type booted struct{ leader string }
+
+// boot starts one, which ends with the test. Where that is not possible the test is skipped.
+func boot(t *testing.T, dir string) booted {
+	t.Helper()
+	n := newNamespace(t, "systemd", "systemd-container")
+	nspawn := startChild(t, n.command("/", "systemd-nspawn", "--quiet", "--directory=/", "--volatile=yes", "--tmpfs=/usr/local/bin:mode=0755",
+		"--bind-ro="+dir+":/src", "--machine=http-helper", "--register=no", "--keep-unit", "--console=pipe", "--boot", "--", "--unit=basic.target"))
+	var b booted
+	eventually(t, "systemd has started, or cannot", func() bool {
+		select {
+		case <-nspawn.done:
+			t.Skipf("systemd cannot be started here: %s", nspawn.logs())
+		default:
+		}
+		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", nspawn.Process.Pid))
+		if err != nil {
+			t.Skipf("it cannot be seen here where systemd runs: %v", err)
+		}
+		b.leader = strings.TrimSpace(string(children))
+		return b.leader != "" && b.command("systemctl is-active --quiet basic.target").Run() == nil
+	})
+	return b
+}
+
+// command runs a script where systemd is process 1.
+func (b booted) command(script string) *exec.Cmd {
+	return exec.Command("nsenter", "--target", b.leader, "--all", "--", "sh", "-ec", "cd /src\n"+script)
+}
+
+func (b booted) run(t *testing.T, script string) string {
+	t.Helper()
+	return output(t, b.command(script))
+}
+
+// appUnit is an app that needs the sidecar as soon as it starts and until it has ended.
+const appUnit = `[Unit]
+Requires=http-helper.service
+After=http-helper.service
+[Service]
+ExecStart=/bin/sh -c 'curl --silent --fail $URL/started && exec sleep infinity'
+ExecStop=/usr/bin/curl --silent --fail $URL/stopping
+`
+
+// TestSystemd installs the unit with the commands of the documentation on a running systemd, and has
+// it start, reload, crash and stop there, beside an app.
+func TestSystemd(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	w, caddyfile := inside(t, deployedFile(t, "systemd/Caddyfile"))
+	caddy, err := staticCaddy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "deploy/systemd"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{
+		"caddy":                              readFile(t, caddy),
+		"client_secret":                      secret,
+		"deploy/systemd/Caddyfile":           caddyfile,
+		"deploy/systemd/http-helper.service": deployedFile(t, "systemd/http-helper.service"),
+		"app.service":                        strings.ReplaceAll(appUnit, "$URL", w.URL),
+	} {
+		harness.WriteFile(t, filepath.Join(dir, name), content)
+	}
+	b := boot(t, dir)
+
+	b.run(t, documented(t, "docs/deployment.md", "systemctl enable"))
+	w.wantOK(t) // systemd says that the unit has started when the sidecar listens
+	b.wantHardened(t)
+	if table := b.run(t, "caddy http-helper list --address unix//run/http_helper/admin.sock"); !strings.Contains(table, "ready") {
+		t.Errorf("the documented command prints\n%s", table)
+	}
+	if answer := b.run(t, documented(t, "docs/operations.md", "curl --unix-socket")); !strings.Contains(answer, `"state":"ready"`) {
+		t.Errorf("the documented command prints\n%s", answer)
+	}
+
+	b.run(t, "sed -i 's/scopes orders.read/&\\n\\t\\trefresh_before 1m/' /etc/http_helper/Caddyfile && systemctl reload http-helper")
+	w.wantOK(t)
+	equal(t, "token requests", w.tokens.Count(), 1)
+
+	b.run(t, "systemctl kill --signal=KILL http-helper")
+	eventually(t, "the sidecar is back after a crash", func() bool {
+		answer, err := w.Client.Get(w.URL + "/hello")
+		if err != nil {
+			return false
+		}
+		answer.Body.Close()
+		return answer.StatusCode == http.StatusOK
+	})
+	equal(t, "restarts", b.run(t, "systemctl show --property=NRestarts --value http-helper"), "1\n")
+
+	const rotated = "r0tated-s3cret"
+	b.run(t, "printf "+rotated+" >/etc/http_helper/client_secret && systemctl restart http-helper")
+	w.wantOK(t)
+	requests := w.tokens.Requests()
+	_, password, _ := (&http.Request{Header: requests[len(requests)-1].Header}).BasicAuth()
+	equal(t, "secret after the rotation", password, rotated)
+
+	b.run(t, "systemctl stop http-helper && cp app.service /etc/systemd/system && systemctl daemon-reload && systemctl start app")
+	eventually(t, "the app has started and reached the API", func() bool { return w.api.Last(t).RequestURI == "/v2/started" })
+	b.run(t, "systemctl stop http-helper")
+	equal(t, "the app's last request", w.api.Last(t).RequestURI, "/v2/stopping")
+	equal(t, "the app", b.run(t, "systemctl show --property=ActiveState,Result --value app"), "success\ninactive\n")
+
+	journal := b.run(t, "journalctl --unit=http-helper")
+	for _, unwanted := range []string{secret, rotated, `"level":"error"`, "$HOME", "permission denied", "read-only file system"} {
+		if strings.Contains(journal, unwanted) {
+			t.Errorf("the journal has %s:\n%s", unwanted, journal)
+		}
+	}
+}
+
+// wantHardened looks at the process and its files as they are under systemd.
+func (b booted) wantHardened(t *testing.T) {
+	t.Helper()
+	status := b.run(t, `cat /proc/"$(systemctl show --property=MainPID --value http-helper)"/status`)
+	for _, want := range []string{"CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+		if !strings.Contains(status, want) {
+			t.Errorf("the process lacks %s:\n%s", want, status)
+		}
+	}
+	_, uid, _ := strings.Cut(status, "Uid:\t")
+	// The range that systemd takes dynamic users from.
+	if id, _ := strconv.Atoi(strings.Fields(uid)[0]); id < 61184 || id > 65519 {
+		t.Errorf("the process has no user of its own: %s", uid)
+	}
+	for _, path := range []string{"/run/http_helper/admin.sock", "/run/credentials/http-helper.service/client_secret"} {
+		script := "test -e " + path + " && ! setpriv --reuid=1000 --regid=1000 --clear-groups test -e " + path
+		if out, err := b.command(script).CombinedOutput(); err != nil {
+			t.Errorf("other users get at %s, or it is not there: %v %s", path, err, out)
+		}
+	}
+}
