@@ -355,6 +355,7 @@ func (c *activeConnection) acquire() {
 		timeout:       time.Duration(c.config.TokenTimeout),
 		warm:          c.config.Warm,
 		logger:        c.logger,
+		endpoint:      c.shownEndpoint,
 		observe:       c.observe,
 		onDestruct:    c.revokeRemoved,
 	}

@@ -64,12 +64,12 @@ func writeJSON(w http.ResponseWriter, status int, value any) error {
 	return encoder.Encode(value)
 }
 
-// activeApp is the app of the running config, or nil. The admin endpoint outlives configs, and a
-// config that was rejected too.
+// activeApp is the app of the running config, or an empty one. The admin endpoint outlives configs,
+// and a config that was rejected too.
 func activeApp() *App {
 	app, err := caddy.ActiveContext().AppIfConfigured("http_helper")
 	if err != nil {
-		return nil
+		return new(App)
 	}
 	return app.(*App)
 }
@@ -77,9 +77,6 @@ func activeApp() *App {
 // activeConnections are the running config's connections, by name.
 func activeConnections() []*activeConnection {
 	app := activeApp()
-	if app == nil {
-		return nil
-	}
 	conns := make([]*activeConnection, 0, len(app.active))
 	for _, name := range sortedKeys(app.active) {
 		conns = append(conns, app.active[name])
@@ -89,12 +86,11 @@ func activeConnections() []*activeConnection {
 
 // named finds the connection that a request is about.
 func named(r *http.Request) (*activeConnection, error) {
-	if app := activeApp(); app != nil {
-		if conn := app.active[r.PathValue("name")]; conn != nil {
-			return conn, nil
-		}
+	app := activeApp()
+	if conn := app.active[r.PathValue("name")]; conn != nil {
+		return conn, nil
 	}
-	return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no connection %q", r.PathValue("name"))}
+	return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no connection %q; %s", r.PathValue("name"), thereAre(sortedKeys(app.active)))}
 }
 
 func listConnections(http.ResponseWriter, *http.Request) (any, error) {

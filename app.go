@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"reflect"
 	"runtime/debug"
-	"strings"
 
 	"go.uber.org/zap"
 
@@ -106,11 +105,7 @@ func (a *App) connection(name string) (*activeConnection, error) {
 	if conn := a.active[name]; conn != nil {
 		return conn, nil
 	}
-	known := "there is none"
-	if len(a.active) > 0 {
-		known = "there are " + strings.Join(sortedKeys(a.active), ", ")
-	}
-	return nil, fmt.Errorf("no connection is named %q; %s", name, known)
+	return nil, fmt.Errorf("there is no connection %q; %s", name, thereAre(sortedKeys(a.active)))
 }
 
 // tokenTransport is the http transport towards token endpoints that raw configures. Connections

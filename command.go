@@ -3,6 +3,7 @@ package httphelper
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -38,16 +39,33 @@ func addCommands(cmd *cobra.Command) {
 		listCommand(), showCommand(), refreshCommand(), pingCommand(),
 		connectorsCommand(), newCommand(),
 	)
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return end(cmd, usageError{describeFlagError(err)}) })
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return end(cmd, usageErrorf("%w; see %s --help", describeFlagError(err), cmd.CommandPath()))
+	})
+	cmd.SetHelpTemplate(new(cobra.Command).HelpTemplate()) // Caddy's points to documentation that is not ours
+	cmd.SuggestionsMinimumDistance = 2
 	cmd.Args = cobra.ArbitraryArgs // so that RunE sees a command that does not exist
-	cmd.RunE = exiting(func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return usageErrorf("there is no such command; see caddy http-helper --help")
-		}
+	cmd.RunE = exiting(runNoCommand)
+}
+
+// runNoCommand helps whoever has not named a command that there is. What was typed is not quoted: it
+// may be anything.
+func runNoCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
 		cmd.SetOut(cmd.ErrOrStderr())
 		_ = cmd.Help()
 		return usageError{errSaid}
-	})
+	}
+	if args[0] == "help" {
+		if sub, _, err := cmd.Find(args[1:]); err == nil {
+			sub.InitDefaultHelpFlag()
+			return sub.Help()
+		}
+	}
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return usageErrorf("there is no such command; did you mean %s?", strings.Join(near, " or "))
+	}
+	return usageErrorf("there is no such command; see %s --help", cmd.CommandPath())
 }
 
 // usageError is the error of a command that was used wrongly.
@@ -106,6 +124,6 @@ func takes(least, most int, what string) cobra.PositionalArgs {
 		if len(args) >= least && len(args) <= most {
 			return nil
 		}
-		return end(cmd, usageErrorf("%s takes %s; see caddy http-helper %s --help", cmd.Name(), what, cmd.Name()))
+		return end(cmd, usageErrorf("%s takes %s; see %s --help", cmd.Name(), what, cmd.CommandPath()))
 	}
 }

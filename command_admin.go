@@ -6,15 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
@@ -24,6 +27,9 @@ import (
 const (
 	// dialPatience is how long a command waits for an admin endpoint to accept a connection.
 	dialPatience = 3 * time.Second
+
+	// answerPatience is how long it waits for an answer that costs no request to anybody else.
+	answerPatience = 10 * time.Second
 
 	maxAdminAnswer = 8 << 20
 )
@@ -41,6 +47,8 @@ type adminClient struct {
 	origin  string // as a URL; empty: a unix socket
 	nobody  string // said first when nobody answers
 	client  *http.Client
+
+	patience time.Duration
 }
 
 // findAdmin finds the endpoint that a command's flags mean.
@@ -52,11 +60,45 @@ func findAdmin(cmd *cobra.Command) (*adminClient, error) {
 	if flags.String("address") == "" && flags.String("config") == "" {
 		return findRunning()
 	}
-	address, err := caddycmd.DetermineAdminAPIAddress(flags.String("address"), nil, flags.String("config"), flags.String("adapter"))
+	address, err := quietly(func() (string, error) {
+		return caddycmd.DetermineAdminAPIAddress(flags.String("address"), nil, flags.String("config"), flags.String("adapter"))
+	})
 	if err != nil {
 		return nil, usageError{err}
 	}
 	return newAdminClient(address)
+}
+
+// adminFlags are the flags that say which Caddy a command talks to, for another command.
+func adminFlags(cmd *cobra.Command) string {
+	var flags strings.Builder
+	for _, name := range []string{"address", "config", "adapter"} {
+		if value := cmd.Flag(name).Value.String(); value != "" {
+			fmt.Fprintf(&flags, " --%s %s", name, shellWord(value))
+		}
+	}
+	return flags.String()
+}
+
+var plainShellWord = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,-]+$`)
+
+// shellWord writes a text so that a shell reads it as one word.
+func shellWord(word string) string {
+	if plainShellWord.MatchString(word) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// quietly does something without the lines of Caddy's log about it, which would stand between those of
+// a command.
+func quietly[T any](do func() (T, error)) (T, error) {
+	_, log, buffer := caddy.BufferedLog()
+	defer func() {
+		buffer.FlushTo(zap.NewNop())
+		caddy.UnbufferDefaultLogger(log)
+	}()
+	return do()
 }
 
 // findRunning finds the user's own sidecar, or else Caddy's default endpoint.
@@ -76,12 +118,13 @@ func findRunning() (*adminClient, error) {
 }
 
 func newAdminClient(address string) (*adminClient, error) {
+	address = unixPath(address)
 	a, err := caddy.ParseNetworkAddress(address)
 	if err != nil || a.PortRangeSize() > 1 {
 		return nil, usageErrorf("%s is not the address of an admin endpoint", address)
 	}
 	dial := a.JoinHostPort(0)
-	c := &adminClient{address: address, origin: "http://" + dial}
+	c := &adminClient{address: address, origin: "http://" + dial, patience: answerPatience}
 	if a.IsUnixNetwork() {
 		dial, _, _ = strings.Cut(dial, "|") // permissions
 		c.origin = ""
@@ -95,6 +138,14 @@ func newAdminClient(address string) (*adminClient, error) {
 	return c, nil
 }
 
+// unixPath is an address; one that is only the path of a unix socket is completed.
+func unixPath(address string) string {
+	if filepath.IsAbs(address) {
+		return "unix/" + address
+	}
+	return address
+}
+
 // adminAnswer is what an admin endpoint has answered.
 type adminAnswer struct {
 	status int
@@ -103,6 +154,11 @@ type adminAnswer struct {
 
 // ask makes a request. An answer that is an error is an answer too.
 func (c *adminClient) ask(ctx context.Context, method, path string) (*adminAnswer, error) {
+	if method == http.MethodGet {
+		limited, cancel := context.WithTimeout(ctx, c.patience)
+		defer cancel()
+		ctx = limited
+	}
 	// The host does not matter on a unix socket, but there must be one.
 	req, err := http.NewRequestWithContext(ctx, method, orDefault(c.origin, "http://127.0.0.1")+path, nil)
 	if err != nil {
@@ -112,7 +168,10 @@ func (c *adminClient) ask(ctx context.Context, method, path string) (*adminAnswe
 		req.Header.Set("Origin", c.origin) // Caddy may insist on it
 	}
 	res, err := c.client.Do(req)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("you may not open %s (permission denied); run the command as the user of that Caddy", c.address)
+	case err != nil:
 		return nil, fmt.Errorf("%sno Caddy answers at %s (%s); choose another one with --address or --config", c.nobody, c.address, plainCause(err))
 	}
 	defer res.Body.Close()
@@ -125,6 +184,9 @@ func (c *adminClient) ask(ctx context.Context, method, path string) (*adminAnswe
 
 // plainCause is what is left of a network error without its wrapping.
 func plainCause(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "it takes too long"
+	}
 	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
 		err = inner
 	}

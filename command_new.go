@@ -4,10 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -40,6 +37,7 @@ cannot be tried.`,
 		ValidArgsFunction: completeNames(connectorsPath),
 	}
 	addAdminFlags(cmd)
+	cmd.Flag("config").Usage = "Configuration file with the connectors"
 	dir := cmd.Flags().String("secret-files", "", "Directory in which the secrets will be files (default: they will be environment variables)")
 	cmd.RunE = exiting(func(cmd *cobra.Command, args []string) error { return writeConnection(cmd, args[0], *dir) })
 	return cmd
@@ -94,7 +92,10 @@ func findConnectors(cmd *cobra.Command) (*helperConfig, error) {
 				HTTPHelper helperConfig `json:"http_helper"`
 			} `json:"apps"`
 		}
-		text, _, _, err := caddycmd.LoadConfig(file, flags.String("adapter"))
+		text, err := quietly(func() ([]byte, error) {
+			text, _, _, err := caddycmd.LoadConfig(file, flags.String("adapter"))
+			return text, err
+		})
 		if err == nil {
 			err = json.Unmarshal(text, &config)
 		}
@@ -116,11 +117,7 @@ func findConnectors(cmd *cobra.Command) (*helperConfig, error) {
 func (c *helperConfig) draft(ctx caddy.Context, name, dir string) (*draft, error) {
 	raw, ok := c.Connectors[name]
 	if !ok {
-		known := "there are none"
-		if len(c.Connectors) > 0 {
-			known = "there are " + strings.Join(slices.Sorted(maps.Keys(c.Connectors)), ", ")
-		}
-		return nil, usageErrorf("there is no connector of this name; %s", known)
+		return nil, usageErrorf("there is no connector %q; %s", name, thereAre(sortedKeys(c.Connectors)))
 	}
 	connector := new(Connector)
 	if err := caddy.StrictUnmarshalJSON(raw, connector); err != nil {
@@ -149,7 +146,7 @@ func (d *draft) fill(cmd *cobra.Command, asker asker) (string, error) {
 		if err == nil {
 			return preview, nil
 		}
-		if _, someone := asker.(*screen); !someone {
+		if !asker.person() {
 			return "", usageError{err}
 		}
 		cmd.PrintErrln("The answers do not fit:", err)
@@ -159,7 +156,7 @@ func (d *draft) fill(cmd *cobra.Command, asker asker) (string, error) {
 // askToTry asks whether to make the token request. A person is not asked when it cannot be made.
 func (d *draft) askToTry(asker asker) (bool, error) {
 	answer := no
-	if _, someone := asker.(*screen); !someone || d.complete() {
+	if !asker.person() || d.complete() {
 		q := &question{kind: askYesNo, title: "Make this request once now, to try it?", answer: &answer}
 		if err := asker.ask([]*question{q}); err != nil {
 			return false, err

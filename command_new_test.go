@@ -203,7 +203,7 @@ func TestNewFromRunningCaddy(t *testing.T) {
 	if e.requests.Load() != 0 {
 		t.Error("a token request was made")
 	}
-	cli(t, "", "new", "other", "--address", address).want(t, exitUsage, "there are acme_crm")
+	cli(t, "", "new", "other", "--address", address).want(t, exitUsage, `there is no connector "other"; there is acme_crm`)
 }
 
 func TestTokenRequestByMethod(t *testing.T) {
@@ -264,9 +264,9 @@ func TestPlacesOfSecrets(t *testing.T) {
 }
 
 func TestTypedTextIsCounted(t *testing.T) {
-	q := &question{help: "help", limit: 500}
-	typed := new(typedText)
-	count := q.counting(typed)
+	q := &question{kind: askLong, help: "help", limit: 500}
+	typed := newTypedText("")
+	count := func() string { return q.said(typed.Get()) }
 	done := make(chan struct{})
 	go func() { // as the screen does
 		defer close(done)

@@ -14,11 +14,12 @@ import (
 // page is what a command prints for people: tables and sentences.
 type page struct {
 	*tabwriter.Writer
-	now time.Time
+	now   time.Time
+	flags string // that commands which are named here need, to ask the same Caddy
 }
 
-func newPage(w io.Writer, now time.Time) *page {
-	return &page{Writer: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0), now: now}
+func newPage(w io.Writer, now time.Time, flags string) *page {
+	return &page{Writer: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0), now: now, flags: flags}
 }
 
 func (p *page) end() { _ = p.Flush() }
@@ -45,57 +46,7 @@ func (p *page) connections(conns []connectionView) {
 	for _, c := range conns {
 		p.row(c.Name, orDash(c.Connector), string(c.State), p.tokenLeft(c.Token))
 	}
-	for _, c := range conns {
-		if c.LastError != nil || len(c.Scopes.Missing) > 0 {
-			p.sentence("")
-			p.problems(c)
-		}
-	}
-}
-
-// problems says what is wrong with a connection and what to do.
-func (p *page) problems(c connectionView) {
-	if c.LastError != nil {
-		p.sentence("%s %s: %s", c.Name, stateMeaning[c.State], c.LastError.reason())
-		p.sentence("  %s", p.when(c))
-		p.sentence("  %s", c.advice())
-	}
-	if len(c.Scopes.Missing) > 0 {
-		p.sentence("%s lacks scopes that the authorization server did not grant: %s", c.Name, strings.Join(c.Scopes.Missing, " "))
-		p.sentence("  Have them granted to the client there, or do not ask for them.")
-	}
-}
-
-var stateMeaning = map[sourceState]string{
-	stateIdle:    "has not been used yet",
-	stateReady:   "works",
-	stateFailing: "goes on with the token in hand, but a new one cannot be had",
-	stateDown:    "does not work",
-}
-
-// reason is the failure in words, with the server's error code.
-func (e *errorView) reason() string {
-	if e.Code == nil {
-		return e.Message
-	}
-	return e.Message + "; error code " + *e.Code
-}
-
-// when says when the last attempt was and when the next one is.
-func (p *page) when(c connectionView) string {
-	said := "Last tried " + p.ago(c.LastError.At)
-	if c.NextTry != nil && c.NextTry.After(p.now) {
-		return said + "; the next attempt is due " + p.ago(*c.NextTry) + "."
-	}
-	return said + "; the next attempt is made when it is needed."
-}
-
-// advice says what to do about a failure.
-func (c connectionView) advice() string {
-	if c.LastError.Class == classConfiguration {
-		return "This does not mend itself: correct it, then run: caddy http-helper refresh " + c.Name
-	}
-	return "This mends itself once the authorization server can be reached and answers again. To try now, run: caddy http-helper refresh " + c.Name
+	p.problems(conns...)
 }
 
 // ago is how far away a time is, in the past or in the future.
@@ -104,6 +55,14 @@ func (p *page) ago(t time.Time) string {
 		return "in " + strings.TrimSpace(humanize.RelTime(t, p.now, "", ""))
 	}
 	return humanize.RelTime(t, p.now, "ago", "")
+}
+
+// stateMeaning explains a state.
+var stateMeaning = map[sourceState]string{
+	stateIdle:    "it has no token, and none was needed lately",
+	stateReady:   "it has a token",
+	stateFailing: "it has a token, but cannot get a new one",
+	stateDown:    "it has no token, and cannot get one",
 }
 
 func (p *page) tokenLeft(t *tokenView) string {
@@ -116,7 +75,7 @@ func (p *page) tokenLeft(t *tokenView) string {
 // connection is all about one connection.
 func (p *page) connection(c connectionView) {
 	p.row("Name", c.Name)
-	p.row("State", string(c.State)+": it "+stateMeaning[c.State])
+	p.row("State", string(c.State)+": "+stateMeaning[c.State])
 	p.row("Connector", orDash(c.Connector))
 	p.row("API", c.BaseURL)
 	p.row("Token endpoint", orDash(c.TokenURL))
@@ -130,10 +89,8 @@ func (p *page) connection(c connectionView) {
 	}
 	p.row("Token requests", fmt.Sprintf("%d, of which %d failed", c.Counts.TokenRequests, c.Counts.TokenFailures))
 	p.row("Tokens rejected", fmt.Sprintf("%d, by the API", c.Counts.Rejected))
-	if c.LastError != nil || len(c.Scopes.Missing) > 0 {
-		p.sentence("")
-		p.problems(c)
-	}
+	c.TokenURL = nil // it stands above
+	p.problems(c)
 }
 
 func (p *page) moment(t time.Time) string {
@@ -177,7 +134,7 @@ func (p *page) connectors(forms []formView) {
 	for _, f := range forms {
 		p.row(f.Name, f.Label, words(f.Connections))
 	}
-	p.sentence("\nTo write a connection, run: caddy http-helper new <connector>")
+	p.sentence("\nTo write a connection, run: caddy http-helper new <connector>%s", p.flags)
 }
 
 // form is what a connector asks of a new connection.
@@ -202,7 +159,7 @@ func (p *page) form(f formView) {
 	for _, s := range f.Scopes {
 		p.row("  "+s.Name, requiredWord(s.Required), orEmpty(s.Description))
 	}
-	p.sentence("\nTo write a connection, run: caddy http-helper new %s", f.Name)
+	p.sentence("\nTo write a connection, run: caddy http-helper new %s%s", f.Name, p.flags)
 }
 
 // choices are what a dropdown offers.

@@ -96,6 +96,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	o.admin = unixPath(o.admin)
 	if o.admin == "" && !o.print {
 		if o.admin, err = newAdminSocket(listen); err != nil {
 			return err
@@ -134,6 +135,8 @@ func (o *runOptions) check() error {
 		return usageErrorf("needed: %s; see caddy http-helper run --help", strings.Join(missing, ", "))
 	case err != nil:
 		return usageError{fmt.Errorf("--auth-method: %w", err)}
+	case !strings.Contains(o.to, "://"):
+		return usageErrorf("--to: a URL is needed, such as https://api.example.com/v2")
 	case o.tokenURL != "" && o.issuer != "":
 		return usageErrorf("--token-url and --issuer exclude each other")
 	case o.secretFile != "" && o.secretEnv != "":
@@ -166,6 +169,7 @@ func (a sidecarAddress) String() string {
 
 // parseFrom reads --from. No host means loopback, not every interface.
 func parseFrom(from string) (sidecarAddress, error) {
+	from = unixPath(from)
 	a, err := caddy.ParseNetworkAddressWithDefaults(strings.TrimPrefix(from, "http://"), "tcp", 0)
 	switch {
 	case err != nil:
@@ -299,7 +303,7 @@ var fileAndLine = regexp.MustCompile(`parsing caddyfile tokens for '[a-z_]+': |,
 func adaptFlags(text string) ([]byte, error) {
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
-		return nil, errors.New(fileAndLine.ReplaceAllString(err.Error(), ""))
+		return nil, errors.New(asFlags(fileAndLine.ReplaceAllString(err.Error(), "")))
 	}
 	return config, nil
 }
@@ -325,7 +329,7 @@ func (o *runOptions) start(cmd *cobra.Command, listen sidecarAddress, config []b
 		if socket, ok := strings.CutPrefix(o.admin, "unix/"); ok {
 			_ = os.Remove(socket)
 		}
-		return describeLoadError(err)
+		return errors.New(asFlags(describeLoadError(err).Error()))
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "http-helper: %s goes to %s\n", listen, o.to)
 	fmt.Fprintf(cmd.OutOrStdout(), "http-helper: admin endpoint %s\n", o.admin)
@@ -340,12 +344,32 @@ func describeLoadError(err error) error {
 	return err
 }
 
+// optionName finds the Caddyfile's options in an error, but not in a path or a URL.
+var optionName = regexp.MustCompile(`(?:^|[ :,])(allow_insecure(?: [a-z]+_url)?|[a-z]+(?:_[a-z]+)+)\b`)
+
+// flagOf is the flag that becomes an option.
+var flagOf = map[string]string{ //nolint:gosec // names, not secrets
+	"base_url": "--to", "token_url": "--token-url", "auth_method": "--auth-method", "client_id": "--client-id",
+	"client_secret": "--client-secret-env", "client_secret_file": "--client-secret-file", "client_key_file": "--client-key-file",
+	"key_id": "--key-id", "client_certificate": "--client-certificate-file", "token_request_param": "--param", "api_header": "--header",
+	"allow_clients": "--allow-clients", "allow_insecure base_url": "--allow-insecure", "allow_insecure token_url": "--allow-insecure",
+}
+
+// asFlags puts flags in the place of the options in an error: whoever gave the flags has not seen these.
+func asFlags(message string) string {
+	return optionName.ReplaceAllStringFunc(message, func(found string) string {
+		option := strings.TrimLeft(found, " :,")
+		return found[:len(found)-len(option)] + orDefault(flagOf[option], option)
+	})
+}
+
 // readStdinSecret reads the secret from standard input, up to its end. Somebody who types it sees
 // nothing of it.
 func readStdinSecret(cmd *cobra.Command) (string, error) {
 	secret := ""
-	if screen := newScreen(cmd); screen != nil {
-		if err := screen.ask([]*question{{kind: askSecret, title: "Client secret", answer: &secret}}); err != nil {
+	if asker := newAsker(cmd); asker.person() {
+		err := asker.ask([]*question{{kind: askSecret, title: "Client secret", answer: &secret}})
+		if err := errors.Join(err, asker.end()); err != nil {
 			return "", err
 		}
 	} else {

@@ -80,7 +80,7 @@ func TestRunUsedWrongly(t *testing.T) {
 		{append(enough, "--issuer", "https://a.example"), "--token-url and --issuer exclude each other"},
 		{append(enough, "--client-secret-env", "A"), "exclude each other"},
 		{append(enough, "--auth-method", "magic"), "--auth-method: unknown"},
-		{append(enough, "--auth-method", "none"), "client_secret_file is not for auth_method none"},
+		{append(enough, "--auth-method", "none"), "--client-secret-file is not for --auth-method none"},
 		{append(enough, "--client-certificate-file", "a"), "need each other"},
 		{append(enough, "--from", "8080"), "a port is needed"},
 		{append(enough, "--from", "127.0.0.1"), "a port is needed"},
@@ -92,11 +92,12 @@ func TestRunUsedWrongly(t *testing.T) {
 		{append(enough, "--param", "x"), "--param takes name=value"},
 		{append(enough, "--param", "scope=x"), "scope cannot be set here"},
 		{append(enough, "--header", "x"), `--header takes "Name: value"`},
-		{append(enough, "--header", "Host: x"), "api_header"},
+		{append(enough, "--header", "Host: x"), "--header: Host cannot be set here"},
 		{append(enough, "--scope", `a"b`), "is not a scope"},
 		{append(enough, "--ping", "nowhere"), "ping"},
-		{append(enough, "--to", "http://api.example.com"), "connection api.example.com: base_url"},
-		{append(enough, "--token-url", "nonsense"), "connection api.example.com: token_url: not an http or https URL\n"},
+		{append(enough, "--to", "http://api.example.com"), "--to is http and its host is not loopback: use https, or permit it with --allow-insecure\n"},
+		{append(enough, "--to", "api.example.com/v2"), "--to: a URL is needed"},
+		{append(enough, "--token-url", "nonsense"), "connection api.example.com: --token-url: not an http or https URL\n"},
 		{append(enough, "--name", "a b"), "a name consists of"},
 		{append(enough, "--client-id", "a\nb"), "client_id: the value contains a control character"},
 		{append(enough, "--client-id", "a } b"), ""},
@@ -121,6 +122,7 @@ func TestParseFrom(t *testing.T) {
 		"[::1]:8080":            {"tcp", "[::1]:8080", "http://:8080", "[::1]", "8080"},
 		"0.0.0.0:8080":          {"tcp", "0.0.0.0:8080", "http://:8080", "0.0.0.0", "8080"},
 		"unix//run/a.sock":      {"unix", "/run/a.sock", "http://", "unix//run/a.sock", "unix"},
+		"/run/a.sock":           {"unix", "/run/a.sock", "http://", "unix//run/a.sock", "unix"},
 	} {
 		if got, err := parseFrom(from); got != want || err != nil {
 			t.Errorf("%s: %+v %v", from, got, err)
@@ -167,12 +169,12 @@ func TestRunCannotStart(t *testing.T) {
 	missing := filepath.Join(dir, "missing")
 	flags := append(enough[:len(enough)-1:len(enough)-1], missing, "--from", freeAddress(t))
 	got := cli(t, "", flags...)
-	got.want(t, 1, "Error: connection api.example.com: client_secret_file: reading file "+missing)
+	got.want(t, 1, "Error: connection api.example.com: --client-secret-file: reading file "+missing)
 	if left, _ := filepath.Glob(filepath.Join(dir, "http_helper", "*")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
 	flags = append(enough[:len(enough)-2:len(enough)-2], "--client-secret-env", "HTTP_HELPER_TEST_UNSET", "--from", freeAddress(t), "--admin", "off")
-	cli(t, "", flags...).want(t, 1, "Error: connection api.example.com: client_secret: {env.HTTP_HELPER_TEST_UNSET} is not set or empty")
+	cli(t, "", flags...).want(t, 1, "Error: connection api.example.com: --client-secret-env: {env.HTTP_HELPER_TEST_UNSET} is not set or empty")
 	if _, err := os.Stat("off"); err == nil {
 		t.Error("there is a file off")
 	}
@@ -194,4 +196,19 @@ func TestSecretFromStandardInput(t *testing.T) {
 		}
 	}
 	cli(t, "", append(enough[:len(enough)-1:len(enough)-1], "-", "--admin", "off")...).want(t, exitUsage, "no secret on standard input")
+}
+
+// Errors name flags, but what stands in paths, URLs and values stays as it is.
+func TestErrorsNameFlags(t *testing.T) {
+	for message, want := range map[string]string{
+		"token_url: not a URL": "--token-url: not a URL",
+		"connection x: base_url is http, see allow_insecure base_url":               "connection x: --to is http, see --allow-insecure",
+		"reading file /etc/client_id: gone":                                         "reading file /etc/client_id: gone",
+		"auth_method client_secret_basic needs client_secret or client_secret_file": "--auth-method client_secret_basic needs --client-secret-env or --client-secret-file",
+		"https://token_url.example":                                                 "https://token_url.example",
+	} {
+		if got := asFlags(message); got != want {
+			t.Errorf("%s became %s, want %s", message, got, want)
+		}
+	}
 }

@@ -155,7 +155,7 @@ func (s *session) show(render func(*page)) {
 		s.print()
 		return
 	}
-	p := newPage(s.cmd.OutOrStdout(), time.Now())
+	p := newPage(s.cmd.OutOrStdout(), time.Now(), adminFlags(s.cmd))
 	render(p)
 	p.end()
 }

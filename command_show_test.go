@@ -24,11 +24,11 @@ func TestCommandsInEachState(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	site, ask := sidecarWithCLI(t, a, e, "ping GET /me 200")
 	ask("list").want(t, 0, "NAME", "c     -          idle   none\n")
-	ask("show", "c").want(t, 0, "State             idle: it has not been used yet", "API               "+a.URL+"/base", "Token endpoint    "+e.URL+"/token")
+	ask("show", "c").want(t, 0, "State             idle: it has no token, and none was needed lately", "API               "+a.URL+"/base", "Token endpoint    "+e.URL+"/token")
 
 	call(t, "GET", site+"/", nil)
 	ask("list").want(t, 0, "ready  expires in 5")
-	ask("show", "c").want(t, 0, "ready: it works", "Token expires", "1, of which 0 failed")
+	ask("show", "c").want(t, 0, "ready: it has a token", "Token expires", "1, of which 0 failed")
 	ask("ping", "c").want(t, 0, "c works: the API answered 200 OK")
 	ask("refresh", "c").want(t, 0, "c has a new token, which expires in 5")
 
@@ -38,19 +38,20 @@ func TestCommandsInEachState(t *testing.T) {
 	}
 	e.answers(refuse)
 	ask("refresh", "c").want(t, 1, "Error: connection c: ", "invalid_client", "check client_id")
-	ask("list").want(t, 0, "failing", "goes on with the token in hand", "invalid_client", "does not mend itself", "caddy http-helper refresh c")
-	ask("show", "c").want(t, 0, "State                failing", "Last tried", "the next attempt is due")
+	ask("list").want(t, 0, "failing", "c cannot get a new token, while the one in hand lives: ", "invalid_client",
+		"Token endpoint: "+e.URL+"/token\n", "It does not mend itself: correct what is named here, then run: caddy http-helper refresh c --address unix/")
+	ask("show", "c").want(t, 0, "State                failing", "Last tried now; tried again when it is needed")
 
 	site, ask = sidecarWithCLI(t, a, e, "ping GET /me 200\n\t\ttoken_request_param other 1")
 	call(t, "GET", site+"/", nil)
-	ask("list").want(t, 1, "c     -          down   none\n", "c does not work: the token endpoint refused the request (status 401)")
-	ask("show", "c").want(t, 1, "down: it does not work")
+	ask("list").want(t, 1, "c     -          down   none\n", "c cannot get a token: the token endpoint refused the request (status 401)")
+	ask("show", "c").want(t, 1, "down: it has no token, and cannot get one")
 	ask("ping", "c").want(t, 1, "c does not work: there is no token: ", "invalid_client")
 
 	e.Close()
 	site, ask = sidecarWithCLI(t, a, e, "token_request_param other 2")
 	call(t, "GET", site+"/", nil)
-	ask("show", "c").want(t, 1, "the token endpoint cannot be reached: connection refused", "mends itself once the authorization server")
+	ask("show", "c").want(t, 1, "the token endpoint cannot be reached: connection refused", "It ends by itself once that server answers as it should. To try now, run: caddy http-helper refresh c")
 }
 
 func TestUnknownNames(t *testing.T) {
@@ -177,8 +178,17 @@ func TestPage(t *testing.T) {
 			NextTry:   &now,
 		},
 	}
+	other, soon := "https://apac.acme.example/oauth2/token", now.Add(5*time.Second)
+	for _, name := range []string{"tenant-1", "tenant-2", "tenant-3", "tenant-4"} {
+		conns = append(conns, connectionView{
+			Name: name, State: stateFailing, TokenURL: &other,
+			LastError: &errorView{At: now.Add(-time.Minute), Class: classOutage, Message: "the token endpoint answered with status 503"},
+			NextTry:   &next,
+		})
+	}
+	conns[4].LastError.At, conns[5].NextTry = now.Add(-time.Second), &soon
 	var out strings.Builder
-	p := newPage(&out, now)
+	p := newPage(&out, now, " --address unix//admin.sock")
 	p.connections(conns)
 	p.sentence("---")
 	p.connection(conns[0])

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -138,6 +139,58 @@ func TestCommandsUsedWrongly(t *testing.T) {
 	}
 }
 
+// Whoever mistypes learns what there is.
+func TestCommandsMistyped(t *testing.T) {
+	for _, test := range []struct{ args, want string }{
+		{"lst", "did you mean list?"},
+		{"connector", "did you mean connectors?"},
+		{"nonsense", "there is no such command; see http-helper --help"},
+		{"list --jso", "there is no flag --jso; see http-helper list --help"},
+		{"run -x", "there is no flag -x; see http-helper run --help"},
+	} {
+		if got := cli(t, "", strings.Fields(test.args)...); got.status != exitUsage || !strings.Contains(got.stderr, test.want) {
+			t.Errorf("%s: %+v", test.args, got)
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for _, args := range [][]string{{"--help"}, {"help"}} {
+		cli(t, "", args...).want(t, 0, "Available Commands:", "list ")
+	}
+	for _, args := range [][]string{{"help", "ping"}, {"ping", "--help"}, {"ping", "-h"}} {
+		got := cli(t, "", args...)
+		got.want(t, 0, "Makes the request that proves a connection", "--address")
+		if strings.Contains(got.stdout, "caddyserver.com") {
+			t.Errorf("%q points to documentation that is not ours", args)
+		}
+	}
+}
+
+func TestShellWord(t *testing.T) {
+	for word, want := range map[string]string{"unix//run/a.sock": "unix//run/a.sock", "a b": "'a b'", "it's": `'it'\''s'`, "": "''", "$x": "'$x'"} {
+		if got := shellWord(word); got != want {
+			t.Errorf("%q becomes %s", word, got)
+		}
+	}
+}
+
+// A message about a name that is not there is of bounded length.
+func TestThereAre(t *testing.T) {
+	var many []string
+	for i := range 12 {
+		many = append(many, fmt.Sprintf("c%d", i))
+	}
+	for names, want := range map[int]string{
+		0: "there is none", 1: "there is c0", 2: "there are c0, c1",
+		12: "there are c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 2 more",
+	} {
+		if got := thereAre(many[:names]); got != want {
+			t.Errorf("%d: %s", names, got)
+		}
+	}
+}
+
 // Whatever goes wrong with a secret in an argument, it is not shown again.
 func TestNoSecretAsArgument(t *testing.T) {
 	for _, args := range [][]string{
@@ -252,6 +305,21 @@ func TestAdminFromConfigFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	cli(t, "", "list", "--config", file, "--adapter", "caddyfile").want(t, 0, "There are no connections.")
+	cli(t, "", "list", "--address", strings.TrimPrefix(address, "unix/")).want(t, 0, "There are no connections.")
+}
+
+func TestQuietly(t *testing.T) {
+	before := caddy.Log()
+	got, err := quietly(func() (string, error) {
+		if caddy.Log() == before {
+			t.Error("the log goes on")
+		}
+		caddy.Log().Error("nobody reads this")
+		return "x", nil
+	})
+	if got != "x" || err != nil || caddy.Log() != before {
+		t.Error(got, err)
+	}
 }
 
 func TestOddAdminEndpoints(t *testing.T) {
@@ -277,6 +345,21 @@ func TestOddAdminEndpoints(t *testing.T) {
 	}
 }
 
+// A Caddy that hangs is not waited for.
+func TestAdminEndpointHangs(t *testing.T) {
+	address := serveAdmin(t, filepath.Join(socketDir(t), "admin.sock"), http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+	}))
+	admin, err := newAdminClient(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin.patience = 10 * time.Millisecond
+	if _, err := admin.ask(t.Context(), http.MethodGet, connectionsPath); err == nil || !strings.Contains(err.Error(), "no Caddy answers at "+address+" (it takes too long)") {
+		t.Error(err)
+	}
+}
+
 // A TCP endpoint may insist on a known origin and host.
 func TestAdminOnTCP(t *testing.T) {
 	address := freeAddress(t)
@@ -287,7 +370,7 @@ func TestAdminOnTCP(t *testing.T) {
 	t.Cleanup(func() { _ = caddy.Load([]byte(`{"admin": {"disabled": true}}`), true) })
 	cli(t, "", "list", "--address", address).want(t, 0, "There are no connections.")
 	cli(t, "", "connectors", "--address", address).want(t, 0, "There are no connectors.")
-	cli(t, "", "new", "x", "--address", address).want(t, exitUsage, "there are none")
+	cli(t, "", "new", "x", "--address", address).want(t, exitUsage, "there is none")
 }
 
 func TestCompletion(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"os/signal"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -141,8 +142,14 @@ func (d *draft) try(cmd *cobra.Command) error {
 		return describeLoadError(err)
 	}
 	defer func() { _ = caddy.Stop() }()
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt) // the block is printed all the same
+	defer stop()
 	conn := activeApp().active[d.name]
-	if err := conn.refresh(cmd.Context()); err != nil {
+	switch err := conn.refresh(ctx); {
+	case ctx.Err() != nil:
+		cmd.PrintErr("\nNot tried to the end.\n\n")
+		return errSaid
+	case err != nil:
 		cmd.PrintErrf("It does not work: %v\n\n", asTokenError(err))
 		return errSaid
 	}

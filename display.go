@@ -30,6 +30,15 @@ func (d *display) tokenURL() string {
 	return withoutQuery(d.c.issuers.tokenEndpoint(d.c.certificate != nil))
 }
 
+// shownEndpoint is the token endpoint for people, or the issuer that knows it.
+func (c *activeConnection) shownEndpoint() string {
+	d := c.display()
+	if known := d.tokenURL(); known != "" {
+		return known
+	}
+	return d.url(c.texts.issuer, c.service.Issuer)
+}
+
 // url is a URL of the connection, without its query. It is shown as it is written when it cannot be
 // worked out here.
 func (d *display) url(t *text, written string) string {

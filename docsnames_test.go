@@ -1,9 +1,12 @@
 package httphelper
 
 import (
+	"encoding/json"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -107,18 +110,41 @@ func wantDocumented(t *testing.T, text string, names []string) {
 	}
 }
 
-// TestLogMessagesInDocs looks for the messages that the documentation explains in the sources.
-func TestLogMessagesInDocs(t *testing.T) {
-	files, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
+// TestAdminExamplesInDocs reads the documented answers as what they are answers of, with each field
+// that such an answer has; one of them is a part.
+func TestAdminExamplesInDocs(t *testing.T) {
+	blocks := regexp.MustCompile("(?ms)^```json\n(.*?)^```$").FindAllStringSubmatch(documentation(t, "docs/operations.md"), -1)
+	views := []any{new(healthView), new(connectionView), new(connectionView), new(pingView), new(pingView), new(formView)}
+	if len(blocks) != len(views) {
+		t.Fatalf("%d examples", len(blocks))
 	}
-	var sources strings.Builder
-	for _, file := range files {
-		if !strings.HasSuffix(file, "_test.go") {
-			sources.WriteString(documentation(t, file))
+	for i, block := range blocks {
+		decoder := json.NewDecoder(strings.NewReader(block[1]))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(views[i]); err != nil {
+			t.Errorf("%v in %s", err, block[1])
+		}
+		const part = 2
+		if i == part {
+			continue
+		}
+		again, err := json.Marshal(views[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var documented, real any
+		if err := errors.Join(json.Unmarshal([]byte(block[1]), &documented), json.Unmarshal(again, &real)); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(documented, real) {
+			t.Errorf("documented %v, real %v", documented, real)
 		}
 	}
+}
+
+// TestLogMessagesInDocs looks for the messages that the documentation explains in the sources, and
+// the other way round.
+func TestLogMessagesInDocs(t *testing.T) {
 	_, section, _ := strings.Cut(documentation(t, "docs/operations.md"), "\n## Log messages\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	messages := regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(section, -1)
@@ -126,10 +152,71 @@ func TestLogMessagesInDocs(t *testing.T) {
 		t.Fatalf("only %d messages", len(messages))
 	}
 	for _, message := range messages {
-		for text := range strings.SplitSeq(message[1], "…") {
-			if !strings.Contains(sources.String(), strings.TrimSpace(text)) {
-				t.Errorf("%q is logged nowhere", text)
-			}
+		wantQuoted(t, message[1])
+	}
+	logged := regexp.MustCompile(`\.(?:Debug|Info|Warn|Error)\((?:"([^"]+)"|([a-z]+))`).FindAllStringSubmatch(sources(t), -1)
+	if len(logged) < 8 {
+		t.Fatalf("only %d messages are logged", len(logged))
+	}
+	for _, message := range logged {
+		if text := strings.TrimRight(message[1], " ;"); !strings.Contains(section, text) {
+			t.Errorf("%q is logged and not documented", text)
 		}
 	}
+}
+
+// TestSymptomsInDocs looks for the messages that the page for troubles quotes in the sources.
+func TestSymptomsInDocs(t *testing.T) {
+	rows := regexp.MustCompile("(?m)^\\| ([^|]*`[^|]*) \\|").FindAllStringSubmatch(documentation(t, "docs/troubleshooting.md"), -1)
+	quotes := 0
+	for _, row := range rows {
+		for _, quote := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[1], -1) {
+			quotes++
+			wantQuoted(t, quote[1])
+		}
+	}
+	if quotes < 20 {
+		t.Fatalf("only %d quotes", quotes)
+	}
+}
+
+// fromElsewhere are quotes of what is not in our sources.
+var fromElsewhere = []string{"Proxy-Status", "curl", "localhost", "address already in use"}
+
+// putTogether are messages that are made of pieces, which `…` divides here.
+var putTogether = map[string]string{
+	"has no token at /access_token":                              "has no token at …/access_token",
+	"cannot be reached: no such host":                            "cannot be reached: …no such host",
+	"answered with status 401: check the client's credentials …": "answered with status …: check the client's credentials",
+	"answered with status 429":                                   "answered with status ",
+	"base_url is http and its host is not loopback":              "base_url…is http and its host is not loopback",
+}
+
+// wantQuoted looks for a message in the sources, piece by piece where something is left out.
+func wantQuoted(t *testing.T, message string) {
+	t.Helper()
+	if slices.Contains(fromElsewhere, message) {
+		return
+	}
+	for text := range strings.SplitSeq(orDefault(putTogether[message], message), "…") {
+		if text = strings.TrimSpace(text); !strings.Contains(sources(t), text) {
+			t.Errorf("%q is said nowhere", text)
+		}
+	}
+}
+
+// sources are those of the package, without its tests.
+func sources(t *testing.T) string {
+	t.Helper()
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, file := range files {
+		if !strings.HasSuffix(file, "_test.go") {
+			all.WriteString(documentation(t, file))
+		}
+	}
+	return all.String()
 }

@@ -1,6 +1,7 @@
 package httphelper
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -11,38 +12,55 @@ const flowLife = 5 * time.Minute
 
 // flowResults remembers results of helper flows, also across reloads, by a digest of the flow and
 // the answers that it was given.
-var flowResults = flowMemory{results: make(map[string]flowResult)}
+var flowResults = flowMemory{now: time.Now, results: make(map[string]flowResult)}
 
 type flowMemory struct {
 	mu      sync.Mutex
+	now     func() time.Time
 	results map[string]flowResult
 }
 
 type flowResult struct {
 	value string
-	until time.Time
+	at    time.Time
 }
 
-func (m *flowMemory) get(key string, now time.Time) (string, bool) {
+// live tells whether the result may still be used.
+func (r flowResult) live(now time.Time) bool { return elapsed(r.at, now) < flowLife }
+
+func (m *flowMemory) get(key string) (string, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	result, ok := m.results[key]
-	return result.value, ok && now.Before(result.until)
+	return result.value, ok && result.live(m.now())
 }
 
-func (m *flowMemory) put(key, value string, now time.Time) {
+func (m *flowMemory) put(key, value string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now := m.now()
 	for k, result := range m.results {
-		if !now.Before(result.until) {
+		if !result.live(now) {
 			delete(m.results, k)
 		}
 	}
-	m.results[key] = flowResult{value: value, until: now.Add(flowLife)}
+	m.results[key] = flowResult{value: value, at: now}
 }
 
-// flow runs a helper flow with the connection's answers, unless its last result is young enough.
+// flow is the result of a helper flow. One that has failed is not asked again for another value.
 func (r *resolver) flow(f *Flow) (string, error) {
+	if failed := r.failedFlows[f]; failed != nil {
+		return "", failed
+	}
+	value, err := r.runFlow(f)
+	if err != nil {
+		r.failedFlows[f] = err
+	}
+	return value, err
+}
+
+// runFlow runs a helper flow with the connection's answers, unless its last result is young enough.
+func (r *resolver) runFlow(f *Flow) (string, error) {
 	answers := make(map[string]string)
 	for _, param := range r.c.connector.Parameters {
 		answer, err := r.answer(param.Key)
@@ -52,7 +70,7 @@ func (r *resolver) flow(f *Flow) (string, error) {
 		answers[param.Key] = answer
 	}
 	key := digestOf(f.digest, answers, r.c.service.TokenTransport)
-	if value, ok := flowResults.get(key, time.Now()); ok {
+	if value, ok := flowResults.get(key); ok {
 		return value, nil
 	}
 	value, err := f.flow.run(r.ctx, flowInput{
@@ -60,9 +78,14 @@ func (r *resolver) flow(f *Flow) (string, error) {
 		client:        r.c.plainClient(),
 		allowInsecure: r.c.service.allowsInsecure("token_url"),
 	})
+	if failed, ok := errors.AsType[*tokenError](err); ok {
+		named := *failed
+		named.message = "flow " + f.Name + ": " + failed.message
+		return "", &named
+	}
 	if err != nil {
 		return "", fmt.Errorf("flow %s: %w", f.Name, err)
 	}
-	flowResults.put(key, value, time.Now())
+	flowResults.put(key, value)
 	return value, nil
 }

@@ -61,22 +61,20 @@ type permissionsView struct {
 }
 
 func listConnectors(http.ResponseWriter, *http.Request) (any, error) {
-	list := []formView{}
-	if app := activeApp(); app != nil {
-		for _, name := range sortedKeys(app.Connectors) {
-			list = append(list, app.form(app.Connectors[name]))
-		}
+	app := activeApp()
+	list := make([]formView, 0, len(app.Connectors))
+	for _, name := range sortedKeys(app.Connectors) {
+		list = append(list, app.form(app.Connectors[name]))
 	}
 	return list, nil
 }
 
 func showConnector(_ http.ResponseWriter, r *http.Request) (any, error) {
-	if app := activeApp(); app != nil {
-		if connector := app.Connectors[r.PathValue("name")]; connector != nil {
-			return app.form(connector), nil
-		}
+	app := activeApp()
+	if connector := app.Connectors[r.PathValue("name")]; connector != nil {
+		return app.form(connector), nil
 	}
-	return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no connector %q", r.PathValue("name"))}
+	return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no connector %q; %s", r.PathValue("name"), thereAre(sortedKeys(app.Connectors)))}
 }
 
 func (a *App) form(c *Connector) formView {

@@ -117,7 +117,7 @@ func TestHealthNames(t *testing.T) {
 		t.Errorf("%+v", view)
 	}
 	for names, want := range map[string]string{
-		"c unknown":           `http_helper_health: no connection is named "unknown"`,
+		"c unknown":           `http_helper_health: there is no connection "unknown"; there is c`,
 		"c {\n\t}\n":          "",
 		"c {\n\t\tsub\n\t}\n": "no subdirectives",
 	} {

@@ -2,7 +2,9 @@ package httphelper
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
+	"strings"
 )
 
 var (
@@ -28,4 +30,21 @@ func validKey(key string) error {
 		return errKey
 	}
 	return nil
+}
+
+// namesInError is how many names an error counts up.
+const namesInError = 10
+
+// thereAre counts up what there is, for an error about a name that is not there.
+func thereAre(names []string) string {
+	switch more := len(names) - namesInError; {
+	case more > 0:
+		return fmt.Sprintf("there are %s and %d more", strings.Join(names[:namesInError], ", "), more)
+	case len(names) > 1:
+		return "there are " + strings.Join(names, ", ")
+	case len(names) == 1:
+		return "there is " + names[0]
+	default:
+		return "there is none"
+	}
 }

@@ -110,8 +110,10 @@ func describePingFailure(ctx context.Context, err error) string {
 // judgePing says what an answer of the API means.
 func (c *activeConnection) judgePing(res *http.Response, redactor *redactor) pingView {
 	read, _ := io.ReadAll(io.LimitReader(res.Body, maxPingRead))
-	body := redactor.redact(string(read))
-	body = strings.ToValidUTF8(body[:min(len(body), maxPingBody)], "\uFFFD")
+	body := strings.ToValidUTF8(redactor.redact(string(read)), "\uFFFD")
+	if len(body) > maxPingBody {
+		body = strings.ToValidUTF8(body[:maxPingBody], "") // without a piece of a character
+	}
 	v := pingView{
 		Working:  c.service.Ping.expects(res.StatusCode),
 		Response: responseView{StatusCode: &res.StatusCode, Body: &body},
@@ -151,17 +153,38 @@ func (p *Ping) expected() string {
 	return strings.Trim(fmt.Sprint(p.Statuses), "[]")
 }
 
-// lackingScopes says which scopes the token lacks, as far as the API or the authorization server
-// has said so.
+// lackingScopes says which scopes the token lacks and why, as far as the API or the authorization
+// server has said so.
 func (c *activeConnection) lackingScopes(res *http.Response, redactor *redactor) string {
-	scopes := wantedScopes(res.Header, redactor)
-	if len(scopes) > 0 {
-		return ": it wants the scope " + strings.Join(scopes, " ")
+	missing := c.source.status().missing
+	if wanted := wantedScopes(res.Header, redactor); len(wanted) > 0 {
+		return ": it wants the scope " + strings.Join(wanted, " ") + c.whyLacking(wanted, missing)
 	}
-	if missing := c.source.status().missing; len(missing) > 0 {
+	if len(missing) > 0 {
 		return ": the token lacks the scope " + strings.Join(missing, " ") + ", which the token endpoint did not grant"
 	}
 	return ": the client may lack a permission or a scope"
+}
+
+// whyLacking says why the token has not got scopes that an API wants.
+func (c *activeConnection) whyLacking(wanted, missing []string) string {
+	var unasked, ungranted []string
+	for _, scope := range wanted {
+		switch {
+		case !slices.Contains(c.requested, scope):
+			unasked = append(unasked, scope)
+		case slices.Contains(missing, scope):
+			ungranted = append(ungranted, scope)
+		}
+	}
+	why := ""
+	if len(unasked) > 0 {
+		why += "; the connection does not ask for " + strings.Join(unasked, " ")
+	}
+	if len(ungranted) > 0 {
+		why += "; the token endpoint did not grant " + strings.Join(ungranted, " ")
+	}
+	return why
 }
 
 // wantedScopes are those in a challenge that says insufficient_scope (RFC 6750 §3.1), if they can

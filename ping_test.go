@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // wantPing pings the connection c and checks what that says.
@@ -96,7 +97,7 @@ func TestPingTellsFailuresApart(t *testing.T) {
 		{answer(401), 401, []string{"rejects the token"}},
 		{answer(401, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="orders.read t1"`), 401, []string{"refuses", "scope orders.read"}},
 		{answer(403), 403, []string{"refuses", "lack a permission"}},
-		{answer(403, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="a b"`), 403, []string{"it wants the scope a b"}},
+		{answer(403, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="a b"`), 403, []string{"it wants the scope a b; the connection does not ask for a b"}},
 		{answer(403, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="literal-secret \"x"`), 403, []string{"lack a permission"}},
 		{answer(302, "Location", "https://evil.example"), 302, []string{"redirects", "not followed"}},
 		{answer(500), 500, []string{"500", "instead of", "200 to 299"}},
@@ -130,6 +131,26 @@ func TestPingNamesScopesThatWereNotGranted(t *testing.T) {
 	})
 	runSidecar(t, inline(a, e, "name c\n\t\tping /\n\t\tscopes a b"))
 	wantPing(t, false, 403, "lacks the scope b")
+
+	a = newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope", scope="a b c"`)
+		w.WriteHeader(http.StatusForbidden)
+	})
+	runSidecar(t, inline(a, e, "name c\n\t\tping /\n\t\tscopes a b"))
+	wantPing(t, false, 403, "it wants the scope a b c; the connection does not ask for c; the token endpoint did not grant b")
+}
+
+// What is no text is shown as far as it goes, and is no longer for that.
+func TestPingShowsAtMost4KiB(t *testing.T) {
+	e := newIdP(t)
+	for name, body := range map[string]string{"long": strings.Repeat("x", 10000), "cut inside of a character": "x" + strings.Repeat("é", 5000), "no text": strings.Repeat("\xffa", 5000)} {
+		a := newAPI(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
+		runSidecar(t, inline(a, e, "name c\n\t\tping /"))
+		got := *wantPing(t, true, 200).Response.Body
+		if len(got) > 4096 || len(got) < 4092 || !utf8.ValidString(got) || !strings.HasPrefix(got, strings.ToValidUTF8(body, "\uFFFD")[:100]) {
+			t.Errorf("%s: %d bytes: %q", name, len(got), got)
+		}
+	}
 }
 
 func TestPingWithoutAny(t *testing.T) {

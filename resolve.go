@@ -23,11 +23,13 @@ type resolver struct {
 	answers map[string]string
 	secrets []string // that were met on the way
 
+	failedFlows map[*Flow]error
+
 	revocation string // the revocation endpoint, once the token endpoint is known
 }
 
 func (c *activeConnection) resolver(ctx context.Context) *resolver {
-	return &resolver{ctx: ctx, c: c, answers: make(map[string]string)}
+	return &resolver{ctx: ctx, c: c, answers: make(map[string]string), failedFlows: make(map[*Flow]error)}
 }
 
 // lookup finds the value of a `{param.*}` or `{config.*}`.
@@ -188,7 +190,7 @@ func (c *activeConnection) fetch(ctx context.Context) (*grantedToken, error) {
 // revokeRemoved revokes the last token of a connection that the running config does not have any
 // more. One that has only changed may have been given the same token again.
 func (c *activeConnection) revokeRemoved(token *grantedToken) {
-	if app := activeApp(); app != nil && app.active[c.name] != nil {
+	if app := activeApp(); app.active[c.name] != nil {
 		return
 	}
 	c.revoke(token)
@@ -197,6 +199,9 @@ func (c *activeConnection) revokeRemoved(token *grantedToken) {
 // revoke tells the authorization server that a token is not needed any more, if it wants to know
 // (RFC 7009). Nothing depends on it.
 func (c *activeConnection) revoke(token *grantedToken) {
+	if c.texts.revocationURL == nil && c.texts.issuer == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.timeout())
 	defer cancel()
 	r := c.resolver(ctx)
@@ -213,9 +218,7 @@ func (c *activeConnection) revoke(token *grantedToken) {
 // unresolved is the failure of a value that could not be had: a flow's own, or a mistake.
 func unresolved(err error) error {
 	if failed, ok := errors.AsType[*tokenError](err); ok {
-		named := *failed
-		named.message = strings.TrimSuffix(err.Error(), failed.Error()) + failed.message
-		return &named
+		return failed // it says itself what it is about, whatever needs the value
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err

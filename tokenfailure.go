@@ -28,7 +28,7 @@ const (
 // The others are an outage.
 var configurationCodes = map[string]string{
 	"invalid_client":         "check client_id, its secret or key, and auth_method",
-	"invalid_scope":          "check the scopes",
+	"invalid_scope":          "the client may not have a scope that is asked for: check the scopes",
 	"unauthorized_client":    "the client is not allowed to use this grant",
 	"unsupported_grant_type": "check token_url and grant_type",
 	"invalid_request":        "check token_url, auth_method and token_request_param",

@@ -36,6 +36,9 @@ type sourceUser struct {
 	warm          bool          // keep a token ready without requests
 	logger        *zap.Logger
 
+	// endpoint is the token endpoint for people, if set.
+	endpoint func() string
+
 	// observe is called after each token request and each rejection, if set. Requests wait for it.
 	observe func(fetchEvent)
 
@@ -348,6 +351,7 @@ func (s *tokenSource) drop(t *grantedToken) bool {
 	s.mu.Unlock()
 	s.rejections.Add(1)
 	s.tell(fetchEvent{rejected: true})
+	s.reportRejection(now)
 	return true
 }
 

@@ -55,20 +55,43 @@ type sourceReporter struct {
 	live    bool        // whether there was a token in hand then
 	row     int         // failures since
 	missing string      // the missing scopes that were logged last
+
+	rejectedAt time.Time // when a rejection was logged last
 }
+
+// rejectionsPause is how long rejections are only counted after one was logged.
+const rejectionsPause = 10 * time.Minute
 
 // report logs the outcome of an attempt if it changes anything.
 func (s *tokenSource) report(failed *tokenError, next time.Duration) {
-	users, current := s.audience(), s.peek()
-	log := users[0].log().With(zap.String("connection", connectionNames(users)))
+	log, speaker := s.log()
+	current := s.peek()
 	s.reporter.mu.Lock()
 	defer s.reporter.mu.Unlock()
 	if failed != nil {
-		s.reporter.logFailure(log, failed, current != nil, next)
+		s.reporter.logFailure(log, speaker, failed, current != nil, next)
 		return
 	}
 	s.reporter.logRecovery(log)
 	s.reporter.logMissing(log, current)
+}
+
+// reportRejection logs that an API has rejected a token, if that is news.
+func (s *tokenSource) reportRejection(now time.Time) {
+	log, _ := s.log()
+	s.reporter.mu.Lock()
+	defer s.reporter.mu.Unlock()
+	if last := s.reporter.rejectedAt; !last.IsZero() && elapsed(last, now) < rejectionsPause {
+		return
+	}
+	s.reporter.rejectedAt = now
+	log.Warn("the API rejected the token, which is replaced", zap.Uint64("rejected", s.rejections.Load()))
+}
+
+// log is the logger for what concerns all connections of the source, and the one that speaks for them.
+func (s *tokenSource) log() (*zap.Logger, *sourceUser) {
+	users := s.audience()
+	return users[0].log().With(zap.String("connection", connectionNames(users))), users[0]
 }
 
 func connectionNames(users []*sourceUser) string {
@@ -80,7 +103,7 @@ func connectionNames(users []*sourceUser) string {
 	return strings.Join(names, ", ")
 }
 
-func (r *sourceReporter) logFailure(log *zap.Logger, failed *tokenError, live bool, next time.Duration) {
+func (r *sourceReporter) logFailure(log *zap.Logger, speaker *sourceUser, failed *tokenError, live bool, next time.Duration) {
 	r.row++
 	if r.failed != nil && r.failed.class == failed.class && r.failed.code == failed.code && r.live == live {
 		return
@@ -90,6 +113,9 @@ func (r *sourceReporter) logFailure(log *zap.Logger, failed *tokenError, live bo
 		zap.String("class", string(failed.class)),
 		zap.String("reason", failed.Error()),
 		zap.Duration("next_attempt_in", next),
+	}
+	if speaker.endpoint != nil {
+		fields = append(fields, zap.String("token_url", speaker.endpoint()))
 	}
 	if live {
 		log.Warn("getting a new token failed; requests go on with the current one while it lives", fields...)

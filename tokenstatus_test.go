@@ -147,7 +147,9 @@ func TestStateIsLoggedWhenItChanges(t *testing.T) {
 		core, logs := observer.New(zap.DebugLevel)
 		f := &fakeFetcher{answer: fails(errTestOutage)}
 		s, _ := startSource(t, f, func(u *sourceUser) { u.logger = zap.New(core) })
-		startSource(t, f, func(u *sourceUser) { u.name, u.logger = "accounting", zap.New(core) })
+		startSource(t, f, func(u *sourceUser) {
+			u.name, u.logger, u.endpoint = "accounting", zap.New(core), func() string { return "https://auth.example/token" }
+		})
 		next := func(level zapcore.Level, message string) map[string]any {
 			t.Helper()
 			synctest.Wait()
@@ -171,7 +173,7 @@ func TestStateIsLoggedWhenItChanges(t *testing.T) {
 
 		ask()
 		fields := next(zap.ErrorLevel, "getting a token failed; requests are refused until there is one")
-		if fields["connection"] != "accounting, billing" || fields["class"] != "outage" || fields["reason"] != "out of order" {
+		if fields["connection"] != "accounting, billing" || fields["class"] != "outage" || fields["reason"] != "out of order" || fields["token_url"] != "https://auth.example/token" {
 			t.Errorf("fields %v", fields)
 		}
 		for range 5 {
@@ -234,5 +236,34 @@ func TestMissingScopesAreLoggedOnce(t *testing.T) {
 		if logs.Len() != 1 {
 			t.Errorf("logged %+v", logs.All())
 		}
+	})
+}
+
+func TestRejectionsAreLoggedNowAndThen(t *testing.T) {
+	simulated(t, func(t *testing.T) {
+		core, logs := observer.New(zap.DebugLevel)
+		s, _ := startSource(t, &fakeFetcher{}, func(u *sourceUser) { u.logger = zap.New(core) })
+		reject := func(want ...uint64) {
+			t.Helper()
+			s.reject(t.Context(), mustToken(t, s))
+			synctest.Wait()
+			entries := logs.TakeAll()
+			if len(entries) != len(want) {
+				t.Fatalf("logged %+v", entries)
+			}
+			for i, entry := range entries {
+				fields := entry.ContextMap()
+				if entry.Message != "the API rejected the token, which is replaced" || fields["connection"] != "billing" || fields["rejected"] != want[i] {
+					t.Errorf("logged %+v", entry)
+				}
+			}
+		}
+		reject(1)
+		for range 3 {
+			time.Sleep(time.Minute)
+			reject()
+		}
+		time.Sleep(rejectionsPause)
+		reject(5)
 	})
 }

@@ -12,11 +12,14 @@ import (
 )
 
 // withFlow is a connector whose config values come from helper flows, with the discovery service's
-// URL as %s, and stand wherever they may.
+// URL as %s, and stand wherever they may. Two values share a flow.
 const withFlow = `
 	parameter tenant text
 	parameter pass password
 	config_value shard text {
+		flow shard_of
+	}
+	config_value place text {
 		flow shard_of
 	}
 	config_value greeting text {
@@ -31,18 +34,20 @@ const withFlow = `
 	}
 	flow greet template "hello {{.param.tenant | upper}}"
 	token_request_param shard {config.shard}
-	api_header X-Shard {config.shard}
+	api_header X-Shard {config.place}
 	api_header X-Greeting {config.greeting}`
 
-// startWithFlow is a world whose API is reached by a path that a flow finds out.
+// startWithFlow is a world whose token endpoint and API are reached by paths that a flow finds out.
 func startWithFlow(t *testing.T) (w *world, service *harness.API) {
 	t.Helper()
 	w, service = newWorld(t, nil), harness.NewAPI(t, nil, nil)
 	service.Answer(harness.Reply(http.StatusOK, `{"data":[{"shard":"s 7"}]}`))
-	w.Run(t, w.named(options{
+	config := w.named(options{
 		base: "/{config.shard}", service: fmt.Sprintf(withFlow, service.URL),
 		connection: "parameter tenant \"a b\"\nparameter pass {env.PASS}", env: []string{"PASS=p"},
-	}))
+	})
+	config.Options = strings.Replace(config.Options, w.tokens.URL, w.tokens.Base+"/{config.shard}/token", 1)
+	w.Run(t, config)
 	return w, service
 }
 
@@ -64,8 +69,11 @@ func TestValuesOfFlowsArriveWhereTheyStand(t *testing.T) {
 	equal(t, "request URI", r.RequestURI, "/s%207/x")
 	equal(t, "X-Shard", r.Header.Get("X-Shard"), "s 7")
 	equal(t, "X-Greeting", r.Header.Get("X-Greeting"), "hello A B")
-	equal(t, "shard in the token request", w.tokens.Only(t).Form().Get("shard"), "s 7")
-	// The result is remembered, and the flow does not authenticate as the connection.
+	asks := w.tokens.Only(t)
+	equal(t, "token URL", asks.RequestURI, "/s%207/token")
+	equal(t, "shard in the token request", asks.Form().Get("shard"), "s 7")
+	// The result is remembered for all that it stands for, and the flow does not authenticate as the
+	// connection.
 	equal(t, "requests of the flow", service.Count(), 1)
 	asked := service.Last(t)
 	equal(t, "method", asked.Method, http.MethodPost)
@@ -82,7 +90,7 @@ func TestAFailingFlowIsAFailedTokenRequestThatNamesIt(t *testing.T) {
 		kind   string
 	}{
 		"down":          {harness.Status(http.StatusInternalServerError), http.StatusServiceUnavailable, "proxy_internal_error"},
-		"slow":          {harness.Slow(time.Minute, harness.Status(http.StatusOK)), http.StatusServiceUnavailable, "proxy_internal_error"},
+		"slow":          {nil, http.StatusServiceUnavailable, "proxy_internal_error"},
 		"refused":       {harness.Status(http.StatusForbidden), http.StatusBadGateway, "proxy_configuration_error"},
 		"redirect":      {harness.Reply(http.StatusFound, "", "Location", "/elsewhere"), http.StatusBadGateway, "proxy_configuration_error"},
 		"no JSON":       {harness.Reply(http.StatusOK, "<html>"), http.StatusBadGateway, "proxy_configuration_error"},
@@ -91,6 +99,9 @@ func TestAFailingFlowIsAFailedTokenRequestThatNamesIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, service := startWithFlow(t)
+			if c.answer == nil {
+				c.answer = harness.Held(t.Context().Done(), harness.Status(http.StatusOK))
+			}
 			service.Answer(c.answer)
 			answer := w.Get(t, "/x")
 			if name == "slow" && answer.StatusCode == http.StatusGatewayTimeout {
@@ -104,6 +115,38 @@ func TestAFailingFlowIsAFailedTokenRequestThatNamesIt(t *testing.T) {
 			equal(t, "API requests", w.api.Count(), 0)
 		})
 	}
+}
+
+// TestTokensAreReplacedWhileAFlowIsDown has the service that a flow asks end after its first answer.
+// That is remembered, so that nobody notices.
+func TestTokensAreReplacedWhileAFlowIsDown(t *testing.T) {
+	t.Parallel()
+	w, service := startWithFlow(t)
+	w.tokens.Answer(w.tokens.Grant(time.Second))
+	w.wantOK(t)
+	service.Answer(harness.Status(http.StatusInternalServerError))
+	for w.tokens.Count() < 4 {
+		w.wantOK(t)
+	}
+	equal(t, "requests of the flow", service.Count(), 1)
+}
+
+// TestAFlowThatComesBack has a connection that is down because of a flow recover as from an outage of
+// the token endpoint.
+func TestAFlowThatComesBack(t *testing.T) {
+	t.Parallel()
+	w, service := startWithFlow(t)
+	service.Answer(harness.Status(http.StatusInternalServerError))
+	wantOurs(t, w.Get(t, "/x"), http.StatusServiceUnavailable, "proxy_internal_error")
+	o := &operator{world: w, User: harness.NewUser(t), admin: "unix/" + w.AdminSocket()}
+	const reason = "flow shard_of: its server answered with status 500"
+	want(t, o.ask(t, "list"), 1, "billing cannot get a token: "+reason+"\n", "It ends by itself once that server answers as it should.")
+	want(t, o.ask(t, "ping", "billing"), 1, "billing does not work: there is no token: "+reason+".\n")
+	w.WaitLog(t, `"reason":"`+reason+`"`)
+	service.Answer(harness.Reply(http.StatusOK, `{"data":[{"shard":"s7"}]}`))
+	want(t, o.ask(t, "refresh", "billing"), 0, "billing has a new token")
+	w.wantOK(t)
+	w.WaitLog(t, "getting tokens works again")
 }
 
 // TestHostileFlowAnswersMoveNothing has values that would leave their place in a URL (rule 7).

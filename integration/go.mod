@@ -6,6 +6,8 @@ require (
 	github.com/Shopify/toxiproxy/v2 v2.5.0
 	github.com/caddy-httphelper/caddy-httphelper v0.0.0
 	github.com/caddyserver/caddy/v2 v2.11.9
+	github.com/charmbracelet/x/vt v0.1.0
+	github.com/creack/pty v1.1.24
 	github.com/go-jose/go-jose/v4 v4.1.9
 	github.com/gorilla/websocket v1.5.1
 	github.com/rs/zerolog v1.35.1

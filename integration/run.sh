@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The test command. On a fresh machine it needs Go, Node with npm, and a C compiler for the race
-# detector; what else the tests use is installed by exact version into .tools (ignored by git).
+# The test command. On a fresh machine it needs Go, Node with npm, curl, and a C compiler for the
+# race detector; what else the tests use is installed by exact version into .tools (ignored by git).
 #
 #   ./integration/run.sh                  everything
 #   ./integration/run.sh lint unit …      only these steps: install format vet lint vuln unit fuzz integration

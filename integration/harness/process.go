@@ -49,22 +49,31 @@ func (l *log) text() (string, <-chan struct{}) {
 // startProcess starts a child; its output goes to the test's log when the test fails.
 func startProcess(tb testing.TB, cmd *exec.Cmd) *process {
 	tb.Helper()
-	p := &process{cmd: cmd, output: newLog(), exited: make(chan struct{})}
+	p := newProcess(cmd)
 	cmd.Stdout, cmd.Stderr = p.output, p.output
-	if err := cmd.Start(); err != nil {
+	p.start(tb)
+	return p
+}
+
+func newProcess(cmd *exec.Cmd) *process {
+	return &process{cmd: cmd, output: newLog(), exited: make(chan struct{})}
+}
+
+func (p *process) start(tb testing.TB) {
+	tb.Helper()
+	if err := p.cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
 	go func() {
-		_ = cmd.Wait()
+		_ = p.cmd.Wait()
 		close(p.exited)
 	}()
 	tb.Cleanup(func() {
 		p.stop()
 		if tb.Failed() {
-			tb.Logf("output of %s:\n%s", cmd.Path, tail(p.Logs(), 20_000))
+			tb.Logf("output of %s:\n%s", p.cmd.Path, tail(p.Logs(), 20_000))
 		}
 	})
-	return p
 }
 
 // Logs returns everything that the process has written.
@@ -100,6 +109,18 @@ func (p *process) Exited() <-chan struct{} { return p.exited }
 
 // Signal sends the process a signal.
 func (p *process) Signal(s os.Signal) { _ = p.cmd.Process.Signal(s) }
+
+// Wait waits until the process has ended, and returns its exit status.
+func (p *process) Wait(tb testing.TB) int {
+	tb.Helper()
+	select {
+	case <-p.exited:
+		return p.cmd.ProcessState.ExitCode()
+	case <-time.After(Patience):
+		tb.Fatal("the process goes on")
+		return -1
+	}
+}
 
 // stop asks the process to end, and ends it when it does not.
 func (p *process) stop() {

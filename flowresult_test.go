@@ -1,0 +1,164 @@
+package httphelper
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// laterForFlows has the memory of helper flows believe that it is later.
+func laterForFlows(t *testing.T, d time.Duration) {
+	t.Helper()
+	set := func(now func() time.Time) func() time.Time {
+		flowResults.mu.Lock()
+		defer flowResults.mu.Unlock()
+		before := flowResults.now
+		flowResults.now = now
+		return before
+	}
+	before := set(func() time.Time { return time.Now().Add(d) })
+	t.Cleanup(func() { set(before) })
+}
+
+// shards is a service that flows ask: it counts, and tells the number of the request.
+type shards struct {
+	url   string
+	asked atomic.Int64
+	down  atomic.Bool
+}
+
+func newShards(t *testing.T) *shards {
+	t.Helper()
+	s := new(shards)
+	s.url = flowServer(t, func(w http.ResponseWriter, _ *http.Request) {
+		n := s.asked.Add(1)
+		if s.down.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		_, _ = fmt.Fprintf(w, `"s%d"`, n)
+	})
+	return s
+}
+
+func (s *shards) wantAsked(t *testing.T, want int64) {
+	t.Helper()
+	if got := s.asked.Load(); got != want {
+		t.Fatalf("the flow was asked %d times, want %d", got, want)
+	}
+}
+
+// withShards is a connector with two values of one flow: one in the token request, one in a header.
+func withShards(s *shards) string {
+	return `config_value first text {
+				flow shard
+			}
+			config_value second text {
+				flow shard
+			}
+			flow shard request ` + s.url + `
+			token_request_param shard {config.first}
+			api_header X-Shard {config.second}`
+}
+
+func refreshed(t *testing.T) (status int, body string) {
+	t.Helper()
+	status, _, body = admin(t, "POST", "/http_helper/connections/billing/refresh")
+	return status, body
+}
+
+// A flow's result serves all of its values, and five minutes of token requests.
+func TestFlowResultIsRemembered(t *testing.T) {
+	e, a, s := newIdP(t), newAPI(t, nil), newShards(t)
+	site := runSidecar(t, crm(a, e, withShards(s), ""))
+	get := func() string {
+		t.Helper()
+		if res, _ := call(t, "GET", site+"/", nil); res.StatusCode != http.StatusOK {
+			t.Fatal(res.Status)
+		}
+		return a.last(t).Header.Get("X-Shard")
+	}
+	if got := get(); got != "s1" {
+		t.Errorf("the API got %q", got)
+	}
+	laterForFlows(t, flowLife-2*time.Second)
+	if status, body := refreshed(t); status != http.StatusOK {
+		t.Fatal(body)
+	}
+	s.wantAsked(t, 1)
+	laterForFlows(t, flowLife)
+	if status, body := refreshed(t); status != http.StatusOK {
+		t.Fatal(body)
+	}
+	s.wantAsked(t, 2)
+}
+
+// While a token lives, a flow that fails is a failed refresh: requests go on, with what they carried
+// before.
+func TestFlowFailsWhileTokenLives(t *testing.T) {
+	e, a, s := newIdP(t), newAPI(t, nil), newShards(t)
+	var shard atomic.Value
+	e.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		shard.Store(r.PostFormValue("shard"))
+		grantToken(w, fmt.Sprintf("t%d", e.requests.Add(1)), 3600)
+	})
+	site := runSidecar(t, crm(a, e, withShards(s), ""))
+	want := func(token, header string) {
+		t.Helper()
+		res, _ := call(t, "GET", site+"/", nil)
+		got := a.last(t)
+		if res.StatusCode != http.StatusOK || got.Header.Get("Authorization") != "Bearer "+token || got.Header.Get("X-Shard") != header {
+			t.Fatalf("%s, %v", res.Status, got.Header)
+		}
+	}
+	want("t1", "s1")
+
+	s.down.Store(true)
+	laterForFlows(t, flowLife)
+	status, body := refreshed(t)
+	if status != http.StatusServiceUnavailable || !strings.Contains(body, "flow shard: its server answered with status 500") {
+		t.Fatal(status, body)
+	}
+	if v := shownConnection(t, "billing"); v["state"] != "failing" {
+		t.Errorf("%v", v)
+	}
+	want("t1", "s1")
+
+	s.down.Store(false)
+	if status, body := refreshed(t); status != http.StatusOK {
+		t.Fatal(body)
+	}
+	fresh := fmt.Sprintf("s%d", s.asked.Load())
+	if got := shard.Load(); got != fresh {
+		t.Errorf("the token request has shard %v, want %s", got, fresh)
+	}
+	deadline := time.Now().Add(10 * time.Second) // what requests carry is worked out again in the background
+	for a.last(t).Header.Get("X-Shard") != fresh && time.Now().Before(deadline) {
+		_, _ = call(t, "GET", site+"/", io.NopCloser(http.NoBody))
+	}
+	want("t2", fresh)
+}
+
+// A flow that fails is asked once for all of its values in each try, and named once.
+func TestFailingFlowIsNamedOnce(t *testing.T) {
+	e, a, s := newIdP(t), newAPI(t, nil), newShards(t)
+	s.down.Store(true)
+	runSidecar(t, crm(a, e, withShards(s)+"\ntoken_request_param again {config.second}", ""))
+	status, body := refreshed(t)
+	if status != http.StatusServiceUnavailable || body != "connection billing: flow shard: its server answered with status 500" {
+		t.Error(status, body)
+	}
+	s.wantAsked(t, 3) // an attempt has three tries
+}
+
+// Where tokens cannot be revoked, nothing is worked out for that, and nothing can fail.
+func TestNoFlowRunsForNoRevocation(t *testing.T) {
+	e, a, s := newIdP(t), newAPI(t, nil), newShards(t)
+	runSidecar(t, crm(a, e, withShards(s), ""))
+	activeApp().active["billing"].revoke(&grantedToken{value: "t1"})
+	s.wantAsked(t, 0)
+}
