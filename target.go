@@ -105,7 +105,9 @@ func plainBase(u *url.URL) *url.URL {
 	}
 	path := strings.TrimSuffix(u.EscapedPath(), "/")
 	base.Path, _ = url.PathUnescape(path)
-	base.RawPath = path
+	if base.EscapedPath() != path {
+		base.RawPath = path
+	}
 	return base
 }
 
