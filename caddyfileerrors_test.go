@@ -131,6 +131,9 @@ func TestErrorsInConnector(t *testing.T) {
 		{"token_url http", inGlobal(fmt.Sprintf(connectorTemplate, "base_url https://a.example.com\ntoken_url http://b.example.com")), []string{"connector acme: token_url is http", "allow_insecure"}},
 		{"token_url userinfo", inGlobal(fmt.Sprintf(connectorTemplate, "token_url https://a:b@a.example.com")), []string{"connector acme: token_url:", "user"}},
 		{"token_url fragment", inGlobal(fmt.Sprintf(connectorTemplate, "token_url https://a.example.com/#x")), []string{"connector acme: token_url:", "fragment"}},
+		{"issuer http", inGlobal(fmt.Sprintf(connectorTemplate, "base_url https://a.example.com\nissuer http://b.example.com")), []string{"connector acme: issuer is http", "allow_insecure token_url"}},
+		{"issuer query", inGlobal(fmt.Sprintf(connectorTemplate, "base_url https://a.example.com\nissuer https://b.example.com/?x=1")), []string{"connector acme: issuer:", "query"}},
+		{"issuer empty query", inGlobal(fmt.Sprintf(connectorTemplate, "base_url https://a.example.com\nissuer https://b.example.com/?")), []string{"connector acme: issuer:", "query"}},
 		{"token_url and issuer", inConnector("issuer https://auth.example.com"), []string{"connector acme: token_url and issuer exclude each other"}},
 		{"placeholder in scheme", inGlobal(fmt.Sprintf(connectorTemplate, "parameter x text\nbase_url {param.x}://a.example.com")), []string{"connector acme: base_url:", "scheme"}},
 		{"unknown placeholder", inGlobal(fmt.Sprintf(connectorTemplate, "base_url https://{system.hostname}")), []string{"connector acme: base_url:", "{env.*}, {file.*}, {param.*}, {config.*} are understood"}},
@@ -176,6 +179,7 @@ func TestErrorsInConnector(t *testing.T) {
 		{"ping with impossible status", inConnector("ping /me 99"), []string{"connector acme: ping: 99 is not a status"}},
 		{"resource", inConnector("resource /api"), []string{"connector acme: resource: an absolute URI"}},
 		{"no resource", inConnector("resource"), []string{"connector acme: resource: takes one argument at least"}},
+		{"revocation_url http", inConnector("revocation_url http://auth.example.com"), []string{"connector acme: revocation_url is http", "allow_insecure token_url"}},
 		{"revocation_url", inConnector("revocation_url auth.example.com"), []string{"connector acme: revocation_url: not an http or https URL"}},
 
 		{"scope grammar", inConnector(`scope "a b"`), []string{"connector acme: scope:", "RFC 6749"}},

@@ -565,10 +565,14 @@ func (s *Service) expandURL(option string, t text, lookup valueLookup) (*url.URL
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", option, err)
 	}
-	if option == "base_url" {
-		if err := checkBaseURL(u); err != nil {
-			return nil, err
-		}
+	switch option {
+	case "base_url":
+		err = checkBaseURL(u)
+	case "issuer":
+		err = checkIssuer(u)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return u, checkScheme(u, s.allowsInsecure(insecureOption(option)), option)
 }

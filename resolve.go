@@ -115,21 +115,22 @@ func (r *resolver) material() (authMaterial, error) {
 		rawBasic: r.c.service.BasicEncoding == encodingRaw,
 		alg:      r.c.config.SigningAlg,
 		lifetime: time.Duration(r.c.config.AssertionLifetime),
+
+		secretOption: given("client_secret", t.secretFile),
+		keyOption:    given("client_key", t.keyFile),
 	}
 	var errs []error
 	read := func(into *string, option string, value, file *text) {
 		var err error
-		switch {
-		case file != nil:
-			if *into, err = r.file(file); err != nil {
-				err = fmt.Errorf("%s: %w", option+"_file", err)
-			}
-		default:
+		if file != nil {
+			*into, err = r.file(file)
+			err = ofOption(given(option, file), err)
+		} else {
 			*into, err = r.expand(option, value)
 		}
 		errs = append(errs, err)
 	}
-	key, err := r.privateKey()
+	key, err := r.privateKey(m.keyOption)
 	errs = append(errs, err)
 	read(&m.clientID, "client_id", t.clientID, nil)
 	read(&m.secret, "client_secret", t.clientSecret, t.secretFile)
@@ -146,16 +147,14 @@ func (r *resolver) material() (authMaterial, error) {
 }
 
 // privateKey reads the client's private key, if it has one.
-func (r *resolver) privateKey() (string, error) {
+func (r *resolver) privateKey(option string) (string, error) {
 	t := r.c.texts
-	var option, key string
+	var key string
 	var err error
 	switch {
 	case t.keyFile != nil:
-		option = "client_key_file"
 		key, err = r.file(t.keyFile)
 	case t.clientKey != nil:
-		option = "client_key"
 		key, err = t.clientKey.expandLines(nil)
 	default:
 		return "", nil
@@ -164,6 +163,14 @@ func (r *resolver) privateKey() (string, error) {
 		_, err := parsePrivateKey([]byte(text))
 		return text, ofOption(option, err)
 	})
+}
+
+// given is the option as which a value, or a file that holds it, is given.
+func given(option string, file *text) string {
+	if file != nil {
+		return option + "_file"
+	}
+	return option
 }
 
 // ofOption says which option an error is about.
