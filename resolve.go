@@ -398,7 +398,8 @@ func (r *resolver) noteSecret(t *text, value string) {
 	}
 }
 
-// fingerprint is a digest of the credentials and answers as they are now.
+// fingerprint is a digest of the credentials and answers, and of what else goes into a token request,
+// as they are now.
 func (c *activeConnection) fingerprint() (string, error) {
 	r := c.resolver(context.Background())
 	m, err := r.material()
@@ -420,7 +421,34 @@ func (c *activeConnection) fingerprint() (string, error) {
 		certificate, err = c.certificate.fingerprint()
 		errs = append(errs, err)
 	}
-	return digestOf(m.clientID, m.secret, string(m.key), m.assertion, proofKey, certificate, r.answers), errors.Join(errs...)
+	return digestOf(m.clientID, m.secret, string(m.key), m.assertion, proofKey, certificate, r.answers, r.remainder()), errors.Join(errs...)
+}
+
+// remainder is what goes into a token request besides credentials and answers, as it is now: an API
+// key in a header may be what is wrong too. What helper flows yield is left out, because they ask
+// somebody; what cannot be read is a value too, until it can.
+func (r *resolver) remainder() []any {
+	t := r.c.texts
+	var values []any
+	add := func(texts ...text) {
+		for _, text := range texts {
+			if !r.c.dependsOnFlow(text) {
+				value, err := text.expand(r.lookup)
+				values = append(values, value, err != nil)
+			}
+		}
+	}
+	for _, given := range []*text{t.tokenURL, t.issuer, t.keyID, t.audience} {
+		if given != nil {
+			add(*given)
+		}
+	}
+	for _, param := range t.params {
+		add(param.values...)
+	}
+	add(valuesOf(t.tokenHeaders)...)
+	add(t.resources...)
+	return values
 }
 
 // dependsOnFlow tells whether a text's value takes a helper flow.
