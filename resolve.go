@@ -320,7 +320,7 @@ func (r *resolver) endpoints(request *tokenRequest, m *authMaterial) error {
 	}
 	m.audience = orDefault(m.audience, issuer.String())
 	found, err := r.c.issuers.get(issuer.String(), r.c.service.allowsInsecure("token_url")).
-		find(r.ctx, r.c.plainClient(), r.c.service.authMethod(), request.certificate != nil)
+		find(r.ctx, r.c.client(request.certificate), r.c.service.authMethod(), request.certificate != nil)
 	if err == nil {
 		scheme, _, _ := strings.Cut(found.Token, ":")
 		err = r.c.method.checkEndpoint(scheme)
