@@ -178,13 +178,19 @@ func (r *route) attempt(req *http.Request, g *grant, token *grantedToken, body *
 	if token == nil || token.key == nil {
 		return r.roundTrip(&out.req, token)
 	}
+	return r.roundTripProven(&out.req, place, token, nonce)
+}
+
+// roundTripProven sends a request for a place with a proof of possession, and keeps the nonce in the
+// answer.
+func (r *route) roundTripProven(out *http.Request, place url.URL, token *grantedToken, nonce string) (*http.Response, error) {
 	nonces := &token.key.apiNonces
 	nonce = orDefault(nonce, nonces.of(&place))
-	proven, err := provenAnew(&out.req, func() (string, error) {
-		return token.key.proof(req.Method, &place, token.value, nonce)
+	proven, err := provenAnew(out, func() (string, error) {
+		return token.key.proof(out.Method, &place, token.value, nonce)
 	})
 	if err != nil {
-		closeBody(out.req.Body)
+		closeBody(out.Body)
 		return nil, &refusalError{misconfigured(err.Error())}
 	}
 	res, err := r.roundTrip(proven, token)
