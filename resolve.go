@@ -14,6 +14,8 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // resolver reads the values of a connection's texts as they are now, each once.
@@ -195,9 +197,10 @@ func (c *activeConnection) fetch(ctx context.Context) (*grantedToken, error) {
 }
 
 // revokeRemoved revokes the last token of a connection that the running config does not have any
-// more. One that has only changed may have been given the same token again.
+// more. One that has only changed may have been given the same token again, and so may one that is
+// here again when the process has been restarted.
 func (c *activeConnection) revokeRemoved(token *grantedToken) {
-	if app := activeApp(); app.active[c.name] != nil {
+	if app := activeApp(); caddy.Exiting() || app.active[c.name] != nil {
 		return
 	}
 	c.revoke(token)
