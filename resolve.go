@@ -441,9 +441,9 @@ func (r *resolver) remainder() []any {
 			}
 		}
 	}
-	for _, given := range []*text{t.tokenURL, t.issuer, t.keyID, t.audience} {
-		if given != nil {
-			add(*given)
+	for _, optional := range []*text{t.tokenURL, t.issuer, t.keyID, t.audience} {
+		if optional != nil {
+			add(*optional)
 		}
 	}
 	for _, param := range t.params {
