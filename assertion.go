@@ -49,7 +49,7 @@ func newSecretJWTAuth(m authMaterial) (clientAuth, error) {
 		return nil, fmt.Errorf("signing_alg: a secret cannot sign with %q: use %s", m.alg, joinAlgorithms(hmacs))
 	}
 	if least := 32 + 16*index; len(m.secret) < least {
-		return nil, fmt.Errorf("client_secret: %s needs a secret of at least %d bytes (RFC 7518)", alg, least)
+		return nil, ofOption(m.secretOption, fmt.Errorf("%s needs a secret of at least %d bytes (RFC 7518)", alg, least))
 	}
 	return newJWTAuth(m, &signingKey{key: []byte(m.secret), id: m.keyID, alg: alg})
 }
@@ -60,7 +60,7 @@ func newPrivateKeyJWTAuth(m authMaterial) (clientAuth, error) {
 	}
 	key, err := parseSigningKey(m.key, m.keyID, m.alg)
 	if err != nil {
-		return nil, fmt.Errorf("client_key: %w", err)
+		return nil, ofOption(m.keyOption, err)
 	}
 	return newJWTAuth(m, key)
 }

@@ -3,6 +3,7 @@ package httphelper
 import (
 	"maps"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -172,8 +173,24 @@ func TestUnusableSecretsForJWT(t *testing.T) {
 	}
 }
 
-func TestUnusableKeyNamesTheOption(t *testing.T) {
-	if _, err := newPrivateKeyJWTAuth(authMaterial{key: []byte("hunter2")}); err == nil || !strings.HasPrefix(err.Error(), "client_key") {
-		t.Errorf("error %v", err)
+// TestUnusableCredentialsNameTheOption: the one that was used, when the config is loaded.
+func TestUnusableCredentialsNameTheOption(t *testing.T) {
+	dir := t.TempDir()
+	putFile(t, filepath.Join(dir, "short"), "hunter2")
+	putFile(t, filepath.Join(dir, "weak"), string(testKeyPEM(t, "weak")))
+	putFile(t, filepath.Join(dir, "key"), string(testKeyPEM(t, "ec256")))
+	for options, want := range map[string]string{
+		"client_secret_jwt\nclient_secret_file $DIR/short":             "client_secret_file: HS256 needs",
+		"client_secret_jwt\nclient_secret {file.$DIR/short}":           "client_secret: HS256 needs",
+		"private_key_jwt\nclient_key_file $DIR/short":                  "client_key_file: neither",
+		"private_key_jwt\nclient_key_file $DIR/weak":                   "client_key_file: an RSA key",
+		"private_key_jwt\nclient_key {file.$DIR/weak}":                 "client_key: an RSA key",
+		"private_key_jwt\nclient_key_file $DIR/key\nsigning_alg ES512": "client_key_file: its algorithm",
+		"private_key_jwt\nclient_assertion_file $DIR/key":              "client_assertion_file: not an assertion",
+	} {
+		err := validate(t, inGlobal(strings.ReplaceAll("connection orders {\nbase_url https://api.example\ntoken_url https://auth.example/token\nclient_id app\nauth_method "+options+"\n}", "$DIR", dir)))
+		if err == nil || !strings.Contains(err.Error(), "connection orders: "+want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: error %v", options, err)
+		}
 	}
 }

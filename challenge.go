@@ -22,9 +22,10 @@ func insufficientScope(header http.Header) bool {
 	return false
 }
 
-// wantsNonce tells whether a 401 asks for a nonce in the DPoP proof (RFC 9449 §9).
-func wantsNonce(res *http.Response) bool {
-	if res.StatusCode != http.StatusUnauthorized {
+// wantsNonce tells whether a 401 is about the nonce in the proof that the token came with (RFC 9449
+// §9), and not about the token.
+func wantsNonce(res *http.Response, token *grantedToken) bool {
+	if res.StatusCode != http.StatusUnauthorized || token == nil || token.key == nil {
 		return false
 	}
 	for _, c := range parseChallenges(res.Header.Values("WWW-Authenticate")) {

@@ -49,6 +49,8 @@ type authMaterial struct {
 	audience  string // "": the endpoint's URL
 	lifetime  time.Duration
 	assertion string // made by the platform, instead of a key
+
+	secretOption, keyOption string // as which secret and key are given, for errors
 }
 
 // authMethod is one value of auth_method: what it needs and how it is made. Options that it does

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -565,10 +566,14 @@ func (s *Service) expandURL(option string, t text, lookup valueLookup) (*url.URL
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", option, err)
 	}
-	if option == "base_url" {
-		if err := checkBaseURL(u); err != nil {
-			return nil, err
-		}
+	switch option {
+	case "base_url":
+		err = checkBaseURL(u)
+	case "issuer":
+		err = checkIssuer(u)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return u, checkScheme(u, s.allowsInsecure(insecureOption(option)), option)
 }
@@ -658,10 +663,13 @@ func (s *Service) checkResources() error {
 	return errors.Join(errs...)
 }
 
+// absoluteURI has the characters of an absolute URI, which are not those of a fragment (RFC 3986 §2).
+var absoluteURI = regexp.MustCompile(`^[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]+$`)
+
 // checkResourceURI checks a resource indicator (RFC 8707 §2).
 func checkResourceURI(resource string) error {
 	u, err := url.Parse(resource)
-	if err != nil || !u.IsAbs() || strings.Contains(resource, "#") {
+	if err != nil || !u.IsAbs() || !absoluteURI.MatchString(resource) {
 		return errors.New("resource: an absolute URI without a fragment is needed (RFC 8707)")
 	}
 	return nil

@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -32,8 +34,15 @@ type dpopKey struct {
 	signer     jose.Signer
 	thumbprint string // of the public key (RFC 7638)
 
-	mu     sync.Mutex
-	nonces map[string]string // by origin
+	// A nonce is for the server that gave it, and a token endpoint and an API at one origin are two
+	// servers (RFC 9449 §9).
+	tokenNonces, apiNonces dpopNonces
+}
+
+// dpopNonces are the newest nonces of servers of one kind.
+type dpopNonces struct {
+	mu       sync.Mutex
+	byOrigin map[string]string
 }
 
 // generateDPoPKey makes a new key.
@@ -61,7 +70,7 @@ func newDPoPKey(key *signingKey) (*dpopKey, error) {
 		return nil, errors.New("dpop: the key cannot sign")
 	}
 	thumbprint, err := key.thumbprint()
-	return &dpopKey{signer: signer, thumbprint: thumbprint, nonces: make(map[string]string)}, err
+	return &dpopKey{signer: signer, thumbprint: thumbprint}, err
 }
 
 // dpopClaims are what a proof says (RFC 9449 §4.2).
@@ -74,11 +83,11 @@ type dpopClaims struct {
 	Nonce     string `json:"nonce,omitempty"`
 }
 
-// proof makes the DPoP header of one request, with the newest nonce of its server. accessToken is
-// the token that the request carries, "" at the token endpoint. A proof must not be sent twice.
-func (k *dpopKey) proof(method string, target *url.URL, accessToken string) (string, error) {
+// proof makes the DPoP header of one request. accessToken is the token that the request carries, ""
+// at the token endpoint; nonce is the server's, "" if it gave none. A proof must not be sent twice.
+func (k *dpopKey) proof(method string, target *url.URL, accessToken, nonce string) (string, error) {
 	claims := dpopClaims{
-		ID: rand.Text(), Method: method, URL: proofURL(target), IssuedAt: time.Now().Unix(), Nonce: k.nonce(target),
+		ID: rand.Text(), Method: method, URL: proofURL(target), IssuedAt: time.Now().Unix(), Nonce: nonce,
 	}
 	if accessToken != "" {
 		hash := sha256.Sum256([]byte(accessToken))
@@ -93,7 +102,7 @@ func (k *dpopKey) proof(method string, target *url.URL, accessToken string) (str
 
 // sign puts the proof for a token request into it.
 func (k *dpopKey) sign(req *http.Request) error {
-	proof, err := k.proof(req.Method, req.URL, "")
+	proof, err := k.proof(req.Method, req.URL, "", k.tokenNonces.of(req.URL))
 	if err != nil {
 		return configurationError("%v", err)
 	}
@@ -101,23 +110,60 @@ func (k *dpopKey) sign(req *http.Request) error {
 	return nil
 }
 
+// provenAnew is a request to an API, as it is sent, with a proof of its own each time that it is
+// sent: when a connection ends without an answer, net/http sends a request once more by itself, and
+// the API may have seen the first one.
+func provenAnew(req *http.Request, prove func() (string, error)) (*http.Request, error) {
+	proof, err := prove()
+	if err != nil {
+		return nil, err
+	}
+	header := req.Header
+	header.Set(dpopHeader, proof)
+	var sent atomic.Bool
+	return req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		WroteHeaders: func() { sent.Store(true) },
+		GetConn: func(string) {
+			if !sent.CompareAndSwap(true, false) {
+				return
+			}
+			if proof, err := prove(); err == nil {
+				header.Set(dpopHeader, proof)
+			}
+		},
+	})), nil
+}
+
 // learn keeps the nonce in an answer for the next proof, and reports whether there is one (RFC
 // 9449 §8).
-func (k *dpopKey) learn(target *url.URL, answer http.Header) bool {
-	nonce := answer.Get(dpopNonceHeader)
-	if nonce == "" || len(nonce) > maxDPoPNonce || strings.ContainsFunc(nonce, notInToken) {
+func (n *dpopNonces) learn(target *url.URL, answer http.Header) bool {
+	nonce := nonceIn(answer)
+	if nonce == "" {
 		return false
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.nonces[originOf(target)] = nonce
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.byOrigin == nil {
+		n.byOrigin = make(map[string]string)
+	}
+	n.byOrigin[originOf(target)] = nonce
 	return true
 }
 
-func (k *dpopKey) nonce(target *url.URL) string {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.nonces[originOf(target)]
+// of is the newest nonce of a server, "" if it gave none.
+func (n *dpopNonces) of(target *url.URL) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.byOrigin[originOf(target)]
+}
+
+// nonceIn is the nonce in an answer, "" if there is none that can be used.
+func nonceIn(answer http.Header) string {
+	nonce := answer.Get(dpopNonceHeader)
+	if len(nonce) > maxDPoPNonce || strings.ContainsFunc(nonce, notInToken) {
+		return ""
+	}
+	return nonce
 }
 
 // proofURL is the request's URL without query and fragment, normalized.

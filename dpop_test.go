@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +17,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
 // proofIn verifies a DPoP proof with the key that it contains (RFC 9449 §4.3).
@@ -55,7 +59,7 @@ func mustParseURL(t *testing.T, text string) *url.URL {
 
 func mustProve(t *testing.T, key *dpopKey, method, target, accessToken string) map[string]any {
 	t.Helper()
-	proof, err := key.proof(method, mustParseURL(t, target), accessToken)
+	proof, err := key.proof(method, mustParseURL(t, target), accessToken, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,9 +105,9 @@ func TestDPoPTargets(t *testing.T) {
 }
 
 func TestDPoPNoncesBelongToOrigins(t *testing.T) {
-	key := newTestDPoPKey(t)
+	var nonces dpopNonces
 	learn := func(target, nonce string) bool {
-		return key.learn(mustParseURL(t, target), http.Header{"Dpop-Nonce": {nonce}})
+		return nonces.learn(mustParseURL(t, target), http.Header{"Dpop-Nonce": {nonce}})
 	}
 	if !learn("https://api.example/x", "n-1") || !learn("https://AS.example:443/token?q", "n-2") {
 		t.Error("a nonce was not learnt")
@@ -113,16 +117,16 @@ func TestDPoPNoncesBelongToOrigins(t *testing.T) {
 			t.Errorf("nonce %.20q was learnt", bad)
 		}
 	}
-	for target, want := range map[string]any{
-		"https://api.example:443/other": "n-1", "https://as.example/": "n-2", "http://api.example/": nil, "https://api.example:8443/": nil,
+	for target, want := range map[string]string{
+		"https://api.example:443/other": "n-1", "https://as.example/": "n-2", "http://api.example/": "", "https://api.example:8443/": "",
 	} {
-		if claims := mustProve(t, key, "GET", target, ""); claims["nonce"] != want {
-			t.Errorf("%s: nonce %v, want %v", target, claims["nonce"], want)
+		if got := nonces.of(mustParseURL(t, target)); got != want {
+			t.Errorf("%s: nonce %q, want %q", target, got, want)
 		}
 	}
 	learn("https://api.example/", "n-3")
-	if claims := mustProve(t, key, "GET", "https://api.example/", ""); claims["nonce"] != "n-3" {
-		t.Errorf("nonce %v", claims["nonce"])
+	if got := nonces.of(mustParseURL(t, "https://api.example/")); got != "n-3" {
+		t.Errorf("nonce %q", got)
 	}
 }
 
@@ -134,7 +138,7 @@ func TestDPoPKeyFromFile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			proof, err := key.proof("GET", mustParseURL(t, "https://api.example/"), "")
+			proof, err := key.proof("GET", mustParseURL(t, "https://api.example/"), "", "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -152,7 +156,7 @@ func TestDPoPKeyFromFile(t *testing.T) {
 
 // TestProofsHoldNoPrivateKey looks at the very bytes that are sent.
 func TestProofsHoldNoPrivateKey(t *testing.T) {
-	proof, err := newTestDPoPKey(t).proof("GET", mustParseURL(t, "https://api.example/"), "")
+	proof, err := newTestDPoPKey(t).proof("GET", mustParseURL(t, "https://api.example/"), "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,4 +279,61 @@ func TestDPoPNonceUnderConcurrency(t *testing.T) {
 		})
 	}
 	group.Wait()
+}
+
+// busyAPI wants a nonce of the first request, and gives another one to another request before the
+// first is sent again.
+type busyAPI struct {
+	t     *testing.T
+	token *grantedToken
+
+	nonces []any // in the proofs
+}
+
+func (a *busyAPI) RoundTrip(req *http.Request) (*http.Response, error) {
+	_, claims := proofIn(a.t, req.Header.Get("DPoP"))
+	a.nonces = append(a.nonces, claims["nonce"])
+	res := &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: http.NoBody}
+	if len(a.nonces) == 1 {
+		res.StatusCode = http.StatusUnauthorized
+		res.Header.Set("WWW-Authenticate", `DPoP error="use_dpop_nonce"`)
+		res.Header.Set("DPoP-Nonce", "mine")
+		res.Body = closing(func() {
+			a.token.key.apiNonces.learn(req.URL, http.Header{"Dpop-Nonce": {"another's"}})
+		})
+	}
+	return res, nil
+}
+
+// closing is an empty body that does something when it is closed.
+type closing func()
+
+func (closing) Read([]byte) (int, error) { return 0, io.EOF }
+
+func (c closing) Close() error {
+	c()
+	return nil
+}
+
+// TestRequestIsRepeatedWithItsOwnNonce: not with one that another request was told meanwhile.
+func TestRequestIsRepeatedWithItsOwnNonce(t *testing.T) {
+	token := &grantedToken{key: newTestDPoPKey(t)}
+	token.set(kindDPoP, "t1")
+	injection := new(Injection)
+	if err := injection.provision(); err != nil {
+		t.Fatal(err)
+	}
+	g := &grant{
+		conn: &activeConnection{config: &Connection{DPoP: new(DPoP)}}, injection: injection,
+		target: &apiTarget{base: mustParseURL(t, "https://api.example")},
+	}
+	api := &busyAPI{t: t, token: token}
+	way := &route{HTTPTransport: new(reverseproxy.HTTPTransport), inner: api}
+	res, err := way.present(httptest.NewRequest(http.MethodGet, "/x", nil), g, token, nil)
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Fatal(res, err)
+	}
+	if !slices.Equal(api.nonces, []any{nil, "mine"}) {
+		t.Errorf("nonces %v", api.nonces)
+	}
 }

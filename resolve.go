@@ -14,6 +14,8 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // resolver reads the values of a connection's texts as they are now, each once.
@@ -115,21 +117,22 @@ func (r *resolver) material() (authMaterial, error) {
 		rawBasic: r.c.service.BasicEncoding == encodingRaw,
 		alg:      r.c.config.SigningAlg,
 		lifetime: time.Duration(r.c.config.AssertionLifetime),
+
+		secretOption: given("client_secret", t.secretFile),
+		keyOption:    given("client_key", t.keyFile),
 	}
 	var errs []error
 	read := func(into *string, option string, value, file *text) {
 		var err error
-		switch {
-		case file != nil:
-			if *into, err = r.file(file); err != nil {
-				err = fmt.Errorf("%s: %w", option+"_file", err)
-			}
-		default:
+		if file != nil {
+			*into, err = r.file(file)
+			err = ofOption(given(option, file), err)
+		} else {
 			*into, err = r.expand(option, value)
 		}
 		errs = append(errs, err)
 	}
-	key, err := r.privateKey()
+	key, err := r.privateKey(m.keyOption)
 	errs = append(errs, err)
 	read(&m.clientID, "client_id", t.clientID, nil)
 	read(&m.secret, "client_secret", t.clientSecret, t.secretFile)
@@ -146,16 +149,14 @@ func (r *resolver) material() (authMaterial, error) {
 }
 
 // privateKey reads the client's private key, if it has one.
-func (r *resolver) privateKey() (string, error) {
+func (r *resolver) privateKey(option string) (string, error) {
 	t := r.c.texts
-	var option, key string
+	var key string
 	var err error
 	switch {
 	case t.keyFile != nil:
-		option = "client_key_file"
 		key, err = r.file(t.keyFile)
 	case t.clientKey != nil:
-		option = "client_key"
 		key, err = t.clientKey.expandLines(nil)
 	default:
 		return "", nil
@@ -164,6 +165,14 @@ func (r *resolver) privateKey() (string, error) {
 		_, err := parsePrivateKey([]byte(text))
 		return text, ofOption(option, err)
 	})
+}
+
+// given is the option as which a value, or a file that holds it, is given.
+func given(option string, file *text) string {
+	if file != nil {
+		return option + "_file"
+	}
+	return option
 }
 
 // ofOption says which option an error is about.
@@ -188,9 +197,10 @@ func (c *activeConnection) fetch(ctx context.Context) (*grantedToken, error) {
 }
 
 // revokeRemoved revokes the last token of a connection that the running config does not have any
-// more. One that has only changed may have been given the same token again.
+// more. One that has only changed may have been given the same token again, and so may one that is
+// here again when the process has been restarted.
 func (c *activeConnection) revokeRemoved(token *grantedToken) {
-	if app := activeApp(); app.active[c.name] != nil {
+	if app := activeApp(); caddy.Exiting() || app.active[c.name] != nil {
 		return
 	}
 	c.revoke(token)
@@ -313,7 +323,7 @@ func (r *resolver) endpoints(request *tokenRequest, m *authMaterial) error {
 	}
 	m.audience = orDefault(m.audience, issuer.String())
 	found, err := r.c.issuers.get(issuer.String(), r.c.service.allowsInsecure("token_url")).
-		find(r.ctx, r.c.plainClient(), r.c.service.authMethod(), request.certificate != nil)
+		find(r.ctx, r.c.client(request.certificate), r.c.service.authMethod(), request.certificate != nil)
 	if err == nil {
 		scheme, _, _ := strings.Cut(found.Token, ":")
 		err = r.c.method.checkEndpoint(scheme)
@@ -391,7 +401,8 @@ func (r *resolver) noteSecret(t *text, value string) {
 	}
 }
 
-// fingerprint is a digest of the credentials and answers as they are now.
+// fingerprint is a digest of the credentials and answers, and of what else goes into a token request,
+// as they are now.
 func (c *activeConnection) fingerprint() (string, error) {
 	r := c.resolver(context.Background())
 	m, err := r.material()
@@ -413,7 +424,34 @@ func (c *activeConnection) fingerprint() (string, error) {
 		certificate, err = c.certificate.fingerprint()
 		errs = append(errs, err)
 	}
-	return digestOf(m.clientID, m.secret, string(m.key), m.assertion, proofKey, certificate, r.answers), errors.Join(errs...)
+	return digestOf(m.clientID, m.secret, string(m.key), m.assertion, proofKey, certificate, r.answers, r.remainder()), errors.Join(errs...)
+}
+
+// remainder is what goes into a token request besides credentials and answers, as it is now: an API
+// key in a header may be what is wrong too. What helper flows yield is left out, because they ask
+// somebody; what cannot be read is a value too, until it can.
+func (r *resolver) remainder() []any {
+	t := r.c.texts
+	var values []any
+	add := func(texts ...text) {
+		for _, text := range texts {
+			if !r.c.dependsOnFlow(text) {
+				value, err := text.expand(r.lookup)
+				values = append(values, value, err != nil)
+			}
+		}
+	}
+	for _, optional := range []*text{t.tokenURL, t.issuer, t.keyID, t.audience} {
+		if optional != nil {
+			add(*optional)
+		}
+	}
+	for _, param := range t.params {
+		add(param.values...)
+	}
+	add(valuesOf(t.tokenHeaders)...)
+	add(t.resources...)
+	return values
 }
 
 // dependsOnFlow tells whether a text's value takes a helper flow.

@@ -111,11 +111,7 @@ func notAllowed(details string) *refusal {
 func (r *route) exchange(req *http.Request, g *grant, token *grantedToken) (*http.Response, error) {
 	body := newReplayBody(req, *g.injection.ReplayBuffer, g)
 	defer body.finish()
-	res, err := r.attempt(req, g, token, body)
-	if err == nil && wantsNonce(res) && token != nil && token.key != nil && body.rewind() {
-		closeBody(res.Body)
-		res, err = r.attempt(req, g, token, body)
-	}
+	res, err := r.present(req, g, token, body)
 	if err != nil || !g.rejected(res, token) {
 		return res, err
 	}
@@ -125,13 +121,28 @@ func (r *route) exchange(req *http.Request, g *grant, token *grantedToken) (*htt
 	}
 	closeBody(res.Body)
 	g.conn.metrics.replayed.Inc()
-	return r.attempt(req, g, newer, body)
+	return r.present(req, g, newer, body)
+}
+
+// present sends a copy of a request, and once more when the API wants a nonce in the proof of
+// possession and gives one (RFC 9449 §9): that one, whatever other requests are told meanwhile.
+func (r *route) present(req *http.Request, g *grant, token *grantedToken, body *replayBody) (*http.Response, error) {
+	res, err := r.attempt(req, g, token, body, "")
+	if err != nil || !wantsNonce(res, token) {
+		return res, err
+	}
+	nonce := nonceIn(res.Header)
+	if nonce == "" || !body.rewind() {
+		return res, nil
+	}
+	closeBody(res.Body)
+	return r.attempt(req, g, token, body, nonce)
 }
 
 // rejected tells whether the API's answer says that the token is no good.
 func (g *grant) rejected(res *http.Response, token *grantedToken) bool {
 	return res.StatusCode == http.StatusUnauthorized && token != nil &&
-		g.injection.OnUnauthorized == unauthorizedRetry && !insufficientScope(res.Header) && !wantsNonce(res)
+		g.injection.OnUnauthorized == unauthorizedRetry && !insufficientScope(res.Header) && !wantsNonce(res, token)
 }
 
 // newerToken replaces a rejected token, and waits for it if the request can be replayed at all.
@@ -143,8 +154,9 @@ func (g *grant) newerToken(req *http.Request, rejected *grantedToken, body *repl
 	return nil
 }
 
-// attempt sends one copy of a request.
-func (r *route) attempt(req *http.Request, g *grant, token *grantedToken, body *replayBody) (*http.Response, error) {
+// attempt sends one copy of a request. nonce is what a proof of possession is to contain; "": the
+// newest of the API's.
+func (r *route) attempt(req *http.Request, g *grant, token *grantedToken, body *replayBody, nonce string) (*http.Response, error) {
 	// The copy is shallow: request trailers arrive in the very map that req holds.
 	out := &struct {
 		req http.Request
@@ -167,15 +179,24 @@ func (r *route) attempt(req *http.Request, g *grant, token *grantedToken, body *
 	if token == nil || token.key == nil {
 		return r.roundTrip(&out.req, token)
 	}
-	proof, err := token.key.proof(req.Method, &place, token.value)
+	return r.roundTripProven(&out.req, place, token, nonce)
+}
+
+// roundTripProven sends a request for a place with a proof of possession, and keeps the nonce in the
+// answer.
+func (r *route) roundTripProven(out *http.Request, place url.URL, token *grantedToken, nonce string) (*http.Response, error) {
+	nonces := &token.key.apiNonces
+	nonce = orDefault(nonce, nonces.of(&place))
+	proven, err := provenAnew(out, func() (string, error) {
+		return token.key.proof(out.Method, &place, token.value, nonce)
+	})
 	if err != nil {
-		closeBody(out.req.Body)
+		closeBody(out.Body)
 		return nil, &refusalError{misconfigured(err.Error())}
 	}
-	out.req.Header["Dpop"] = []string{proof}
-	res, err := r.roundTrip(&out.req, token)
+	res, err := r.roundTrip(proven, token)
 	if err == nil {
-		token.key.learn(&place, res.Header)
+		nonces.learn(&place, res.Header)
 	}
 	return res, err
 }

@@ -147,7 +147,7 @@ func (x *tokenExchange) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, networkFailure(req.Context(), tokenEndpoint, err)
 	}
 	defer resp.Body.Close()
-	nonceGiven := x.dpop != nil && x.dpop.learn(shaped.URL, resp.Header)
+	nonceGiven := x.dpop != nil && x.dpop.tokenNonces.learn(shaped.URL, resp.Header)
 	granted, err := x.judge(req.Context(), resp, sent)
 	if err != nil {
 		if failure := asTokenError(err); nonceGiven && failure.code == dpopNonceWanted {

@@ -228,6 +228,14 @@ func checkBaseURL(u *url.URL) error {
 	return nil
 }
 
+// checkIssuer checks what an issuer identifier must be beyond a URL (RFC 8414 §2).
+func checkIssuer(u *url.URL) error {
+	if u.RawQuery != "" || u.ForceQuery {
+		return errors.New("issuer: the URL must not have a query (RFC 8414)")
+	}
+	return nil
+}
+
 // isLoopbackHost reports whether a host, without port, is this machine.
 func isLoopbackHost(host string) bool {
 	if strings.EqualFold(host, "localhost") {
@@ -242,5 +250,5 @@ func checkScheme(u *url.URL, insecureAllowed bool, option string) error {
 	if u.Scheme == "https" || insecureAllowed || isLoopbackHost(u.Hostname()) {
 		return nil
 	}
-	return fmt.Errorf("%s is http and its host is not loopback: use https, or permit it with allow_insecure %s", option, option)
+	return fmt.Errorf("%s is http and its host is not loopback: use https, or permit it with allow_insecure %s", option, insecureOption(option))
 }

@@ -8,12 +8,14 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -594,6 +596,35 @@ func TestAssertionThatThePlatformMounts(t *testing.T) {
 			t.Errorf("the assertion %q was sent", got)
 		}
 	}
+}
+
+// TestIssuerThatTalksToCertificatesOnly: one server has the metadata and the token endpoint, and takes
+// no connection without a client certificate.
+func TestIssuerThatTalksToCertificatesOnly(t *testing.T) {
+	t.Parallel()
+	ca := harness.NewCA(t)
+	w := newWorld(t, ca)
+	ca.Client(t, "app", filepath.Join(w.Dir, "cert.pem"), filepath.Join(w.Dir, "key.pem"))
+	issuer := httptest.NewUnstartedServer(nil)
+	issuer.Config.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/.well-known/oauth-authorization-server" {
+			w.tokens.ServeHTTP(rw, r)
+			return
+		}
+		harness.Reply(http.StatusOK, map[string]any{
+			"issuer": issuer.URL, "token_endpoint": issuer.URL + "/token", "token_endpoint_auth_methods_supported": []string{"tls_client_auth"},
+		}).ServeHTTP(rw, r)
+	})
+	issuer.TLS = ca.ServerConfig()
+	issuer.TLS.ClientAuth, issuer.TLS.ClientCAs = tls.RequireAndVerifyClientCert, ca.Pool()
+	issuer.StartTLS()
+	t.Cleanup(issuer.Close)
+	config := w.inline(options{
+		service: "auth_method tls_client_auth", secretLine: "client_certificate $DIR/cert.pem $DIR/key.pem", env: []string{"SSL_CERT_FILE=" + ca.File},
+	})
+	config.Site = strings.Replace(config.Site, "token_url "+w.tokens.URL, "issuer "+issuer.URL, 1)
+	w.Run(t, config)
+	w.wantOK(t)
 }
 
 func TestPublicClient(t *testing.T) {

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,6 +58,38 @@ func TestChangedCredentialsEndTheBackOff(t *testing.T) {
 	}
 	equal(t, "token requests", w.tokens.Count(), 2)
 	equal(t, "Authorization", w.tokens.Requests()[1].Header.Get("Authorization"), basicAuth("app", "right"))
+}
+
+// TestWhateverWasCorrectedEndsTheBackOff: all of a token request that may stand outside of the
+// configuration can be what was wrong, such as the name of a key or an API key in a header.
+func TestWhateverWasCorrectedEndsTheBackOff(t *testing.T) {
+	t.Parallel()
+	const value = "{file.$DIR/value}"
+	for name, o := range map[string]options{
+		"key_id":               {service: "auth_method private_key_jwt", secretLine: "client_key_file $DIR/key.pem\nkey_id " + value},
+		"assertion_audience":   {service: "auth_method private_key_jwt", secretLine: "client_key_file $DIR/key.pem\nassertion_audience " + value},
+		"token_request_header": {service: "token_request_header X-Api-Key " + value},
+		"token_request_param":  {service: "token_request_param key " + value},
+		"resource":             {service: "resource https://api.example/" + value},
+		"token_url":            {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			w.File(t, "key.pem", newSigner(t, "ES256", "").pem(t))
+			if name == "token_url" {
+				w.tokens.URL += "?key=" + strings.Replace(value, "$DIR", w.Dir, 1)
+			}
+			file := w.File(t, "value", "wrong")
+			w.tokens.Answer(harness.Reply(http.StatusUnauthorized, `{"error":"invalid_client"}`, "Retry-After", "300"))
+			w.Run(t, w.inline(o))
+			wantOurs(t, w.Get(t, "/"), http.StatusBadGateway, "proxy_configuration_error")
+			w.tokens.Answer(w.tokens.Grant(time.Hour))
+			harness.WriteFile(t, file, "right")
+			eventually(t, "recovery", func() bool { return w.try("/").status == http.StatusOK })
+			equal(t, "token requests", w.tokens.Count(), 2)
+		})
+	}
 }
 
 func TestAnUnreadableSecretIsAConfigurationErrorUntilItComesBack(t *testing.T) {

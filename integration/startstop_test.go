@@ -3,6 +3,7 @@ package integration
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -125,4 +126,28 @@ func wantExit(t *testing.T, w *world) {
 	case <-time.After(harness.Patience):
 		t.Fatal("the sidecar goes on")
 	}
+}
+
+// TestTheEndRevokesNothing: a connection is removed by a configuration without it. The sidecar is about to
+// come back with those that it has, or another one may have been given the very tokens.
+func TestTheEndRevokesNothing(t *testing.T) {
+	t.Parallel()
+	const connections = 20
+	w := newWorld(t, nil)
+	revocation := harness.NewTokenEndpoint(t, nil)
+	var global, site strings.Builder
+	global.WriteString("http_helper {\n")
+	for i := range connections {
+		fmt.Fprintf(&global, "connection c%d {\nbase_url $API\ntoken_url $TOKENS\nrevocation_url %s\nclient_id app%d\nclient_secret {env.SECRET}\n}\n", i, revocation.URL, i)
+		fmt.Fprintf(&site, "handle_path /%d/* {\nhttp_helper c%d\n}\n", i, i)
+	}
+	w.Run(t, w.expand(options{}, harness.Config{Options: global.String() + "}", Site: site.String()}))
+	for i := range connections {
+		wantStatus(t, w.Get(t, fmt.Sprintf("/%d/x", i)), http.StatusOK)
+	}
+	if status, _, err := w.Admin(http.MethodPost, "/stop", "", ""); err != nil || status != http.StatusOK {
+		t.Fatal(status, err)
+	}
+	equal(t, "exit code", w.Wait(t), 0)
+	equal(t, "revocations", revocation.Count(), 0)
 }
