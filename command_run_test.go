@@ -97,7 +97,7 @@ func TestRunUsedWrongly(t *testing.T) {
 		{append(enough, "--ping", "nowhere"), "ping"},
 		{append(enough, "--to", "http://api.example.com"), "--to is http and its host is not loopback: use https, or permit it with --allow-insecure\n"},
 		{append(enough, "--to", "api.example.com/v2"), "--to: a URL is needed"},
-		{append(enough, "--token-url", "nonsense"), "connection api.example.com: --token-url: not an http or https URL\n"},
+		{append(enough, "--token-url", "nonsense"), "connection api.example.com: --token-url: not an http or https URL: write it in full, beginning with https://\n"},
 		{append(enough, "--name", "a b"), "a name consists of"},
 		{append(enough, "--client-id", "a\nb"), "client_id: the value contains a control character"},
 		{append(enough, "--client-id", "a } b"), ""},

@@ -30,7 +30,7 @@ type Scope struct {
 	Description string `json:"description,omitempty"`
 }
 
-var errScope = errors.New("not a scope: it consists of visible ASCII characters other than quotation marks and backslashes (RFC 6749 §3.3)")
+var errScope = errors.New("not a scope: it consists of visible ASCII characters, without spaces, quotation marks and backslashes (RFC 6749 §3.3)")
 
 // validScope checks the grammar of RFC 6749 §3.3.
 func validScope(s string) error {
