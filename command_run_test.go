@@ -19,6 +19,7 @@ var enough = []string{
 
 func TestRunPrintsCaddyfile(t *testing.T) {
 	cli(t, "", append(enough, "--print-caddyfile")...).want(t, 0, `{
+	admin unix/http_helper_admin.sock
 	persist_config off
 	auto_https off
 }
