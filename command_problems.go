@@ -49,7 +49,7 @@ func (c connectionView) problems() []*problem {
 	var all []*problem
 	if e := c.LastError; e != nil {
 		all = append(all, &problem{
-			names: []string{c.Name}, text: trouble[c.State] + e.reason(), advice: advice[e.Class],
+			names: []string{c.Name}, text: trouble[c.State] + e.reason(), advice: c.advice(e.Class),
 			tried: e.At, next: timeOrZero(c.NextTry), endpoint: orEmpty(c.TokenURL),
 		})
 	}
@@ -67,9 +67,16 @@ var trouble = map[sourceState]string{
 	stateDown:    "cannot get a token: ",
 }
 
-var advice = map[failureClass]string{
-	classConfiguration: "It does not mend itself: correct what is named here, then run: ",
-	classOutage:        "It ends by itself once that server answers as it should. To try now, run: ",
+// advice begins the sentence that ends with the command to run.
+func (c connectionView) advice(class failureClass) string {
+	switch {
+	case class == classConfiguration:
+		return "It does not mend itself: correct what is named here, then run: "
+	case c.State == stateDown: // may never have worked
+		return "It ends by itself once that server answers as it should. If it never has, correct what is named here. To try now, run: "
+	default:
+		return "It ends by itself once that server answers as it should. To try now, run: "
+	}
 }
 
 // merged adds a problem to others, or to the one of them that is the same.

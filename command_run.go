@@ -97,7 +97,12 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	o.admin = unixPath(o.admin)
-	if o.admin == "" && !o.print {
+	switch {
+	case o.admin != "":
+	case o.print:
+		// The one of this process will be gone, and without any Caddy's own is open to everybody.
+		o.admin = "unix/http_helper_admin.sock"
+	default:
 		if o.admin, err = newAdminSocket(listen); err != nil {
 			return err
 		}

@@ -19,6 +19,7 @@ var enough = []string{
 
 func TestRunPrintsCaddyfile(t *testing.T) {
 	cli(t, "", append(enough, "--print-caddyfile")...).want(t, 0, `{
+	admin unix/http_helper_admin.sock
 	persist_config off
 	auto_https off
 }
@@ -97,7 +98,7 @@ func TestRunUsedWrongly(t *testing.T) {
 		{append(enough, "--ping", "nowhere"), "ping"},
 		{append(enough, "--to", "http://api.example.com"), "--to is http and its host is not loopback: use https, or permit it with --allow-insecure\n"},
 		{append(enough, "--to", "api.example.com/v2"), "--to: a URL is needed"},
-		{append(enough, "--token-url", "nonsense"), "connection api.example.com: --token-url: not an http or https URL\n"},
+		{append(enough, "--token-url", "nonsense"), "connection api.example.com: --token-url: not an http or https URL: write it in full, beginning with https://\n"},
 		{append(enough, "--name", "a b"), "a name consists of"},
 		{append(enough, "--client-id", "a\nb"), "client_id: the value contains a control character"},
 		{append(enough, "--client-id", "a } b"), ""},

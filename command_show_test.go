@@ -51,7 +51,7 @@ func TestCommandsInEachState(t *testing.T) {
 	e.Close()
 	site, ask = sidecarWithCLI(t, a, e, "token_request_param other 2")
 	call(t, "GET", site+"/", nil)
-	ask("show", "c").want(t, 1, "the token endpoint cannot be reached: connection refused", "It ends by itself once that server answers as it should. To try now, run: caddy http-helper refresh c")
+	ask("show", "c").want(t, 1, "the token endpoint cannot be reached: connection refused", "It ends by itself once that server answers as it should. If it never has, correct what is named here. To try now, run: caddy http-helper refresh c")
 }
 
 func TestUnknownNames(t *testing.T) {

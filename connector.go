@@ -573,7 +573,7 @@ func (s *Service) expandURL(option string, t text, lookup valueLookup) (*url.URL
 		err = checkIssuer(u)
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", option, err)
 	}
 	return u, checkScheme(u, s.allowsInsecure(insecureOption(option)), option)
 }

@@ -119,7 +119,8 @@ func (d *directive) parse() error {
 	if err != nil {
 		return err
 	}
-	if err := d.parseProxy(); err != nil {
+	// Together: what a connection lacks may be what is misspelled and left for reverse_proxy.
+	if err := errors.Join(d.parseProxy(), d.checkInline()); err != nil {
 		return err
 	}
 	return d.check()
@@ -150,7 +151,15 @@ func (d *directive) parseInline() error {
 	}
 	active := &activeConnection{name: name, config: copied}
 	d.conns = append(d.conns, active)
-	return d.located(d.owner, active.checkAlone(d.app))
+	return active.findService(d.app)
+}
+
+// checkInline checks the connection that a base URL defines.
+func (d *directive) checkInline() error {
+	if d.handler.Define == nil {
+		return nil
+	}
+	return d.located(d.owner, d.conns[0].checkAlone(d.app))
 }
 
 // parsePlaceholder parses a directive with a placeholder that chooses a connection per request.
@@ -191,7 +200,7 @@ func (d *directive) choices(s *subdirective, h *Handler) error {
 // parseNamed parses a directive with the name of a connection.
 func (d *directive) parseNamed() error {
 	if err := d.choose(d.target); err != nil {
-		return d.located("http_helper", err)
+		return d.located("http_helper", fmt.Errorf("%w; a base URL begins with https://", err))
 	}
 	d.owner = "connection " + d.target
 	d.handler.Connection = d.target

@@ -181,13 +181,19 @@ func TestSymptomsInDocs(t *testing.T) {
 }
 
 // fromElsewhere are quotes of what is not in our sources.
-var fromElsewhere = []string{"Proxy-Status", "curl", "localhost", "address already in use"}
+var fromElsewhere = []string{
+	"Proxy-Status", "curl", "localhost", "address already in use",
+	"Client sent an HTTP request to an HTTPS server", "unrecognized directive: http_helper", "unrecognized global option: http_helper",
+	"starting caddy administration endpoint: …", "no such file or directory", "permission denied",
+	"HTTP/2 skipped because it requires TLS", "admin endpoint on open interface; host checking disabled",
+}
 
 // putTogether are messages that are made of pieces, which `…` divides here.
 var putTogether = map[string]string{
 	"has no token at /access_token":                              "has no token at …/access_token",
 	"cannot be reached: no such host":                            "cannot be reached: …no such host",
 	"answered with status 401: check the client's credentials …": "answered with status …: check the client's credentials",
+	"answered with status 404: check token_url":                  "answered with status …: check token_url",
 	"answered with status 429":                                   "answered with status ",
 	"base_url is http and its host is not loopback":              "base_url…is http and its host is not loopback",
 }

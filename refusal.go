@@ -16,6 +16,7 @@ import (
 	"github.com/dunglas/httpsfv"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
 // proxyName is how this proxy calls itself in Proxy-Status (RFC 9209).
@@ -160,15 +161,31 @@ func (g *grant) describe(w http.ResponseWriter, r *http.Request, err error) erro
 	default:
 		return err
 	}
-	failed := &refusal{status: handlerErr.StatusCode, kind: "destination_unavailable", details: "the API is unreachable"}
+	failed := &refusal{status: handlerErr.StatusCode, kind: "destination_unavailable"}
+	why := whyNoAnswer(handlerErr)
 	if isTimeout(err) || handlerErr.StatusCode == http.StatusGatewayTimeout {
-		failed.kind, failed.details = "connection_timeout", "the API did not answer in time"
+		failed.kind, why = "connection_timeout", "the API did not answer in time"
 	}
+	failed.details = "connection " + g.conn.name + ": " + why
 	if isGRPC(r) {
 		return failed.answer(w, r)
 	}
 	failed.setHeader(w.Header())
 	return err
+}
+
+// whyNoAnswer says why there is no answer of the API, in words of our own.
+func whyNoAnswer(err caddyhttp.HandlerError) string {
+	switch {
+	case errors.Is(err, errNoAnswer):
+		return errNoAnswer.Error()
+	case err.StatusCode == http.StatusServiceUnavailable:
+		return "the API cannot be reached: none of its addresses is available"
+	case errors.As(err, new(reverseproxy.DialError)): // which hides its cause
+		return "the API cannot be reached: there is no connection to its address"
+	default:
+		return "the API cannot be reached: " + describeNetworkError(err)
+	}
 }
 
 func isTimeout(err error) bool {

@@ -30,7 +30,7 @@ type Scope struct {
 	Description string `json:"description,omitempty"`
 }
 
-var errScope = errors.New("not a scope: it consists of visible ASCII characters other than quotation marks and backslashes (RFC 6749 §3.3)")
+var errScope = errors.New("not a scope: it consists of visible ASCII characters, without spaces, quotation marks and backslashes (RFC 6749 §3.3)")
 
 // validScope checks the grammar of RFC 6749 §3.3.
 func validScope(s string) error {
@@ -79,8 +79,8 @@ func (c *Connector) validateScopes() error {
 // connector is that of a connection that names none.
 func (c *Connector) requestedScopes(conn *Connection) (requested, required, warnings []string, err error) {
 	if c == nil {
-		requested, err = conn.ownScopes()
-		return requested, requested, nil, err
+		requested, warnings, err = conn.ownScopes()
+		return requested, requested, warnings, err
 	}
 	requested, required, errChosen := c.chosenScopes(conn)
 	additional, warnings, errAdditional := c.additionalScopes(conn)
@@ -93,24 +93,26 @@ func (c *Connector) requestedScopes(conn *Connection) (requested, required, warn
 }
 
 // ownScopes are the scopes of a connection without a connector.
-func (conn *Connection) ownScopes() ([]string, error) {
-	var scopes []string
+func (conn *Connection) ownScopes() (scopes, warnings []string, err error) {
 	var errs []error
 	for _, typed := range conn.Scopes {
-		scope, err := expandScope(typed)
+		scope, shown, err := expandScope(typed)
 		switch {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("scopes: %w", err))
+			continue
 		case slices.Contains(scopes, scope):
 			errs = append(errs, fmt.Errorf("scopes: %s is named twice", typed))
-		default:
-			scopes = append(scopes, scope)
+			continue
+		case strings.Contains(scope, ","):
+			warnings = append(warnings, fmt.Sprintf("scopes: %s is one scope with a comma in it; between scopes there are spaces", shown))
 		}
+		scopes = append(scopes, scope)
 	}
 	if conn.AdditionalScopes != "" {
 		errs = append(errs, errors.New("additional_scopes needs a connector; add them to scopes"))
 	}
-	return scopes, errors.Join(errs...)
+	return scopes, warnings, errors.Join(errs...)
 }
 
 // chosenScopes are those of the connector's scopes that the connection asks for.
@@ -162,7 +164,8 @@ func (c *Connector) resolveScope(typed string) (string, error) {
 	if c.knowsScope(typed) {
 		return typed, nil
 	}
-	return expandScope(typed)
+	scope, _, err := expandScope(typed)
+	return scope, err
 }
 
 // scopeNames lists the connector's scopes for an error.
@@ -245,18 +248,18 @@ func splitAtDelimiter(s, delimiter string) []string {
 	return parts
 }
 
-// expandScope resolves the placeholders of one scope.
-func expandScope(typed string) (string, error) {
+// expandScope resolves the placeholders of one scope, and says how it may be shown.
+func expandScope(typed string) (scope, shown string, err error) {
 	t, err := parseText(typed)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	scope, err := t.expand(nil)
-	if err != nil {
-		return "", err
+	if scope, err = t.expand(nil); err != nil {
+		return "", "", err
 	}
+	shown = t.quote(scope)
 	if !isScope(scope) {
-		return "", fmt.Errorf("%s is %w", t.quote(scope), errScope)
+		return "", "", fmt.Errorf("%s is %w", shown, errScope)
 	}
-	return scope, nil
+	return scope, shown, nil
 }

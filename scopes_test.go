@@ -243,3 +243,11 @@ func FuzzScopes(f *testing.F) {
 		}
 	})
 }
+
+func TestCommaInScopesOfAConnectionAloneIsWarnedAbout(t *testing.T) {
+	var alone *Connector
+	requested, _, warnings, err := alone.requestedScopes(&Connection{Scopes: []string{"a,b", "c"}})
+	if want := []string{`scopes: "a,b" is one scope with a comma in it; between scopes there are spaces`}; err != nil || len(requested) != 2 || !slices.Equal(warnings, want) {
+		t.Errorf("got %q, warnings %q, %v; want warnings %q", requested, warnings, err, want)
+	}
+}

@@ -132,10 +132,12 @@ func (s *subdirective) none() error {
 
 // one is the only argument.
 func (s *subdirective) one() (string, error) {
-	if len(s.args) != 1 {
+	switch {
+	case len(s.args) == 0:
+		return "", s.errorf("takes exactly one argument, but there is none; {$NAME} leaves none when NAME is not set")
+	case len(s.args) > 1:
 		return "", s.errorf("takes exactly one argument; put a value with spaces in quotation marks")
-	}
-	if s.args[0] == "" {
+	case s.args[0] == "":
 		return "", s.errorf("must not be empty")
 	}
 	return s.args[0], nil

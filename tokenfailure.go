@@ -168,7 +168,7 @@ func unavailable(resp *http.Response, server string) *tokenError {
 func statusHint(status int) string {
 	switch status {
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
-		return ": check its URL"
+		return ": check token_url"
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return ": check the client's credentials and auth_method"
 	case http.StatusTooManyRequests:

@@ -52,7 +52,7 @@ func TestOAuthErrors(t *testing.T) {
 		{400, "", outage, 503, false, "400"},
 		{401, "", outage, 503, false, "credentials"},
 		{403, "", outage, 503, false, "credentials"},
-		{404, "", outage, 503, false, "URL"},
+		{404, "", outage, 503, false, "check token_url"},
 		{429, "", outage, 503, false, "fewer"},
 		{500, "", outage, 503, true, "500"},
 		{503, "", outage, 503, true, "503"},

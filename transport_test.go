@@ -281,12 +281,49 @@ func TestErrorsTowardsTheApp(t *testing.T) {
 }
 
 func TestAPIUnreachable(t *testing.T) {
+	e, down, answers := newIdP(t), newAPI(t, nil), newAPI(t, nil)
+	down.Close()
+	private, _ := tlsAPI(t, nil)
+	noHTTP := newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.WriteString(conn, "SSH-2.0-OpenSSH\r\n")
+		_ = conn.Close()
+	})
+	for name, test := range map[string]struct {
+		caddyfile string
+		why       string
+	}{
+		"down":       {inline(down, e, "name c"), "the API cannot be reached: there is no connection to its address"},
+		"private CA": {inline(private, e, "name c"), "the API cannot be reached: its TLS certificate is signed by an unknown authority"},
+		"no TLS":     {strings.Replace(inline(answers, e, "name c"), "http_helper http://", "http_helper https://", 1), "the API cannot be reached: it does not speak TLS"},
+		"not HTTP":   {inline(noHTTP, e, "name c"), "the API's answer broke off or is not HTTP"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			site := runSidecar(t, test.caddyfile)
+			wantUnreachable(t, site, 502, test.why)
+		})
+	}
+}
+
+func TestNoUpstreamLeft(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
-	site := runSidecar(t, inline(a, e, ""))
+	site := runSidecar(t, inline(a, e, "name c\n\t\tfail_duration 1h"))
 	a.Close()
+	wantUnreachable(t, site, 502, "the API cannot be reached: there is no connection to its address")
+	wantUnreachable(t, site, 503, "the API cannot be reached: none of its addresses is available")
+}
+
+// wantUnreachable sends a request through the connection c.
+func wantUnreachable(t *testing.T, site string, status int, why string) {
+	t.Helper()
 	res, _ := call(t, "GET", site+"/", nil)
-	if res.StatusCode != 502 || !strings.HasPrefix(res.Header.Get("Proxy-Status"), "http_helper; error=destination_unavailable;") {
-		t.Errorf("got %d %q", res.StatusCode, res.Header.Get("Proxy-Status"))
+	want := `http_helper; error=destination_unavailable; details="connection c: ` + why + `"`
+	if got := res.Header.Get("Proxy-Status"); res.StatusCode != status || got != want {
+		t.Errorf("got %d %q, want %d %q", res.StatusCode, got, status, want)
 	}
 }
 

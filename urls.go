@@ -32,7 +32,7 @@ var (
 
 var (
 	errURLSyntax   = errors.New("not a valid URL")
-	errURLScheme   = errors.New("not an http or https URL")
+	errURLScheme   = errors.New("not an http or https URL: write it in full, beginning with https://")
 	errURLUserinfo = errors.New("the URL must not contain a user name or password")
 	errURLFragment = errors.New("the URL must not have a fragment")
 	errURLDots     = errors.New("the URL's path has a dot segment")
@@ -178,10 +178,11 @@ func validPort(port string) bool {
 // parseURL parses a URL that requests with a secret go to. Its errors do not quote the URL.
 func parseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
-	if err != nil {
-		return nil, errURLSyntax
-	}
 	switch {
+	case err != nil && !strings.Contains(s, "://"):
+		return nil, errURLScheme
+	case err != nil:
+		return nil, errURLSyntax
 	case u.Scheme != "http" && u.Scheme != "https":
 		return nil, errURLScheme
 	case u.Opaque != "" || u.Host == "":
@@ -223,7 +224,7 @@ func checkURLPath(path string) error {
 // checkBaseURL checks what a base URL must be beyond a URL.
 func checkBaseURL(u *url.URL) error {
 	if u.RawQuery != "" || u.ForceQuery {
-		return errors.New("base_url: the URL must not have a query; see api_query")
+		return errors.New("the URL must not have a query; see api_query")
 	}
 	return nil
 }
@@ -231,7 +232,7 @@ func checkBaseURL(u *url.URL) error {
 // checkIssuer checks what an issuer identifier must be beyond a URL (RFC 8414 §2).
 func checkIssuer(u *url.URL) error {
 	if u.RawQuery != "" || u.ForceQuery {
-		return errors.New("issuer: the URL must not have a query (RFC 8414)")
+		return errors.New("the URL must not have a query (RFC 8414)")
 	}
 	return nil
 }

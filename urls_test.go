@@ -98,7 +98,9 @@ func TestExpandURLRefusesURLs(t *testing.T) {
 	t.Setenv("URL_USER", "https://user:hunter2@h/")
 	for s, want := range map[string]string{
 		"":                        "not an http or https URL",
-		"api.example":             "not an http or https URL",
+		"api.example":             "not an http or https URL: write it in full, beginning with https://",
+		"api.example:443/a":       "not an http or https URL",
+		"127.0.0.1:8080/a":        "not an http or https URL: write it in full, beginning with https://",
 		"//api.example/":          "not an http or https URL",
 		"ftp://h/":                "not an http or https URL",
 		"javascript:hunter2":      "not an http or https URL",

@@ -173,7 +173,7 @@ func (t text) join(lookup valueLookup, refused func(rune) bool) (string, error) 
 			return "", err
 		}
 		if p.kind != "" && strings.ContainsFunc(value, refused) {
-			return "", fmt.Errorf("the value of %s contains a control character", p)
+			return "", fmt.Errorf("the value of %s contains a control character, such as a line break", p)
 		}
 		b.WriteString(value)
 	}

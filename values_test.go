@@ -118,7 +118,7 @@ func TestExpandErrors(t *testing.T) {
 		"control character":  {"{env.TEXT_CONTROL}", "the value of {env.TEXT_CONTROL} contains a control character"},
 		"C1 control":         {"{env.TEXT_C1}", "contains a control character"},
 		"lines":              {"{env.TEXT_LINES}", "contains a control character"},
-		"lines of a file":    {"{file." + lines + "}", "contains a control character"},
+		"lines of a file":    {"{file." + lines + "}", "contains a control character, such as a line break"},
 		"missing file":       {"{file." + missing + "}", "reading file " + missing + ": no such file or directory"},
 		"a parameter's":      {"{param.p}", "the value of {param.p} contains a control character"},
 		"a parameter's, not": {"{param.q}", "no value"},

@@ -76,7 +76,7 @@ var troubles = map[string]trouble{
 	"a token endpoint that is down": {
 		cause:  func(t *testing.T, w *world) { w.tokens.URL = "http://127.0.0.1:" + harness.Port(t) + "/token" },
 		status: http.StatusServiceUnavailable, details: "connection billing: " + refusedDial, documented: "`cannot be reached: ",
-		list:       []string{"billing cannot get a token: " + refusedDial, "Token endpoint: $TOKENS\n", "It ends by itself once that server answers as it should. To try now, run: caddy http-helper refresh billing"},
+		list:       []string{"billing cannot get a token: " + refusedDial, "Token endpoint: $TOKENS\n", "It ends by itself once that server answers as it should. If it never has, correct what is named here. To try now, run: caddy http-helper refresh billing"},
 		listStatus: 1, show: []string{"State             down", "Token endpoint    $TOKENS\n"},
 		ping: []string{"billing does not work: there is no token: " + refusedDial + "."}, pingStatus: 1,
 		refresh: "Error: connection billing: " + refusedDial,
@@ -99,7 +99,7 @@ var troubles = map[string]trouble{
 	},
 	"an API that is down": {
 		cause:  func(t *testing.T, w *world) { w.api.URL = "http://127.0.0.1:" + harness.Port(t) },
-		status: http.StatusBadGateway, details: "the API is unreachable", documented: "`destination_unavailable`",
+		status: http.StatusBadGateway, details: "connection billing: the API cannot be reached: there is no connection to its address", documented: "`destination_unavailable`",
 		list: []string{"billing  service    ready  expires in 59 minutes"}, show: []string{"State                ready: it has a token", "API                  $API\n"},
 		ping: []string{"billing does not work: the API cannot be reached: connection refused.\n"}, pingStatus: 1,
 		ready: http.StatusOK, health: `"healthy":true`,

@@ -74,7 +74,7 @@ func oddEndpoints(t *testing.T) []oddEndpoint {
 		{"no content", "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", mistake, noJSON, 1},
 		{"not modified", "HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n", mistake, "redirect", 1},
 		{"redirect to nowhere", whole(302, plainToken), mistake, "redirect", 1},
-		{"not found", whole(404, "nothing here"), outage, "check its URL", 1},
+		{"not found", whole(404, "nothing here"), outage, "status 404: check token_url", 1},
 		{"unknown status", whole(999, plainToken), outage, "status 999", 3},
 		{"refusal as an outage", whole(500, `{"error":"invalid_client"}`), outage, "invalid_client", 3},
 

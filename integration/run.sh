@@ -106,11 +106,12 @@ integration_step() {
 	(cd integration && tests -timeout 20m -parallel 4 ${GO_TEST_FLAGS-})
 }
 
+all=(install format vet lint vuln unit fuzz integration)
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(install format vet lint vuln unit fuzz integration)
+[ ${#steps[@]} -gt 0 ] || steps=("${all[@]}")
 for step in "${steps[@]}"; do
 	declare -F "${step}_step" >/dev/null || {
-		echo "run.sh: unknown step: $step" >&2
+		echo "run.sh: unknown step: $step (there are: ${all[*]})" >&2
 		exit 2
 	}
 done
