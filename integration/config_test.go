@@ -97,6 +97,8 @@ func TestConfigErrors(t *testing.T) {
 		"base URL with query":      {harness.Config{Site: "http_helper https://api.example.com/?a=b {\n" + required + "\n}"}, []string{"query"}},
 		"userinfo in token URL":    {bare("token_url https://u:p@auth.example.com/\nclient_id app\nclient_secret {env.SECRET}"), []string{"token_url"}},
 		"fragment in token URL":    {bare("token_url https://auth.example.com/#x\nclient_id app\nclient_secret {env.SECRET}"), []string{"token_url", "fragment"}},
+		"API's CA is not there":    {harness.Config{Site: "http_helper https://api.example.com {\n" + required + "transport http {\ntls_trust_pool file /does/not/exist\n}\n}"}, []string{"connection api.example.com", "/does/not/exist"}},
+		"token's CA is not there":  {inline("token_transport {\ntls_trust_pool file /does/not/exist\n}", "", ""), []string{"connection 127.0.0.1: token_transport", "/does/not/exist"}},
 		"unknown method":           {inline("auth_method magic", "", ""), []string{"auth_method"}},
 		"unknown encoding":         {inline("basic_encoding rot13", "", ""), []string{"basic_encoding"}},
 		"unknown format":           {inline("token_request_format xml", "", ""), []string{"token_request_format"}},
