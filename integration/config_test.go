@@ -99,6 +99,8 @@ func TestConfigErrors(t *testing.T) {
 		"fragment in token URL":    {bare("token_url https://auth.example.com/#x\nclient_id app\nclient_secret {env.SECRET}"), []string{"token_url", "fragment"}},
 		"API's CA is not there":    {harness.Config{Site: "http_helper https://api.example.com {\n" + required + "transport http {\ntls_trust_pool file /does/not/exist\n}\n}"}, []string{"connection api.example.com", "/does/not/exist"}},
 		"token's CA is not there":  {inline("token_transport {\ntls_trust_pool file /does/not/exist\n}", "", ""), []string{"connection 127.0.0.1: token_transport", "/does/not/exist"}},
+		"forward proxy not set":    {inline("token_transport {\nnetwork_proxy url {env.NOT_SET}\n}", "", ""), []string{"connection 127.0.0.1", "token_transport", "network_proxy url", "NOT_SET"}},
+		"forward proxy is no URL":  {inline("", "", "transport http {\nnetwork_proxy url proxy.example:3128\n}"), []string{"connection 127.0.0.1", "network_proxy url: it is not like http://"}},
 		"unknown method":           {inline("auth_method magic", "", ""), []string{"auth_method"}},
 		"unknown encoding":         {inline("basic_encoding rot13", "", ""), []string{"basic_encoding"}},
 		"unknown format":           {inline("token_request_format xml", "", ""), []string{"token_request_format"}},
