@@ -446,7 +446,11 @@ func (s *Service) authMethod() string {
 	return s.AuthMethod
 }
 
-// dropdownAllows tells whether an answer is one of a dropdown's options.
-func (p Parameter) dropdownAllows(answer string) bool {
-	return slices.ContainsFunc(p.Options, func(o Option) bool { return o.Value == answer })
+// optionValues are what a dropdown can be answered with.
+func (p Parameter) optionValues() []string {
+	values := make([]string, len(p.Options))
+	for i, option := range p.Options {
+		values[i] = option.Value
+	}
+	return values
 }

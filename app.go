@@ -130,10 +130,9 @@ func (a *App) newTokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTranspor
 			return nil, fmt.Errorf("token_transport: %v", err)
 		}
 	}
-	if err := t.Provision(a.ctx); err != nil {
+	if err := provisionTransport(a.ctx, t); err != nil {
 		return nil, fmt.Errorf("token_transport: %v", err)
 	}
-	guardForwardProxy(t.Transport)
 	// What a server sends on an idle connection, such as the rest of an answer that quotes the
 	// request, would be logged by net/http.
 	t.Transport.DisableKeepAlives = true

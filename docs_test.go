@@ -105,7 +105,11 @@ func withFiles(t *testing.T, caddyfile string) string {
 		return own
 	})
 	for _, match := range documentedEnv.FindAllStringSubmatch(caddyfile, -1) {
-		t.Setenv(match[1], "value")
+		value := "value"
+		if strings.HasSuffix(match[1], "_PROXY") {
+			value = "http://app:value@proxy.example:3128"
+		}
+		t.Setenv(match[1], value)
 	}
 	// Imports are relative to the Caddyfile.
 	return strings.ReplaceAll(caddyfile, "import connectors/", "import "+absolute(t, "connectors")+"/")

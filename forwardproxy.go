@@ -8,7 +8,18 @@ import (
 	"net/url"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
+
+// provisionTransport provisions an http transport of Caddy's, with our rules for forward proxies.
+func provisionTransport(ctx caddy.Context, t *reverseproxy.HTTPTransport) error {
+	takeOverForwardProxy(t)
+	if err := t.Provision(ctx); err != nil {
+		return err
+	}
+	guardForwardProxy(t.Transport)
+	return nil
+}
 
 // guardForwardProxy has a transport pass a forward proxy over TLS only, and say what that refuses.
 func guardForwardProxy(t *http.Transport) {

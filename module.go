@@ -25,6 +25,7 @@ func init() {
 	caddy.RegisterModule(App{})
 	caddy.RegisterModule(Health{})
 	caddy.RegisterModule(AdminAPI{})
+	caddy.RegisterModule(ForwardProxyURL{})
 }
 
 // Handler makes sure, before anything is proxied, that a request may be made and that there is a

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,8 +59,8 @@ func (r *resolver) answer(key string) (string, error) {
 		return "", fmt.Errorf("parameter %s: %w", key, err)
 	case value == "":
 		return "", fmt.Errorf("parameter %s is empty", key)
-	case param.Type == typeDropdown && !param.dropdownAllows(value):
-		return "", fmt.Errorf("parameter %s: the answer is none of its options", key)
+	case param.Type == typeDropdown && !slices.Contains(param.optionValues(), value):
+		return "", fmt.Errorf("parameter %s: the answer is none of its options; %s", key, thereAre(param.optionValues()))
 	}
 	if param.Type == typePassword {
 		r.secrets = append(r.secrets, value)

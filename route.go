@@ -47,10 +47,9 @@ func newRoute(ctx caddy.Context, raw json.RawMessage, conn *activeConnection, he
 			r.pinName(conn.fixed.base.Hostname())
 		}
 	}
-	if err := r.Provision(ctx); err != nil {
+	if err := provisionTransport(ctx, r.HTTPTransport); err != nil {
 		return nil, err
 	}
-	guardForwardProxy(r.Transport)
 	if conn != nil && conn.certificate != nil {
 		r.certified = &certificateTransports{base: r.Transport}
 	}

@@ -104,10 +104,13 @@ func networkErrorCause(err error) string {
 		invalid      x509.CertificateInvalidError
 		verification *tls.CertificateVerificationError
 		proxy        forwardProxyError
+		noProxy      forwardProxyURLError
 	)
 	switch {
 	case errors.As(err, &proxy):
 		return proxy.Error()
+	case errors.As(err, &noProxy):
+		return noProxy.Error()
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return "no such host"
 	case errors.As(err, &unknown):

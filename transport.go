@@ -111,9 +111,11 @@ func (t *Transport) provisionRoutes(ctx caddy.Context, conns []*activeConnection
 		if !conn.needsOwnRoute(len(conns) == 1 || t.CustomUpstreams) {
 			continue
 		}
-		if t.routes[conn], err = newRoute(ctx, raw, conn, t.HeaderUp); err != nil {
+		r, err := newRoute(ctx, raw, conn, t.HeaderUp)
+		if err != nil {
 			return fmt.Errorf("transport http_helper: connection %s: %w", conn.name, err)
 		}
+		t.routes[conn] = r // Cleanup is called after a failure too
 	}
 	if t.shared, err = newRoute(ctx, raw, nil, t.HeaderUp); err != nil {
 		return fmt.Errorf("transport http_helper: %w", err)

@@ -143,6 +143,9 @@ func fitURL(value string, position urlPosition, wholeAuthority bool) (string, er
 }
 
 func fitHost(value string, wholeAuthority bool) error {
+	if strings.Contains(value, "://") {
+		return errors.New("the value is a URL: give the host name alone")
+	}
 	host, port, hasPort := strings.Cut(value, ":")
 	if hasPort && !wholeAuthority {
 		return errors.New("the value is not part of a host name: a port can only be given where it is all that stands between // and /")

@@ -68,8 +68,10 @@ func TestExpandURLRefusesValues(t *testing.T) {
 		"whole authority": {"https://{param.v}/x", []string{
 			"", ":", ":80", "a:", "a:x", "a:0", "a:65536", "a:+80", "a:-1", "a:80:80", "a:8 0", "a@b:80", "a:b@c:80", "[::1]:80", "-a:80", "a.:80", "a/b:80",
 		}, "{param.v}: the value"},
-		"beside a port": {"https://{param.v}:443/x", []string{"a:80", ":", "a@b"}, "{param.v}: the value"},
-		"after a user":  {"https://u@{param.v}/x", []string{"a:80", "a"}, ""},
+		"a URL in a host": {"https://{param.v}/x", []string{"https://a.example", "http://a", "https://a/b", "://"}, "{param.v}: the value is a URL: give the host name alone"},
+		"a URL in a part": {"https://{param.v}.example/x", []string{"https://a"}, "{param.v}: the value is a URL: give the host name alone"},
+		"beside a port":   {"https://{param.v}:443/x", []string{"a:80", ":", "a@b"}, "{param.v}: the value"},
+		"after a user":    {"https://u@{param.v}/x", []string{"a:80", "a"}, ""},
 		"path": {"https://h/a/{param.v}/b", []string{
 			"", ".", "..", "../..", "a/..", "../a", "a/../b", "./a", `..\a`, `a\..`, "%2e", "%2E%2e", ".%2e", "%252e%252e", "%252E.", "a%2f..", "a%252f..%252fb", "..%2fa", "..;", "..;x/a", "%c0%ae%c0%ae", "%2e%2e%5c",
 		}, "{param.v}: the value"},

@@ -16,6 +16,8 @@ MODULE=github.com/caddy-httphelper/caddy-httphelper
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 xcaddy=$root/.tools/xcaddy-$XCADDY_VERSION/xcaddy
+output=${OUTPUT:-$root/caddy}
+[ "${output#/}" != "$output" ] || output=$PWD/$output
 
 fail() {
 	echo "xcaddy.sh: $*" >&2
@@ -36,7 +38,7 @@ build() {
 	# (docs/performance.md), for which it builds everything anew the first time.
 	CGO_ENABLED=${CGO_ENABLED:-0} \
 		XCADDY_GO_BUILD_FLAGS="-trimpath -ldflags \"-s -w -buildid=\" -tags nobadger,nomysql,nopgx -pgo=\"${PGO:-$root/default.pgo}\"" \
-		"$xcaddy" build "$CADDY_VERSION" --output "${OUTPUT:-$root/caddy}" --with "$MODULE@${VERSION:-v0.0.0=$root}"
+		"$xcaddy" build "$CADDY_VERSION" --output "$output" --with "$MODULE@${VERSION:-v0.0.0=$root}"
 }
 
 command -v go >/dev/null || fail "Go is needed to build Caddy: https://go.dev/doc/install"
@@ -51,7 +53,7 @@ run)
 	build
 	# The example's admin socket is relative to the working directory.
 	cd "$root"
-	exec ./caddy run --config Caddyfile.example --adapter caddyfile "$@"
+	exec "$output" run --config Caddyfile.example --adapter caddyfile "$@"
 	;;
 *)
 	fail "unknown command: $1 (use: ./xcaddy.sh [run [args]])"

@@ -110,6 +110,38 @@ func TestHelmEnvironment(t *testing.T) {
 	}
 }
 
+// TestHelmValues gives the library values that charts really get: what is missing is named, and any text is
+// the Caddyfile as it is, but for empty lines at its end.
+func TestHelmValues(t *testing.T) {
+	t.Parallel()
+	chart := helmExample(t)
+	for missing, message := range map[string]string{
+		"httpHelper":           "httpHelper.caddyfile is missing",
+		"httpHelper.image":     "httpHelper.image is missing",
+		"httpHelper.secret":    "httpHelper.secret is missing",
+		"httpHelper.caddyfile": "httpHelper.caddyfile is missing",
+	} {
+		out, err := helm.command(t, "template", "demo", chart, "--set", missing+"=null").CombinedOutput()
+		if err == nil || !strings.Contains(string(out), message) {
+			t.Errorf("without %s: %v, %s, want %q", missing, err, out, message)
+		}
+	}
+	for name, caddyfile := range map[string]string{
+		"indented":        "\n   # mine\n:8080 {\n\tbind 127.0.0.1\n}\n",
+		"looks like YAML": "# {a: b}\n- : &x *y\n",
+		"empty lines":     ":8080\n\n\n",
+		"no line's end":   ":8080",
+	} {
+		file := filepath.Join(t.TempDir(), "Caddyfile")
+		harness.WriteFile(t, file, caddyfile)
+		manifests := output(t, helm.command(t, "template", "demo", chart, "--set-file", "httpHelper.caddyfile="+file))
+		equal(t, name, strings.TrimRight(configMapOf(t, manifests)["Caddyfile"], "\n"), strings.TrimRight(caddyfile, "\n"))
+	}
+	// Names of objects consist of parts that begin and end with letters or digits.
+	long := strings.Repeat("a", 39) + "." + strings.Repeat("b", 13)
+	wantValid(t, output(t, helm.command(t, "template", long, chart)))
+}
+
 func renderKustomize(t *testing.T) string {
 	t.Helper()
 	return output(t, kustomize.command(t, "build", filepath.Join(harness.Root(), "deploy/kubernetes/example")))
@@ -117,15 +149,21 @@ func renderKustomize(t *testing.T) string {
 
 func renderHelm(t *testing.T, options ...string) string {
 	t.Helper()
-	dir := t.TempDir() // helm puts the library into the chart
+	chart := helmExample(t)
+	output(t, helm.command(t, "lint", "--strict", chart))
+	return output(t, helm.command(t, append([]string{"template", "demo", chart}, options...)...))
+}
+
+// helmExample is a copy of the example with the library in it.
+func helmExample(t *testing.T) (chart string) {
+	t.Helper()
+	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join(harness.Root(), "deploy/kubernetes/helm"))); err != nil {
 		t.Fatal(err)
 	}
-	chart := filepath.Join(dir, "example")
-	for _, cmd := range [][]string{{"dependency", "build", chart}, {"lint", "--strict", chart}} {
-		output(t, helm.command(t, cmd...))
-	}
-	return output(t, helm.command(t, append([]string{"template", "demo", chart}, options...)...))
+	chart = filepath.Join(dir, "example")
+	output(t, helm.command(t, "dependency", "build", chart))
+	return chart
 }
 
 func validateManifests(t *testing.T, manifests, version string) (string, error) {
@@ -180,24 +218,39 @@ type volume struct {
 	EmptyDir  *struct{ Medium string } `yaml:"emptyDir"`
 }
 
-// podOf is the pod of the only Deployment among manifests.
-func podOf(t *testing.T, manifests string) pod {
+// manifest is what the tests look at in any manifest.
+type manifest struct {
+	Kind string
+	Data map[string]string
+	Spec struct{ Template struct{ Spec pod } }
+}
+
+// only is the first manifest of a kind.
+func only(t *testing.T, kind, manifests string) manifest {
 	t.Helper()
 	decoder := yaml.NewDecoder(strings.NewReader(manifests))
 	for {
-		var manifest struct {
-			Kind string
-			Spec struct{ Template struct{ Spec pod } }
-		}
-		if err := decoder.Decode(&manifest); errors.Is(err, io.EOF) {
-			t.Fatal("there is no Deployment")
+		var m manifest
+		if err := decoder.Decode(&m); errors.Is(err, io.EOF) {
+			t.Fatal("there is no " + kind)
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		if manifest.Kind == "Deployment" {
-			return manifest.Spec.Template.Spec
+		if m.Kind == kind {
+			return m
 		}
 	}
+}
+
+// podOf is the pod of the only Deployment among manifests.
+func podOf(t *testing.T, manifests string) pod {
+	t.Helper()
+	return only(t, "Deployment", manifests).Spec.Template.Spec
+}
+
+func configMapOf(t *testing.T, manifests string) map[string]string {
+	t.Helper()
+	return only(t, "ConfigMap", manifests).Data
 }
 
 func sidecarOf(t *testing.T, manifests string) container {

@@ -103,7 +103,9 @@ func TestForwardProxyAndPrivateCAOfAConnection(t *testing.T) {
 	t.Parallel()
 	c := newCorporate(t)
 	const both = "{\nnetwork_proxy url {env.FORWARD_PROXY}\ntls_trust_pool file $CA\n}"
-	c.Run(t, c.config("token_transport "+both, "transport http "+both, "FORWARD_PROXY=$PROXY"))
+	config := c.config("token_transport "+both, "transport http "+both, "FORWARD_PROXY=$PROXY")
+	config.Options = "debug" // the password is in no log, at no level
+	c.Run(t, config)
 	c.wantOK(t)
 	c.wantTunnels(t)
 }

@@ -12,7 +12,7 @@ What a chart includes to give its pods the sidecar. The values are those of .Val
 {{- /* Goes to initContainers: a native sidecar (Kubernetes 1.29). */ -}}
 {{- define "http-helper.initContainer" -}}
 - name: http-helper
-  image: {{ required "httpHelper.image is missing" .Values.httpHelper.image | quote }}
+  image: {{ required "httpHelper.image is missing" (.Values.httpHelper | default dict).image | quote }}
   restartPolicy: Always
   {{- with .Values.httpHelper.env }}
   env:
@@ -80,7 +80,7 @@ What a chart includes to give its pods the sidecar. The values are those of .Val
     defaultMode: 0444
     sources:
       - secret:
-          name: {{ required "httpHelper.secret is missing" .Values.httpHelper.secret | quote }}
+          name: {{ required "httpHelper.secret is missing" (.Values.httpHelper | default dict).secret | quote }}
 - name: http-helper-run
   emptyDir:
     medium: Memory
@@ -94,11 +94,16 @@ kind: ConfigMap
 metadata:
   name: {{ include "http-helper.configName" . }}
 data:
-  Caddyfile: |
-    {{- required "httpHelper.caddyfile is missing" .Values.httpHelper.caddyfile | nindent 4 }}
+  {{- /* The number tells YAML where the lines begin: the first one may be indented. */}}
+  Caddyfile: |2
+    {{- include "http-helper.caddyfile" . | nindent 4 }}
+{{- end }}
+
+{{- define "http-helper.caddyfile" -}}
+{{- required "httpHelper.caddyfile is missing" (.Values.httpHelper | default dict).caddyfile -}}
 {{- end }}
 
 {{- /* A changed configuration has a name of its own, so that the pods are replaced. */ -}}
 {{- define "http-helper.configName" -}}
-{{ .Release.Name | trunc 40 }}-http-helper-{{ .Values.httpHelper.caddyfile | sha256sum | trunc 10 }}
+{{ .Release.Name | trunc 40 | trimSuffix "." }}-http-helper-{{ include "http-helper.caddyfile" . | sha256sum | trunc 10 }}
 {{- end }}
