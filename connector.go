@@ -567,7 +567,7 @@ func (s *Service) expandURL(option string, t text, lookup valueLookup) (*url.URL
 	}
 	if option == "base_url" {
 		if err := checkBaseURL(u); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", option, err)
 		}
 	}
 	return u, checkScheme(u, s.allowsInsecure(insecureOption(option)), option)

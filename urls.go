@@ -223,7 +223,7 @@ func checkURLPath(path string) error {
 // checkBaseURL checks what a base URL must be beyond a URL.
 func checkBaseURL(u *url.URL) error {
 	if u.RawQuery != "" || u.ForceQuery {
-		return errors.New("base_url: the URL must not have a query; see api_query")
+		return errors.New("the URL must not have a query; see api_query")
 	}
 	return nil
 }
