@@ -129,6 +129,8 @@ func TestCommandsUsedWrongly(t *testing.T) {
 		{"new"},
 		{"list", "--adapter", "caddyfile"},
 		{"list", "--address", "a:1-2"},
+		{"list", "--address", "http://127.0.0.1:2019"},
+		{"list", "--address", "udp/127.0.0.1:2019"},
 		{"list", "--config", "not-there"},
 		{"list", "--json=maybe"},
 		{"run", "nonsense"},
