@@ -290,7 +290,7 @@ func (c *activeConnection) secretsInHost() []string {
 // provisionKeys finds what the client has besides a secret.
 func (c *activeConnection) provisionKeys() error {
 	t := c.texts
-	c.key.warn, c.dpopFile.warn = c.warnUnusable, c.warnUnusable
+	c.key.owner, c.dpopFile.owner = c, c
 	if t.certificateFile != nil {
 		certFile, err := t.certificateFile.expand(nil)
 		keyFile, keyErr := t.certificateKey.expand(nil)
@@ -298,7 +298,7 @@ func (c *activeConnection) provisionKeys() error {
 			return fmt.Errorf("client_certificate: %w", err)
 		}
 		c.certificate = &certificateLoader{certFile: certFile, keyFile: keyFile}
-		c.certificate.last.warn = c.warnUnusable
+		c.certificate.last.owner = c
 	}
 	if c.config.DPoP == nil {
 		return nil
@@ -355,9 +355,7 @@ func (c *activeConnection) acquire() {
 		timeout:       time.Duration(c.config.TokenTimeout),
 		warm:          c.config.Warm,
 		logger:        c.logger,
-		endpoint:      c.shownEndpoint,
-		observe:       c.observe,
-		onDestruct:    c.revokeRemoved,
+		owner:         c,
 	}
 	c.source = acquireTokenSource(c.identity(), c.user)
 }

@@ -33,6 +33,7 @@ type App struct {
 	definitions map[string]string                      // JSON of the connections that routes define
 	awaited     []string                               // connections that health checks ask about
 	transports  map[string]*reverseproxy.HTTPTransport // towards token endpoints, by configuration
+	targets     map[sharedTarget]*apiTarget
 }
 
 // CaddyModule returns the Caddy module information.
@@ -51,6 +52,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.active = make(map[string]*activeConnection)
 	a.definitions = make(map[string]string)
 	a.transports = make(map[string]*reverseproxy.HTTPTransport)
+	a.targets = make(map[sharedTarget]*apiTarget)
 	a.tracing = new(tracing)
 	var err error
 	if a.events, err = newEventEmitter(ctx); err != nil {

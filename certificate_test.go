@@ -72,7 +72,7 @@ func newLoader(t *testing.T) *certificateLoader {
 	t.Helper()
 	certFile, keyFile := writeCertificate(t, t.TempDir(), "first")
 	loader := &certificateLoader{certFile: certFile, keyFile: keyFile}
-	loader.last.warn = func(error) {}
+	loader.last.owner = onUnusable(func(error) {})
 	return loader
 }
 

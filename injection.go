@@ -143,8 +143,8 @@ func (i *Injection) prefix(conn *activeConnection) string {
 // permits tells whether a peer may call: a process of this machine, or one of allow_clients
 // (rule 20). The address is that of the connection, never what a header claims.
 func (i *Injection) permits(remoteAddr string) bool {
-	if !strings.Contains(remoteAddr, ":") {
-		return true // a unix socket: "@", a path or nothing
+	if strings.HasPrefix(remoteAddr, "127.0.0.1:") || !strings.Contains(remoteAddr, ":") {
+		return true // the usual caller, or a unix socket: "@", a path or nothing
 	}
 	addrPort, err := netip.ParseAddrPort(remoteAddr)
 	if err != nil {

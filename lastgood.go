@@ -13,7 +13,7 @@ const replacementTime = 10 * time.Second
 // cannot be used: then what was made of them before stays in use. That there has never been
 // anything usable, or for longer than such a moment, is an error.
 type lastGood[Content comparable, Value any] struct {
-	warn func(error) // called once each time that files become unusable
+	owner fileOwner
 
 	mu      sync.Mutex
 	content Content
@@ -21,6 +21,9 @@ type lastGood[Content comparable, Value any] struct {
 	made    bool
 	broken  time.Time // since when the files cannot be used; zero: they can
 }
+
+// fileOwner is told, once each time, that files have become unusable.
+type fileOwner interface{ warnUnusable(reason error) }
 
 // of returns what make makes of the content, the same value as long as the content does not change.
 // err is why the content could not be read.
@@ -47,7 +50,7 @@ func (l *lastGood[Content, Value]) stillReplaced(err error) bool {
 	now := time.Now()
 	if l.broken.IsZero() {
 		l.broken = now
-		l.warn(err)
+		l.owner.warnUnusable(err)
 	}
 	return elapsed(l.broken, now) < replacementTime
 }

@@ -15,6 +15,11 @@ func judged(content string) (string, error) {
 	return "made of " + content, nil
 }
 
+// onUnusable is an owner of files that does this.
+type onUnusable func(error)
+
+func (f onUnusable) warnUnusable(reason error) { f(reason) }
+
 // TestLastGoodBridgesAReplacement: what cannot be used for a moment only is never noticed, whether
 // it cannot be read or makes no sense.
 func TestLastGoodBridgesAReplacement(t *testing.T) {
@@ -36,7 +41,7 @@ func TestLastGoodBridgesAReplacement(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			simulated(t, func(t *testing.T) {
-				l := lastGood[string, string]{warn: func(error) {}}
+				l := lastGood[string, string]{owner: onUnusable(func(error) {})}
 				for i, look := range looks {
 					time.Sleep(look.after)
 					got, err := l.of(look.content, look.err, judged)
@@ -54,7 +59,7 @@ func TestLastGoodBridgesAReplacement(t *testing.T) {
 func TestLastGoodWarnsOnce(t *testing.T) {
 	var warned []string
 	made := 0
-	l := lastGood[string, string]{warn: func(err error) { warned = append(warned, err.Error()) }}
+	l := lastGood[string, string]{owner: onUnusable(func(err error) { warned = append(warned, err.Error()) })}
 	for _, content := range []string{"bad", "a", "a", "bad", "bad", "a", "bad", "bad"} {
 		_, _ = l.of(content, nil, func(content string) (string, error) {
 			made++

@@ -180,7 +180,7 @@ func (i *Injection) refuses(r *http.Request) *refusal {
 	if r.URL.Opaque != "" {
 		return badRequest("the request's target is not a path")
 	}
-	if err := cleanRequestPath(escapedPath(r.URL)); err != nil {
+	if err := cleanPathOf(r.URL); err != nil {
 		return badRequest("the request's path is refused: " + err.Error())
 	}
 	return nil

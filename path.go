@@ -13,6 +13,14 @@ var (
 	errPathBackslash = errors.New("the path has a backslash or a NUL")
 )
 
+// cleanPathOf refuses a request's path like cleanRequestPath.
+func cleanPathOf(u *url.URL) error {
+	if u.RawPath == "" && u.Path != "" && u.Path[0] == '/' && plainPath(u.Path) {
+		return nil // whatever net/url escapes in it is harmless
+	}
+	return cleanRequestPath(escapedPath(u))
+}
+
 // cleanRequestPath refuses escaped paths that some server may read as a place outside of the base
 // URL (rule 17).
 func cleanRequestPath(escaped string) error {
@@ -147,6 +155,9 @@ func overlongASCII(b []byte) (c byte, length int) {
 
 // joinPath puts a request's path below the base URL's. Encodings are kept byte for byte.
 func joinPath(base, request *url.URL) (path, rawPath string) {
+	if base.RawPath == "" && request.RawPath == "" && request.Path != "" {
+		return strings.TrimSuffix(base.Path, "/") + request.Path, "" // net/url escapes both alike
+	}
 	rawPath = basePath(base) + escapedPath(request)
 	path, err := url.PathUnescape(rawPath)
 	if err != nil { // escapedPath is always well-formed

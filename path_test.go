@@ -52,6 +52,25 @@ func TestCleanRequestPath(t *testing.T) {
 	}
 }
 
+// TestShortCutsOfPaths compares what is done for plain paths with what is done for all others.
+func TestShortCutsOfPaths(t *testing.T) {
+	bases := []*url.URL{mustURL(t, "https://h"), mustURL(t, "https://h/v2/"), mustURL(t, "https://h/v 2"), mustURL(t, "https://h/v[2]"), mustURL(t, "https://h/v%2F2")}
+	for _, p := range append(harmlessPaths, hostilePaths...) {
+		u := &url.URL{Path: p}
+		refused := cleanRequestPath(escapedPath(u))
+		if got := cleanPathOf(u); got != refused {
+			t.Errorf("%q: got %v, want %v", p, got, refused)
+		}
+		for _, base := range bases {
+			var joined url.URL
+			joined.Path, joined.RawPath = joinPath(plainBase(base), u)
+			if got, want := joined.EscapedPath(), basePath(base)+escapedPath(u); refused == nil && got != want {
+				t.Errorf("%s + %q: got %s, want %s", base, p, got, want)
+			}
+		}
+	}
+}
+
 func TestCleanRequestPathSaysWhy(t *testing.T) {
 	for p, want := range map[string]error{
 		"a": errPathRelative, "/..": errPathDots, "/%2e%2e": errPathDots, "/%5c": errPathBackslash, "/%2500": errPathBackslash,

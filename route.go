@@ -3,6 +3,7 @@ package httphelper
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -74,7 +75,7 @@ func (r *route) refuses(req *http.Request, g *grant) *refusal {
 	switch {
 	case !ok:
 		return notAllowed("no upstream was chosen")
-	case refusedMethod(req.Method), req.URL.Opaque != "", cleanRequestPath(escapedPath(req.URL)) != nil:
+	case refusedMethod(req.Method), req.URL.Opaque != "", cleanPathOf(req.URL) != nil:
 		return notAllowed("its method or path has been changed to one that is refused")
 	case req.Response != nil && req.Response.Request != nil && req.URL.Host != req.Response.Request.URL.Host:
 		return notAllowed("a redirect leads away from base_url")
@@ -82,7 +83,7 @@ func (r *route) refuses(req *http.Request, g *grant) *refusal {
 		if r.TLS != nil && r.TLS.InsecureSkipVerify && !g.target.insecure {
 			return notAllowed("tls_insecure_skip_verify needs allow_insecure base_url")
 		}
-		if r.TLS != nil && r.TLS.ServerName != "" && !strings.EqualFold(r.TLS.ServerName, g.target.base.Hostname()) {
+		if !r.pinned && r.TLS != nil && r.TLS.ServerName != "" && !strings.EqualFold(r.TLS.ServerName, g.target.base.Hostname()) {
 			return notAllowed("tls_server_name must be the host of base_url")
 		}
 		return nil
@@ -198,12 +199,11 @@ func (r *route) Cleanup() error {
 // header is what the API gets: the app's header without what only the sidecar may say, and what the
 // sidecar says. Values are shared with the app's header, whose map stays as it is.
 func (g *grant) header(app http.Header, token *grantedToken, tellsOfProxy bool) http.Header {
-	header := make(http.Header, len(app)+len(g.target.headers)+1)
-	for field, values := range app {
-		if g.mayPass(field, tellsOfProxy) {
-			header[field] = values
-		}
+	header := maps.Clone(app)
+	if header == nil {
+		header = make(http.Header)
 	}
+	maps.DeleteFunc(header, func(field string, _ []string) bool { return !g.mayPass(field, tellsOfProxy) })
 	if offersHTTP2(header["Upgrade"]) {
 		delete(header, "Upgrade")
 		delete(header, "Connection")
@@ -226,19 +226,24 @@ func (g *grant) mayPass(field string, tellsOfProxy bool) bool {
 	if alike := withHyphens(field); alike != field {
 		field, tellsOfProxy = alike, false
 	}
-	if field == withHyphens(g.injection.AccessTokenHeader.Field) || slices.Contains(callerFields, field) {
+	if sameField(field, g.injection.AccessTokenHeader.Field) || slices.Contains(callerFields, field) {
 		return false
 	}
 	if !tellsOfProxy && isProxyField(field) {
 		return false
 	}
-	return !slices.ContainsFunc(g.target.headers, func(f Field) bool { return withHyphens(f.Name) == field })
+	return !slices.ContainsFunc(g.target.headers, func(f Field) bool { return sameField(field, f.Name) })
 }
 
 // mayTrail tells whether a field may stand in a trailer of the app's: some servers merge trailers
 // into the header.
 func (g *grant) mayTrail(field string) bool {
 	return field != "Authorization" && g.mayPass(field, false)
+}
+
+// sameField tells whether some servers take name for field, which has hyphens only.
+func sameField(field, name string) bool {
+	return len(field) == len(name) && field == withHyphens(name)
 }
 
 // withHyphens is the name of a field for servers that tell hyphens and underscores not apart.

@@ -33,8 +33,31 @@ func (c *activeConnection) checkValues() error {
 		c.api = &lateTarget{c: c}
 		return nil
 	}
-	c.fixed, err = r.target()
+	target, err := r.target()
+	if err == nil {
+		c.fixed = c.app.shared(target)
+	}
 	return err
+}
+
+// sharedTarget tells targets apart that carry nothing of their own.
+type sharedTarget struct {
+	base     string
+	insecure bool
+}
+
+// shared is the target that another connection has already, if it is the same: usually all
+// connections of a connector go to one place.
+func (a *App) shared(target *apiTarget) *apiTarget {
+	if len(target.headers)+len(target.query) > 0 {
+		return target
+	}
+	key := sharedTarget{target.base.String(), target.insecure}
+	if known := a.targets[key]; known != nil && slices.Equal(known.secrets, target.secrets) {
+		return known
+	}
+	a.targets[key] = target
+	return target
 }
 
 // withoutFlows are the checks of those values that take no helper flow.
@@ -114,7 +137,9 @@ func plainBase(u *url.URL) *url.URL {
 	}
 	path := strings.TrimSuffix(u.EscapedPath(), "/")
 	base.Path, _ = url.PathUnescape(path)
-	base.RawPath = path
+	if base.EscapedPath() != path {
+		base.RawPath = path
+	}
 	return base
 }
 

@@ -3,6 +3,7 @@ package httphelper
 import (
 	"context"
 	"sync"
+	"unique"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -59,7 +60,7 @@ func (c *activeConnection) tokenHost() string {
 	}
 	if !c.dependsOnFlow(*t) {
 		if u, err := c.resolver(canceled).url(option, t); err == nil {
-			return u.Host
+			return unique.Make(u.Host).Value() // there are many connections to few hosts
 		}
 	}
 	return c.service.TokenURL + c.service.Issuer

@@ -67,7 +67,7 @@ func (h *heldToken) expires() time.Time {
 // elapsed is the time since then on the clock that has advanced further: the monotonic one stands
 // still while a machine sleeps, the wall clock can be set back.
 func elapsed(then, now time.Time) time.Duration {
-	return max(now.Sub(then), now.Round(0).Sub(then.Round(0)))
+	return max(now.Sub(then), time.Duration(now.UnixNano()-then.UnixNano()))
 }
 
 func hardMargin(life time.Duration) time.Duration {

@@ -35,18 +35,22 @@ type sourceUser struct {
 	timeout       time.Duration // token_timeout; 0: default
 	warm          bool          // keep a token ready without requests
 	logger        *zap.Logger
-
-	// endpoint is the token endpoint for people, if set.
-	endpoint func() string
-
-	// observe is called after each token request and each rejection, if set. Requests wait for it.
-	observe func(fetchEvent)
-
-	// onDestruct is called in a goroutine of its own with the last live token when the source goes
-	// away with this user, if set and the user was started.
-	onDestruct func(*grantedToken)
+	owner         sourceOwner // may be nil
 
 	started, released bool // guarded by the source
+}
+
+// sourceOwner is a connection that uses a source.
+type sourceOwner interface {
+	// shownEndpoint is the token endpoint for people.
+	shownEndpoint() string
+
+	// observe is called after each token request and each rejection. Requests wait for it.
+	observe(event fetchEvent)
+
+	// revokeRemoved is called in a goroutine of its own with the last live token when the source
+	// goes away with this user, if the user was started.
+	revokeRemoved(last *grantedToken)
 }
 
 func (u *sourceUser) log() *zap.Logger {
@@ -130,10 +134,10 @@ func (s *tokenSource) Destruct() error {
 	s.closed = true
 	s.tend()
 	last, t := s.lastUser, s.peek()
-	if t != nil && last.started && last.onDestruct != nil {
+	if t != nil && last.started && last.owner != nil {
 		go func() {
 			defer logPanic(last.log(), "handing over the last token")
-			last.onDestruct(t)
+			last.owner.revokeRemoved(t)
 		}()
 	}
 	return nil

@@ -130,6 +130,27 @@ func acquireTestSource(t *testing.T, f *fakeFetcher, settings ...func(*sourceUse
 	return s, u
 }
 
+// fakeOwner is an owner of a source's user that does this, if it is set.
+type fakeOwner struct {
+	endpoint string
+	observed func(fetchEvent)
+	removed  func(*grantedToken)
+}
+
+func (o fakeOwner) shownEndpoint() string { return o.endpoint }
+
+func (o fakeOwner) observe(event fetchEvent) {
+	if o.observed != nil {
+		o.observed(event)
+	}
+}
+
+func (o fakeOwner) revokeRemoved(last *grantedToken) {
+	if o.removed != nil {
+		o.removed(last)
+	}
+}
+
 func warm(u *sourceUser) { u.warm = true }
 
 // simulated runs a test in a world of its own, whose clock goes as fast as it can.

@@ -20,7 +20,7 @@ type fetchEvent struct {
 // tell passes an event on to every connection that uses the source.
 func (s *tokenSource) tell(event fetchEvent) {
 	for _, u := range s.audience() {
-		if u.observe != nil {
+		if u.owner != nil {
 			observeSafely(u, event)
 		}
 	}
@@ -28,7 +28,7 @@ func (s *tokenSource) tell(event fetchEvent) {
 
 func observeSafely(u *sourceUser, event fetchEvent) {
 	defer logPanic(u.log(), "observing a token request")
-	u.observe(event)
+	u.owner.observe(event)
 }
 
 // audience is the newest user of each connection name. During a reload the old config's users are
@@ -114,8 +114,8 @@ func (r *sourceReporter) logFailure(log *zap.Logger, speaker *sourceUser, failed
 		zap.String("reason", failed.Error()),
 		zap.Duration("next_attempt_in", next),
 	}
-	if speaker.endpoint != nil {
-		fields = append(fields, zap.String("token_url", speaker.endpoint()))
+	if speaker.owner != nil {
+		fields = append(fields, zap.String("token_url", speaker.owner.shownEndpoint()))
 	}
 	if live {
 		log.Warn("getting a new token failed; requests go on with the current one while it lives", fields...)

@@ -116,10 +116,12 @@ func TestObserverIsToldOfEachTokenRequest(t *testing.T) {
 			return tokenFor(call, time.Hour), nil
 		}}
 		var old, current, other events
-		s, _ := startSource(t, f, func(u *sourceUser) { u.observe = old.observe })
-		startSource(t, f, func(u *sourceUser) { u.observe = current.observe })
-		startSource(t, f, func(u *sourceUser) { u.name, u.observe = "shipping", other.observe })
-		startSource(t, f, func(u *sourceUser) { u.name, u.observe = "broken", func(fetchEvent) { panic("hunter2") } })
+		s, _ := startSource(t, f, func(u *sourceUser) { u.owner = fakeOwner{observed: old.observe} })
+		startSource(t, f, func(u *sourceUser) { u.owner = fakeOwner{observed: current.observe} })
+		startSource(t, f, func(u *sourceUser) { u.name, u.owner = "shipping", fakeOwner{observed: other.observe} })
+		startSource(t, f, func(u *sourceUser) {
+			u.name, u.owner = "broken", fakeOwner{observed: func(fetchEvent) { panic("hunter2") }}
+		})
 
 		token := mustToken(t, s)
 		synctest.Wait()
@@ -148,7 +150,7 @@ func TestStateIsLoggedWhenItChanges(t *testing.T) {
 		f := &fakeFetcher{answer: fails(errTestOutage)}
 		s, _ := startSource(t, f, func(u *sourceUser) { u.logger = zap.New(core) })
 		startSource(t, f, func(u *sourceUser) {
-			u.name, u.logger, u.endpoint = "accounting", zap.New(core), func() string { return "https://auth.example/token" }
+			u.name, u.logger, u.owner = "accounting", zap.New(core), fakeOwner{endpoint: "https://auth.example/token"}
 		})
 		next := func(level zapcore.Level, message string) map[string]any {
 			t.Helper()

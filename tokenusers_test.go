@@ -504,7 +504,7 @@ func TestSourceThatGoesAwayHandsOverItsToken(t *testing.T) {
 				var got string
 				f := &fakeFetcher{answer: grants(test.life)}
 				s, u := acquireTestSource(t, f, func(u *sourceUser) {
-					u.onDestruct = func(token *grantedToken) { got = token.value }
+					u.owner = fakeOwner{removed: func(token *grantedToken) { got = token.value }}
 				})
 				if test.started {
 					s.start(u)
@@ -527,7 +527,7 @@ func TestSourceThatIsStillUsedKeepsItsToken(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		f := &fakeFetcher{}
 		s, u := startSource(t, f, func(u *sourceUser) {
-			u.onDestruct = func(*grantedToken) { t.Error("the token was handed over") }
+			u.owner = fakeOwner{removed: func(*grantedToken) { t.Error("the token was handed over") }}
 		})
 		wantToken(t, s, "token-1")
 		startSource(t, f)
@@ -539,7 +539,7 @@ func TestSourceThatIsStillUsedKeepsItsToken(t *testing.T) {
 func TestPanicWhileATokenIsHandedOver(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		s, u := startSource(t, &fakeFetcher{}, func(u *sourceUser) {
-			u.onDestruct = func(*grantedToken) { panic("hunter2") }
+			u.owner = fakeOwner{removed: func(*grantedToken) { panic("hunter2") }}
 		})
 		wantToken(t, s, "token-1")
 		s.release(u)

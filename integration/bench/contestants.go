@@ -5,6 +5,7 @@ import (
 	"log"
 	"os"
 	"os/exec"
+	"slices"
 )
 
 // contestant is a running proxy.
@@ -12,6 +13,7 @@ type contestant struct {
 	name       string
 	plain, tls string // ports: to the API in the clear, and over TLS
 	caddyfile  string
+	under      []string // the command that runs it, if it is not run by itself
 	world      *world
 	proc       *proc
 }
@@ -62,7 +64,8 @@ func (s *settings) caddy(binary string, config func(*contestant) string, env ...
 		if err := c.world.write(file, site); err != nil {
 			return err
 		}
-		c.proc, err = c.world.run(c.tls, append(env, "SECRET=secret"), path, "run", "--config", file, "--adapter", "caddyfile")
+		command := append(slices.Clone(c.under), path, "run", "--config", file, "--adapter", "caddyfile")
+		c.proc, err = c.world.run(c.tls, append(env, "SECRET=secret"), command[0], command[1:]...)
 		return err
 	}
 }

@@ -14,6 +14,7 @@ var wrkScript string
 
 // measurement is what one round of load has shown.
 type measurement struct {
+	Requests    float64            `json:"requests"`
 	CPU         float64            `json:"cpu_us"`         // µs of CPU time per request
 	Throughput  float64            `json:"requests_per_s"` // requests per second
 	Percentiles map[string]float64 `json:"latency_us"`     // µs
@@ -36,7 +37,7 @@ func measure(c *contestant, s *scenario, connections int, duration time.Duration
 	}
 	cmd := exec.Command("wrk", //nolint:gosec // the benchmark itself makes the arguments
 		"--threads", "2", "--connections", strconv.Itoa(connections),
-		"--duration", strconv.Itoa(max(1, int(duration.Seconds())))+"s", "--timeout", "10s",
+		"--duration", strconv.Itoa(max(1, int(duration.Seconds())))+"s", "--timeout", "60s",
 		"--script", c.world.file("wrk.lua"), s.url(c), "--", upload, strconv.Itoa(s.crowd))
 	before := c.proc.cpuTime()
 	out, err := cmd.Output()
@@ -53,6 +54,7 @@ func measure(c *contestant, s *scenario, connections int, duration time.Duration
 		return nil, fmt.Errorf("%v of %v requests failed", summary.Errors, summary.Requests)
 	}
 	return &measurement{
+		Requests:    summary.Requests,
 		CPU:         float64(used.Microseconds()) / summary.Requests,
 		Errors:      summary.Errors,
 		Throughput:  summary.Requests / summary.Duration * 1e6,

@@ -26,6 +26,7 @@ type settings struct {
 	json, svg   string
 	profile     string
 	scale       int
+	counting    bool
 }
 
 func main() {
@@ -48,6 +49,7 @@ func parseFlags() *settings {
 	flag.StringVar(&s.svg, "svg", "", "write a plot to this file")
 	flag.StringVar(&s.profile, "profile", "", "only take a CPU profile of the sidecar under load, to this file")
 	flag.IntVar(&s.scale, "scale", 0, "only compare a sidecar of so many connections with one of a single connection")
+	flag.BoolVar(&s.counting, "instructions", false, "only count the instructions that a request takes, with valgrind")
 	flag.Func("only", "measure the scenarios that match this regular expression", pattern(&s.only))
 	flag.Func("proxies", "measure the proxies that match this regular expression", pattern(&s.proxies))
 	for _, name := range []string{"sidecar", "sidecar-nopgo", "caddy"} {
@@ -84,6 +86,9 @@ func bench(s *settings) error {
 	}
 	if s.scale > 1 {
 		return w.scale(s)
+	}
+	if s.counting {
+		return w.instructions(s)
 	}
 	contestants, err := w.startAll(s)
 	if err != nil {

@@ -5,6 +5,7 @@
 #   integration/bench/run.sh -rounds 10 -json results.json -svg docs/performance.svg
 #   integration/bench/run.sh -only '^1k$' -proxies 'sidecar|caddy'
 #   integration/bench/run.sh -scale 10000         many connections against one
+#   integration/bench/run.sh -instructions -rounds 10  what a request takes, whatever else the machine does
 #   integration/bench/run.sh -profile default.pgo -rounds 2 -duration 8s
 #
 # Paths are relative to the repository. On Debian wrk, nginx and HAProxy are installed when they are
@@ -28,6 +29,7 @@ export PATH=$PATH:/usr/sbin
 install_package wrk wrk
 install_package nginx nginx-light
 install_package haproxy haproxy
+[[ " $* " != *\ -instructions\ * ]] || install_package valgrind valgrind
 
 build() { # <name> [xcaddy's arguments]
 	local name=$1

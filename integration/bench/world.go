@@ -78,15 +78,23 @@ func (w *world) run(port string, env []string, program string, args ...string) (
 		return nil, err
 	}
 	w.procs = append(w.procs, p)
-	deadline := time.Now().Add(20 * time.Second)
+	if err := await(port); err != nil {
+		return nil, fmt.Errorf("%s: %w: %s", program, err, p.log.String())
+	}
+	return p, nil
+}
+
+// await waits until somebody listens on a port.
+func await(port string) error {
+	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
 		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err == nil {
-			return p, conn.Close()
+			return conn.Close()
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	return nil, fmt.Errorf("%s does not listen: %s", program, p.log.String())
+	return fmt.Errorf("nobody listens on port %s", port)
 }
 
 // startAPI runs the API. It answers nobody without a token.

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// instructions counts what a request takes of each Caddy in instructions of the processor, outside
+// of the kernel, with valgrind's callgrind. Other than times these figures hardly depend on what else
+// the machine does.
+func (w *world) instructions(s *settings) error {
+	var base float64
+	for _, binary := range []string{baseline, "sidecar-nopgo", "sidecar"} {
+		if s.binaries[binary] == "" || !s.proxies.MatchString(binary) {
+			continue
+		}
+		count, err := w.countInstructions(s, binary)
+		if err != nil {
+			return fmt.Errorf("%s: %w", binary, err)
+		}
+		if binary == baseline {
+			base = count
+		}
+		log.Printf("%-15s %8.1f thousand instructions per request, of stock %.3f", binary, count/1000, count/base)
+	}
+	return nil
+}
+
+// countInstructions runs a Caddy in callgrind, which counts while one load is on.
+func (w *world) countInstructions(s *settings, binary string) (float64, error) {
+	config := sidecarConfig("token")
+	if binary == baseline {
+		config = stockConfig
+	}
+	c := &contestant{name: binary, plain: freePort(), tls: freePort(), world: w}
+	out := w.file(binary + ".callgrind")
+	c.under = []string{"valgrind", "--tool=callgrind", "--instr-atstart=no", "--callgrind-out-file=" + out}
+	// One thread, because valgrind runs one at a time anyway; and no preemption, which interrupts its
+	// work all the time.
+	if err := s.caddy(binary, config, "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1")(c); err != nil {
+		return 0, err
+	}
+	if err := await(c.plain); err != nil {
+		return 0, err
+	}
+	load := &scenario{name: "1k", path: "/1k"}
+	if _, err := measure(c, load, s.connections, s.duration); err != nil {
+		return 0, err
+	}
+	if err := c.control("on"); err != nil {
+		return 0, err
+	}
+	m, err := measure(c, load, s.connections, s.duration*time.Duration(s.rounds))
+	if err != nil {
+		return 0, err
+	}
+	if err := c.control("off"); err != nil {
+		return 0, err
+	}
+	c.proc.stop()
+	total, err := callgrindTotal(out)
+	return total / m.Requests, err
+}
+
+// control switches the counting.
+func (c *contestant) control(instrumentation string) error {
+	out, err := exec.Command("callgrind_control", "--instr="+instrumentation, strconv.Itoa(c.proc.cmd.Process.Pid)).CombinedOutput() //nolint:gosec // our own process
+	if err != nil {
+		return fmt.Errorf("callgrind_control: %v: %s", err, out)
+	}
+	return nil
+}
+
+// callgrindTotal is the number of instructions in callgrind's file.
+func callgrindTotal(file string) (float64, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if total, ok := strings.CutPrefix(line, "totals: "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(total), 64)
+		}
+	}
+	return 0, fmt.Errorf("callgrind has counted nothing: see %s", file)
+}
