@@ -107,7 +107,7 @@ func (c *activeConnection) textsOfTarget() []text {
 // flowsOfTarget runs the helper flows that requests to the API need, so that one that fails is known
 // as early and as widely as if the token request needed it.
 func (r *resolver) flowsOfTarget() error {
-	if !slices.ContainsFunc(r.c.textsOfTarget(), r.c.dependsOnFlow) {
+	if r.c.fixed != nil || !slices.ContainsFunc(r.c.textsOfTarget(), r.c.dependsOnFlow) {
 		return nil
 	}
 	_, err := r.target()
