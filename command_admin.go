@@ -120,8 +120,8 @@ func findRunning() (*adminClient, error) {
 func newAdminClient(address string) (*adminClient, error) {
 	address = unixPath(address)
 	a, err := caddy.ParseNetworkAddress(address)
-	if err != nil || a.PortRangeSize() > 1 {
-		return nil, usageErrorf("%s is not the address of an admin endpoint", address)
+	if err != nil || a.PortRangeSize() > 1 || !a.IsUnixNetwork() && !strings.HasPrefix(a.Network, "tcp") {
+		return nil, usageErrorf("%s is not the address of an admin endpoint, such as localhost:2019 or unix//path/to/admin.sock", address)
 	}
 	dial := a.JoinHostPort(0)
 	c := &adminClient{address: address, origin: "http://" + dial, patience: answerPatience}

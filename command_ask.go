@@ -111,12 +111,17 @@ func newAsker(cmd *cobra.Command) asker {
 	return newDialogue(typed, int(in.Fd()), out)
 }
 
-// terminal is the terminal that a command runs on, if there is one.
+// terminal is the terminal that a command runs on, if somebody types there. Where standard error leads
+// elsewhere, what is said goes past it: otherwise a secret would be typed where it can be seen.
 func terminal(cmd *cobra.Command) (in, out *os.File, ok bool) {
-	in, okIn := cmd.InOrStdin().(*os.File)
-	out, okOut := cmd.ErrOrStderr().(*os.File)
-	ok = okIn && okOut && term.IsTerminal(int(in.Fd())) && term.IsTerminal(int(out.Fd()))
-	return in, out, ok
+	if in, ok = cmd.InOrStdin().(*os.File); !ok || !term.IsTerminal(int(in.Fd())) {
+		return nil, nil, false
+	}
+	if out, ok = cmd.ErrOrStderr().(*os.File); ok && term.IsTerminal(int(out.Fd())) {
+		return in, out, true
+	}
+	out, err := os.OpenFile("/dev/tty", os.O_WRONLY, 0)
+	return in, out, err == nil
 }
 
 const (

@@ -85,13 +85,13 @@ type helperConfig struct {
 
 // findConnectors gets the configuration from the file --config, or else from the running Caddy.
 func findConnectors(cmd *cobra.Command) (*helperConfig, error) {
+	var config struct {
+		Apps struct {
+			HTTPHelper helperConfig `json:"http_helper"`
+		} `json:"apps"`
+	}
 	flags := caddycmd.Flags{FlagSet: cmd.Flags()}
 	if file := flags.String("config"); file != "" {
-		var config struct {
-			Apps struct {
-				HTTPHelper helperConfig `json:"http_helper"`
-			} `json:"apps"`
-		}
 		text, err := quietly(func() ([]byte, error) {
 			text, _, _, err := caddycmd.LoadConfig(file, flags.String("adapter"))
 			return text, err
@@ -108,9 +108,10 @@ func findConnectors(cmd *cobra.Command) (*helperConfig, error) {
 	if err != nil {
 		return nil, err
 	}
-	// All of the connector, not only its form: to work out what the token request will be.
-	config := new(helperConfig)
-	return config, (&session{cmd: cmd, admin: admin}).call(http.MethodGet, "/config/apps/http_helper", config)
+	// All of the connector, not only its form: to work out what the token request will be. And all of the
+	// configuration, because a part of it may not be there.
+	err = (&session{cmd: cmd, admin: admin}).call(http.MethodGet, "/config/", &config)
+	return &config.Apps.HTTPHelper, err
 }
 
 // draft begins a connection.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -128,6 +129,9 @@ func adminCommand(cmd *cobra.Command, list string, run func(s *session, argument
 		cmd.ValidArgsFunction = completeNames(list)
 	}
 	cmd.RunE = exiting(func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 && strings.Trim(args[0], ".") == "" {
+			return usageErrorf("%q is not a name", args[0]) // nor a part of a URL's path
+		}
 		admin, err := findAdmin(cmd)
 		if err != nil {
 			return err

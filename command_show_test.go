@@ -64,6 +64,11 @@ func TestUnknownNames(t *testing.T) {
 			t.Errorf("%s prints %q", args, got.stdout)
 		}
 	}
+	for _, name := range []string{"", ".", ".."} { // that lead elsewhere in a URL
+		ask("show", name).want(t, exitUsage, "is not a name")
+		ask("ping", name).want(t, exitUsage, "is not a name")
+		ask("connectors", name).want(t, exitUsage, "is not a name")
+	}
 }
 
 func TestPingNotWorking(t *testing.T) {

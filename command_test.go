@@ -103,14 +103,8 @@ func ownAdmin(t *testing.T, caddyfile string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var apps struct {
-		Apps map[string]json.RawMessage `json:"apps"`
-	}
-	if err := json.Unmarshal(config, &apps); err != nil {
-		t.Fatal(err)
-	}
-	mux.HandleFunc("/config/apps/http_helper", func(w http.ResponseWriter, _ *http.Request) {
-		_ = writeJSON(w, http.StatusOK, apps.Apps["http_helper"])
+	mux.HandleFunc("/config/", func(w http.ResponseWriter, _ *http.Request) {
+		_ = writeJSON(w, http.StatusOK, json.RawMessage(config))
 	})
 	return serveAdmin(t, filepath.Join(socketDir(t), "admin.sock"), mux)
 }
@@ -129,6 +123,8 @@ func TestCommandsUsedWrongly(t *testing.T) {
 		{"new"},
 		{"list", "--adapter", "caddyfile"},
 		{"list", "--address", "a:1-2"},
+		{"list", "--address", "http://127.0.0.1:2019"},
+		{"list", "--address", "udp/127.0.0.1:2019"},
 		{"list", "--config", "not-there"},
 		{"list", "--json=maybe"},
 		{"run", "nonsense"},
@@ -362,15 +358,17 @@ func TestAdminEndpointHangs(t *testing.T) {
 
 // A TCP endpoint may insist on a known origin and host.
 func TestAdminOnTCP(t *testing.T) {
-	address := freeAddress(t)
-	config := fmt.Sprintf(`{"admin": {"listen": %q, "enforce_origin": true, "config": {"persist": false}}, "logging": {"logs": {"default": {"level": "FATAL"}}}, "apps": {"http_helper": {}}}`, address)
-	if err := caddy.Load([]byte(config), true); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() { _ = caddy.Load([]byte(`{"admin": {"disabled": true}}`), true) })
-	cli(t, "", "list", "--address", address).want(t, 0, "There are no connections.")
-	cli(t, "", "connectors", "--address", address).want(t, 0, "There are no connectors.")
-	cli(t, "", "new", "x", "--address", address).want(t, exitUsage, "there is none")
+	for _, apps := range []string{`, "apps": {"http_helper": {}}`, `, "apps": {}`, ""} {
+		address := freeAddress(t)
+		config := fmt.Sprintf(`{"admin": {"listen": %q, "enforce_origin": true, "config": {"persist": false}}, "logging": {"logs": {"default": {"level": "FATAL"}}}%s}`, address, apps)
+		if err := caddy.Load([]byte(config), true); err != nil {
+			t.Fatal(err)
+		}
+		cli(t, "", "list", "--address", address).want(t, 0, "There are no connections.")
+		cli(t, "", "connectors", "--address", address).want(t, 0, "There are no connectors.")
+		cli(t, "", "new", "x", "--address", address).want(t, exitUsage, "there is none")
+	}
 }
 
 func TestCompletion(t *testing.T) {

@@ -21,6 +21,10 @@ import (
 const (
 	defaultFlowTimeout = 10 * time.Second
 
+	// flowMargin is how long before a token_timeout a request ends at most, so that who waits for the
+	// token learns which flow it was.
+	flowMargin = 50 * time.Millisecond
+
 	contentTypeJSON = "application/json"
 	contentTypeForm = "application/x-www-form-urlencoded"
 )
@@ -186,7 +190,7 @@ func (f *RequestFlow) parameters() []string {
 }
 
 func (f *RequestFlow) run(ctx context.Context, in flowInput) (string, error) {
-	limited, cancel := context.WithTimeout(ctx, time.Duration(f.Timeout))
+	limited, cancel := context.WithDeadline(ctx, f.deadline(ctx))
 	defer cancel()
 	req, err := f.request(limited, in)
 	if err != nil {
@@ -201,6 +205,20 @@ func (f *RequestFlow) run(ctx context.Context, in flowInput) (string, error) {
 		return "", configurationError("%v", err)
 	}
 	return value, nil
+}
+
+// deadline is the end of the flow's own timeout, or before that the one of what needs the result.
+func (f *RequestFlow) deadline(ctx context.Context) time.Time {
+	own := time.Now().Add(time.Duration(f.Timeout))
+	outer, ok := ctx.Deadline()
+	if !ok {
+		return own
+	}
+	outer = outer.Add(-min(flowMargin, time.Until(outer)/10))
+	if outer.Before(own) {
+		return outer
+	}
+	return own
 }
 
 func (f *RequestFlow) request(ctx context.Context, in flowInput) (*http.Request, error) {
@@ -308,24 +326,30 @@ func (f *RequestFlow) send(req *http.Request, client *http.Client) ([]byte, erro
 	return body, err
 }
 
-// failure says why there is no answer. Inside of ctx, limited ends with the flow's own timeout.
+// failure says why there is no answer before the deadline.
 func (f *RequestFlow) failure(ctx, limited context.Context, err error) error {
 	if failed, ok := errors.AsType[*tokenError](err); ok {
 		return failed
 	}
 	switch {
-	case ctx.Err() != nil:
+	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err()
-	case deadlinePassed(ctx):
-		return context.DeadlineExceeded
 	case deadlinePassed(limited):
-		failed := outageError("no answer within its timeout of %s", time.Duration(f.Timeout))
+		failed := outageError("no answer within %s", f.patience(ctx))
 		failed.status = http.StatusGatewayTimeout
 		return failed
 	}
 	failed := outageError("its server cannot be reached: %s", describeNetworkError(err))
 	failed.transient = true
 	return failed
+}
+
+// patience names what has ended the waiting for an answer.
+func (f *RequestFlow) patience(ctx context.Context) string {
+	if outer, ok := ctx.Deadline(); ok && time.Until(outer) <= flowMargin {
+		return "token_timeout"
+	}
+	return "its timeout of " + time.Duration(f.Timeout).String()
 }
 
 func flowStatusError(resp *http.Response) *tokenError {

@@ -240,7 +240,9 @@ func TestFlowRequestDeadlineOfTheCaller(t *testing.T) {
 	address, _ := flowServerThatWaits(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := runFlow(ctx, provisioned(t, &RequestFlow{URL: address})); !errors.Is(err, context.DeadlineExceeded) {
+	_, err := runFlow(ctx, provisioned(t, &RequestFlow{URL: address}))
+	failed, ok := errors.AsType[*tokenError](err)
+	if !ok || failed.class != classOutage || failed.status != http.StatusGatewayTimeout || failed.message != "no answer within token_timeout" {
 		t.Error(err)
 	}
 }

@@ -1,6 +1,7 @@
 package httphelper
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -47,6 +48,12 @@ func (m *flowMemory) put(key, value string) {
 	m.results[key] = flowResult{value: value, at: now}
 }
 
+func (m *flowMemory) forget(key string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.results, key)
+}
+
 // flow is the result of a helper flow. One that has failed is not asked again for another value.
 func (r *resolver) flow(f *Flow) (string, error) {
 	if failed := r.failedFlows[f]; failed != nil {
@@ -61,15 +68,11 @@ func (r *resolver) flow(f *Flow) (string, error) {
 
 // runFlow runs a helper flow with the connection's answers, unless its last result is young enough.
 func (r *resolver) runFlow(f *Flow) (string, error) {
-	answers := make(map[string]string)
-	for _, param := range r.c.connector.Parameters {
-		answer, err := r.answer(param.Key)
-		if err != nil {
-			return "", err
-		}
-		answers[param.Key] = answer
+	answers, err := r.allAnswers()
+	if err != nil {
+		return "", err
 	}
-	key := digestOf(f.digest, answers, r.c.service.TokenTransport)
+	key := r.flowKey(f, answers)
 	if value, ok := flowResults.get(key); ok {
 		return value, nil
 	}
@@ -88,4 +91,38 @@ func (r *resolver) runFlow(f *Flow) (string, error) {
 	}
 	flowResults.put(key, value)
 	return value, nil
+}
+
+// flowKey tells results of flows apart.
+func (r *resolver) flowKey(f *Flow, answers map[string]string) string {
+	return digestOf(f.digest, answers, r.c.service.TokenTransport)
+}
+
+// allAnswers are the connection's answers to all parameters, by key.
+func (r *resolver) allAnswers() (map[string]string, error) {
+	answers := make(map[string]string)
+	for _, param := range r.c.connector.Parameters {
+		answer, err := r.answer(param.Key)
+		if err != nil {
+			return nil, err
+		}
+		answers[param.Key] = answer
+	}
+	return answers, nil
+}
+
+// unusable is the error of a text with a value that cannot stand there. It names the flows that are
+// in it. Their results are forgotten, so that the next try asks again.
+func (r *resolver) unusable(t text, err error) error {
+	_, failed := errors.AsType[*tokenError](err)
+	if failed || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err // the value is not there at all
+	}
+	for _, f := range r.c.flowsOf(t) {
+		err = fmt.Errorf("%w; see flow %s", err, f.Name)
+		if answers, unknown := r.allAnswers(); unknown == nil {
+			flowResults.forget(r.flowKey(f, answers))
+		}
+	}
+	return err
 }

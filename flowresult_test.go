@@ -155,6 +155,108 @@ func TestFailingFlowIsNamedOnce(t *testing.T) {
 	s.wantAsked(t, 3) // an attempt has three tries
 }
 
+// What only requests to the API carry is worked out before the token request too, so that everybody
+// sees that the connection does not work, and why.
+func TestFlowForTheAPIFailsLikeATokenRequest(t *testing.T) {
+	for name, use := range map[string]string{
+		"header": "api_header X-Shard {config.shard}",
+		"query":  "api_query shard {config.shard}",
+		"URL":    "base_url BASE/{config.shard}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, a, s := newIdP(t), newAPI(t, nil), newShards(t)
+			s.down.Store(true)
+			config := crm(a, e, "config_value shard text {\n flow shard\n}\nflow shard request "+s.url+"\nping /me\n"+use, "")
+			if base, ok := strings.CutPrefix(use, "base_url BASE"); ok {
+				config = strings.Replace(strings.Replace(config, use, "", 1), "/{param.instance}/api", base, 1)
+			}
+			site := runSidecar(t, config)
+			res, _ := call(t, "GET", site+"/", nil)
+			const reason = "flow shard: its server answered with status 500"
+			if res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(res.Header.Get("Proxy-Status"), reason) {
+				t.Fatal(res.Status, res.Header)
+			}
+			v := shownConnection(t, "billing")
+			if v["state"] != "down" || v["last_error"].(map[string]any)["message"] != reason || v["token"] != nil {
+				t.Error(v)
+			}
+			if n := e.requests.Load(); n != 0 {
+				t.Errorf("%d token requests without what the API is to get", n)
+			}
+			s.down.Store(false)
+			if status, body := refreshed(t); status != http.StatusOK {
+				t.Fatal(body)
+			}
+			if res, _ := call(t, "GET", site+"/", nil); res.StatusCode != http.StatusOK {
+				t.Error(res.Status, res.Header)
+			}
+			s.wantAsked(t, 4) // an attempt has three tries
+		})
+	}
+}
+
+// Connections share tokens only if the same flows decide about both: what fails one must not fail the
+// other.
+func TestFlowForTheAPIIsOfOneConnection(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	service := flowServer(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/bad" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		_, _ = io.WriteString(w, `"s1"`)
+	})
+	connector := "parameter tenant text\nconfig_value shard text {\n flow shard\n}\nflow shard request " + service + "/{param.tenant}\napi_header X-Shard {config.shard}"
+	config := crm(a, e, connector, "parameter tenant good")
+	first, rest, _ := strings.Cut(config, "		connection billing")
+	connection, _, _ := strings.Cut(rest, "\n}\n")
+	other := strings.Replace("		connection other"+connection, "tenant good", "tenant bad", 1)
+	config = first + strings.TrimSuffix(other, "\t}") + "		connection billing" + rest
+	runSidecar(t, config)
+	if status, _, body := admin(t, "POST", "/http_helper/connections/other/refresh"); status != http.StatusBadGateway || !strings.Contains(body, "flow shard") {
+		t.Error(status, body)
+	}
+	if status, body := refreshed(t); status != http.StatusOK {
+		t.Error(status, body)
+	}
+	if v := shownConnection(t, "other"); v["state"] != "down" {
+		t.Error(v)
+	}
+}
+
+// A result that cannot be used is not remembered, and the flow that it comes from is named.
+func TestUnusableFlowResult(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	var result atomic.Value
+	result.Store(`".."`)
+	service := flowServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, result.Load().(string)) })
+	config := crm(a, e, "config_value shard text {\n flow shard\n}\nflow shard request "+service, "")
+	runSidecar(t, strings.Replace(config, "/token?key=", "/{config.shard}/token?key=", 1))
+	status, body := refreshed(t)
+	if status != http.StatusBadGateway || !strings.Contains(body, "token_url: {config.shard}: ") || !strings.HasSuffix(body, "; see flow shard") {
+		t.Error(status, body)
+	}
+	result.Store(`"s1"`)
+	if status, body := refreshed(t); status != http.StatusOK {
+		t.Error(status, body)
+	}
+}
+
+// A flow that hangs is named, also when token_timeout ends before its own.
+func TestFlowThatHangsIsNamed(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	address, _ := flowServerThatWaits(t)
+	site := runSidecar(t, crm(a, e, "config_value shard text {\n flow shard\n}\nflow shard request "+address+"\ntoken_request_param shard {config.shard}", "token_timeout 200ms"))
+	res, _ := call(t, "GET", site+"/", nil)
+	const reason = "flow shard: no answer within token_timeout"
+	if res.StatusCode != http.StatusGatewayTimeout || !strings.Contains(res.Header.Get("Proxy-Status"), reason) {
+		t.Error(res.Status, res.Header)
+	}
+	if v := shownConnection(t, "billing"); v["last_error"].(map[string]any)["message"] != reason {
+		t.Error(v)
+	}
+}
+
 // Where tokens cannot be revoked, nothing is worked out for that, and nothing can fail.
 func TestNoFlowRunsForNoRevocation(t *testing.T) {
 	e, a, s := newIdP(t), newAPI(t, nil), newShards(t)

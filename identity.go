@@ -1,6 +1,9 @@
 package httphelper
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // identity is a digest of everything that shapes the token request. Two connections with the same
 // one share their tokens, and so do a connection before and after a reload (rules 13 and 14).
@@ -23,8 +26,24 @@ func (c *activeConnection) identity() string {
 		i.params(), i.fields(t.tokenHeaders), i.texts(t.resources),
 		orDefault(s.TokenRequestFormat, formatForm), orDefault(s.TokenRequestScopeSeparator, " "),
 		orDefault(s.GrantType, defaultGrantType), orDefault(s.TokenPointer, "/access_token"),
-		orDefault(s.ExpiresInPointer, "/expires_in"), s.TokenTransport,
+		orDefault(s.ExpiresInPointer, "/expires_in"), s.TokenTransport, i.flowsOfTarget(),
 	)
+}
+
+// flowsOfTarget are the helper flows without which there is no token request, though it does not
+// carry their results. One that fails must not fail another connection's tokens.
+func (i *identifier) flowsOfTarget() any {
+	var digests []string
+	for _, t := range i.c.textsOfTarget() {
+		for _, f := range i.c.flowsOf(t) {
+			digests = append(digests, f.digest)
+		}
+	}
+	if digests == nil {
+		return nil
+	}
+	slices.Sort(digests)
+	return []any{slices.Compact(digests), i.answers()}
 }
 
 // identifier tells apart what texts stand for.

@@ -77,7 +77,8 @@ func (c *activeConnection) ping(ctx context.Context) pingView {
 		return notWorking("%s", describePingFailure(ctx, cause.of(err)))
 	}
 	defer res.Body.Close()
-	return c.judgePing(res, newRedactor(append(c.knownSecrets(), token.value, res.Request.Header.Get(dpopHeader))))
+	secrets := slices.Concat(c.knownSecrets(), target.keys(), []string{token.value, res.Request.Header.Get(dpopHeader)})
+	return c.judgePing(res, newRedactor(secrets))
 }
 
 // request is the ping as an app would send it to the sidecar.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -194,6 +195,35 @@ func TestPingShowsNoSecret(t *testing.T) {
 		if strings.Contains(body, secret) {
 			t.Errorf("%s is in %s", secret, body)
 		}
+	}
+}
+
+// What a request carries may be older than what would be found now: a flow's result that is no longer
+// remembered, a file that has changed.
+func TestPingShowsNoSecretThatWasForgotten(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.Header.Get("X-Pass")+" and "+r.Header.Get("X-Key"))
+	})
+	asked := flowServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `"computed-pass"`) })
+	key := writeFile(t, "key", "the-key-before")
+	connector := `ping /me
+			config_value pass password {
+				flow compute
+			}
+			flow compute request ` + asked + `
+			api_header X-Pass {config.pass}
+			api_header X-Key {file.` + key + `}`
+	runSidecar(t, strings.NewReplacer("connection billing", "connection c", "http_helper billing", "http_helper c").Replace(crm(a, e, connector, "")))
+	const shown = "[redacted] and [redacted]"
+	if body := *wantPing(t, true, 200).Response.Body; body != shown {
+		t.Errorf("body %q", body)
+	}
+	laterForFlows(t, flowLife)
+	if err := os.WriteFile(key, []byte("another-key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if body := *wantPing(t, true, 200).Response.Body; body != shown {
+		t.Errorf("later: body %q", body)
 	}
 }
 

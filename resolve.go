@@ -252,7 +252,7 @@ func (r *resolver) tokenRequest() (*tokenRequest, error) {
 		defaultLifetime:   time.Duration(r.c.config.DefaultLifetime),
 		certificateProves: r.c.method.needsCertificate,
 	}
-	err := errors.Join(r.client(request), r.extras(request))
+	err := errors.Join(r.client(request), r.extras(request), r.flowsOfTarget())
 	request.secrets = append(r.secrets, r.c.knownSecrets()...)
 	return request, err
 }
@@ -342,6 +342,9 @@ func (r *resolver) url(option string, t *text) (*url.URL, error) {
 	if err == nil && option == "token_url" {
 		err = r.c.method.checkEndpoint(u.Scheme)
 	}
+	if err != nil {
+		err = r.unusable(*t, err)
+	}
 	return u, err
 }
 
@@ -375,6 +378,9 @@ func (r *resolver) resources() ([]string, error) {
 		resources[i], errs[i] = r.expand("resource", &t)
 		if errs[i] == nil {
 			errs[i] = checkResourceURI(resources[i])
+		}
+		if errs[i] != nil {
+			errs[i] = r.unusable(t, errs[i])
 		}
 	}
 	return resources, errors.Join(errs...)
@@ -456,13 +462,18 @@ func (r *resolver) remainder() []any {
 }
 
 // dependsOnFlow tells whether a text's value takes a helper flow.
-func (c *activeConnection) dependsOnFlow(t text) bool {
+func (c *activeConnection) dependsOnFlow(t text) bool { return len(c.flowsOf(t)) > 0 }
+
+// flowsOf are the helper flows that a text's value takes.
+func (c *activeConnection) flowsOf(t text) []*Flow {
+	var flows []*Flow
 	for _, key := range t.keys(kindConfig) {
-		if config, _ := c.connector.configValue(key); config.Flow != "" {
-			return true
+		config, _ := c.connector.configValue(key)
+		if f := c.connector.flow(config.Flow); f != nil && !slices.Contains(flows, f) {
+			flows = append(flows, f)
 		}
 	}
-	return false
+	return flows
 }
 
 // constant tells whether a text's value stays the same while the config runs.

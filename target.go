@@ -96,13 +96,22 @@ func valuesOf(fields []fieldText) []text {
 
 // apiConstant tells whether all that requests to the API carry stays as it is.
 func (c *activeConnection) apiConstant() bool {
-	texts := append([]text{*c.texts.baseURL}, valuesOf(c.texts.apiHeaders)...)
-	for _, t := range append(texts, valuesOf(c.texts.apiQuery)...) {
-		if !c.constant(t) {
-			return false
-		}
+	return !slices.ContainsFunc(c.textsOfTarget(), func(t text) bool { return !c.constant(t) })
+}
+
+// textsOfTarget are what requests to the API are made of.
+func (c *activeConnection) textsOfTarget() []text {
+	return slices.Concat([]text{*c.texts.baseURL}, valuesOf(c.texts.apiHeaders), valuesOf(c.texts.apiQuery))
+}
+
+// flowsOfTarget runs the helper flows that requests to the API need, so that one that fails is known
+// as early and as widely as if the token request needed it.
+func (r *resolver) flowsOfTarget() error {
+	if r.c.fixed != nil || !slices.ContainsFunc(r.c.textsOfTarget(), r.c.dependsOnFlow) {
+		return nil
 	}
-	return true
+	_, err := r.target()
+	return err
 }
 
 // target resolves the place of the API and what requests to it carry.

@@ -104,7 +104,7 @@ func (s *tokenSource) fetchOnce(ctx context.Context, u *sourceUser) (*grantedTok
 		return nil, errPanicked
 	}
 	failed := asTokenError(err)
-	if ctx.Err() != nil && failed.class == classOutage {
+	if ctx.Err() != nil && failed.class == classOutage && failed.status != http.StatusGatewayTimeout {
 		return nil, errTokenTimeout
 	}
 	return nil, failed

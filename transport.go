@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -281,6 +282,18 @@ type apiTarget struct {
 	headers  []Field  // canonical names
 	query    []Field
 	secrets  []string // that are known to be in it
+}
+
+// keys are the values that requests carry and that may be secret. They may be older than what would
+// be found now.
+func (a *apiTarget) keys() []string {
+	keys := slices.Clone(a.secrets)
+	for _, field := range slices.Concat(a.headers, a.query) {
+		if len(field.Value) >= minSentKey {
+			keys = append(keys, field.Value)
+		}
+	}
+	return keys
 }
 
 // url is where a request for the path and query of u goes.

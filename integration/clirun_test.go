@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -161,21 +162,29 @@ func TestRunSecrets(t *testing.T) {
 	}
 }
 
-// TestRunAsksForTheSecret has somebody type the secret, and nobody sees it.
+// TestRunAsksForTheSecret has somebody type the secret, and nobody sees it, also when the log goes to a
+// file.
 func TestRunAsksForTheSecret(t *testing.T) {
 	t.Parallel()
-	l := newLaptop(t)
-	port := harness.Port(t)
-	terminal := harness.OpenTerminal(t, l.Command(t, l.flags(port, "--client-secret-file", "-")...), 100, 30)
-	terminal.WaitScreen(t, "Client secret")
-	terminal.Type(t, secret, harness.Enter)
-	terminal.WaitLog(t, "http-helper: admin endpoint ")
-	equal(t, "status", l.get(t, "127.0.0.1:"+port), http.StatusOK)
-	equal(t, "Authorization at the token endpoint", l.tokens.Only(t).Header.Get("Authorization"), basicAuth("my-app", secret))
-	terminal.Type(t, harness.CtrlC)
-	equal(t, "exit status", terminal.Ended(t), 0)
-	if strings.Contains(terminal.Written(), secret) || !terminal.Restored(t) {
-		t.Errorf("the terminal is restored: %t, written: %q", terminal.Restored(t), terminal.Written())
+	for name, stderr := range map[string]io.Writer{"on the terminal": nil, "log elsewhere": io.Discard} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLaptop(t)
+			port := harness.Port(t)
+			cmd := l.Command(t, l.flags(port, "--client-secret-file", "-")...)
+			cmd.Stderr = stderr
+			terminal := harness.OpenTerminal(t, cmd, 100, 30)
+			terminal.WaitScreen(t, "Client secret")
+			terminal.Type(t, secret, harness.Enter)
+			terminal.WaitLog(t, "http-helper: admin endpoint ")
+			equal(t, "status", l.get(t, "127.0.0.1:"+port), http.StatusOK)
+			equal(t, "Authorization at the token endpoint", l.tokens.Only(t).Header.Get("Authorization"), basicAuth("my-app", secret))
+			terminal.Type(t, harness.CtrlC)
+			equal(t, "exit status", terminal.Ended(t), 0)
+			if strings.Contains(terminal.Written(), secret) || !terminal.Restored(t) {
+				t.Errorf("the terminal is restored: %t, written: %q", terminal.Restored(t), terminal.Written())
+			}
+		})
 	}
 }
 

@@ -28,7 +28,7 @@ const (
 func Pasted(text string) string { return "\x1b[200~" + text + "\x1b[201~" }
 
 // Terminal is a process on a pseudo-terminal, with the screen that a person sees. What goes to
-// standard output is redirected.
+// standard output is redirected, and standard error where the command says so.
 type Terminal struct {
 	*process
 
@@ -57,7 +57,10 @@ func OpenTerminal(tb testing.TB, cmd *exec.Cmd, columns, rows uint16) *Terminal 
 		emulator: vt.NewEmulator(int(columns), int(rows)), changed: make(chan struct{}),
 	}
 	t.before = t.settings(tb)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, t.output, tty
+	cmd.Stdin, cmd.Stdout = tty, t.output
+	if cmd.Stderr == nil {
+		cmd.Stderr = tty
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	answered := make(chan struct{})
 	tb.Cleanup(func() { // after the process has ended
