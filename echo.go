@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -23,7 +22,7 @@ func (g *grant) moveEchoes(answer http.Header) {
 		return
 	}
 	for field, values := range answer {
-		if !slices.ContainsFunc(values, g.isEcho) {
+		if !g.echoed(values) {
 			continue
 		}
 		if hopHeaders[field] {
@@ -39,20 +38,41 @@ func (g *grant) moveEchoes(answer http.Header) {
 // the access log, and trailers to the app.
 func (g *grant) dropEchoes() {
 	for field, values := range g.toApp {
-		if slices.ContainsFunc(values, g.isEcho) {
+		if g.echoed(values) {
 			delete(g.toApp, field)
 		}
 	}
 }
 
-// isEcho tells whether a value of an answer's header holds a secret of the request.
+// echoed tells whether values of an answer's header hold a secret of the request.
+func (g *grant) echoed(values []string) bool {
+	for _, value := range values {
+		if g.isEcho(value) {
+			return true
+		}
+	}
+	return false
+}
+
+// isEcho tells whether a value holds a secret of the request.
 func (g *grant) isEcho(value string) bool {
-	if g.token != "" && strings.Contains(value, g.token) {
+	if holds(value, g.token) {
 		return true
 	}
-	return g.target != nil && slices.ContainsFunc(g.target.secrets, func(secret string) bool {
-		return len(secret) >= minPiece && strings.Contains(value, secret)
-	})
+	if g.target == nil {
+		return false
+	}
+	for _, secret := range g.target.secrets {
+		if len(secret) >= minPiece && holds(value, secret) {
+			return true
+		}
+	}
+	return false
+}
+
+// holds looks at the length first, by which most values are ruled out.
+func holds(value, secret string) bool {
+	return secret != "" && len(value) >= len(secret) && strings.Contains(value, secret)
 }
 
 // errNoAnswer stands for errors that may quote what the API says.
