@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -22,7 +23,7 @@ func (g *grant) moveEchoes(answer http.Header) {
 		return
 	}
 	for field, values := range answer {
-		if !g.echoed(values) {
+		if !slices.ContainsFunc(values, g.isEcho) {
 			continue
 		}
 		if hopHeaders[field] {
@@ -38,20 +39,10 @@ func (g *grant) moveEchoes(answer http.Header) {
 // the access log, and trailers to the app.
 func (g *grant) dropEchoes() {
 	for field, values := range g.toApp {
-		if g.echoed(values) {
+		if slices.ContainsFunc(values, g.isEcho) {
 			delete(g.toApp, field)
 		}
 	}
-}
-
-// echoed tells whether values of an answer's header hold a secret of the request.
-func (g *grant) echoed(values []string) bool {
-	for _, value := range values {
-		if g.isEcho(value) {
-			return true
-		}
-	}
-	return false
 }
 
 // isEcho tells whether a value holds a secret of the request.
@@ -59,15 +50,9 @@ func (g *grant) isEcho(value string) bool {
 	if holds(value, g.token) {
 		return true
 	}
-	if g.target == nil {
-		return false
-	}
-	for _, secret := range g.target.secrets {
-		if len(secret) >= minPiece && holds(value, secret) {
-			return true
-		}
-	}
-	return false
+	return g.target != nil && slices.ContainsFunc(g.target.secrets, func(secret string) bool {
+		return len(secret) >= minPiece && holds(value, secret)
+	})
 }
 
 // holds looks at the length first, by which most values are ruled out.
