@@ -32,7 +32,7 @@ type draft struct {
 func newDraft(ctx caddy.Context, connector *Connector, raw json.RawMessage, taken map[string]bool, dir string) *draft {
 	d := &draft{ctx: ctx, connector: connector, raw: raw, form: connector.form(), taken: taken, dir: dir, answers: make(map[string]*string)}
 	for _, field := range d.form.Fields {
-		answer := orEmpty(field.Default)
+		answer := orZero(field.Default)
 		d.answers[field.id()] = &answer
 	}
 	d.name = numbered(connector.name, taken)
@@ -204,7 +204,7 @@ func (d *draft) complete() bool {
 
 // connection is the connection with its secrets in the places that place says.
 func (d *draft) connection(place func(*secret) string) *Connection {
-	value := func(id string) string { return orEmpty(d.answers[id]) }
+	value := func(id string) string { return orZero(d.answers[id]) }
 	secrets := d.secrets()
 	c := &Connection{
 		Connector:                d.connector.name,

@@ -157,7 +157,7 @@ func (p *page) form(f formView) {
 	}
 	p.sentence("\n%s", f.scopeRule())
 	for _, s := range f.Scopes {
-		p.row("  "+s.Name, requiredWord(s.Required), orEmpty(s.Description))
+		p.row("  "+s.Name, requiredWord(s.Required), orZero(s.Description))
 	}
 	p.sentence("\nTo write a connection, run: caddy http-helper new %s%s", f.Name, p.flags)
 }
@@ -170,7 +170,7 @@ func (f fieldView) choices() string {
 		if o.Label != o.Value {
 			all[i] += " (" + o.Label + ")"
 		}
-		if o.Value == orEmpty(f.Default) {
+		if o.Value == orZero(f.Default) {
 			all[i] += ", the default"
 		}
 	}
@@ -223,9 +223,10 @@ func orDash(s *string) string {
 	return *s
 }
 
-func orEmpty(s *string) string {
-	if s == nil {
-		return ""
+// orZero is what there is, or the zero value.
+func orZero[T any](v *T) T {
+	if v == nil {
+		return *new(T)
 	}
-	return *s
+	return *v
 }

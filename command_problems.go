@@ -50,7 +50,7 @@ func (c connectionView) problems() []*problem {
 	if e := c.LastError; e != nil {
 		all = append(all, &problem{
 			names: []string{c.Name}, text: trouble[c.State] + e.reason(), advice: c.advice(e.Class),
-			tried: e.At, next: timeOrZero(c.NextTry), endpoint: orEmpty(c.TokenURL),
+			tried: e.At, next: orZero(c.NextTry), endpoint: orZero(c.TokenURL),
 		})
 	}
 	if missing := c.Scopes.Missing; len(missing) > 0 {
@@ -109,7 +109,7 @@ func some(names []string) string {
 
 // reason is the failure in words, with the server's error code, as it stands in the log.
 func (e *errorView) reason() string {
-	return (&tokenError{message: e.Message, code: orEmpty(e.Code)}).Error()
+	return (&tokenError{message: e.Message, code: orZero(e.Code)}).Error()
 }
 
 // when says when a token was asked for last, and when that may happen again.
@@ -127,11 +127,4 @@ func oneOfThem(names []string) string {
 		return "<connection>"
 	}
 	return names[0]
-}
-
-func timeOrZero(t *time.Time) time.Time {
-	if t == nil {
-		return time.Time{}
-	}
-	return *t
 }

@@ -225,17 +225,14 @@ func checkURLPath(path string) error {
 }
 
 // checkBaseURL checks what a base URL must be beyond a URL.
-func checkBaseURL(u *url.URL) error {
-	if u.RawQuery != "" || u.ForceQuery {
-		return errors.New("the URL must not have a query; see api_query")
-	}
-	return nil
-}
+func checkBaseURL(u *url.URL) error { return checkNoQuery(u, "; see api_query") }
 
 // checkIssuer checks what an issuer identifier must be beyond a URL (RFC 8414 §2).
-func checkIssuer(u *url.URL) error {
+func checkIssuer(u *url.URL) error { return checkNoQuery(u, " (RFC 8414)") }
+
+func checkNoQuery(u *url.URL, more string) error {
 	if u.RawQuery != "" || u.ForceQuery {
-		return errors.New("the URL must not have a query (RFC 8414)")
+		return errors.New("the URL must not have a query" + more)
 	}
 	return nil
 }

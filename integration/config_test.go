@@ -23,11 +23,7 @@ func TestAdapt(t *testing.T) {
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			t.Parallel()
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			source, want, _ := strings.Cut(string(text), "----------\n")
+			source, want, _ := strings.Cut(readFile(t, file), "----------\n")
 			got, err := harness.AdaptFile(t, source, nil)
 			if err != nil {
 				t.Fatal(err)

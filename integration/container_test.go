@@ -66,11 +66,7 @@ func buildImage(t *testing.T) []byte {
 	cmd := exec.Command(filepath.Join(harness.Root(), "deploy/container/image.sh"), "oci", file)
 	cmd.Env = append(os.Environ(), "CADDY="+caddy)
 	output(t, cmd)
-	image, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return image
+	return []byte(readFile(t, file))
 }
 
 type imageConfig struct {

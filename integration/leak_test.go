@@ -14,7 +14,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -685,11 +684,7 @@ func (w *leakWorld) collect(t *testing.T, config harness.Config) {
 		t.Fatal(err)
 	}
 	w.keep("adapted", adapted)
-	saved, err := os.ReadFile(filepath.Join(w.Dir, ".config", "caddy", "autosave.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.keep("autosave", string(saved))
+	w.keep("autosave", readFile(t, filepath.Join(w.Dir, ".config", "caddy", "autosave.json")))
 	w.admin(t, http.MethodPost, "/adapt", "text/caddyfile", w.Caddyfile(config))
 	w.Signal(syscall.SIGABRT)
 	<-w.Exited()

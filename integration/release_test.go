@@ -93,15 +93,6 @@ func (s sources) releaseCommand(version, dir string) *exec.Cmd {
 	return cmd
 }
 
-func readFile(t *testing.T, path string) string {
-	t.Helper()
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(content)
-}
-
 // wantChecksums checks the files as the documentation says, and that none is left out.
 func wantChecksums(t *testing.T, dir, binary string) {
 	t.Helper()

@@ -49,13 +49,18 @@ func shipped(t *testing.T, endings ...string) []string {
 	return files
 }
 
-func readShipped(t *testing.T, file string) string {
+func readFile(t *testing.T, path string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(harness.Root(), file))
+	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(text)
+	return string(content)
+}
+
+func readShipped(t *testing.T, file string) string {
+	t.Helper()
+	return readFile(t, filepath.Join(harness.Root(), file))
 }
 
 // TestShippedCaddyfiles has every Caddyfile of the repository formatted as `caddy fmt` does, and

@@ -5,8 +5,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-
-	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 )
 
 // TestXcaddyRunsWhatItHasBuilt has the binary go to another place, named from another directory. What
@@ -23,7 +21,7 @@ func TestXcaddyRunsWhatItHasBuilt(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	program("xcaddy.sh", readFile(t, filepath.Join(harness.Root(), "xcaddy.sh")))
+	program("xcaddy.sh", readShipped(t, "xcaddy.sh"))
 	program(".tools/xcaddy-v0.4.5/xcaddy", `#!/bin/sh -e
 while [ "$1" != --output ]; do shift; done
 printf '#!/bin/sh\necho "$@"\n' >"$2"

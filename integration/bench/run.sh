@@ -15,7 +15,6 @@ set -euo pipefail
 CADDY_VERSION=v2.11.9
 XCADDY=.tools/xcaddy-v0.4.5/xcaddy
 FLAGS='-trimpath -ldflags "-s -w -buildid=" -tags nobadger,nomysql,nopgx'
-MODULE=github.com/caddy-httphelper/caddy-httphelper
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 out=.tools/bench
@@ -31,17 +30,10 @@ install_package nginx nginx-light
 install_package haproxy haproxy
 [[ " $* " != *\ -instructions\ * ]] || install_package valgrind valgrind
 
-build() { # <name> [xcaddy's arguments]
-	local name=$1
-	shift
-	CGO_ENABLED=0 XCADDY_GO_BUILD_FLAGS=$FLAGS "$XCADDY" build "$CADDY_VERSION" --output "$out/$name" "$@" >/dev/null
-}
-
 # The sidecar as it is shipped, and without the profile; Caddy as it is released.
-./xcaddy.sh
-cp caddy "$out/sidecar"
-build sidecar-nopgo --with "$MODULE@v0.0.0=$PWD"
-build caddy
+OUTPUT=$out/sidecar ./xcaddy.sh
+PGO=off OUTPUT=$out/sidecar-nopgo ./xcaddy.sh
+CGO_ENABLED=0 XCADDY_GO_BUILD_FLAGS=$FLAGS "$XCADDY" build "$CADDY_VERSION" --output "$out/caddy" >/dev/null
 
 (cd integration && go build -o "../$out/bench" ./bench)
 exec "$out/bench" -sidecar "$out/sidecar" -sidecar-nopgo "$out/sidecar-nopgo" -caddy "$out/caddy" "$@"
