@@ -390,11 +390,12 @@ func (c *activeConnection) accepts(i *Injection) error {
 
 // headerValue is the value of the header that carries a token. It is shared by requests and must
 // not be changed.
-func (c *activeConnection) headerValue(i *Injection, token *grantedToken) []string {
+func (c *activeConnection) headerValue(ctx context.Context, i *Injection, token *grantedToken) []string {
 	prefix := i.prefix(c)
 	if h := c.header.Load(); h != nil && h.token == token && h.prefix == prefix {
 		return h.value[:]
 	}
+	c.app.tracing.learn(ctx) // once a token is often enough, and need not be paid by every request
 	h := &preparedHeader{token: token, prefix: prefix, value: [1]string{token.behind(prefix)}}
 	c.header.Store(h)
 	return h.value[:]

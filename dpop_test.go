@@ -324,7 +324,8 @@ func TestRequestIsRepeatedWithItsOwnNonce(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := &grant{
-		conn: &activeConnection{config: &Connection{DPoP: new(DPoP)}}, injection: injection,
+		Context: t.Context(), injection: injection,
+		conn:   &activeConnection{app: &App{tracing: new(tracing)}, config: &Connection{DPoP: new(DPoP)}},
 		target: &apiTarget{base: mustParseURL(t, "https://api.example")},
 	}
 	api := &busyAPI{t: t, token: token}

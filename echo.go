@@ -18,19 +18,21 @@ import (
 // them straight into the one that the app gets. So the app reads all that the API has said, but
 // reverse_proxy, which logs the header that it is given, does not know them.
 func (g *grant) moveEchoes(answer http.Header) {
-	g.dropEchoes() // of an attempt before
 	if g.toApp == nil {
 		return
 	}
+	if g.moved { // of an attempt before
+		g.dropEchoes()
+	}
 	for field, values := range answer {
-		if !slices.ContainsFunc(values, g.isEcho) {
+		if !g.isEcho(values) {
 			continue
 		}
 		if hopHeaders[field] {
 			answer[field] = []string{redacted}
 			continue
 		}
-		g.toApp[field] = values
+		g.toApp[field], g.moved = values, true
 		delete(answer, field)
 	}
 }
@@ -39,20 +41,25 @@ func (g *grant) moveEchoes(answer http.Header) {
 // the access log, and trailers to the app.
 func (g *grant) dropEchoes() {
 	for field, values := range g.toApp {
-		if slices.ContainsFunc(values, g.isEcho) {
+		if g.isEcho(values) {
 			delete(g.toApp, field)
 		}
 	}
 }
 
-// isEcho tells whether a value of an answer's header holds a secret of the request.
-func (g *grant) isEcho(value string) bool {
-	if g.token != "" && strings.Contains(value, g.token) {
-		return true
+// isEcho tells whether a field of an answer's header holds a secret of the request.
+func (g *grant) isEcho(values []string) bool {
+	for _, value := range values {
+		if g.token != "" && len(value) >= len(g.token) && strings.Contains(value, g.token) {
+			return true
+		}
+		if len(g.target.secrets) > 0 && slices.ContainsFunc(g.target.secrets, func(secret string) bool {
+			return len(secret) >= minPiece && strings.Contains(value, secret)
+		}) {
+			return true
+		}
 	}
-	return g.target != nil && slices.ContainsFunc(g.target.secrets, func(secret string) bool {
-		return len(secret) >= minPiece && strings.Contains(value, secret)
-	})
+	return false
 }
 
 // errNoAnswer stands for errors that may quote what the API says.
@@ -92,6 +99,9 @@ func (b quietBody) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	dropOwnProxyStatus(b.res.Trailer)
+	if err == io.EOF { //nolint:errorlint // as readers give it; others are looked at below
+		return n, io.EOF
+	}
 	return n, quietError(err)
 }
 

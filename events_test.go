@@ -131,6 +131,27 @@ func collector(t *testing.T) (spans chan string) {
 	return spans
 }
 
+// A request that finds a token teaches the tracer for later token requests, which no request causes.
+func TestTracerIsLearntFromRequestsWithAToken(t *testing.T) {
+	spans := collector(t)
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, strings.Replace(inline(a, e, "name c"), "SITE {", "SITE {\n\ttracing {\n\t\tspan app\n\t}", 1))
+	admin(t, "POST", "/http_helper/connections/c/refresh") // no tracer is known so far
+	call(t, "GET", site+"/", nil)
+	admin(t, "POST", "/http_helper/connections/c/refresh")
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case all := <-spans:
+		if strings.Count(all, "http_helper token") != 1 {
+			t.Errorf("spans: %q", all)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("no spans")
+	}
+}
+
 func TestTokenRequestsAreTraced(t *testing.T) {
 	spans := collector(t)
 	e, a := newIdP(t), newAPI(t, nil)

@@ -195,12 +195,16 @@ func isCrossSite(header http.Header) bool {
 
 // refusedMethod tells whether a method, in any case, could show the app our header or make a tunnel.
 func refusedMethod(method string) bool {
-	return strings.EqualFold(method, http.MethodTrace) || strings.EqualFold(method, http.MethodConnect)
+	switch method {
+	case http.MethodGet, http.MethodPost:
+		return false // nearly all
+	default:
+		return strings.EqualFold(method, http.MethodTrace) || strings.EqualFold(method, http.MethodConnect)
+	}
 }
 
 // grant gets the token and the place for a request. Waiting ends with the request.
 func (c *activeConnection) grant(r *http.Request, i *Injection) (*grant, *refusal) {
-	c.app.tracing.learn(r.Context())
 	g := &grant{Context: r.Context(), conn: c, injection: i}
 	g.keep = i.AppAuthorization == authorizationKeep && len(r.Header["Authorization"]) > 0
 	var err error
@@ -235,11 +239,12 @@ type grant struct {
 	writer answerWriter
 	toApp  http.Header // of the answer; nil: no handler of ours sees it
 	token  string      // the one that was sent last
+	moved  bool        // whether toApp has fields that hold a secret
 }
 
 // Value implements context.Context.
 func (g *grant) Value(key any) any {
-	if key == (grantCtxKey{}) {
+	if _, ours := key.(grantCtxKey); ours {
 		return g
 	}
 	return g.Context.Value(key)

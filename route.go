@@ -86,7 +86,7 @@ func (r *route) refuses(req *http.Request, g *grant) *refusal {
 			return notAllowed("tls_server_name must be the host of base_url")
 		}
 		return nil
-	case namesSocket(dial), strings.EqualFold(dial.Address, g.target.dial):
+	case dial.Address == g.target.dial, namesSocket(dial), strings.EqualFold(dial.Address, g.target.dial):
 		return nil
 	default:
 		return notAllowed("in the clear only the address of base_url itself may be dialed")
@@ -168,7 +168,6 @@ func (r *route) attempt(req *http.Request, g *grant, token *grantedToken, body *
 	if reader := body.attempt(); reader != nil {
 		out.req.Body = reader
 	}
-	place := out.url
 	if r.pinned || r.ProxyProtocol != "" {
 		out.url.Host = req.URL.Host
 	}
@@ -178,16 +177,16 @@ func (r *route) attempt(req *http.Request, g *grant, token *grantedToken, body *
 	if token == nil || token.key == nil {
 		return r.roundTrip(&out.req, token)
 	}
-	return r.roundTripProven(&out.req, place, token, nonce)
+	return r.roundTripProven(&out.req, g.target.url(req.URL), token, nonce)
 }
 
 // roundTripProven sends a request for a place with a proof of possession, and keeps the nonce in the
 // answer.
-func (r *route) roundTripProven(out *http.Request, place url.URL, token *grantedToken, nonce string) (*http.Response, error) {
+func (r *route) roundTripProven(out *http.Request, place *url.URL, token *grantedToken, nonce string) (*http.Response, error) {
 	nonces := &token.key.apiNonces
-	nonce = orDefault(nonce, nonces.of(&place))
+	nonce = orDefault(nonce, nonces.of(place))
 	proven, err := provenAnew(out, func() (string, error) {
-		return token.key.proof(out.Method, &place, token.value, nonce)
+		return token.key.proof(out.Method, place, token.value, nonce)
 	})
 	if err != nil {
 		closeBody(out.Body)
@@ -195,7 +194,7 @@ func (r *route) roundTripProven(out *http.Request, place url.URL, token *granted
 	}
 	res, err := r.roundTrip(proven, token)
 	if err == nil {
-		nonces.learn(&place, res.Header)
+		nonces.learn(place, res.Header)
 	}
 	return res, err
 }
@@ -219,6 +218,12 @@ func (r *route) Cleanup() error {
 // header is what the API gets: the app's header without what only the sidecar may say, and what the
 // sidecar says. Values are shared with the app's header, whose map stays as it is.
 func (g *grant) header(app http.Header, token *grantedToken, tellsOfProxy bool) http.Header {
+	if !tellsOfProxy {
+		// App is reverse_proxy's copy. What it has added there need not be copied, nor logged.
+		for _, field := range addedFields {
+			delete(app, field)
+		}
+	}
 	header := maps.Clone(app)
 	if header == nil {
 		header = make(http.Header)
@@ -232,7 +237,7 @@ func (g *grant) header(app http.Header, token *grantedToken, tellsOfProxy bool) 
 		header[field.Name] = []string{field.Value}
 	}
 	if token != nil {
-		header[g.injection.AccessTokenHeader.Field] = g.conn.headerValue(g.injection, token)
+		header[g.injection.AccessTokenHeader.Field] = g.conn.headerValue(g, g.injection, token)
 	}
 	return header
 }
@@ -246,10 +251,7 @@ func (g *grant) mayPass(field string, tellsOfProxy bool) bool {
 	if alike := withHyphens(field); alike != field {
 		field, tellsOfProxy = alike, false
 	}
-	if sameField(field, g.injection.AccessTokenHeader.Field) || slices.Contains(callerFields, field) {
-		return false
-	}
-	if !tellsOfProxy && isProxyField(field) {
+	if sameField(field, g.injection.AccessTokenHeader.Field) || isCallerField(field) || !tellsOfProxy && isProxyField(field) {
 		return false
 	}
 	return !slices.ContainsFunc(g.target.headers, func(f Field) bool { return sameField(field, f.Name) })
@@ -280,9 +282,19 @@ func offersHTTP2(upgrade []string) bool {
 	return slices.ContainsFunc(upgrade, func(protocols string) bool { return strings.Contains(strings.ToLower(protocols), "h2c") })
 }
 
-// callerFields are never the app's to send: credentials of other schemes, and what proxies say of a
-// client certificate (RFC 9440).
-var callerFields = []string{"Proxy-Authorization", "Dpop", "Client-Cert", "Client-Cert-Chain"}
+// isCallerField tells whether a field is never the app's to send: credentials of other schemes, and
+// what proxies say of a client certificate (RFC 9440).
+func isCallerField(field string) bool {
+	switch field {
+	case "Proxy-Authorization", "Dpop", "Client-Cert", "Client-Cert-Chain":
+		return true
+	default:
+		return false
+	}
+}
+
+// addedFields are what reverse_proxy tells every API of itself.
+var addedFields = []string{"Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}
 
 // isProxyField tells whether a field tells the API of a proxy.
 func isProxyField(field string) bool {
