@@ -34,10 +34,14 @@ build() {
 	install_xcaddy
 	# Trimmed paths, no symbols, no build id: the same sources in the same place give the same bytes
 	# (the build information names the place), and so does a version in any place. Static, so that it
-	# also runs in an image from scratch. The compiler favors what the profile shows to be hot
-	# (docs/performance.md), for which it builds everything anew the first time.
-	CGO_ENABLED=${CGO_ENABLED:-0} \
-		XCADDY_GO_BUILD_FLAGS="-trimpath -ldflags \"-s -w -buildid=\" -tags nobadger,nomysql,nopgx -pgo=\"${PGO:-$root/default.pgo}\"" \
+	# also runs in an image from scratch.
+	local profile=${PGO:-$root/default.pgo}
+	local flags="-trimpath -ldflags \"-s -w -buildid=\" -tags nobadger,nomysql,nopgx -pgo=\"$profile\""
+	# The compiler favors what the profile shows to be hot, for which it builds everything anew the first
+	# time. Its usual measure inlines so much that the processor's instruction cache suffers
+	# (docs/performance.md).
+	[ "$profile" = off ] || flags+=" -gcflags=all=-d=pgoinlinecdfthreshold=60,pgoinlinebudget=400"
+	CGO_ENABLED=${CGO_ENABLED:-0} XCADDY_GO_BUILD_FLAGS=$flags \
 		"$xcaddy" build "$CADDY_VERSION" --output "$output" --with "$MODULE@${VERSION:-v0.0.0=$root}"
 }
 
