@@ -19,6 +19,7 @@ import (
 type settings struct {
 	duration    time.Duration
 	rounds      int
+	starts      int
 	connections int
 	only        *regexp.Regexp // of scenarios
 	proxies     *regexp.Regexp
@@ -44,6 +45,7 @@ func parseFlags() *settings {
 	s := &settings{only: all, proxies: all, binaries: make(map[string]string)}
 	flag.DurationVar(&s.duration, "duration", 3*time.Second, "how long each measurement lasts")
 	flag.IntVar(&s.rounds, "rounds", 3, "how often everything is measured")
+	flag.IntVar(&s.starts, "starts", 1, "how often all proxies are started anew for as many rounds")
 	flag.IntVar(&s.connections, "connections", 32, "how many connections the load has")
 	flag.StringVar(&s.json, "json", "", "write the results to this file")
 	flag.StringVar(&s.svg, "svg", "", "write a plot to this file")
@@ -90,11 +92,22 @@ func bench(s *settings) error {
 	if s.counting {
 		return w.instructions(s)
 	}
+	results := newResults(s)
+	for range s.starts {
+		if err := w.compare(s, results); err != nil {
+			return err
+		}
+	}
+	return results.publish(s)
+}
+
+// compare measures all proxies, which it starts and stops. What a process costs depends by some percent
+// on where its memory happens to lie, which no number of rounds makes up for: only other processes do.
+func (w *world) compare(s *settings, results *results) error {
 	contestants, err := w.startAll(s)
 	if err != nil {
 		return err
 	}
-	results := newResults(s)
 	for _, scenario := range scenarios {
 		if !s.only.MatchString(scenario.name) {
 			continue
@@ -104,9 +117,10 @@ func bench(s *settings) error {
 		}
 	}
 	for _, c := range contestants {
-		results.Memory[c.name] = c.proc.memory()
+		results.Memory[c.name] = append(results.Memory[c.name], c.proc.memory())
+		w.end(c.proc)
 	}
-	return results.publish(s)
+	return nil
 }
 
 // measureAll measures one scenario with all contestants in turn, each round in another order.

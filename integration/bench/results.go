@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -18,7 +19,8 @@ type results struct {
 	Connections int                                  `json:"connections"`
 	Seconds     float64                              `json:"seconds_per_round"`
 	Rounds      map[string]map[string][]*measurement `json:"rounds"`
-	Memory      map[string]float64                   `json:"memory_mib"` // after all scenarios
+	Starts      int                                  `json:"starts"`
+	Memory      map[string][]float64                 `json:"memory_mib"` // of each start, after all scenarios
 	Summary     map[string][]*summary                `json:"summary"`
 }
 
@@ -31,13 +33,21 @@ type summary struct {
 	P50             float64 `json:"p50_us"`
 	P99             float64 `json:"p99_us"`
 	CPURatio        float64 `json:"cpu_ratio,omitempty"`
+	CPURatioError   float64 `json:"cpu_ratio_error,omitempty"` // twice the standard error, from the starts
 	ThroughputRatio float64 `json:"throughput_ratio,omitempty"`
+}
+
+func (s *summary) ratio() string {
+	if s.CPURatioError == 0 {
+		return fmt.Sprintf("%.3f", s.CPURatio)
+	}
+	return fmt.Sprintf("%.3f ± %.3f", s.CPURatio, s.CPURatioError)
 }
 
 func newResults(s *settings) *results {
 	return &results{
-		CPUs: runtime.NumCPU(), Connections: s.connections, Seconds: s.duration.Seconds(),
-		Rounds: make(map[string]map[string][]*measurement), Memory: make(map[string]float64), Summary: make(map[string][]*summary),
+		CPUs: runtime.NumCPU(), Connections: s.connections, Seconds: s.duration.Seconds(), Starts: s.starts,
+		Rounds: make(map[string]map[string][]*measurement), Memory: make(map[string][]float64), Summary: make(map[string][]*summary),
 	}
 }
 
@@ -61,8 +71,8 @@ func (r *results) summarize() {
 				P99:        median(mine, func(m *measurement) float64 { return m.Percentiles["99"] }),
 			}
 			if base := rounds[baseline]; base != nil {
-				s.CPURatio = ratio(mine, base, func(m *measurement) float64 { return m.CPU })
-				s.ThroughputRatio = ratio(mine, base, func(m *measurement) float64 { return m.Throughput })
+				s.CPURatio, s.CPURatioError = r.ratio(mine, base, func(m *measurement) float64 { return m.CPU })
+				s.ThroughputRatio, _ = r.ratio(mine, base, func(m *measurement) float64 { return m.Throughput })
 			}
 			all = append(all, s)
 		}
@@ -81,13 +91,36 @@ func median[T any](all []T, of func(T) float64) float64 {
 	return (values[(n-1)/2] + values[n/2]) / 2
 }
 
-// ratio is the one in the middle of the ratios of the rounds.
-func ratio(mine, base []*measurement, of func(*measurement) float64) float64 {
+// ratio is the one in the middle of the ratios of the rounds, and twice the standard error of what the
+// starts have in the middle.
+func (r *results) ratio(mine, base []*measurement, of func(*measurement) float64) (middle, uncertainty float64) {
 	ratios := make([]float64, len(mine))
 	for i := range mine {
 		ratios[i] = of(mine[i]) / of(base[i])
 	}
-	return median(ratios, func(r float64) float64 { return r })
+	var starts []float64
+	for start := range slices.Chunk(ratios, len(ratios)/r.Starts) {
+		starts = append(starts, median(start, itself))
+	}
+	return median(ratios, itself), 2 * standardError(starts)
+}
+
+func itself(f float64) float64 { return f }
+
+// standardError is that of the mean; 0 where a single value tells nothing of it.
+func standardError(values []float64) float64 {
+	n := float64(len(values))
+	if n < 2 {
+		return 0
+	}
+	var sum, squares float64
+	for _, v := range values {
+		sum += v
+	}
+	for _, v := range values {
+		squares += (v - sum/n) * (v - sum/n)
+	}
+	return math.Sqrt(squares / (n - 1) / n)
 }
 
 // publish prints the tables and writes the files.
@@ -119,8 +152,8 @@ func (r *results) print() {
 		fmt.Fprintln(table, "| |\tCPU/request |\tof stock |\trequests/s |\tof stock |\tp50 |\tp99 |\tmemory |")
 		fmt.Fprintln(table, "| --- |\t--: |\t--: |\t--: |\t--: |\t--: |\t--: |\t--: |")
 		for _, c := range r.Summary[scenario.name] {
-			fmt.Fprintf(table, "| %s |\t%.1f µs |\t%.3f |\t%.0f |\t%.3f |\t%.2f ms |\t%.2f ms |\t%.0f MiB |\n", c.Contestant, c.CPU, c.CPURatio,
-				c.Throughput, c.ThroughputRatio, c.P50/1000, c.P99/1000, r.Memory[c.Contestant])
+			fmt.Fprintf(table, "| %s |\t%.1f µs |\t%s |\t%.0f |\t%.3f |\t%.2f ms |\t%.2f ms |\t%.0f MiB |\n", c.Contestant, c.CPU, c.ratio(),
+				c.Throughput, c.ThroughputRatio, c.P50/1000, c.P99/1000, median(r.Memory[c.Contestant], itself))
 		}
 		_ = table.Flush()
 	}

@@ -79,7 +79,7 @@ func (w *world) compareCost(s *settings, one, many *contestant) error {
 			log.Printf("CPU per request: %.1f µs with one connection, %.1f µs with %d", cpu[0], cpu[1], s.scale)
 		}
 	}
-	log.Printf("ratio in the middle: %.3f", median(ratios, func(r float64) float64 { return r }))
+	log.Printf("ratio in the middle: %.3f", median(ratios, itself))
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,12 @@ func (w *world) grant(rw http.ResponseWriter, r *http.Request) {
 	}
 	rw.Header().Set("Content-Type", "application/json")
 	fmt.Fprintf(rw, `{"access_token":"%s%d","token_type":"Bearer","expires_in":%s}`, accessToken, w.granted.Add(1), life)
+}
+
+// end stops one server.
+func (w *world) end(p *proc) {
+	p.stop()
+	w.procs = slices.DeleteFunc(w.procs, func(other *proc) bool { return other == p })
 }
 
 func (w *world) file(name string) string { return filepath.Join(w.dir, name) }
