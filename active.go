@@ -21,8 +21,15 @@ import (
 // activeConnection is a connection in a loaded config: everything that gets tokens and places
 // requests.
 type activeConnection struct {
+	// What each request needs, close together: of thousands of connections few are in the processor's caches.
+	source  *tokenSource
+	fixed   *apiTarget // nil: it depends on what may change while the config runs
+	metrics *connectionMetrics
+	header  atomic.Pointer[preparedHeader]
+	app     *App
+	proves  bool // whether its tokens are bound to a key (DPoP)
+
 	name      string
-	app       *App
 	config    *Connection
 	service   *Service
 	connector *Connector // nil: the connection holds its service itself
@@ -40,21 +47,14 @@ type activeConnection struct {
 	transport   *reverseproxy.HTTPTransport // towards the authorization server
 	certified   *certificateTransports      // the same with the certificate; nil without one
 	watching    chan struct{}               // closed when the certificate is not looked at any more; nil: it is not
-	source      *tokenSource
 	user        *sourceUser
-
-	fixed *apiTarget // nil: it depends on what may change while the config runs
-	api   *lateTarget
-
-	metrics *connectionMetrics
+	api         *lateTarget // where fixed is nil
 
 	// How the app's requests go, and pings with them: as the first handler and transport say.
 	injection *Injection
 	way       *route
 	upstream  string // the first address of the user's; empty: the base URL's own
 	ownWay    *route // nil: the way is a transport's
-
-	header atomic.Pointer[preparedHeader]
 }
 
 // preparedHeader is the value of a header with a token, prepared once for many requests.
@@ -67,7 +67,7 @@ type preparedHeader struct {
 // activate checks a connection against its connector and gets it its token source. Nobody is
 // contacted.
 func activate(app *App, name string, config *Connection) (*activeConnection, error) {
-	c := &activeConnection{name: name, app: app, config: config, logger: app.logger}
+	c := &activeConnection{name: name, app: app, config: config, proves: config.DPoP != nil, logger: app.logger}
 	if err := errors.Join(validName(name), c.checkAlone(app)); err != nil {
 		return nil, err
 	}
@@ -112,14 +112,14 @@ func (c *activeConnection) checkAlone(app *App) error {
 // findService sets where c's service is described.
 func (c *activeConnection) findService(app *App) error {
 	if c.config.Connector == "" {
-		c.service = &c.config.Service
+		c.service = c.config.ownService()
 		return nil
 	}
 	connector := app.Connectors[c.config.Connector]
 	if connector == nil {
 		return fmt.Errorf("there is no connector %s", c.config.Connector)
 	}
-	if !reflect.ValueOf(c.config.Service).IsZero() {
+	if own := c.config.Service; own != nil && !reflect.ValueOf(*own).IsZero() {
 		return fmt.Errorf("options of the service belong into the connector %s", c.config.Connector)
 	}
 	c.connector, c.service = connector, &connector.Service

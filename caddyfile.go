@@ -218,7 +218,7 @@ func connectionRules(c *Connection) rules {
 		refuse(known, connectorOptions, why)
 		return known
 	}
-	bind(known, service, &c.Service)
+	bind(known, service, c.ownService())
 	refuse(known, answerOptions, "needs a connector")
 	refuse(known, connectorOptions, "needs a connector; scopes lists the scopes themselves")
 	return known

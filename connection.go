@@ -11,7 +11,7 @@ type Connection struct {
 	// The connector that this connection uses. Excludes the fields of a service.
 	Connector string `json:"connector,omitempty"`
 
-	Service
+	*Service // nil, of thousands of connections of a connector, is less to keep and to collect
 
 	// The client identifier (RFC 6749 §2.2). Required.
 	ClientID string `json:"client_id,omitempty"`
@@ -76,6 +76,14 @@ type Connection struct {
 
 	// Fetch the first token at start, and keep one ready while idle. Default: fetch at first use.
 	Warm bool `json:"warm,omitempty"`
+}
+
+// ownService is the service that the connection describes itself.
+func (c *Connection) ownService() *Service {
+	if c.Service == nil {
+		c.Service = new(Service)
+	}
+	return c.Service
 }
 
 // Answer is a connection's answer to a parameter: a value, or a file that holds it.

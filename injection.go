@@ -133,7 +133,7 @@ func (i *Injection) prefix(conn *activeConnection) string {
 		return ""
 	case i.AccessTokenHeader.Prefix != "":
 		return i.AccessTokenHeader.Prefix + " "
-	case conn.config.DPoP != nil:
+	case conn.proves:
 		return "DPoP "
 	default:
 		return "Bearer "
