@@ -11,16 +11,18 @@ import (
 
 // grantedToken is one access token as a token endpoint granted it. It does not change.
 type grantedToken struct {
+	// What each request needs, within one line of the processor's caches.
 	value       string           // the token itself: a secret
-	usual       string           // its kind, a space and the value, which is the end of this very string
-	kind        string           // "Bearer" or "DPoP"
 	sent        time.Time        // when the request for it was sent; with a monotonic reading
-	life        time.Duration    // from sent on: already clamped (rule 5)
-	dated       bool             // whether the server said how long it lives
-	granted     []string         // scopes in the answer; nil when it lists none
-	missing     []string         // requested scopes that the answer's list lacks
 	certificate *tls.Certificate // the client certificate that it is bound to (RFC 8705); nil: none
 	key         *dpopKey         // the key that it is bound to (RFC 9449); nil: none
+
+	usual   string        // its kind, a space and the value, which is the end of this very string
+	kind    string        // "Bearer" or "DPoP"
+	life    time.Duration // from sent on: already clamped (rule 5)
+	dated   bool          // whether the server said how long it lives
+	granted []string      // scopes in the answer; nil when it lists none
+	missing []string      // requested scopes that the answer's list lacks
 }
 
 // set gives a token its kind and value.
