@@ -14,6 +14,15 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
+// remember takes note of a token that is sent. An API may quote one long after, such as the rejected
+// one in the answer to the replay.
+func (g *grant) remember(token string) {
+	if g.token != "" && g.token != token {
+		g.older = append(g.older, g.token)
+	}
+	g.token = token
+}
+
 // moveEchoes takes the fields that hold a secret of the request out of an answer's header and puts
 // them straight into the one that the app gets. So the app reads all that the API has said, but
 // reverse_proxy, which logs the header that it is given, does not know them.
@@ -50,7 +59,8 @@ func (g *grant) dropEchoes() {
 // isEcho tells whether a field of an answer's header holds a secret of the request.
 func (g *grant) isEcho(values []string) bool {
 	for _, value := range values {
-		if g.token != "" && len(value) >= len(g.token) && strings.Contains(value, g.token) {
+		holds := func(secret string) bool { return strings.Contains(value, secret) }
+		if g.token != "" && len(value) >= len(g.token) && holds(g.token) || slices.ContainsFunc(g.older, holds) {
 			return true
 		}
 		if len(g.target.secrets) > 0 && slices.ContainsFunc(g.target.secrets, func(secret string) bool {

@@ -126,10 +126,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	defer g.count(unsent)
 	g.toApp = w.Header()
 	g.writer.ResponseWriter = w
-	err := next.ServeHTTP(&g.writer, r.WithContext(g))
+	err := g.serve(next, r)
 	// What stands there after the answer are trailers; one of ours can only be forged.
 	dropOwnProxyStatus(w.Header())
-	g.dropEchoes()
 	if err == nil {
 		return nil
 	}
@@ -137,6 +136,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return g.refused.answer(w, r)
 	}
 	return g.describe(w, r, err)
+}
+
+// serve has a request answered. Reverse_proxy panics when the answer breaks off or the app leaves, and
+// the access log is written all the same.
+func (g *grant) serve(next caddyhttp.Handler, r *http.Request) error {
+	defer g.dropEchoes()
+	return next.ServeHTTP(&g.writer, r.WithContext(g))
 }
 
 // admit checks a request and gets what it needs.
@@ -239,6 +245,7 @@ type grant struct {
 	writer answerWriter
 	toApp  http.Header // of the answer; nil: no handler of ours sees it
 	token  string      // the one that was sent last
+	older  []string    // those that were sent before it
 	moved  bool        // whether toApp has fields that hold a secret
 }
 

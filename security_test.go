@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -400,5 +401,69 @@ func TestEchoesReachTheAppOnly(t *testing.T) {
 	}
 	if got := res.Trailer.Get("X-Trailed"); got != "" {
 		t.Errorf("trailer %q", got)
+	}
+}
+
+// TestEchoesOfBrokenAnswersAreNotLogged: reverse_proxy panics when an answer breaks off, and Caddy writes
+// the access log all the same.
+func TestEchoesOfBrokenAnswersAreNotLogged(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Echo", r.Header.Get("Authorization"))
+		w.Header().Set("Content-Length", "100")
+		_, _ = io.WriteString(w, "part")
+	})
+	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
+	site, logged := runLoggingSidecar(t, inline(a, e, ""))
+	res := rawCall(t, site, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	if got := res.Header.Get("X-Echo"); got != "Bearer "+secretMarker {
+		t.Errorf("the app got %q", got)
+	}
+	if got := logged(); strings.Contains(got, secretMarker) {
+		t.Errorf("logged: %s", got)
+	}
+}
+
+// TestEchoesOfReplacedTokensAreNotLogged: an API may say which token it has rejected when it has
+// accepted the next, or when reverse_proxy tries again.
+func TestEchoesOfReplacedTokensAreNotLogged(t *testing.T) {
+	var calls atomic.Int64
+	var first atomic.Value
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		if calls.Add(1) == 1 {
+			first.Store(r.Header.Get("Authorization"))
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("X-Was", first.Load().(string))
+		w.Header().Set("X-Is", r.Header.Get("Authorization"))
+	})
+	e.answers(func(w http.ResponseWriter, n int64) { grantToken(w, fmt.Sprintf("%s-%d", secretMarker, n), 3600) })
+	site, logged := runLoggingSidecar(t, inline(a, e, "header_down X-Placeholder \"{http.reverse_proxy.header.X-Was}\""))
+	res, _ := call(t, "GET", site+"/", nil)
+	if got := res.Header; got.Get("X-Was") != "Bearer "+secretMarker+"-1" || got.Get("X-Is") != "Bearer "+secretMarker+"-2" {
+		t.Errorf("the app got %v", got)
+	}
+	if got := res.Header.Get("X-Placeholder"); strings.Contains(got, secretMarker) {
+		t.Errorf("placeholder: %q", got)
+	}
+	if got := logged(); strings.Contains(got, secretMarker) {
+		t.Errorf("logged: %s", got)
+	}
+}
+
+// runLoggingSidecar is runSidecar with an access log, and what stands in it once there is something.
+func runLoggingSidecar(t *testing.T, caddyfile string) (site string, logged func() string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "access.log")
+	site = runSidecar(t, strings.Replace(caddyfile, "SITE {", "SITE {\n\tlog {\n\t\toutput file "+file+"\n\t}", 1))
+	return site, func() string {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			if content, err := os.ReadFile(file); err == nil && strings.Contains(string(content), "handled request") {
+				return string(content)
+			}
+		}
+		t.Fatal("nothing was logged")
+		return ""
 	}
 }
