@@ -58,18 +58,32 @@ func (g *grant) dropEchoes() {
 
 // isEcho tells whether a field of an answer's header holds a secret of the request.
 func (g *grant) isEcho(values []string) bool {
-	for _, value := range values {
-		holds := func(secret string) bool { return strings.Contains(value, secret) }
-		if g.token != "" && len(value) >= len(g.token) && holds(g.token) || slices.ContainsFunc(g.older, holds) {
-			return true
-		}
-		if len(g.target.secrets) > 0 && slices.ContainsFunc(g.target.secrets, func(secret string) bool {
-			return len(secret) >= minPiece && strings.Contains(value, secret)
-		}) {
+	return slices.ContainsFunc(values, func(value string) bool {
+		return g.holdsSecret(value) || strings.Contains(value, "%") && g.holdsEscaped(value)
+	})
+}
+
+// holdsEscaped tells whether a text holds a secret with percent signs, as in a query or a cookie, also
+// when a place in it is escaped once more.
+func (g *grant) holdsEscaped(text string) bool {
+	for range 2 {
+		text = decodeLeniently(text)
+		if g.holdsSecret(text) {
 			return true
 		}
 	}
 	return false
+}
+
+// holdsSecret tells whether a text holds a secret of the request as it is.
+func (g *grant) holdsSecret(text string) bool {
+	holds := func(secret string) bool { return strings.Contains(text, secret) }
+	if g.token != "" && len(text) >= len(g.token) && holds(g.token) || slices.ContainsFunc(g.older, holds) {
+		return true
+	}
+	return len(g.target.secrets) > 0 && slices.ContainsFunc(g.target.secrets, func(secret string) bool {
+		return len(secret) >= minPiece && holds(secret)
+	})
 }
 
 // errNoAnswer stands for errors that may quote what the API says.

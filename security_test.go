@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -447,6 +448,28 @@ func TestEchoesOfReplacedTokensAreNotLogged(t *testing.T) {
 		t.Errorf("placeholder: %q", got)
 	}
 	if got := logged(); strings.Contains(got, secretMarker) {
+		t.Errorf("logged: %s", got)
+	}
+}
+
+// TestEscapedEchoesAreNotLogged: in a Location or a cookie, servers escape what tokens may hold.
+func TestEscapedEchoesAreNotLogged(t *testing.T) {
+	const token = secretMarker + "+a/b=="
+	once := url.QueryEscape(token)
+	twice := url.QueryEscape("https://api.example/?token=" + once)
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", "https://login.example/?return="+twice)
+		w.Header().Set("X-Token", once)
+		w.Header().Set("X-Path", url.PathEscape(token))
+		w.Header().Set("X-Other", "100%")
+	})
+	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, token, 3600) })
+	site, logged := runLoggingSidecar(t, inline(a, e, ""))
+	res, _ := call(t, "GET", site+"/", nil)
+	if got := res.Header; got.Get("X-Token") != once || got.Get("X-Path") == "" || !strings.HasSuffix(got.Get("Location"), twice) {
+		t.Errorf("the app got %v", got)
+	}
+	if got := logged(); strings.Contains(got, secretMarker) || !strings.Contains(got, "100%") {
 		t.Errorf("logged: %s", got)
 	}
 }
