@@ -238,8 +238,8 @@ type grant struct {
 	injection *Injection
 	target    *apiTarget
 	keep      bool     // the app's own Authorization goes on, and no token
-	refused   *refusal // why the transport did not send
-	answered  bool     // whether the API has answered
+	refused   *refusal // why the transport did not send, the last time
+	answered  bool     // whether the API has answered, the last time
 	counted   bool     // whether the metrics know what became of it
 
 	writer answerWriter

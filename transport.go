@@ -163,6 +163,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !ok {
 		return t.roundTripAlone(req)
 	}
+	g.refused, g.answered = nil, false // of an attempt before
 	res, refused, err := t.send(req, g)
 	g.count(refused)
 	if refused != nil {
