@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -23,26 +24,49 @@ func (g *grant) remember(token string) {
 	g.token = token
 }
 
-// moveEchoes takes the fields that hold a secret of the request out of an answer's header and puts
-// them straight into the one that the app gets. So the app reads all that the API has said, but
-// reverse_proxy, which logs the header that it is given, does not know them.
-func (g *grant) moveEchoes(answer http.Header) {
+// hideEchoes puts marks into an answer's header where it holds a secret of the request. So reverse_proxy,
+// which logs the header and keeps it in placeholders, does not know the secret, but header_down and
+// handle_response find the fields as ever.
+func (g *grant) hideEchoes(answer *http.Response) {
+	for field, values := range answer.Header {
+		for i, value := range values {
+			if g.isEcho(value) {
+				values[i] = g.hide(field, value)
+			}
+		}
+	}
+	if g.isEcho(answer.Status) {
+		answer.Status = strconv.Itoa(answer.StatusCode) + " " + http.StatusText(answer.StatusCode)
+	}
+}
+
+// hiddenValue is a value of an answer's header that the app gets and reverse_proxy does not.
+type hiddenValue struct{ field, mark, value string }
+
+// hide returns the mark for a value. Without a handler of ours nobody can show it to the app later.
+func (g *grant) hide(field, value string) string {
 	if g.toApp == nil {
+		return redacted
+	}
+	mark := redacted + strconv.Itoa(len(g.hidden)) + redacted
+	g.hidden = append(g.hidden, hiddenValue{field, mark, value})
+	return mark
+}
+
+// showEchoes puts what was hidden into the header that the app gets, which reads all that the API has said.
+func (g *grant) showEchoes() {
+	if len(g.hidden) == 0 {
 		return
 	}
-	if g.moved { // of an attempt before
-		g.dropEchoes()
-	}
-	for field, values := range answer {
-		if !g.isEcho(values) {
-			continue
+	for field, values := range g.toApp {
+		for _, h := range g.hidden {
+			if http.CanonicalHeaderKey(field) != h.field {
+				continue
+			}
+			for i, value := range values {
+				values[i] = strings.ReplaceAll(value, h.mark, h.value)
+			}
 		}
-		if hopHeaders[field] {
-			answer[field] = []string{redacted}
-			continue
-		}
-		g.toApp[field], g.moved = values, true
-		delete(answer, field)
 	}
 }
 
@@ -50,17 +74,15 @@ func (g *grant) moveEchoes(answer http.Header) {
 // the access log, and trailers to the app.
 func (g *grant) dropEchoes() {
 	for field, values := range g.toApp {
-		if g.isEcho(values) {
+		if slices.ContainsFunc(values, g.isEcho) {
 			delete(g.toApp, field)
 		}
 	}
 }
 
-// isEcho tells whether a field of an answer's header holds a secret of the request.
-func (g *grant) isEcho(values []string) bool {
-	return slices.ContainsFunc(values, func(value string) bool {
-		return g.holdsSecret(value) || strings.Contains(value, "%") && g.holdsEscaped(value)
-	})
+// isEcho tells whether a value of an answer's header holds a secret of the request.
+func (g *grant) isEcho(value string) bool {
+	return g.holdsSecret(value) || strings.Contains(value, "%") && g.holdsEscaped(value)
 }
 
 // holdsEscaped tells whether a text holds a secret with percent signs, as in a query or a cookie, also

@@ -125,7 +125,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	defer g.count(unsent)
 	g.toApp = w.Header()
-	g.writer.ResponseWriter = w
+	g.writer.ResponseWriter, g.writer.grant = w, g
 	err := g.serve(next, r)
 	// What stands there after the answer are trailers; one of ours can only be forged.
 	dropOwnProxyStatus(w.Header())
@@ -243,10 +243,10 @@ type grant struct {
 	counted   bool     // whether the metrics know what became of it
 
 	writer answerWriter
-	toApp  http.Header // of the answer; nil: no handler of ours sees it
-	token  string      // the one that was sent last
-	older  []string    // those that were sent before it
-	moved  bool        // whether toApp has fields that hold a secret
+	toApp  http.Header   // of the answer; nil: no handler of ours sees it
+	token  string        // the one that was sent last
+	older  []string      // those that were sent before it
+	hidden []hiddenValue // of answers' headers
 }
 
 // Value implements context.Context.

@@ -474,6 +474,71 @@ func TestEscapedEchoesAreNotLogged(t *testing.T) {
 	}
 }
 
+// TestEchoesAreFieldsLikeOthers: reverse_proxy changes, removes and leaves out what it likes.
+func TestEchoesAreFieldsLikeOthers(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Echo", r.Header.Get("Authorization"))
+		w.Header().Add("X-Cookie", "other")
+		w.Header().Add("X-Cookie", "mine="+r.Header.Get("Authorization"))
+		w.Header().Set("Connection", "X-Hop")
+		w.Header().Set("X-Hop", r.Header.Get("Authorization"))
+	})
+	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
+	for options, want := range map[string]string{
+		"": "[Bearer TOKEN] [other mine=Bearer TOKEN]",
+		"header_down -X-Echo\n\t\theader_down X-Cookie $ \"; Secure\"": "[] [other; Secure mine=Bearer TOKEN; Secure]",
+		"handle_response {\n\t\t\trespond mine\n\t\t}":                 "[] []",
+	} {
+		site, logged := runLoggingSidecar(t, inline(a, e, options))
+		res, _ := call(t, "GET", site+"/", nil)
+		got := strings.ReplaceAll(fmt.Sprint(res.Header.Values("X-Echo"), " ", res.Header.Values("X-Cookie"), res.Header.Values("X-Hop")), secretMarker, "TOKEN")
+		if got != want+" []" {
+			t.Errorf("%q: the app got %s, want %s", options, got, want)
+		}
+		if got := logged(); strings.Contains(got, secretMarker) {
+			t.Errorf("%q: logged: %s", options, got)
+		}
+	}
+}
+
+// TestEchoesOfATransportUsedByHandAreNotLogged: nobody can hand them to the app past reverse_proxy.
+func TestEchoesOfATransportUsedByHandAreNotLogged(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Echo", r.Header.Get("Authorization"))
+		w.Header().Set("X-Other", "other")
+	})
+	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
+	site, logged := runLoggingSidecar(t, fmt.Sprintf("{\n\thttp_helper {\n\t\tconnection c {\n\t\t\tbase_url %[1]s\n\t\t\ttoken_url %[2]s\n\t\t\tclient_id id\n\t\t\tclient_secret literal-secret\n\t\t}\n\t}\n}\n"+
+		"SITE {\n\treverse_proxy %[1]s {\n\t\ttransport http_helper {\n\t\t\tconnection c\n\t\t}\n\t}\n}\n", a.URL, e.URL))
+	res, _ := call(t, "GET", site+"/", nil)
+	if got := res.Header; res.StatusCode != 200 || got.Get("X-Echo") != redacted || got.Get("X-Other") != "other" {
+		t.Errorf("the app got %d %v", res.StatusCode, got)
+	}
+	if got := logged(); strings.Contains(got, secretMarker) {
+		t.Errorf("logged: %s", got)
+	}
+}
+
+// TestEchoesInAReasonAreNotShown: it is a placeholder.
+func TestEchoesInAReasonAreNotShown(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		conn, buffer, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		fmt.Fprintf(buffer, "HTTP/1.1 200 Fine, %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", r.Header.Get("Authorization"))
+		_ = buffer.Flush()
+	})
+	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
+	site := runSidecar(t, inline(a, e, "header_down X-Reason {rp.status_text}"))
+	res, _ := call(t, "GET", site+"/", nil)
+	if got := res.Header.Get("X-Reason"); got != "200 OK" {
+		t.Errorf("reason %q", got)
+	}
+}
+
 // runLoggingSidecar is runSidecar with an access log, and what stands in it once there is something.
 func runLoggingSidecar(t *testing.T, caddyfile string) (site string, logged func() string) {
 	t.Helper()

@@ -249,7 +249,7 @@ func (t *Transport) send(req *http.Request, g *grant) (*http.Response, *refusal,
 	res.Request = req
 	dropOwnProxyStatus(res.Header)
 	g.rewriteLocations(req, res.Header)
-	g.moveEchoes(res.Header)
+	g.hideEchoes(res)
 	quiet(res)
 	return res, nil, nil
 }
