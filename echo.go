@@ -8,32 +8,65 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// moveEchoes takes the fields that hold a secret of the request out of an answer's header and puts
-// them straight into the one that the app gets. So the app reads all that the API has said, but
-// reverse_proxy, which logs the header that it is given, does not know them.
-func (g *grant) moveEchoes(answer http.Header) {
+// remember takes note of a token that is sent. An API may quote one long after, such as the rejected
+// one in the answer to the replay.
+func (g *grant) remember(token string) {
+	if g.token != "" && g.token != token {
+		g.older = append(g.older, g.token)
+	}
+	g.token = token
+}
+
+// hideEchoes puts marks into an answer's header where it holds a secret of the request. So reverse_proxy,
+// which logs the header and keeps it in placeholders, does not know the secret, but header_down and
+// handle_response find the fields as ever.
+func (g *grant) hideEchoes(answer *http.Response) {
+	for field, values := range answer.Header {
+		for i, value := range values {
+			if g.isEcho(value) {
+				values[i] = g.hide(field, value)
+			}
+		}
+	}
+	if g.isEcho(answer.Status) {
+		answer.Status = strconv.Itoa(answer.StatusCode) + " " + http.StatusText(answer.StatusCode)
+	}
+}
+
+// hiddenValue is a value of an answer's header that the app gets and reverse_proxy does not.
+type hiddenValue struct{ field, mark, value string }
+
+// hide returns the mark for a value. Without a handler of ours nobody can show it to the app later.
+func (g *grant) hide(field, value string) string {
 	if g.toApp == nil {
+		return redacted
+	}
+	mark := redacted + strconv.Itoa(len(g.hidden)) + redacted
+	g.hidden = append(g.hidden, hiddenValue{field, mark, value})
+	return mark
+}
+
+// showEchoes puts what was hidden into the header that the app gets, which reads all that the API has said.
+func (g *grant) showEchoes() {
+	if len(g.hidden) == 0 {
 		return
 	}
-	if g.moved { // of an attempt before
-		g.dropEchoes()
-	}
-	for field, values := range answer {
-		if !g.isEcho(values) {
-			continue
+	for field, values := range g.toApp {
+		for _, h := range g.hidden {
+			if http.CanonicalHeaderKey(field) != h.field {
+				continue
+			}
+			for i, value := range values {
+				values[i] = strings.ReplaceAll(value, h.mark, h.value)
+			}
 		}
-		if hopHeaders[field] {
-			answer[field] = []string{redacted}
-			continue
-		}
-		g.toApp[field], g.moved = values, true
-		delete(answer, field)
 	}
 }
 
@@ -41,25 +74,38 @@ func (g *grant) moveEchoes(answer http.Header) {
 // the access log, and trailers to the app.
 func (g *grant) dropEchoes() {
 	for field, values := range g.toApp {
-		if g.isEcho(values) {
+		if slices.ContainsFunc(values, g.isEcho) {
 			delete(g.toApp, field)
 		}
 	}
 }
 
-// isEcho tells whether a field of an answer's header holds a secret of the request.
-func (g *grant) isEcho(values []string) bool {
-	for _, value := range values {
-		if g.token != "" && len(value) >= len(g.token) && strings.Contains(value, g.token) {
-			return true
-		}
-		if len(g.target.secrets) > 0 && slices.ContainsFunc(g.target.secrets, func(secret string) bool {
-			return len(secret) >= minPiece && strings.Contains(value, secret)
-		}) {
+// isEcho tells whether a value of an answer's header holds a secret of the request.
+func (g *grant) isEcho(value string) bool {
+	return g.holdsSecret(value) || strings.Contains(value, "%") && g.holdsEscaped(value)
+}
+
+// holdsEscaped tells whether a text holds a secret with percent signs, as in a query or a cookie, also
+// when a place in it is escaped once more.
+func (g *grant) holdsEscaped(text string) bool {
+	for range 2 {
+		text = decodeLeniently(text)
+		if g.holdsSecret(text) {
 			return true
 		}
 	}
 	return false
+}
+
+// holdsSecret tells whether a text holds a secret of the request as it is.
+func (g *grant) holdsSecret(text string) bool {
+	holds := func(secret string) bool { return strings.Contains(text, secret) }
+	if g.token != "" && len(text) >= len(g.token) && holds(g.token) || slices.ContainsFunc(g.older, holds) {
+		return true
+	}
+	return len(g.target.secrets) > 0 && slices.ContainsFunc(g.target.secrets, func(secret string) bool {
+		return len(secret) >= minPiece && holds(secret)
+	})
 }
 
 // errNoAnswer stands for errors that may quote what the API says.

@@ -125,11 +125,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	defer g.count(unsent)
 	g.toApp = w.Header()
-	g.writer.ResponseWriter = w
-	err := next.ServeHTTP(&g.writer, r.WithContext(g))
+	g.writer.ResponseWriter, g.writer.grant = w, g
+	err := g.serve(next, r)
 	// What stands there after the answer are trailers; one of ours can only be forged.
 	dropOwnProxyStatus(w.Header())
-	g.dropEchoes()
 	if err == nil {
 		return nil
 	}
@@ -137,6 +136,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return g.refused.answer(w, r)
 	}
 	return g.describe(w, r, err)
+}
+
+// serve has a request answered. Reverse_proxy panics when the answer breaks off or the app leaves, and
+// the access log is written all the same.
+func (g *grant) serve(next caddyhttp.Handler, r *http.Request) error {
+	defer g.dropEchoes()
+	return next.ServeHTTP(&g.writer, r.WithContext(g))
 }
 
 // admit checks a request and gets what it needs.
@@ -232,14 +238,15 @@ type grant struct {
 	injection *Injection
 	target    *apiTarget
 	keep      bool     // the app's own Authorization goes on, and no token
-	refused   *refusal // why the transport did not send
-	answered  bool     // whether the API has answered
+	refused   *refusal // why the transport did not send, the last time
+	answered  bool     // whether the API has answered, the last time
 	counted   bool     // whether the metrics know what became of it
 
 	writer answerWriter
-	toApp  http.Header // of the answer; nil: no handler of ours sees it
-	token  string      // the one that was sent last
-	moved  bool        // whether toApp has fields that hold a secret
+	toApp  http.Header   // of the answer; nil: no handler of ours sees it
+	token  string        // the one that was sent last
+	older  []string      // those that were sent before it
+	hidden []hiddenValue // of answers' headers
 }
 
 // Value implements context.Context.

@@ -172,7 +172,7 @@ func (r *route) attempt(req *http.Request, g *grant, token *grantedToken, body *
 		out.url.Host = req.URL.Host
 	}
 	if token != nil {
-		g.token = token.value
+		g.remember(token.value)
 	}
 	if token == nil || token.key == nil {
 		return r.roundTrip(&out.req, token)

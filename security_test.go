@@ -6,9 +6,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -400,5 +402,156 @@ func TestEchoesReachTheAppOnly(t *testing.T) {
 	}
 	if got := res.Trailer.Get("X-Trailed"); got != "" {
 		t.Errorf("trailer %q", got)
+	}
+}
+
+// TestEchoesOfBrokenAnswersAreNotLogged: reverse_proxy panics when an answer breaks off, and Caddy writes
+// the access log all the same.
+func TestEchoesOfBrokenAnswersAreNotLogged(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Echo", r.Header.Get("Authorization"))
+		w.Header().Set("Content-Length", "100")
+		_, _ = io.WriteString(w, "part")
+	})
+	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
+	site, logged := runLoggingSidecar(t, inline(a, e, ""))
+	res := rawCall(t, site, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	if got := res.Header.Get("X-Echo"); got != "Bearer "+secretMarker {
+		t.Errorf("the app got %q", got)
+	}
+	if got := logged(); strings.Contains(got, secretMarker) {
+		t.Errorf("logged: %s", got)
+	}
+}
+
+// TestEchoesOfReplacedTokensAreNotLogged: an API may say which token it has rejected when it has
+// accepted the next, or when reverse_proxy tries again.
+func TestEchoesOfReplacedTokensAreNotLogged(t *testing.T) {
+	var calls atomic.Int64
+	var first atomic.Value
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		if calls.Add(1) == 1 {
+			first.Store(r.Header.Get("Authorization"))
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("X-Was", first.Load().(string))
+		w.Header().Set("X-Is", r.Header.Get("Authorization"))
+	})
+	e.answers(func(w http.ResponseWriter, n int64) { grantToken(w, fmt.Sprintf("%s-%d", secretMarker, n), 3600) })
+	site, logged := runLoggingSidecar(t, inline(a, e, "header_down X-Placeholder \"{http.reverse_proxy.header.X-Was}\""))
+	res, _ := call(t, "GET", site+"/", nil)
+	if got := res.Header; got.Get("X-Was") != "Bearer "+secretMarker+"-1" || got.Get("X-Is") != "Bearer "+secretMarker+"-2" {
+		t.Errorf("the app got %v", got)
+	}
+	if got := res.Header.Get("X-Placeholder"); strings.Contains(got, secretMarker) {
+		t.Errorf("placeholder: %q", got)
+	}
+	if got := logged(); strings.Contains(got, secretMarker) {
+		t.Errorf("logged: %s", got)
+	}
+}
+
+// TestEscapedEchoesAreNotLogged: in a Location or a cookie, servers escape what tokens may hold.
+func TestEscapedEchoesAreNotLogged(t *testing.T) {
+	const token = secretMarker + "+a/b=="
+	once := url.QueryEscape(token)
+	twice := url.QueryEscape("https://api.example/?token=" + once)
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", "https://login.example/?return="+twice)
+		w.Header().Set("X-Token", once)
+		w.Header().Set("X-Path", url.PathEscape(token))
+		w.Header().Set("X-Other", "100%")
+	})
+	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, token, 3600) })
+	site, logged := runLoggingSidecar(t, inline(a, e, ""))
+	res, _ := call(t, "GET", site+"/", nil)
+	if got := res.Header; got.Get("X-Token") != once || got.Get("X-Path") == "" || !strings.HasSuffix(got.Get("Location"), twice) {
+		t.Errorf("the app got %v", got)
+	}
+	if got := logged(); strings.Contains(got, secretMarker) || !strings.Contains(got, "100%") {
+		t.Errorf("logged: %s", got)
+	}
+}
+
+// TestEchoesAreFieldsLikeOthers: reverse_proxy changes, removes and leaves out what it likes.
+func TestEchoesAreFieldsLikeOthers(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Echo", r.Header.Get("Authorization"))
+		w.Header().Add("X-Cookie", "other")
+		w.Header().Add("X-Cookie", "mine="+r.Header.Get("Authorization"))
+		w.Header().Set("Connection", "X-Hop")
+		w.Header().Set("X-Hop", r.Header.Get("Authorization"))
+	})
+	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
+	for options, want := range map[string]string{
+		"": "[Bearer TOKEN] [other mine=Bearer TOKEN]",
+		"header_down -X-Echo\n\t\theader_down X-Cookie $ \"; Secure\"": "[] [other; Secure mine=Bearer TOKEN; Secure]",
+		"handle_response {\n\t\t\trespond mine\n\t\t}":                 "[] []",
+	} {
+		site, logged := runLoggingSidecar(t, inline(a, e, options))
+		res, _ := call(t, "GET", site+"/", nil)
+		got := strings.ReplaceAll(fmt.Sprint(res.Header.Values("X-Echo"), " ", res.Header.Values("X-Cookie"), res.Header.Values("X-Hop")), secretMarker, "TOKEN")
+		if got != want+" []" {
+			t.Errorf("%q: the app got %s, want %s", options, got, want)
+		}
+		if got := logged(); strings.Contains(got, secretMarker) {
+			t.Errorf("%q: logged: %s", options, got)
+		}
+	}
+}
+
+// TestEchoesOfATransportUsedByHandAreNotLogged: nobody can hand them to the app past reverse_proxy.
+func TestEchoesOfATransportUsedByHandAreNotLogged(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Echo", r.Header.Get("Authorization"))
+		w.Header().Set("X-Other", "other")
+	})
+	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
+	site, logged := runLoggingSidecar(t, fmt.Sprintf("{\n\thttp_helper {\n\t\tconnection c {\n\t\t\tbase_url %[1]s\n\t\t\ttoken_url %[2]s\n\t\t\tclient_id id\n\t\t\tclient_secret literal-secret\n\t\t}\n\t}\n}\n"+
+		"SITE {\n\treverse_proxy %[1]s {\n\t\ttransport http_helper {\n\t\t\tconnection c\n\t\t}\n\t}\n}\n", a.URL, e.URL))
+	res, _ := call(t, "GET", site+"/", nil)
+	if got := res.Header; res.StatusCode != 200 || got.Get("X-Echo") != redacted || got.Get("X-Other") != "other" {
+		t.Errorf("the app got %d %v", res.StatusCode, got)
+	}
+	if got := logged(); strings.Contains(got, secretMarker) {
+		t.Errorf("logged: %s", got)
+	}
+}
+
+// TestEchoesInAReasonAreNotShown: it is a placeholder.
+func TestEchoesInAReasonAreNotShown(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		conn, buffer, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		fmt.Fprintf(buffer, "HTTP/1.1 200 Fine, %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", r.Header.Get("Authorization"))
+		_ = buffer.Flush()
+	})
+	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
+	site := runSidecar(t, inline(a, e, "header_down X-Reason {rp.status_text}"))
+	res, _ := call(t, "GET", site+"/", nil)
+	if got := res.Header.Get("X-Reason"); got != "200 OK" {
+		t.Errorf("reason %q", got)
+	}
+}
+
+// runLoggingSidecar is runSidecar with an access log, and what stands in it once there is something.
+func runLoggingSidecar(t *testing.T, caddyfile string) (site string, logged func() string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "access.log")
+	site = runSidecar(t, strings.Replace(caddyfile, "SITE {", "SITE {\n\tlog {\n\t\toutput file "+file+"\n\t}", 1))
+	return site, func() string {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			if content, err := os.ReadFile(file); err == nil && strings.Contains(string(content), "handled request") {
+				return string(content)
+			}
+		}
+		t.Fatal("nothing was logged")
+		return ""
 	}
 }

@@ -163,6 +163,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !ok {
 		return t.roundTripAlone(req)
 	}
+	g.refused, g.answered = nil, false // of an attempt before
 	res, refused, err := t.send(req, g)
 	g.count(refused)
 	if refused != nil {
@@ -248,7 +249,7 @@ func (t *Transport) send(req *http.Request, g *grant) (*http.Response, *refusal,
 	res.Request = req
 	dropOwnProxyStatus(res.Header)
 	g.rewriteLocations(req, res.Header)
-	g.moveEchoes(res.Header)
+	g.hideEchoes(res)
 	quiet(res)
 	return res, nil, nil
 }

@@ -317,6 +317,19 @@ func TestNoUpstreamLeft(t *testing.T) {
 	wantUnreachable(t, site, 503, "the API cannot be reached: none of its addresses is available")
 }
 
+// TestNoAnswerAfterARetry: what counts is the last attempt, and not that the API has answered before.
+func TestNoAnswerAfterARetry(t *testing.T) {
+	e := newIdP(t)
+	var a *api
+	a = newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+		_ = a.Listener.Close()
+		w.Header().Set("Connection", "close")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	site := runSidecar(t, inline(a, e, "name c\n\t\tlb_retries 1\n\t\tlb_retry_match {\n\t\t\texpression `{rp.status_code} == 503`\n\t\t}"))
+	wantUnreachable(t, site, 502, "the API cannot be reached: there is no connection to its address")
+}
+
 // wantUnreachable sends a request through the connection c.
 func wantUnreachable(t *testing.T, site string, status int, why string) {
 	t.Helper()
