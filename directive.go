@@ -394,6 +394,7 @@ func (d *directive) check() error {
 // route is what the directive expands to.
 func (d *directive) route(matcher caddy.ModuleMap) []httpcaddyfile.ConfigValue {
 	d.transport.HeaderUp = d.proxy.Headers != nil && d.proxy.Headers.Request != nil
+	d.transport.LoadBalancing = d.proxy.LoadBalancing != nil
 	d.proxy.TransportRaw = caddyconfig.JSONModuleObject(d.transport, "protocol", "http_helper", nil)
 	route := caddyhttp.Route{HandlersRaw: []json.RawMessage{
 		caddyconfig.JSONModuleObject(d.handler, "handler", "http_helper", nil),

@@ -218,12 +218,6 @@ func (r *route) Cleanup() error {
 // header is what the API gets: the app's header without what only the sidecar may say, and what the
 // sidecar says. Values are shared with the app's header, whose map stays as it is.
 func (g *grant) header(app http.Header, token *grantedToken, tellsOfProxy bool) http.Header {
-	if !tellsOfProxy {
-		// App is reverse_proxy's copy. What it has added there need not be copied, nor logged.
-		for _, field := range addedFields {
-			delete(app, field)
-		}
-	}
 	header := maps.Clone(app)
 	if header == nil {
 		header = make(http.Header)

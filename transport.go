@@ -40,6 +40,10 @@ type Transport struct {
 	// reach the API. Default: false, which spares a copy of every request's header.
 	HeaderUp bool `json:"header_up,omitempty"`
 
+	// Whether reverse_proxy has `load_balancing`, which may choose among upstreams, or try again, by a
+	// request's `Via` and `X-Forwarded-*`. Default: false, which spares to keep them.
+	LoadBalancing bool `json:"load_balancing,omitempty"`
+
 	Injection
 
 	own    *activeConnection
@@ -164,6 +168,12 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.roundTripAlone(req)
 	}
 	g.refused, g.answered = nil, false // of an attempt before
+	if !t.HeaderUp && !t.LoadBalancing {
+		// Nobody needs these in reverse_proxy's copy any more. They need not be copied, nor logged.
+		for _, field := range addedFields {
+			delete(req.Header, field)
+		}
+	}
 	res, refused, err := t.send(req, g)
 	g.count(refused)
 	if refused != nil {

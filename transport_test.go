@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -328,6 +329,21 @@ func TestNoAnswerAfterARetry(t *testing.T) {
 	})
 	site := runSidecar(t, inline(a, e, "name c\n\t\tlb_retries 1\n\t\tlb_retry_match {\n\t\t\texpression `{rp.status_code} == 503`\n\t\t}"))
 	wantUnreachable(t, site, 502, "the API cannot be reached: there is no connection to its address")
+}
+
+// TestRetryMatchSeesWhatReverseProxyHasAdded, though the API gets none of it.
+func TestRetryMatchSeesWhatReverseProxyHasAdded(t *testing.T) {
+	e := newIdP(t)
+	var tries atomic.Int32
+	a := newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Forwarded-Proto") != "" || tries.Add(1) == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	site := runSidecar(t, inline(a, e, "lb_retries 1\n\t\tlb_retry_match {\n\t\t\texpression `{rp.status_code} == 503`\n\t\t\theader X-Forwarded-Proto http\n\t\t}"))
+	if res, _ := call(t, "GET", site+"/", nil); res.StatusCode != http.StatusOK {
+		t.Errorf("status %d after %d tries", res.StatusCode, tries.Load())
+	}
 }
 
 // wantUnreachable sends a request through the connection c.

@@ -86,7 +86,7 @@ func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return err
 	}
 	t.HTTPTransport = new(reverseproxy.HTTPTransport)
-	t.CustomUpstreams, t.HeaderUp = true, true // who knows what else stands in the reverse_proxy
+	t.CustomUpstreams, t.HeaderUp, t.LoadBalancing = true, true, true // who knows what else stands in the reverse_proxy
 	known := make(rules)
 	bind(known, injectionOptions, &t.Injection)
 	bind(known, options[Transport]{"connection": checkedText(func(t *Transport) *string { return &t.Connection }, validName)}, t)

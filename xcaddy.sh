@@ -39,8 +39,12 @@ build() {
 	local flags="-trimpath -ldflags \"-s -w -buildid=\" -tags nobadger,nomysql,nopgx -pgo=\"$profile\""
 	# The compiler favors what the profile shows to be hot, for which it builds everything anew the first
 	# time. Its usual measure inlines so much that the processor's instruction cache suffers
-	# (docs/performance.md).
-	[ "$profile" = off ] || flags+=" -gcflags=all=-d=pgoinlinecdfthreshold=60,pgoinlinebudget=400"
+	# (docs/performance.md). A later Go may lack these options, which are for those who work on the compiler.
+	local known
+	known=$(go tool compile -d help 2>&1 || true)
+	if [ "$profile" != off ] && [[ $known == *pgoinlinecdfthreshold* && $known == *pgoinlinebudget* ]]; then
+		flags+=" -gcflags=all=-d=pgoinlinecdfthreshold=60,pgoinlinebudget=400"
+	fi
 	CGO_ENABLED=${CGO_ENABLED:-0} XCADDY_GO_BUILD_FLAGS=$flags \
 		"$xcaddy" build "$CADDY_VERSION" --output "$output" --with "$MODULE@${VERSION:-v0.0.0=$root}"
 }
