@@ -39,9 +39,17 @@ type summary struct {
 
 func (s *summary) ratio() string {
 	if s.CPURatioError == 0 {
-		return fmt.Sprintf("%.3f", s.CPURatio)
+		return ratio(s.CPURatio)
 	}
 	return fmt.Sprintf("%.3f ± %.3f", s.CPURatio, s.CPURatioError)
+}
+
+// ratio is a dash where the baseline was not measured.
+func ratio(r float64) string {
+	if r == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.3f", r)
 }
 
 func newResults(s *settings) *results {
@@ -152,8 +160,8 @@ func (r *results) print() {
 		fmt.Fprintln(table, "| |\tCPU/request |\tof stock |\trequests/s |\tof stock |\tp50 |\tp99 |\tmemory |")
 		fmt.Fprintln(table, "| --- |\t--: |\t--: |\t--: |\t--: |\t--: |\t--: |\t--: |")
 		for _, c := range r.Summary[scenario.name] {
-			fmt.Fprintf(table, "| %s |\t%.1f µs |\t%s |\t%.0f |\t%.3f |\t%.2f ms |\t%.2f ms |\t%.0f MiB |\n", c.Contestant, c.CPU, c.ratio(),
-				c.Throughput, c.ThroughputRatio, c.P50/1000, c.P99/1000, median(r.Memory[c.Contestant], itself))
+			fmt.Fprintf(table, "| %s |\t%.1f µs |\t%s |\t%.0f |\t%s |\t%.2f ms |\t%.2f ms |\t%.0f MiB |\n", c.Contestant, c.CPU, c.ratio(),
+				c.Throughput, ratio(c.ThroughputRatio), c.P50/1000, c.P99/1000, median(r.Memory[c.Contestant], itself))
 		}
 		_ = table.Flush()
 	}

@@ -3,13 +3,14 @@
 #
 #   integration/bench/run.sh                      everything, three rounds of 3 s
 #   integration/bench/run.sh -rounds 10 -json results.json -svg docs/performance.svg
+#   integration/bench/run.sh -starts 4            all proxies started anew four times, which gives the ±
 #   integration/bench/run.sh -only '^1k$' -proxies 'sidecar|caddy'
 #   integration/bench/run.sh -scale 10000         many connections against one
 #   integration/bench/run.sh -instructions -rounds 10  what a request takes, whatever else the machine does
 #   integration/bench/run.sh -profile default.pgo -rounds 2 -duration 8s
 #
 # Paths are relative to the repository. On Debian wrk, nginx and HAProxy are installed when they are
-# absent; HAProxy is left out where it cannot be had.
+# absent, which root alone may do; HAProxy is left out where it cannot be had.
 set -euo pipefail
 
 CADDY_VERSION=v2.11.9
@@ -22,13 +23,19 @@ mkdir -p "$out"
 
 install_package() { # <program> <package>
 	command -v "$1" >/dev/null && return
-	apt-get install --yes --no-install-recommends "$2" >/dev/null || echo "run.sh: $1 is not there and cannot be installed" >&2
+	apt-get install --yes --no-install-recommends "$2" >/dev/null
+}
+# Before anything is built, which takes minutes the first time.
+need() { # <program> <package>
+	install_package "$1" "$2" && return
+	echo "run.sh: $1 is needed, and could not be installed: install it, or run this as root on Debian (package $2)" >&2
+	exit 1
 }
 export PATH=$PATH:/usr/sbin
-install_package wrk wrk
-install_package nginx nginx-light
-install_package haproxy haproxy
-[[ " $* " != *\ -instructions\ * ]] || install_package valgrind valgrind
+need wrk wrk
+need nginx nginx-light
+install_package haproxy haproxy || echo "run.sh: haproxy could not be installed, and is left out" >&2
+[[ " $* " != *\ -instructions\ * ]] || need valgrind valgrind
 
 # The sidecar as it is shipped, and without the profile; Caddy as it is released.
 OUTPUT=$out/sidecar ./xcaddy.sh
