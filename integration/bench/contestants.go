@@ -48,6 +48,9 @@ func (w *world) startAll(s *settings) ([]*contestant, error) {
 		}
 		all = append(all, contestant)
 	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("-proxies matches none that is here: %v", s.proxies)
+	}
 	log.Printf("contestants: %s", names(all))
 	return all, nil
 }

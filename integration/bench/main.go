@@ -61,6 +61,9 @@ func parseFlags() *settings {
 		})
 	}
 	flag.Parse()
+	if s.rounds < 1 || s.starts < 1 || s.connections < 1 {
+		log.Fatal("bench: -rounds, -starts and -connections must be 1 at least")
+	}
 	return s
 }
 
@@ -91,6 +94,9 @@ func bench(s *settings) error {
 	}
 	if s.counting {
 		return w.instructions(s)
+	}
+	if !slices.ContainsFunc(scenarios, func(one *scenario) bool { return s.only.MatchString(one.name) }) {
+		return fmt.Errorf("-only matches no scenario; there are %s", scenarioNames())
 	}
 	results := newResults(s)
 	for range s.starts {
@@ -187,6 +193,14 @@ func (s *scenario) url(c *contestant) string {
 		port = c.tls
 	}
 	return "http://127.0.0.1:" + port + s.path
+}
+
+func scenarioNames() string {
+	all := make([]string, len(scenarios))
+	for i, s := range scenarios {
+		all[i] = s.name
+	}
+	return strings.Join(all, ", ")
 }
 
 func names(contestants []*contestant) string {
