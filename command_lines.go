@@ -7,8 +7,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"reflect"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/term"
 )
@@ -75,7 +77,6 @@ func (d *dialogue) ask(questions []*question) error {
 	for _, q := range questions {
 		d.show(q)
 		for {
-			fmt.Fprint(d.out, q.prompt())
 			typed, err := d.read(q)
 			if err != nil {
 				return err
@@ -143,8 +144,8 @@ func (q *question) named(typed string) string {
 	return strings.Join(words, " ")
 }
 
-// read reads an answer. Nothing is shown of a secret. Whoever interrupts gives up, with the terminal
-// as it was.
+// read asks for an answer. Nothing is shown of a secret, also of one that is typed as soon as it is
+// asked for. Whoever interrupts gives up, with the terminal as it was.
 func (d *dialogue) read(q *question) (string, error) {
 	before, err := term.GetState(d.in)
 	if err != nil {
@@ -159,8 +160,15 @@ func (d *dialogue) read(q *question) (string, error) {
 		typed, err := d.typed(q)
 		answered <- answer{typed, err}
 	}()
+	if q.kind == askSecret {
+		d.awaitChange(before)
+	}
+	fmt.Fprint(d.out, q.prompt())
 	select {
 	case a := <-answered:
+		if q.kind == askSecret {
+			fmt.Fprintln(d.out) // the person's is not shown
+		}
 		if errors.Is(a.err, io.EOF) {
 			a.err = errGivenUp
 		}
@@ -176,6 +184,16 @@ func (d *dialogue) typed(q *question) (string, error) {
 		return d.line()
 	}
 	secret, err := term.ReadPassword(d.in)
-	fmt.Fprintln(d.out) // that of the person is not shown
 	return string(secret), err
+}
+
+// awaitChange waits until the terminal is in another state, or until it seems to have been in that one
+// all along.
+func (d *dialogue) awaitChange(before *term.State) {
+	for range 100 {
+		if now, err := term.GetState(d.in); err != nil || !reflect.DeepEqual(now, before) {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
