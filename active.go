@@ -27,7 +27,6 @@ type activeConnection struct {
 	metrics *connectionMetrics
 	header  atomic.Pointer[preparedHeader]
 	app     *App
-	proves  bool // whether its tokens are bound to a key (DPoP)
 
 	name      string
 	config    *Connection
@@ -67,7 +66,7 @@ type preparedHeader struct {
 // activate checks a connection against its connector and gets it its token source. Nobody is
 // contacted.
 func activate(app *App, name string, config *Connection) (*activeConnection, error) {
-	c := &activeConnection{name: name, app: app, config: config, proves: config.DPoP != nil, logger: app.logger}
+	c := &activeConnection{name: name, app: app, config: config, logger: app.logger}
 	if err := errors.Join(validName(name), c.checkAlone(app)); err != nil {
 		return nil, err
 	}
@@ -391,7 +390,7 @@ func (c *activeConnection) accepts(i *Injection) error {
 // headerValue is the value of the header that carries a token. It is shared by requests and must
 // not be changed.
 func (c *activeConnection) headerValue(ctx context.Context, i *Injection, token *grantedToken) []string {
-	prefix := i.prefix(c)
+	prefix := i.prefix(token)
 	if h := c.header.Load(); h != nil && h.token == token && h.prefix == prefix {
 		return h.value[:]
 	}

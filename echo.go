@@ -100,10 +100,10 @@ func (g *grant) holdsEscaped(text string) bool {
 // holdsSecret tells whether a text holds a secret of the request as it is.
 func (g *grant) holdsSecret(text string) bool {
 	holds := func(secret string) bool { return strings.Contains(text, secret) }
-	if g.token != "" && len(text) >= len(g.token) && holds(g.token) || slices.ContainsFunc(g.older, holds) {
+	if g.token != "" && holds(g.token) || slices.ContainsFunc(g.older, holds) {
 		return true
 	}
-	return len(g.target.secrets) > 0 && slices.ContainsFunc(g.target.secrets, func(secret string) bool {
+	return slices.ContainsFunc(g.target.secrets, func(secret string) bool {
 		return len(secret) >= minPiece && holds(secret)
 	})
 }
@@ -114,7 +114,7 @@ var errNoAnswer = errors.New("the API's answer broke off or is not HTTP")
 // quietError lets only errors pass that tell of the network, of TLS or of the app. Those of net/http
 // about an answer that is not HTTP quote it, and it may hold the token.
 func quietError(err error) error {
-	for _, known := range []error{nil, context.Canceled, io.EOF, io.ErrUnexpectedEOF, errBodyTaken} {
+	for _, known := range []error{io.EOF, nil, context.Canceled, io.ErrUnexpectedEOF, errBodyTaken} {
 		if errors.Is(err, known) {
 			return err
 		}
@@ -145,9 +145,6 @@ func (b quietBody) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	dropOwnProxyStatus(b.res.Trailer)
-	if err == io.EOF { //nolint:errorlint // as readers give it; others are looked at below
-		return n, io.EOF
-	}
 	return n, quietError(err)
 }
 

@@ -126,14 +126,14 @@ func (h *TokenHeader) check() error {
 	return nil
 }
 
-// prefix is what stands before conn's token.
-func (i *Injection) prefix(conn *activeConnection) string {
+// prefix is what stands before a token.
+func (i *Injection) prefix(token *grantedToken) string {
 	switch {
 	case i.AccessTokenHeader.bare:
 		return ""
 	case i.AccessTokenHeader.Prefix != "":
 		return i.AccessTokenHeader.Prefix + " "
-	case conn.proves:
+	case token.key != nil:
 		return "DPoP "
 	default:
 		return "Bearer "

@@ -201,12 +201,7 @@ func isCrossSite(header http.Header) bool {
 
 // refusedMethod tells whether a method, in any case, could show the app our header or make a tunnel.
 func refusedMethod(method string) bool {
-	switch method {
-	case http.MethodGet, http.MethodPost:
-		return false // nearly all
-	default:
-		return strings.EqualFold(method, http.MethodTrace) || strings.EqualFold(method, http.MethodConnect)
-	}
+	return strings.EqualFold(method, http.MethodTrace) || strings.EqualFold(method, http.MethodConnect)
 }
 
 // grant gets the token and the place for a request. Waiting ends with the request.

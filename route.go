@@ -86,7 +86,7 @@ func (r *route) refuses(req *http.Request, g *grant) *refusal {
 			return notAllowed("tls_server_name must be the host of base_url")
 		}
 		return nil
-	case dial.Address == g.target.dial, namesSocket(dial), strings.EqualFold(dial.Address, g.target.dial):
+	case namesSocket(dial), strings.EqualFold(dial.Address, g.target.dial):
 		return nil
 	default:
 		return notAllowed("in the clear only the address of base_url itself may be dialed")
@@ -177,7 +177,9 @@ func (r *route) attempt(req *http.Request, g *grant, token *grantedToken, body *
 	if token == nil || token.key == nil {
 		return r.roundTrip(&out.req, token)
 	}
-	return r.roundTripProven(&out.req, g.target.url(req.URL), token, nonce)
+	place := out.url
+	place.Host = g.target.base.Host // whatever stands there for dialing
+	return r.roundTripProven(&out.req, &place, token, nonce)
 }
 
 // roundTripProven sends a request for a place with a proof of possession, and keeps the nonce in the
@@ -245,7 +247,10 @@ func (g *grant) mayPass(field string, tellsOfProxy bool) bool {
 	if alike := withHyphens(field); alike != field {
 		field, tellsOfProxy = alike, false
 	}
-	if sameField(field, g.injection.AccessTokenHeader.Field) || isCallerField(field) || !tellsOfProxy && isProxyField(field) {
+	if sameField(field, g.injection.AccessTokenHeader.Field) || slices.Contains(callerFields, field) {
+		return false
+	}
+	if !tellsOfProxy && isProxyField(field) {
 		return false
 	}
 	return !slices.ContainsFunc(g.target.headers, func(f Field) bool { return sameField(field, f.Name) })
@@ -276,16 +281,9 @@ func offersHTTP2(upgrade []string) bool {
 	return slices.ContainsFunc(upgrade, func(protocols string) bool { return strings.Contains(strings.ToLower(protocols), "h2c") })
 }
 
-// isCallerField tells whether a field is never the app's to send: credentials of other schemes, and
-// what proxies say of a client certificate (RFC 9440).
-func isCallerField(field string) bool {
-	switch field {
-	case "Proxy-Authorization", "Dpop", "Client-Cert", "Client-Cert-Chain":
-		return true
-	default:
-		return false
-	}
-}
+// callerFields are never the app's to send: credentials of other schemes, and what proxies say of a
+// client certificate (RFC 9440).
+var callerFields = []string{"Proxy-Authorization", "Dpop", "Client-Cert", "Client-Cert-Chain"}
 
 // addedFields are what reverse_proxy tells every API of itself.
 var addedFields = []string{"Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}

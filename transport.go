@@ -47,7 +47,6 @@ type Transport struct {
 	Injection
 
 	own    *activeConnection
-	ownWay *route
 	conns  []*activeConnection // all that the config names
 	routes map[*activeConnection]*route
 	shared *route // for connections without a route of their own
@@ -126,7 +125,6 @@ func (t *Transport) provisionRoutes(ctx caddy.Context, conns []*activeConnection
 	if t.shared, err = newRoute(ctx, raw, nil, t.HeaderUp); err != nil {
 		return fmt.Errorf("transport http_helper: %w", err)
 	}
-	t.ownWay = t.way(t.own)
 	for _, conn := range conns {
 		if conn.way == nil {
 			conn.way = t.way(conn)
@@ -223,9 +221,6 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 
 // way is the route of a connection.
 func (t *Transport) way(conn *activeConnection) *route {
-	if conn == t.own && t.ownWay != nil {
-		return t.ownWay // nearly always
-	}
 	if way := t.routes[conn]; way != nil {
 		return way
 	}

@@ -41,8 +41,7 @@ build() {
 	# time. Its usual measure inlines so much that the processor's instruction cache suffers
 	# (docs/performance.md). A later Go may lack these options, which are for those who work on the compiler.
 	local known
-	known=$(go tool compile -d help 2>&1 || true)
-	if [ "$profile" != off ] && [[ $known == *pgoinlinecdfthreshold* && $known == *pgoinlinebudget* ]]; then
+	if [ "$profile" != off ] && known=$(go tool compile -d help 2>&1 || true) && [[ $known == *pgoinlinecdfthreshold* && $known == *pgoinlinebudget* ]]; then
 		flags+=" -gcflags=all=-d=pgoinlinecdfthreshold=60,pgoinlinebudget=400"
 	fi
 	CGO_ENABLED=${CGO_ENABLED:-0} XCADDY_GO_BUILD_FLAGS=$flags \

@@ -56,9 +56,9 @@ vet_step() {
 }
 
 lint_step() {
-	"$golangci_lint" run --allow-parallel-runners ./...
-	(cd integration && "$golangci_lint" run --allow-parallel-runners ./...)
-	(cd integration/gooauth2 && "$golangci_lint" run --allow-parallel-runners ./...)
+	"$golangci_lint" run ./...
+	(cd integration && "$golangci_lint" run ./...)
+	(cd integration/gooauth2 && "$golangci_lint" run ./...)
 }
 
 vuln_step() {

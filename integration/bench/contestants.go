@@ -51,7 +51,7 @@ func (w *world) startAll(s *settings) ([]*contestant, error) {
 	if len(all) == 0 {
 		return nil, fmt.Errorf("-proxies matches none that is here: %v", s.proxies)
 	}
-	log.Printf("contestants: %s", names(all))
+	log.Printf("contestants: %s", names(all, func(c *contestant) string { return c.name }))
 	return all, nil
 }
 

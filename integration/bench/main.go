@@ -95,12 +95,13 @@ func bench(s *settings) error {
 	if s.counting {
 		return w.instructions(s)
 	}
-	if !slices.ContainsFunc(scenarios, func(one *scenario) bool { return s.only.MatchString(one.name) }) {
-		return fmt.Errorf("-only matches no scenario; there are %s", scenarioNames())
+	chosen := slices.DeleteFunc(slices.Clone(scenarios), func(one *scenario) bool { return !s.only.MatchString(one.name) })
+	if len(chosen) == 0 {
+		return fmt.Errorf("-only matches no scenario; there are %s", names(scenarios, func(one *scenario) string { return one.name }))
 	}
 	results := newResults(s)
 	for range s.starts {
-		if err := w.compare(s, results); err != nil {
+		if err := w.compare(s, chosen, results); err != nil {
 			return err
 		}
 	}
@@ -109,15 +110,12 @@ func bench(s *settings) error {
 
 // compare measures all proxies, which it starts and stops. What a process costs depends by some percent
 // on where its memory happens to lie, which no number of rounds makes up for: only other processes do.
-func (w *world) compare(s *settings, results *results) error {
+func (w *world) compare(s *settings, chosen []*scenario, results *results) error {
 	contestants, err := w.startAll(s)
 	if err != nil {
 		return err
 	}
-	for _, scenario := range scenarios {
-		if !s.only.MatchString(scenario.name) {
-			continue
-		}
+	for _, scenario := range chosen {
 		if err := measureAll(s, scenario, contestants, results); err != nil {
 			return err
 		}
@@ -195,18 +193,10 @@ func (s *scenario) url(c *contestant) string {
 	return "http://127.0.0.1:" + port + s.path
 }
 
-func scenarioNames() string {
-	all := make([]string, len(scenarios))
-	for i, s := range scenarios {
-		all[i] = s.name
+func names[T any](all []T, name func(T) string) string {
+	list := make([]string, len(all))
+	for i, one := range all {
+		list[i] = name(one)
 	}
-	return strings.Join(all, ", ")
-}
-
-func names(contestants []*contestant) string {
-	all := make([]string, len(contestants))
-	for i, c := range contestants {
-		all[i] = c.name
-	}
-	return strings.Join(all, ", ")
+	return strings.Join(list, ", ")
 }
