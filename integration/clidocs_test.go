@@ -24,29 +24,30 @@ type documentedUse struct {
 
 // documentedUses are the commands that the documentation names, as they stand there.
 var documentedUses = map[string]documentedUse{
-	"caddy http-helper":                                    {status: 2, prints: []string{"Available Commands:"}},
-	"caddy http-helper list":                               {prints: []string{"NAME", "billing", "my-connection"}},
-	"caddy http-helper show billing":                       {prints: []string{"Name", "billing", "acme", "Token endpoint"}},
-	"caddy http-helper show NAME":                          {prints: []string{"Name", "billing"}},
-	"caddy http-helper ping NAME":                          {prints: []string{"billing works: the API answered 200 OK"}},
-	"caddy http-helper ping billing":                       {prints: []string{"billing works: the API answered 200 OK"}},
-	"caddy http-helper refresh NAME":                       {prints: []string{"billing has a new token, which expires in 59 minutes"}},
-	"caddy http-helper connectors":                         {prints: []string{"acme", "billing"}},
-	"caddy http-helper new acme":                           {stdin: "n1\n\n\n\n\nmine\n", prints: []string{"connection mine acme {"}},
-	"caddy http-helper run":                                {typed: "caddy http-helper run --help", prints: []string{"--token-url"}},
-	"caddy http-helper ping":                               {status: 2, prints: []string{"ping takes the name of a connection"}},
-	"caddy http-helper refresh":                            {status: 2, prints: []string{"refresh takes the name of a connection"}},
-	"caddy completion bash":                                {prints: []string{"bash completion"}},
-	"caddy http-helper new acme --help":                    {prints: []string{"in this order: the client id, then the secret"}},
-	"caddy http-helper connectors acme":                    {prints: []string{"Client ID", "Region", "eu (Europe), the default", "a  always"}},
-	"caddy http-helper refresh billing":                    {prints: []string{"billing has a new token"}},
-	"caddy http-helper new <connector> --config Caddyfile": {stdin: "n1\n\n\n\n\nmine\n", prints: []string{"connection mine acme {"}},
-	"caddy http-helper ping my-connection":                 {prints: []string{"my-connection works: a token was obtained"}},
-	"caddy http-helper show <connection>":                  {prints: []string{"Name", "billing"}},
-	"caddy http-helper ping <connection>":                  {prints: []string{"billing works"}},
-	"caddy adapt":                                          {typed: "caddy adapt --config Caddyfile --adapter caddyfile", prints: []string{`"handler":"http_helper"`, `"protocol":"http_helper"`}},
-	"caddy list-modules --versions":                        {prints: []string{"http.handlers.http_helper v"}},
-	"caddy validate --config … --adapter caddyfile":        {prints: []string{"Valid configuration"}},
+	"caddy http-helper":      {status: 2, prints: []string{"Available Commands:"}},
+	"caddy http-helper list": {prints: []string{"NAME", "billing", "my-connection"}},
+	"./caddy http-helper list --config Caddyfile.example --adapter caddyfile": {prints: []string{"NAME", "billing", "my-connection"}},
+	"caddy http-helper show billing":                                          {prints: []string{"Name", "billing", "acme", "Token endpoint"}},
+	"caddy http-helper show NAME":                                             {prints: []string{"Name", "billing"}},
+	"caddy http-helper ping NAME":                                             {prints: []string{"billing works: the API answered 200 OK"}},
+	"caddy http-helper ping billing":                                          {prints: []string{"billing works: the API answered 200 OK"}},
+	"caddy http-helper refresh NAME":                                          {prints: []string{"billing has a new token, which expires in 59 minutes"}},
+	"caddy http-helper connectors":                                            {prints: []string{"acme", "billing"}},
+	"caddy http-helper new acme":                                              {stdin: "n1\n\n\n\n\nmine\n", prints: []string{"connection mine acme {"}},
+	"caddy http-helper run":                                                   {typed: "caddy http-helper run --help", prints: []string{"--token-url"}},
+	"caddy http-helper ping":                                                  {status: 2, prints: []string{"ping takes the name of a connection"}},
+	"caddy http-helper refresh":                                               {status: 2, prints: []string{"refresh takes the name of a connection"}},
+	"caddy completion bash":                                                   {prints: []string{"bash completion"}},
+	"caddy http-helper new acme --help":                                       {prints: []string{"in this order: the client id, then the secret"}},
+	"caddy http-helper connectors acme":                                       {prints: []string{"Client ID", "Region", "eu (Europe), the default", "a  always"}},
+	"caddy http-helper refresh billing":                                       {prints: []string{"billing has a new token"}},
+	"caddy http-helper new <connector> --config Caddyfile":                    {stdin: "n1\n\n\n\n\nmine\n", prints: []string{"connection mine acme {"}},
+	"caddy http-helper ping my-connection":                                    {prints: []string{"my-connection works: a token was obtained"}},
+	"caddy http-helper show <connection>":                                     {prints: []string{"Name", "billing"}},
+	"caddy http-helper ping <connection>":                                     {prints: []string{"billing works"}},
+	"caddy adapt":                                                             {typed: "caddy adapt --config Caddyfile --adapter caddyfile", prints: []string{`"handler":"http_helper"`, `"protocol":"http_helper"`}},
+	"caddy list-modules --versions":                                           {prints: []string{"http.handlers.http_helper v"}},
+	"caddy validate --config … --adapter caddyfile":                           {prints: []string{"Valid configuration"}},
 	"docker exec sidecar /caddy http-helper list --address unix//run/http_helper/admin.sock":  {prints: []string{"billing"}},
 	"caddy reload --config … --adapter caddyfile --address unix//run/http_helper/admin.sock":  {},
 	"curl --unix-socket /run/http_helper/admin.sock http://localhost/http_helper/connections": {prints: []string{`[{"name":"billing","connector":"acme"`}},
@@ -131,10 +132,11 @@ func TestCommandsInDocs(t *testing.T) {
 	caddyfile := "{\nadmin unix/" + socket + "\n" + whole.Options + "\n}\n:" + port + " {\nbind 127.0.0.1\n" + whole.Site + "\n}\n"
 	w.Run(t, harness.Config{Whole: caddyfile, Env: whole.Env})
 	u.File(t, "Caddyfile", caddyfile)
+	u.File(t, "Caddyfile.example", caddyfile)
 	u.HaveCaddy(t)
 	u.Env = append(u.Env, whole.Env...)
 	here := strings.NewReplacer(
-		"unix//run/http_helper/admin.sock", "unix/"+socket, "/run/http_helper/admin.sock", socket, "docker exec sidecar /caddy", "caddy",
+		"unix//run/http_helper/admin.sock", "unix/"+socket, "/run/http_helper/admin.sock", socket, "docker exec sidecar /caddy", "caddy", "./caddy", "caddy",
 		"NAME", "billing", "<connection>", "billing", "<connector>", "acme", "…", "Caddyfile",
 	)
 	commands := documentedCommands(t)

@@ -180,15 +180,16 @@ func TestGRPCErrorsOfOurs(t *testing.T) {
 		answer http.Handler
 		code   codes.Code
 		header string // of the app's
+		option string
 	}{
-		"outage":        {harness.Refuse(http.StatusServiceUnavailable, "temporarily_unavailable"), codes.Unavailable, ""},
-		"no answer":     {harness.Slow(harness.Patience, harness.Status(http.StatusOK)), codes.DeadlineExceeded, ""},
-		"configuration": {harness.Refuse(http.StatusUnauthorized, "invalid_client"), codes.FailedPrecondition, ""},
-		"app's token":   {harness.Refuse(http.StatusUnauthorized, "invalid_client"), codes.InvalidArgument, "Basic mine"},
+		"outage":        {harness.Refuse(http.StatusServiceUnavailable, "temporarily_unavailable"), codes.Unavailable, "", ""},
+		"no answer":     {harness.Slow(harness.Patience, harness.Status(http.StatusOK)), codes.DeadlineExceeded, "", "token_timeout 500ms"},
+		"configuration": {harness.Refuse(http.StatusUnauthorized, "invalid_client"), codes.FailedPrecondition, "", ""},
+		"app's token":   {harness.Refuse(http.StatusUnauthorized, "invalid_client"), codes.InvalidArgument, "Basic mine", "app_authorization reject"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w, api, client := startGRPCWorld(t, nil, "token_timeout 500ms", "app_authorization reject")
+			w, api, client := startGRPCWorld(t, nil, c.option)
 			w.tokens.Answer(c.answer)
 			ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 			defer cancel()
