@@ -25,7 +25,7 @@ type activeConnection struct {
 	source  *tokenSource
 	fixed   *apiTarget // nil: it depends on what may change while the config runs
 	metrics *connectionMetrics
-	header  atomic.Pointer[preparedHeader]
+	sent    atomic.Pointer[grantedToken] // the last one
 	app     *App
 
 	name      string
@@ -46,7 +46,8 @@ type activeConnection struct {
 	transport   *reverseproxy.HTTPTransport // towards the authorization server
 	certified   *certificateTransports      // the same with the certificate; nil without one
 	watching    chan struct{}               // closed when the certificate is not looked at any more; nil: it is not
-	user        *sourceUser
+	user        sourceUser
+	header      atomic.Pointer[preparedHeader]
 	api         *lateTarget // where fixed is nil
 
 	// How the app's requests go, and pings with them: as the first handler and transport say.
@@ -56,7 +57,7 @@ type activeConnection struct {
 	ownWay    *route // nil: the way is a transport's
 }
 
-// preparedHeader is the value of a header with a token, prepared once for many requests.
+// preparedHeader is the unusual value of a header with a token, prepared once for many requests.
 type preparedHeader struct {
 	token  *grantedToken
 	prefix string
@@ -65,18 +66,18 @@ type preparedHeader struct {
 
 // activate checks a connection against its connector and gets it its token source. Nobody is
 // contacted.
-func activate(app *App, name string, config *Connection) (*activeConnection, error) {
-	c := &activeConnection{name: name, app: app, config: config, logger: app.logger}
+func (c *activeConnection) activate(app *App, name string, config *Connection) error {
+	c.name, c.app, c.config, c.logger = name, app, config, app.logger
 	if err := errors.Join(validName(name), c.checkAlone(app)); err != nil {
-		return nil, err
+		return err
 	}
 	requested, required, warnings, err := c.connector.requestedScopes(config)
 	c.requested, c.required = requested, required
 	if err := errors.Join(err, c.provisionKeys(), c.provisionTransport(app)); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.checkValues(); err != nil {
-		return nil, err
+		return err
 	}
 	for _, warning := range slices.Concat(warnings, c.literalSecrets(), c.secretsInHost()) {
 		c.logger.Warn(warning, zap.String("connection", name))
@@ -86,7 +87,7 @@ func activate(app *App, name string, config *Connection) (*activeConnection, err
 			zap.String("connection", name), zap.String("url", what))
 	}
 	c.acquire()
-	return c, nil
+	return nil
 }
 
 // checkAlone checks the connection without its environment.
@@ -346,7 +347,7 @@ func (c *activeConnection) client(certificate *tls.Certificate) *http.Client {
 // acquire takes the source of the connection's tokens, which a running config may hold already.
 func (c *activeConnection) acquire() {
 	c.metrics = acquireMetrics(c.name)
-	c.user = &sourceUser{
+	c.user = sourceUser{
 		name:          c.name,
 		host:          c.tokenHost(),
 		fetcher:       tracedFetcher{c},
@@ -356,12 +357,12 @@ func (c *activeConnection) acquire() {
 		logger:        c.logger,
 		owner:         c,
 	}
-	c.source = acquireTokenSource(c.identity(), c.user)
+	c.source = acquireTokenSource(c.identity(), &c.user)
 }
 
 // release lets go of the connection's token source.
 func (c *activeConnection) release() {
-	c.source.release(c.user)
+	c.source.release(&c.user)
 	c.metrics.release()
 	if c.ownWay != nil {
 		_ = c.ownWay.Cleanup()
@@ -390,12 +391,18 @@ func (c *activeConnection) accepts(i *Injection) error {
 // headerValue is the value of the header that carries a token. It is shared by requests and must
 // not be changed.
 func (c *activeConnection) headerValue(ctx context.Context, i *Injection, token *grantedToken) []string {
+	if c.sent.Load() != token {
+		c.app.tracing.learn(ctx) // once a token is often enough, and need not be paid by every request
+		c.sent.Store(token)
+	}
 	prefix := i.prefix(token)
+	if token.usuallyBehind(prefix) {
+		return token.usual[:]
+	}
 	if h := c.header.Load(); h != nil && h.token == token && h.prefix == prefix {
 		return h.value[:]
 	}
-	c.app.tracing.learn(ctx) // once a token is often enough, and need not be paid by every request
-	h := &preparedHeader{token: token, prefix: prefix, value: [1]string{token.behind(prefix)}}
+	h := &preparedHeader{token: token, prefix: prefix, value: [1]string{prefix + token.value}}
 	c.header.Store(h)
 	return h.value[:]
 }

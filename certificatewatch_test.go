@@ -29,7 +29,7 @@ func watchedConnection(t *testing.T, f *fakeFetcher) *activeConnection {
 	t.Helper()
 	c := &activeConnection{certificate: newLoader(t)}
 	f.answers(boundTo(c.certificate))
-	c.source, c.user = startSource(t, f)
+	c.source, _ = startSource(t, f)
 	c.watchCertificate()
 	t.Cleanup(func() { close(c.watching) })
 	return c
@@ -49,7 +49,7 @@ func TestBoundTokenIsReplacedWithItsCertificate(t *testing.T) {
 		writeCertificate(t, filepath.Dir(c.certificate.certFile), "second")
 		time.Sleep(2 * certificatePause)
 		wantCalls(t, f, 1)
-		if mustToken(t, c.source) != first {
+		if mustToken(t, c.source).value != first.value {
 			t.Error("the request had to wait for a newer token")
 		}
 		wantCalls(t, f, 2)

@@ -11,13 +11,13 @@ import (
 
 // grantedToken is one access token as a token endpoint granted it. It does not change.
 type grantedToken struct {
-	// What each request needs, within one line of the processor's caches.
-	value       string           // the token itself: a secret
+	// What each request needs, close together.
 	sent        time.Time        // when the request for it was sent; with a monotonic reading
 	certificate *tls.Certificate // the client certificate that it is bound to (RFC 8705); nil: none
 	key         *dpopKey         // the key that it is bound to (RFC 9449); nil: none
+	usual       [1]string        // its kind, a space and the value: what a header with it usually says
 
-	usual   string        // its kind, a space and the value, which is the end of this very string
+	value   string        // the token itself, which is the end of usual: a secret
 	kind    string        // "Bearer" or "DPoP"
 	life    time.Duration // from sent on: already clamped (rule 5)
 	dated   bool          // whether the server said how long it lives
@@ -27,16 +27,13 @@ type grantedToken struct {
 
 // set gives a token its kind and value.
 func (t *grantedToken) set(kind, value string) {
-	t.kind, t.usual = kind, kind+" "+value
-	t.value = t.usual[len(kind)+1:]
+	t.kind, t.usual[0] = kind, kind+" "+value
+	t.value = t.usual[0][len(kind)+1:]
 }
 
-// behind is the token behind a prefix. With the usual one it takes no memory besides.
-func (t *grantedToken) behind(prefix string) string {
-	if usual, ok := strings.CutSuffix(t.usual, t.value); ok && usual == prefix {
-		return t.usual
-	}
-	return prefix + t.value
+// usuallyBehind tells whether a prefix is the usual one of the token.
+func (t *grantedToken) usuallyBehind(prefix string) bool {
+	return len(prefix) == len(t.kind)+1 && strings.HasPrefix(t.usual[0], prefix)
 }
 
 // failureClass tells a mistake in the configuration from an outage (rule 11).

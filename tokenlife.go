@@ -19,16 +19,16 @@ const (
 // heldToken is a token in the hands of a source, with what its life means for requests. It does
 // not change.
 type heldToken struct {
-	*grantedToken
-	usableFor    time.Duration // from sent on; then the token is no longer sent
 	refreshAfter time.Duration // from sent on; then a newer one is fetched in the background
+	grantedToken
+	usableFor time.Duration // from sent on; then the token is no longer sent
 }
 
 // holdToken works out when t has to be refreshed. before is the last token held, or nil.
 func holdToken(t *grantedToken, before *heldToken, refreshBefore time.Duration, now time.Time) *heldToken {
 	if before == nil || before.value != t.value {
 		return &heldToken{
-			grantedToken: t,
+			grantedToken: *t,
 			usableFor:    t.life - hardMargin(t.life),
 			refreshAfter: t.life - jitterMargin(t.life, refreshMargin(t.life, refreshBefore)),
 		}
@@ -47,7 +47,7 @@ func holdSameToken(t *grantedToken, before *heldToken, now time.Time) *heldToken
 		t = &again
 	}
 	hard, age := hardMargin(t.life), elapsed(t.sent, now)
-	h := &heldToken{grantedToken: t, usableFor: t.life - hard}
+	h := &heldToken{grantedToken: *t, usableFor: t.life - hard}
 	h.refreshAfter = h.usableFor
 	if pause := (h.usableFor - age) / 2; pause >= minSameTokenPause {
 		h.refreshAfter = max(t.life-2*hard, age+pause)

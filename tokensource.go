@@ -197,10 +197,10 @@ func (s *tokenSource) ready(ctx context.Context) *grantedToken {
 	now := s.now()
 	switch age := elapsed(h.sent, now); {
 	case age < h.refreshAfter:
-		return h.grantedToken
+		return &h.grantedToken
 	case age < h.usableFor:
 		s.refreshAhead(ctx, h, now)
-		return h.grantedToken
+		return &h.grantedToken
 	default:
 		return nil
 	}
@@ -209,7 +209,7 @@ func (s *tokenSource) ready(ctx context.Context) *grantedToken {
 // peek returns the usable token, or nil.
 func (s *tokenSource) peek() *grantedToken {
 	if h := s.current.Load(); h.usable(s.now()) {
-		return h.grantedToken
+		return &h.grantedToken
 	}
 	return nil
 }
@@ -237,7 +237,7 @@ func (s *tokenSource) join(ctx context.Context) (*tokenAttempt, *fetchFailure) {
 	defer s.mu.Unlock()
 	now := s.now()
 	if h := s.current.Load(); h.usable(now) {
-		return finishedAttempt(h.grantedToken), nil
+		return finishedAttempt(&h.grantedToken), nil
 	}
 	if s.failure.left(now) > 0 {
 		return nil, s.failure
@@ -364,7 +364,7 @@ func (s *tokenSource) outdate(t *grantedToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h, now := s.current.Load(), s.now()
-	if h == nil || h.grantedToken != t || elapsed(h.sent, now) >= h.refreshAfter {
+	if h == nil || &h.grantedToken != t || elapsed(h.sent, now) >= h.refreshAfter {
 		return
 	}
 	due := *h
@@ -430,7 +430,7 @@ func (s *tokenSource) finish(a *tokenAttempt, t *grantedToken, credentials strin
 		event.failed = s.adopt(t, now)
 	}
 	if event.failed == nil {
-		a.token = s.last.grantedToken
+		a.token = &s.last.grantedToken
 		event.expires = s.last.expires()
 	} else {
 		s.failures.Add(1)
