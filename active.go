@@ -37,7 +37,7 @@ type activeConnection struct {
 
 	requested, required []string // scopes
 
-	texts       *connectionTexts
+	texts       connectionTexts
 	certificate *certificateLoader          // nil: no client certificate
 	key         lastGood[string, string]    // the private key of the client, PEM or JWK
 	dpop        *dpopKey                    // made at start; nil: bearer tokens, or the key is in a file
@@ -104,9 +104,7 @@ func (c *activeConnection) checkAlone(app *App) error {
 		_, _, _, err := c.connector.requestedScopes(c.config)
 		errs = append(errs, err)
 	}
-	var err error
-	c.texts, err = parseConnection(c)
-	return errors.Join(append(errs, err)...)
+	return errors.Join(append(errs, c.parseTexts(app.texts))...)
 }
 
 // findService sets where c's service is described.

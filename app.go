@@ -34,6 +34,7 @@ type App struct {
 	awaited     []string                               // connections that health checks ask about
 	transports  map[string]*reverseproxy.HTTPTransport // towards token endpoints, by configuration
 	targets     map[sharedTarget]*apiTarget
+	texts       map[string]*text // of connections
 }
 
 // CaddyModule returns the Caddy module information.
@@ -53,6 +54,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.definitions = make(map[string]string)
 	a.transports = make(map[string]*reverseproxy.HTTPTransport)
 	a.targets = make(map[sharedTarget]*apiTarget)
+	a.texts = make(map[string]*text)
 	a.tracing = new(tracing)
 	var err error
 	if a.events, err = newEventEmitter(ctx); err != nil {
@@ -76,6 +78,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		}
 		errs = append(errs, a.activate(&conns[i], name, config))
 	}
+	a.Connections, a.texts = nil, nil // active has what is needed of them
 	return errors.Join(errs...)
 }
 

@@ -43,7 +43,10 @@ type answerText struct {
 }
 
 // textParser parses texts and collects what is wrong with them.
-type textParser struct{ errs []error }
+type textParser struct {
+	known map[string]*text // nil: not kept
+	errs  []error
+}
 
 func (p *textParser) parse(option, value string, kinds ...string) text {
 	t, err := parseText(value, kinds...)
@@ -58,7 +61,14 @@ func (p *textParser) optional(option, value string, kinds ...string) *text {
 	if value == "" {
 		return nil
 	}
+	if t := p.known[value]; t != nil {
+		return t
+	}
+	before := len(p.errs)
 	t := p.parse(option, value, kinds...)
+	if p.known != nil && len(p.errs) == before {
+		p.known[value] = &t
+	}
 	return &t
 }
 
@@ -70,12 +80,13 @@ func (p *textParser) fields(option string, fields []Field, kinds ...string) []fi
 	return texts
 }
 
-// parseConnection parses all texts that c's requests are made of.
-func parseConnection(c *activeConnection) (*connectionTexts, error) {
+// parseTexts parses all texts that c's requests are made of. Those that connections have in common, such
+// as the placeholder of a secret, are kept once.
+func (c *activeConnection) parseTexts(known map[string]*text) error {
 	service, err := c.serviceTexts()
-	p := textParser{errs: []error{err}}
-	conn := c.config
-	t := &connectionTexts{
+	p := textParser{known: known, errs: []error{err}}
+	conn, t := c.config, &c.texts
+	*t = connectionTexts{
 		serviceTexts:    service,
 		clientID:        p.optional("client_id", conn.ClientID),
 		clientSecret:    p.optional("client_secret", conn.ClientSecret),
@@ -101,7 +112,7 @@ func parseConnection(c *activeConnection) (*connectionTexts, error) {
 			}
 		}
 	}
-	return t, errors.Join(p.errs...)
+	return errors.Join(p.errs...)
 }
 
 // serviceTexts are those of the connector, which has them parsed once, or of the connection itself.

@@ -70,24 +70,27 @@ type tokenSource struct {
 	requests, failures, rejections atomic.Uint64
 
 	mu         sync.Mutex
-	users      []*sourceUser // live, oldest first
-	lastUser   *sourceUser   // speaks for the source when no user is left
-	attempt    *tokenAttempt // the running one, or nil
-	queued     bool          // an attempt that no request waits for is to come
-	failure    *fetchFailure // of the last attempt, or nil
-	last       *heldToken    // the last one held, rejected or not
-	lookedAt   time.Time     // when a request last looked at the credentials in a back-off
-	rejectedAt time.Time     // when a token was last dropped because of a rejection
-	keepOn     bool          // a health check has asked (rule 24)
-	closed     bool          // out of the pool: no more background work
-	timer      *time.Timer   // for a source that is kept ready without requests
+	users      []*sourceUser  // live, oldest first
+	room       [2]*sourceUser // for the usual users: one, and one more during a reload
+	lastUser   *sourceUser    // speaks for the source when no user is left
+	attempt    *tokenAttempt  // the running one, or nil
+	queued     bool           // an attempt that no request waits for is to come
+	failure    *fetchFailure  // of the last attempt, or nil
+	last       *heldToken     // the last one held, rejected or not
+	lookedAt   time.Time      // when a request last looked at the credentials in a back-off
+	rejectedAt time.Time      // when a token was last dropped because of a rejection
+	keepOn     bool           // a health check has asked (rule 24)
+	closed     bool           // out of the pool: no more background work
+	timer      *time.Timer    // for a source that is kept ready without requests
 	reporter   sourceReporter
 }
 
 // acquireTokenSource registers u as a user of the source of that identity. It contacts nobody.
 func acquireTokenSource(key string, u *sourceUser) *tokenSource {
 	value, _, _ := tokenSources.LoadOrNew(key, func() (caddy.Destructor, error) {
-		return &tokenSource{key: key, now: time.Now}, nil
+		s := &tokenSource{key: key, now: time.Now}
+		s.users = s.room[:0]
+		return s, nil
 	})
 	s := value.(*tokenSource)
 	s.mu.Lock()
