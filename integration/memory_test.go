@@ -1,0 +1,81 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestCodeThatStartsIsNotKept in memory: of what Linux maps of a Caddy's code when it starts, much is
+// not needed any more.
+func TestCodeThatStartsIsNotKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.Run(t, w.inline(options{}))
+	w.wantOK(t)
+	resident, size := w.codeInMemory(t)
+	t.Logf("%d of %d KiB", resident, size)
+	if resident == 0 || resident > size/2 {
+		t.Errorf("%d of %d KiB are resident", resident, size)
+	}
+	w.wantOK(t)
+}
+
+// codeInMemory is how much of the program's code is resident, and how much there is, in KiB.
+func (w *world) codeInMemory(t *testing.T) (resident, size int) {
+	t.Helper()
+	proc := fmt.Sprintf("/proc/%d/", w.Pid())
+	program, err := os.Readlink(proc + "exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	smaps, err := os.ReadFile(proc + "smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mapping := range strings.SplitAfterSeq(string(smaps), "VmFlags:") {
+		if !strings.Contains(mapping, " r-xp ") || !strings.Contains(mapping, program+"\n") {
+			continue
+		}
+		for line := range strings.Lines(mapping) {
+			var kib int
+			if _, err := fmt.Sscanf(line, "Size: %d kB", &kib); err == nil {
+				size += kib
+			}
+			if _, err := fmt.Sscanf(line, "Rss: %d kB", &kib); err == nil {
+				resident += kib
+			}
+		}
+	}
+	return resident, size
+}
+
+// TestGarbageGathers up to a point that lies higher than Go's usual one, unless GOGC says where it is.
+func TestGarbageGathers(t *testing.T) {
+	t.Parallel()
+	usual, higher := nextCollection(t, "GOGC=100"), nextCollection(t)
+	if higher < usual+8<<20 {
+		t.Errorf("garbage is collected when the heap has %d bytes, and %d with GOGC=100", higher, usual)
+	}
+}
+
+// nextCollection is how large the heap of a new sidecar may get before garbage is collected.
+func nextCollection(t *testing.T, env ...string) uint64 {
+	t.Helper()
+	w := newWorld(t, nil)
+	w.Run(t, w.inline(options{env: env}))
+	var vars struct {
+		Memory struct{ NextGC uint64 } `json:"memstats"`
+	}
+	for _, path := range []string{"/debug/pprof/heap?gc=1", "/debug/vars"} { // the first collects garbage
+		_, answer, err := w.Admin(http.MethodGet, path, "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = json.Unmarshal([]byte(answer), &vars)
+	}
+	return vars.Memory.NextGC
+}
