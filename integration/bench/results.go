@@ -121,14 +121,19 @@ func standardError(values []float64) float64 {
 	if n < 2 {
 		return 0
 	}
-	var sum, squares float64
+	var squares float64
+	for _, v := range values {
+		squares += (v - mean(values)) * (v - mean(values))
+	}
+	return math.Sqrt(squares / (n - 1) / n)
+}
+
+func mean(values []float64) float64 {
+	var sum float64
 	for _, v := range values {
 		sum += v
 	}
-	for _, v := range values {
-		squares += (v - sum/n) * (v - sum/n)
-	}
-	return math.Sqrt(squares / (n - 1) / n)
+	return sum / float64(len(values))
 }
 
 // publish prints the tables and writes the files.

@@ -13,17 +13,42 @@ import (
 	"time"
 )
 
-// scale compares a sidecar of many connections with one of a single connection: load, reload,
+// scale compares sidecars of many connections with those of a single connection: load, reload,
 // memory, and CPU time per request.
 func (w *world) scale(s *settings) error {
+	var ratios []float64
+	for range s.starts {
+		ratio, err := w.scaleOnce(s)
+		if err != nil {
+			return err
+		}
+		ratios = append(ratios, ratio)
+	}
+	log.Printf("ratio: %.3f ± %.3f", mean(ratios), 2*standardError(ratios))
+	return nil
+}
+
+// scaleOnce starts one of each, compares them, and returns the ratio of the CPU times.
+func (w *world) scaleOnce(s *settings) (float64, error) {
 	one, err := w.startCrowd(s, "one", 1)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	defer w.end(one.proc)
 	many, err := w.startCrowd(s, "many", s.scale)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	defer w.end(many.proc)
+	log.Printf("resident memory of a connection after the start: %.1f KiB", (many.proc.memory()-one.proc.memory())*1024/float64(s.scale-1))
+	if err := w.compareUse(s, one, many); err != nil {
+		return 0, err
+	}
+	return w.compareCost(s, one, many)
+}
+
+// compareUse measures the memory and the reloads of both.
+func (w *world) compareUse(s *settings, one, many *contestant) error {
 	idle := func() (float64, error) {
 		heapOne, err := one.liveHeap()
 		if err != nil {
@@ -36,7 +61,7 @@ func (w *world) scale(s *settings) error {
 	if err != nil {
 		return err
 	}
-	log.Printf("memory of a connection without a token: %.1f KiB", before)
+	log.Printf("heap of a connection without a token: %.1f KiB", before)
 	took, err := many.callAll(s.scale)
 	if err != nil {
 		return err
@@ -46,8 +71,8 @@ func (w *world) scale(s *settings) error {
 	if err != nil {
 		return err
 	}
-	log.Printf("memory of a connection with a token: %.1f KiB", after)
-	for range s.rounds {
+	log.Printf("heap of a connection with a token: %.1f KiB", after)
+	for range min(s.rounds, 3) {
 		granted := w.granted.Load()
 		took, err := many.reload()
 		if err != nil {
@@ -58,11 +83,11 @@ func (w *world) scale(s *settings) error {
 		}
 		log.Printf("reload: %.2f s; %d token requests by it and a request with each connection after it", took.Seconds(), w.granted.Load()-granted)
 	}
-	return w.compareCost(s, one, many)
+	return nil
 }
 
-// compareCost puts the same load on both, in turn.
-func (w *world) compareCost(s *settings, one, many *contestant) error {
+// compareCost puts the same load on both, in turn, and returns the ratio in the middle.
+func (w *world) compareCost(s *settings, one, many *contestant) (float64, error) {
 	var ratios []float64
 	for round := range s.rounds + 1 {
 		var cpu [2]float64
@@ -70,7 +95,7 @@ func (w *world) compareCost(s *settings, one, many *contestant) error {
 			load := &scenario{name: "scale", path: "/1k", crowd: []int{1, s.scale}[i]}
 			m, err := measure(c, load, s.connections, s.duration)
 			if err != nil {
-				return err
+				return 0, err
 			}
 			cpu[i] = m.CPU
 		}
@@ -79,8 +104,7 @@ func (w *world) compareCost(s *settings, one, many *contestant) error {
 			log.Printf("CPU per request: %.1f µs with one connection, %.1f µs with %d", cpu[0], cpu[1], s.scale)
 		}
 	}
-	log.Printf("ratio in the middle: %.3f", median(ratios, itself))
-	return nil
+	return median(ratios, itself), nil
 }
 
 // startCrowd runs a sidecar with so many connections, one of which each request names.
