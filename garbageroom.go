@@ -7,7 +7,7 @@ import (
 
 const (
 	// By how much more the heap may grow before garbage is collected, and as much for each connection.
-	garbageRoom     = 6 << 20
+	garbageRoom     = 4 << 20
 	garbageRoomEach = 1 << 10
 
 	// The part of the memory limit that this may be at most.

@@ -5,19 +5,19 @@ import (
 	"slices"
 )
 
-// identity is a digest of everything that shapes the token request. Two connections with the same
-// one share their tokens, and so do a connection before and after a reload (rules 13 and 14).
+// identity is that of the connection's tokens. Two connections with the same one share them, and so do
+// a connection before and after a reload (rules 13 and 14).
 //
 // Values that stay the same while a config runs count as they are; what files and helper flows yield
 // may change while a token lives, so for those counts where it comes from.
-func (c *activeConnection) identity() string {
+func (c *activeConnection) identity() identity {
 	s, t, conn := c.service, c.texts, c.config
 	i := &identifier{c: c, values: c.resolver(context.Background())}
 	var required []string
 	if s.RequireGrantedScopes {
 		required = c.required
 	}
-	return digestOf(
+	return sumOf(
 		c.requested, s.RequireGrantedScopes, required,
 		i.text(t.tokenURL), i.text(t.issuer), s.authMethod(), orDefault(s.BasicEncoding, encodingForm),
 		i.text(t.clientID), i.either(t.clientSecret, t.secretFile), i.either(t.clientKey, t.keyFile),

@@ -70,13 +70,13 @@ func TestCredentialsMakeTheIdentity(t *testing.T) {
 	t.Cleanup(func() { _ = caddy.Stop() })
 
 	active := activeApp().active
-	seen := make(map[string]string)
+	seen := make(map[identity]string)
 	for name, options := range names {
-		identity := active[name].identity()
-		if other, ok := seen[identity]; ok {
+		id := active[name].identity()
+		if other, ok := seen[id]; ok {
 			t.Errorf("these share tokens:\n%s\n\n%s", other, options)
 		}
-		seen[identity] = options
+		seen[id] = options
 	}
 	for i, pair := range pairs {
 		if active[pair[0]].identity() != active[pair[1]].identity() {

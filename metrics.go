@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/caddyserver/caddy/v2"
 )
 
 const (
@@ -54,10 +52,9 @@ func (c *collectors) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *collectors) Collect(ch chan<- prometheus.Metric) {
-	metricsInUse.Range(func(_, value any) bool {
-		value.(*connectionMetrics).collect(c, ch)
-		return true
-	})
+	for _, m := range metricsInUse.all() {
+		m.collect(c, ch)
+	}
 	ch <- unnamed.refused.metric(c.requests, "", "refused")
 	for _, conn := range activeConnections() {
 		if expires := conn.source.status().expires; !expires.IsZero() {
@@ -127,20 +124,14 @@ var unnamed requestCounters
 
 // metricsInUse holds the series of the connections of all configs, so that those of a connection
 // that is no more go away with the last config that has it.
-var metricsInUse = caddy.NewUsagePool()
+var metricsInUse pool[string, connectionMetrics]
 
 func acquireMetrics(name string) *connectionMetrics {
-	value, _, _ := metricsInUse.LoadOrNew(name, func() (caddy.Destructor, error) {
-		return &connectionMetrics{name: name}, nil
-	})
-	return value.(*connectionMetrics)
+	return metricsInUse.acquire(name, func(m *connectionMetrics) { m.name = name })
 }
 
 // release ends one config's use of the series.
-func (m *connectionMetrics) release() { _, _ = metricsInUse.Delete(m.name) }
-
-// Destruct implements caddy.Destructor.
-func (m *connectionMetrics) Destruct() error { return nil }
+func (m *connectionMetrics) release() { metricsInUse.release(m.name) }
 
 func (m *connectionMetrics) collect(c *collectors, ch chan<- prometheus.Metric) {
 	ch <- m.granted.metric(c.tokenRequests, m.name, "ok")

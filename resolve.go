@@ -496,11 +496,16 @@ func (c *activeConnection) constant(t text) bool {
 
 // digestOf is a digest of values, which may be secret.
 func digestOf(values ...any) string {
+	sum := sumOf(values...)
+	return hex.EncodeToString(sum[:])
+}
+
+func sumOf(values ...any) [sha256.Size]byte {
 	encoded, err := json.Marshal(values)
 	if err != nil {
 		panic(err) // plain data only
 	}
-	return digest(encoded)
+	return sha256.Sum256(encoded)
 }
 
 func digest(data []byte) string {

@@ -32,7 +32,7 @@ func newFleet(t *testing.T, takes, life time.Duration, settings ...func(*sourceU
 		for _, set := range settings {
 			set(u)
 		}
-		s := acquireTokenSource(fmt.Sprint(t.Name(), i), u)
+		s := acquireTokenSource(testIdentity(t, i), u)
 		t.Cleanup(func() { s.release(u) })
 		s.start(u)
 		c.sources, c.fetchers = append(c.sources, s), append(c.fetchers, f)

@@ -2,14 +2,13 @@ package httphelper
 
 import (
 	"context"
+	"crypto/sha256"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
-
-	"github.com/caddyserver/caddy/v2"
 )
 
 const (
@@ -22,9 +21,11 @@ const (
 	maxTimer = time.Minute
 )
 
-// tokenSources holds the sources of all configs by the digest of what shapes their token requests.
-// Sources in it survive a reload.
-var tokenSources = caddy.NewUsagePool()
+// identity is a digest of everything that shapes a token request.
+type identity [sha256.Size]byte
+
+// tokenSources holds the sources of all configs by what shapes their token requests.
+var tokenSources pool[identity, tokenSource]
 
 // sourceUser is one connection of one config that uses a source.
 type sourceUser struct {
@@ -63,7 +64,7 @@ func (u *sourceUser) log() *zap.Logger {
 // tokenSource obtains the tokens of one token identity and holds the current one. All connections
 // of all configs with that identity use it together.
 type tokenSource struct {
-	key     string
+	key     identity
 	now     func() time.Time
 	current atomic.Pointer[heldToken] // nil: none yet, or rejected
 
@@ -86,13 +87,11 @@ type tokenSource struct {
 }
 
 // acquireTokenSource registers u as a user of the source of that identity. It contacts nobody.
-func acquireTokenSource(key string, u *sourceUser) *tokenSource {
-	value, _, _ := tokenSources.LoadOrNew(key, func() (caddy.Destructor, error) {
-		s := &tokenSource{key: key, now: time.Now}
+func acquireTokenSource(key identity, u *sourceUser) *tokenSource {
+	s := tokenSources.acquire(key, func(s *tokenSource) {
+		s.key, s.now = key, time.Now
 		s.users = s.room[:0]
-		return s, nil
 	})
-	s := value.(*tokenSource)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.users, s.lastUser = append(s.users, u), nil
@@ -109,8 +108,8 @@ func (s *tokenSource) start(u *sourceUser) {
 
 // release ends u's use of the source. Requests that still run may go on using it.
 func (s *tokenSource) release(u *sourceUser) {
-	if s.remove(u) {
-		_, _ = tokenSources.Delete(s.key)
+	if s.remove(u) && tokenSources.release(s.key) {
+		s.close()
 	}
 }
 
@@ -130,8 +129,8 @@ func (s *tokenSource) remove(u *sourceUser) bool {
 	return true
 }
 
-// Destruct ends the background work when the last user has gone.
-func (s *tokenSource) Destruct() error {
+// close ends the background work when the last user has gone.
+func (s *tokenSource) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
@@ -143,7 +142,6 @@ func (s *tokenSource) Destruct() error {
 			last.owner.revokeRemoved(t)
 		}()
 	}
-	return nil
 }
 
 // speaker is the user whose fetcher and settings count: the newest one of a config that runs. Call

@@ -111,6 +111,9 @@ var (
 	errTestTransient     = &tokenError{class: classOutage, status: http.StatusServiceUnavailable, message: "shaky", transient: true}
 )
 
+// testIdentity is that of the test's tokens.
+func testIdentity(t testing.TB, more ...any) identity { return sumOf(t.Name(), more) }
+
 // startSource is a source with one started user, in the pool under the test's name.
 func startSource(t *testing.T, f *fakeFetcher, settings ...func(*sourceUser)) (*tokenSource, *sourceUser) {
 	t.Helper()
@@ -125,7 +128,7 @@ func acquireTestSource(t *testing.T, f *fakeFetcher, settings ...func(*sourceUse
 	for _, set := range settings {
 		set(u)
 	}
-	s := acquireTokenSource(t.Name(), u)
+	s := acquireTokenSource(testIdentity(t), u)
 	t.Cleanup(func() { s.release(u) })
 	return s, u
 }
@@ -771,7 +774,7 @@ func BenchmarkTokenDuringBackoff(b *testing.B) {
 		return token, nil
 	}}
 	u := &sourceUser{name: "billing", fetcher: f}
-	s := acquireTokenSource(b.Name(), u)
+	s := acquireTokenSource(testIdentity(b), u)
 	b.Cleanup(func() { s.release(u) })
 	if err := s.refresh(b.Context()); err != nil {
 		b.Fatal(err)
@@ -787,7 +790,7 @@ func BenchmarkTokenDuringBackoff(b *testing.B) {
 
 func benchmarkSource(b *testing.B) *tokenSource {
 	u := &sourceUser{name: "billing", fetcher: &fakeFetcher{}}
-	s := acquireTokenSource(b.Name(), u)
+	s := acquireTokenSource(testIdentity(b), u)
 	b.Cleanup(func() { s.release(u) })
 	if err := s.refresh(b.Context()); err != nil {
 		b.Fatal(err)

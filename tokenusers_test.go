@@ -3,7 +3,6 @@ package httphelper
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -404,8 +403,8 @@ func TestRejectedReloadChangesNothing(t *testing.T) {
 		if s.peek() == nil {
 			wantToken(t, s, "token-3")
 		}
-		if refs, ok := tokenSources.References(s.key); !ok || refs != 1 {
-			t.Errorf("%d references", refs)
+		if uses := tokenSources.uses(s.key); uses != 1 {
+			t.Errorf("%d users", uses)
 		}
 	})
 }
@@ -450,7 +449,7 @@ func TestRequestsInFlightOutliveTheSource(t *testing.T) {
 		s, u := startSource(t, f, warm)
 		wantToken(t, s, "token-1")
 		s.release(u)
-		if _, ok := tokenSources.References(s.key); ok {
+		if tokenSources.uses(s.key) > 0 {
 			t.Error("the source is still in the pool")
 		}
 		wantToken(t, s, "token-1")
@@ -554,7 +553,7 @@ func TestUsersComeAndGoUnderLoad(t *testing.T) {
 		all.Go(func() {
 			for range 200 {
 				u := &sourceUser{name: "billing", fetcher: &f, warm: true}
-				s := acquireTokenSource(t.Name(), u)
+				s := acquireTokenSource(testIdentity(t), u)
 				s.start(u)
 				token, err := s.Token(t.Context())
 				if err != nil {
@@ -570,7 +569,7 @@ func TestUsersComeAndGoUnderLoad(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if _, ok := tokenSources.References(t.Name()); ok {
+	if tokenSources.uses(testIdentity(t)) > 0 {
 		t.Error("the source is still in the pool")
 	}
 }
@@ -580,7 +579,7 @@ func TestManySourcesDoNotRefreshAtOneMoment(t *testing.T) {
 		f := &fakeFetcher{}
 		for i := range 1000 {
 			u := &sourceUser{name: "billing", fetcher: f, warm: true}
-			s := acquireTokenSource(fmt.Sprint(t.Name(), i), u)
+			s := acquireTokenSource(testIdentity(t, i), u)
 			s.start(u)
 			defer s.release(u)
 		}

@@ -57,7 +57,7 @@ func (w *world) codeInMemory(t *testing.T) (resident, size int) {
 func TestGarbageGathers(t *testing.T) {
 	t.Parallel()
 	usual, higher := nextCollection(t, "GOGC=100"), nextCollection(t)
-	if higher < usual+8<<20 {
+	if higher < usual+6<<20 {
 		t.Errorf("garbage is collected when the heap has %d bytes, and %d with GOGC=100", higher, usual)
 	}
 }
