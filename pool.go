@@ -47,16 +47,6 @@ func (p *pool[K, V]) release(key K) (last bool) {
 	return entry.uses == 0
 }
 
-// uses is how many users the value of a key has.
-func (p *pool[K, V]) uses(key K) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if entry := p.entries[key]; entry != nil {
-		return entry.uses
-	}
-	return 0
-}
-
 // all are the values in use, in no order.
 func (p *pool[K, V]) all() []*V {
 	p.mu.Lock()
