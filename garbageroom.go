@@ -20,7 +20,7 @@ var ballast [][]byte
 
 // makeGarbageRoom has Go collect garbage less often: usually it does as soon as the heap has doubled, which
 // a small Caddy's has after some hundred requests, at the price of a tenth of their time. Go takes the ballast
-// for part of the heap, and lets twice of that gather too.
+// for part of the heap, and lets as much more garbage gather.
 func makeGarbageRoom(connections int) {
 	missing := roomForGarbage(connections, debug.SetMemoryLimit(-1), os.Getenv("GOGC"))
 	for _, piece := range ballast {
