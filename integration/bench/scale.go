@@ -24,7 +24,11 @@ func (w *world) scale(s *settings) error {
 		}
 		ratios = append(ratios, ratio)
 	}
-	log.Printf("ratio: %.3f ± %.3f", mean(ratios), 2*standardError(ratios))
+	if s.starts == 1 {
+		log.Printf("ratio: %.3f", ratios[0])
+	} else {
+		log.Printf("ratio: %.3f ± %.3f", mean(ratios), 2*standardError(ratios))
+	}
 	return nil
 }
 
