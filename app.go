@@ -37,6 +37,8 @@ type App struct {
 	texts       map[string]*text // of connections
 }
 
+var errNull = errors.New("it is null")
+
 // CaddyModule returns the Caddy module information.
 func (App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
@@ -63,7 +65,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	errs := []error{metrics.register(ctx.GetMetricsRegistry())}
 	broken := make(map[string]bool)
 	for _, name := range sortedKeys(a.Connectors) {
-		err := a.Connectors[name].provision(ctx, name)
+		err := prefixAll("connector "+name, errNull)
+		if connector := a.Connectors[name]; connector != nil {
+			err = connector.provision(ctx, name)
+		}
 		broken[name] = err != nil
 		errs = append(errs, err)
 	}
@@ -73,10 +78,13 @@ func (a *App) Provision(ctx caddy.Context) error {
 	conns := make([]activeConnection, len(names))
 	for i, name := range names {
 		config := a.Connections[name]
-		if broken[config.Connector] {
-			continue // it cannot be judged by that
+		switch {
+		case config == nil:
+			errs = append(errs, prefixAll("connection "+name, errNull))
+		case broken[config.Connector]: // it cannot be judged by that
+		default:
+			errs = append(errs, a.activate(&conns[i], name, config))
 		}
-		errs = append(errs, a.activate(&conns[i], name, config))
 	}
 	a.Connections, a.texts = nil, nil // active has what is needed of them
 	return errors.Join(errs...)

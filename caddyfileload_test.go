@@ -2,6 +2,7 @@ package httphelper
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -51,5 +52,26 @@ func TestCaddyfileLoads(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestNullIsAnError and no panic, after which the connections before it would be held for ever.
+func TestNullIsAnError(t *testing.T) {
+	t.Setenv("SECRET", "x")
+	const whole = `{"token_url": "https://auth.example/token", "base_url": "https://api.example", "client_id": "x", "client_secret": "{env.SECRET}"}`
+	config := `{"apps": {"http_helper": {
+		"connectors": {"empty": null},
+		"connections": {"a-whole": ` + whole + `, "b-empty": null, "c-dependent": {"connector": "empty", "client_id": "x"}}}}}`
+	cfg := new(caddy.Config)
+	if err := json.Unmarshal([]byte(config), cfg); err != nil {
+		t.Fatal(err)
+	}
+	err := caddy.Validate(cfg)
+	want := "connector empty: it is null\nconnection b-empty: it is null"
+	if err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if n := metricsInUse.uses("a-whole"); n != 0 {
+		t.Errorf("%d configs use a connection of none", n)
 	}
 }

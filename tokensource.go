@@ -95,6 +95,9 @@ func acquireTokenSource(key identity, u *sourceUser) *tokenSource {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.users, s.lastUser = append(s.users, u), nil
+	if len(s.users) > len(s.room) {
+		clear(s.room[:]) // they have moved, and the room must not keep their configs
+	}
 	return s
 }
 

@@ -3,11 +3,13 @@ package httphelper
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 )
 
 func TestRejectedTokenIsReplacedOnce(t *testing.T) {
@@ -608,4 +610,28 @@ func TestErrorsOfOthersAreNotShared(t *testing.T) {
 			t.Error("not a copy")
 		}
 	})
+}
+
+// TestReleasedUsersAreForgotten because each holds all of its config, whose connections lie in one piece.
+func TestReleasedUsersAreForgotten(t *testing.T) {
+	acquire := func() (*tokenSource, *sourceUser) {
+		u := new(sourceUser)
+		return acquireTokenSource(testIdentity(t), u), u
+	}
+	// Two connections that share their tokens, and a reload.
+	s, first := acquire()
+	_, second := acquire()
+	_, third := acquire()
+	_, fourth := acquire()
+	old := []weak.Pointer[sourceUser]{weak.Make(first), weak.Make(second)}
+	s.release(first)
+	s.release(second)
+	runtime.GC()
+	for i, u := range old {
+		if u.Value() != nil {
+			t.Errorf("user %d is kept", i+1)
+		}
+	}
+	s.release(third)
+	s.release(fourth)
 }
