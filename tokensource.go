@@ -71,18 +71,17 @@ type tokenSource struct {
 	requests, failures, rejections atomic.Uint64
 
 	mu         sync.Mutex
-	users      []*sourceUser  // live, oldest first
-	room       [2]*sourceUser // for the usual users: one, and one more during a reload
-	lastUser   *sourceUser    // speaks for the source when no user is left
-	attempt    *tokenAttempt  // the running one, or nil
-	queued     bool           // an attempt that no request waits for is to come
-	failure    *fetchFailure  // of the last attempt, or nil
-	last       *heldToken     // the last one held, rejected or not
-	lookedAt   time.Time      // when a request last looked at the credentials in a back-off
-	rejectedAt time.Time      // when a token was last dropped because of a rejection
-	keepOn     bool           // a health check has asked (rule 24)
-	closed     bool           // out of the pool: no more background work
-	timer      *time.Timer    // for a source that is kept ready without requests
+	users      []*sourceUser // live, oldest first
+	lastUser   *sourceUser   // speaks for the source when no user is left
+	attempt    *tokenAttempt // the running one, or nil
+	queued     bool          // an attempt that no request waits for is to come
+	failure    *fetchFailure // of the last attempt, or nil
+	last       *heldToken    // the last one held, rejected or not
+	lookedAt   time.Time     // when a request last looked at the credentials in a back-off
+	rejectedAt time.Time     // when a token was last dropped because of a rejection
+	keepOn     bool          // a health check has asked (rule 24)
+	closed     bool          // out of the pool: no more background work
+	timer      *time.Timer   // for a source that is kept ready without requests
 	reporter   sourceReporter
 }
 
@@ -90,14 +89,10 @@ type tokenSource struct {
 func acquireTokenSource(key identity, u *sourceUser) *tokenSource {
 	s := tokenSources.acquire(key, func(s *tokenSource) {
 		s.key, s.now = key, time.Now
-		s.users = s.room[:0]
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.users, s.lastUser = append(s.users, u), nil
-	if len(s.users) > len(s.room) {
-		clear(s.room[:]) // they have moved, and the room must not keep their configs
-	}
 	return s
 }
 
