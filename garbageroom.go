@@ -14,8 +14,8 @@ const (
 	garbageRoomPart = 16
 )
 
-// ballast is memory that is never used, and so takes no room in the machine's. Only one config starts at
-// a time.
+// ballast is memory that is never used, and so takes no room in the machine's, unless Go has used it for
+// something else before. Only one config starts at a time.
 var ballast [][]byte
 
 // makeGarbageRoom has Go collect garbage less often: usually it does as soon as the heap has doubled, which
