@@ -59,8 +59,9 @@ func (g *grant) showEchoes() {
 		return
 	}
 	for field, values := range g.toApp {
+		field = http.CanonicalHeaderKey(field)
 		for _, h := range g.hidden {
-			if http.CanonicalHeaderKey(field) != h.field {
+			if field != h.field {
 				continue
 			}
 			for i, value := range values {

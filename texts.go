@@ -64,9 +64,8 @@ func (p *textParser) optional(option, value string, kinds ...string) *text {
 	if t := p.known[value]; t != nil {
 		return t
 	}
-	before := len(p.errs)
 	t := p.parse(option, value, kinds...)
-	if p.known != nil && len(p.errs) == before {
+	if p.known != nil && t.parts != nil { // not of one that is wrong, which is said each time
 		p.known[value] = &t
 	}
 	return &t

@@ -2,10 +2,7 @@ package integration
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
-	"os"
-	"strings"
 	"testing"
 )
 
@@ -16,7 +13,7 @@ func TestCodeThatStartsIsNotKept(t *testing.T) {
 	w := newWorld(t, nil)
 	w.Run(t, w.inline(options{}))
 	w.wantOK(t)
-	resident, size, huge := w.codeInMemory(t)
+	resident, size, huge := w.ResidentCode(t)
 	if huge > size/2 {
 		t.Skip("the program lies in huge pieces in the page cache, which Linux maps in whole")
 	}
@@ -25,39 +22,6 @@ func TestCodeThatStartsIsNotKept(t *testing.T) {
 		t.Errorf("%d of %d KiB are resident", resident, size)
 	}
 	w.wantOK(t)
-}
-
-// codeInMemory is how much of the program's code is resident, how much there is, and how much is mapped in
-// huge pieces, in KiB.
-func (w *world) codeInMemory(t *testing.T) (resident, size, huge int) {
-	t.Helper()
-	proc := fmt.Sprintf("/proc/%d/", w.Pid())
-	program, err := os.Readlink(proc + "exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	smaps, err := os.ReadFile(proc + "smaps")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for mapping := range strings.SplitAfterSeq(string(smaps), "VmFlags:") {
-		if !strings.Contains(mapping, " r-xp ") || !strings.Contains(mapping, program+"\n") {
-			continue
-		}
-		for line := range strings.Lines(mapping) {
-			var kib int
-			if _, err := fmt.Sscanf(line, "Size: %d kB", &kib); err == nil {
-				size += kib
-			}
-			if _, err := fmt.Sscanf(line, "Rss: %d kB", &kib); err == nil {
-				resident += kib
-			}
-			if _, err := fmt.Sscanf(line, "FilePmdMapped: %d kB", &kib); err == nil {
-				huge += kib
-			}
-		}
-	}
-	return resident, size, huge
 }
 
 // TestGarbageGathers up to a point that lies higher than Go's usual one, unless GOGC says where it is.

@@ -121,9 +121,9 @@ func standardError(values []float64) float64 {
 	if n < 2 {
 		return 0
 	}
-	var squares float64
+	middle, squares := mean(values), 0.0
 	for _, v := range values {
-		squares += (v - mean(values)) * (v - mean(values))
+		squares += (v - middle) * (v - middle)
 	}
 	return math.Sqrt(squares / (n - 1) / n)
 }

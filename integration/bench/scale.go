@@ -24,11 +24,8 @@ func (w *world) scale(s *settings) error {
 		}
 		ratios = append(ratios, ratio)
 	}
-	if s.starts == 1 {
-		log.Printf("ratio: %.3f", ratios[0])
-	} else {
-		log.Printf("ratio: %.3f ± %.3f", mean(ratios), 2*standardError(ratios))
-	}
+	all := summary{CPURatio: mean(ratios), CPURatioError: 2 * standardError(ratios)}
+	log.Printf("ratio: %s", all.ratio())
 	return nil
 }
 
