@@ -86,7 +86,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 			errs = append(errs, a.activate(&conns[i], name, config))
 		}
 	}
-	a.texts = nil // active has what is needed of them
+	a.Connections, a.texts = nil, nil // active has what is needed of them
 	return errors.Join(errs...)
 }
 

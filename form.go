@@ -79,8 +79,8 @@ func showConnector(_ http.ResponseWriter, r *http.Request) (any, error) {
 
 func (a *App) form(c *Connector) formView {
 	form := c.form()
-	for _, name := range sortedKeys(a.Connections) {
-		if a.Connections[name].Connector == c.name {
+	for _, name := range sortedKeys(a.active) {
+		if a.active[name].connector == c {
 			form.Connections = append(form.Connections, name)
 		}
 	}
