@@ -18,7 +18,7 @@ import (
 // one stands in for it while a config is provisioned: there is no need to name it in one.
 type ForwardProxyURL struct {
 	// The forward proxy's URL: http, https, socks5 or socks5h, with a name and a password if it
-	// wants them. `{env.*}` and `{file.*}` are understood, and read again for each connection.
+	// wants them. `{env.*}` and `{file.*}` are understood, and read again for each request.
 	URL string `json:"url,omitempty"`
 
 	text text

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
 const (
@@ -88,6 +89,9 @@ func (p *Ping) request(ctx context.Context, target *apiTarget) (*http.Request, e
 		return nil, errors.New("ping: the path is not valid in a URL")
 	}
 	u.Host = target.base.Host
+	if dial, ok := reverseproxy.GetDialInfo(ctx); ok && dial.Network == "tcp" {
+		u.Host = dial.Address // as reverse_proxy has it: forward proxies are chosen by that, and asked for it
+	}
 	req, err := http.NewRequestWithContext(ctx, orDefault(p.Method, http.MethodGet), "http://ping", nil)
 	if err != nil {
 		return nil, errors.New("ping: the method is not valid")

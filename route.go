@@ -19,6 +19,8 @@ type route struct {
 
 	inner http.RoundTripper // the same: a seam for benchmarks
 
+	forwardProxy func(*http.Request) (*url.URL, error) // for throughForwardProxy alone
+
 	// TLS verifies the base URL's host whatever address is dialed, so that requests may be told
 	// apart by that address: each upstream has connections of its own.
 	pinned bool
@@ -50,6 +52,7 @@ func newRoute(ctx caddy.Context, raw json.RawMessage, conn *activeConnection, he
 	if err := provisionTransport(ctx, r.HTTPTransport); err != nil {
 		return nil, err
 	}
+	r.chooseForwardProxyFirst()
 	if conn != nil && conn.certificate != nil {
 		r.certified = &certificateTransports{base: r.Transport}
 	}
@@ -201,8 +204,14 @@ func (r *route) roundTripProven(out *http.Request, place *url.URL, token *grante
 	return res, err
 }
 
-// roundTrip shows the client certificate that the token is bound to, if it is (RFC 8705 §3).
+// roundTrip hands a request to the http transport: to the one that shows the client certificate that
+// the token is bound to, if it is (RFC 8705 §3).
 func (r *route) roundTrip(out *http.Request, token *grantedToken) (*http.Response, error) {
+	out, err := r.throughForwardProxy(out)
+	if err != nil {
+		closeBody(out.Body)
+		return nil, err
+	}
 	if r.certified != nil && token != nil && token.certificate != nil {
 		return r.certified.showing(token.certificate).RoundTrip(out)
 	}
