@@ -172,8 +172,6 @@ func (a *App) Start() error {
 		conn.source.start(&conn.user)
 		conn.watchCertificate()
 	}
-	makeGarbageRoom(len(a.active))
-	unmapCode()
 	a.logger.Info("connections are ready", zap.Int("connections", len(a.active)), zap.String("version", version()))
 	if address := tcpAdmin(a.ctx); address != "" && len(a.active) > 0 {
 		a.logger.Warn("whoever reaches Caddy's admin endpoint can read the secrets of connections; "+

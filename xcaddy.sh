@@ -5,8 +5,7 @@
 #   ./xcaddy.sh run [args]  build, then run Caddyfile.example; args go to `caddy run`
 #
 # VERSION=v0.1.0 builds that published version of the plugin instead of the sources beside this script.
-# OUTPUT is where the binary goes; GOOS and GOARCH are the platform that it is for. PGO=off builds without
-# the profile, which is quicker.
+# OUTPUT is where the binary goes; GOOS and GOARCH are the platform that it is for.
 # Needs Go and access to a Go module proxy, nothing else.
 set -euo pipefail
 
@@ -35,16 +34,7 @@ build() {
 	# Trimmed paths, no symbols, no build id: the same sources in the same place give the same bytes
 	# (the build information names the place), and so does a version in any place. Static, so that it
 	# also runs in an image from scratch.
-	local profile=${PGO:-$root/default.pgo}
-	local flags="-trimpath -ldflags \"-s -w -buildid=\" -tags nobadger,nomysql,nopgx -pgo=\"$profile\""
-	# The compiler favors what the profile shows to be hot, for which it builds everything anew the first
-	# time. Its usual measure inlines so much that the processor's instruction cache suffers
-	# (docs/performance.md). A later Go may lack these options, which are for those who work on the compiler.
-	local known
-	if [ "$profile" != off ] && known=$(go tool compile -d help 2>&1 || true) && [[ $known == *pgoinlinecdfthreshold* && $known == *pgoinlinebudget* ]]; then
-		flags+=" -gcflags=all=-d=pgoinlinecdfthreshold=60,pgoinlinebudget=400"
-	fi
-	CGO_ENABLED=${CGO_ENABLED:-0} XCADDY_GO_BUILD_FLAGS=$flags \
+	CGO_ENABLED=${CGO_ENABLED:-0} XCADDY_GO_BUILD_FLAGS='-trimpath -ldflags "-s -w -buildid=" -tags nobadger,nomysql,nopgx' \
 		"$xcaddy" build "$CADDY_VERSION" --output "$output" --with "$MODULE@${VERSION:-v0.0.0=$root}"
 }
 

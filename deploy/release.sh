@@ -14,7 +14,7 @@ set -euo pipefail
 CYCLONEDX_GOMOD_VERSION=v1.10.0
 PLATFORMS=${PLATFORMS:-linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64}
 # These would change the binaries without a trace that a user of xcaddy.sh can follow.
-unset PGO CGO_ENABLED GOFLAGS GOOS GOARCH GOAMD64 GOARM64 GOEXPERIMENT
+unset CGO_ENABLED GOFLAGS GOOS GOARCH GOAMD64 GOARM64 GOEXPERIMENT
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cyclonedx=$root/.tools/cyclonedx-gomod-$CYCLONEDX_GOMOD_VERSION/cyclonedx-gomod

@@ -27,8 +27,7 @@ func (w *world) startAll(s *settings) ([]*contestant, error) {
 		start func(c *contestant) error
 	}{
 		{"sidecar", s.caddy("sidecar", sidecarConfig("token"))},
-		{"sidecar-nopgo", s.caddy("sidecar-nopgo", sidecarConfig("token"))},
-		{"sidecar-gogc100", s.caddy("sidecar", sidecarConfig("token"), "GOGC=100")},
+		{"sidecar-gogc200", s.caddy("sidecar", sidecarConfig("token"), "GOGC=200")},
 		{"caddy", s.caddy("caddy", stockConfig)},
 		{"nginx", startNginx},
 		{"haproxy", startHAProxy},

@@ -15,7 +15,7 @@ import (
 // the machine does.
 func (w *world) instructions(s *settings) error {
 	var base float64
-	for _, binary := range []string{baseline, "sidecar-nopgo", "sidecar"} {
+	for _, binary := range []string{baseline, "sidecar"} {
 		if s.binaries[binary] == "" || !s.proxies.MatchString(binary) {
 			continue
 		}

@@ -25,7 +25,6 @@ type settings struct {
 	proxies     *regexp.Regexp
 	binaries    map[string]string
 	json, svg   string
-	profile     string
 	scale       int
 	counting    bool
 }
@@ -49,12 +48,11 @@ func parseFlags() *settings {
 	flag.IntVar(&s.connections, "connections", 32, "how many connections the load has")
 	flag.StringVar(&s.json, "json", "", "write the results to this file")
 	flag.StringVar(&s.svg, "svg", "", "write a plot to this file")
-	flag.StringVar(&s.profile, "profile", "", "only take a CPU profile of the sidecar under load, to this file")
 	flag.IntVar(&s.scale, "scale", 0, "only compare a sidecar of so many connections with one of a single connection")
 	flag.BoolVar(&s.counting, "instructions", false, "only count the instructions that a request takes, with valgrind")
 	flag.Func("only", "measure the scenarios that match this regular expression", pattern(&s.only))
 	flag.Func("proxies", "measure the proxies that match this regular expression", pattern(&s.proxies))
-	for _, name := range []string{"sidecar", "sidecar-nopgo", "caddy"} {
+	for _, name := range []string{"sidecar", "caddy"} {
 		flag.Func(name, "path of this Caddy", func(path string) (err error) {
 			s.binaries[name], err = filepath.Abs(path)
 			return err
@@ -86,9 +84,6 @@ func bench(s *settings) error {
 		return err
 	}
 	defer w.stop()
-	if s.profile != "" {
-		return w.takeProfile(s)
-	}
 	if s.scale > 1 {
 		return w.scale(s)
 	}

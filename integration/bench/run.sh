@@ -7,7 +7,6 @@
 #   integration/bench/run.sh -only '^1k$' -proxies 'sidecar|caddy'  (short single rounds tell nothing)
 #   integration/bench/run.sh -scale 10000 -starts 6  many connections against one
 #   integration/bench/run.sh -instructions -rounds 10  what a request takes, whatever else the machine does
-#   integration/bench/run.sh -profile default.pgo -rounds 2 -duration 8s
 #
 # Paths are relative to the repository. On Debian wrk, nginx and HAProxy are installed when they are
 # absent, which root alone may do; HAProxy is left out where it cannot be had.
@@ -37,10 +36,9 @@ need nginx nginx-light
 install_package haproxy haproxy || echo "run.sh: haproxy could not be installed, and is left out" >&2
 [[ " $* " != *\ -instructions\ * ]] || need valgrind valgrind
 
-# The sidecar as it is shipped, and without the profile; Caddy as it is released.
+# The sidecar as it is shipped, Caddy as it is released.
 OUTPUT=$out/sidecar ./xcaddy.sh
-PGO=off OUTPUT=$out/sidecar-nopgo ./xcaddy.sh
 CGO_ENABLED=0 XCADDY_GO_BUILD_FLAGS=$FLAGS "$XCADDY" build "$CADDY_VERSION" --output "$out/caddy" >/dev/null
 
 (cd integration && go build -o "../$out/bench" ./bench)
-exec "$out/bench" -sidecar "$out/sidecar" -sidecar-nopgo "$out/sidecar-nopgo" -caddy "$out/caddy" "$@"
+exec "$out/bench" -sidecar "$out/sidecar" -caddy "$out/caddy" "$@"

@@ -266,34 +266,6 @@ func (s *Sidecar) ResidentMemory(tb testing.TB) (now, peak int64) {
 	return now, peak
 }
 
-// ResidentCode is how much of the program's code is resident, how much there is, and how much is mapped in
-// huge pieces, in KiB.
-func (s *Sidecar) ResidentCode(tb testing.TB) (resident, size, huge int) {
-	tb.Helper()
-	program, err := os.Readlink(s.proc("exe"))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	smaps, err := os.ReadFile(s.proc("smaps"))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for mapping := range strings.SplitAfterSeq(string(smaps), "VmFlags:") {
-		if !strings.Contains(mapping, " r-xp ") || !strings.Contains(mapping, program+"\n") {
-			continue
-		}
-		for line := range strings.Lines(mapping) {
-			for format, total := range map[string]*int{"Size: %d kB": &size, "Rss: %d kB": &resident, "FilePmdMapped: %d kB": &huge} {
-				var kib int
-				if _, err := fmt.Sscanf(line, format, &kib); err == nil {
-					*total += kib
-				}
-			}
-		}
-	}
-	return resident, size, huge
-}
-
 func (s *Sidecar) proc(name string) string {
 	return filepath.Join("/proc", strconv.Itoa(s.Pid()), name)
 }
