@@ -62,7 +62,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.events, err = newEventEmitter(ctx); err != nil {
 		return err
 	}
-	errs := []error{metrics.register(ctx.GetMetricsRegistry())}
+	errs := []error{registerMetrics(ctx.GetMetricsRegistry())}
 	broken := make(map[string]bool)
 	for _, name := range sortedKeys(a.Connectors) {
 		err := prefixAll("connector "+name, errNull)

@@ -71,7 +71,7 @@ func TestNullIsAnError(t *testing.T) {
 	if err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	if n := metricsInUse.uses("a-whole"); n != 0 {
+	if n, _ := metricsInUse.References("a-whole"); n != 0 {
 		t.Errorf("%d configs use a connection of none", n)
 	}
 }

@@ -48,7 +48,9 @@ func TestMetricsNamedInDeploy(t *testing.T) {
 // realMetrics are the names of the series that there are.
 func realMetrics() []string {
 	descriptions := make(chan *prometheus.Desc, 10)
-	metrics.Describe(descriptions)
+	for _, collector := range collectors {
+		collector.Describe(descriptions)
+	}
 	close(descriptions)
 	fqName := regexp.MustCompile(`fqName: "([^"]*)"`)
 	var names []string

@@ -3,11 +3,10 @@ package httphelper
 import (
 	"errors"
 	"net/http"
-	"slices"
-	"sync"
-	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 const (
@@ -15,135 +14,139 @@ const (
 	metricsSubsystem = "http_helper"
 )
 
-// metrics collects what the process has counted. It is registered with every config's own registry, so
-// that its values survive reloads. The values stand in plain counters and become metrics when they
-// are asked for: ready-made ones would be most of what an idle connection takes of memory.
-var metrics = &collectors{
-	tokenRequests: describe("token_requests_total", "Token requests, by result.", "connection", "result"),
-	durations:     describe("token_request_duration_seconds", "How long token requests took.", "connection"),
-	expiry: describe("token_expiry_timestamp_seconds",
-		"When the token in hand expires, in Unix time. Absent without a live token.", "connection"),
-	requests:     describe("requests_total", "Requests of the app, by what became of them.", "connection", "outcome"),
-	unauthorized: describe("unauthorized_total", "Answers 401 of the API to a token, by what became of them.", "connection", "outcome"),
-}
+// The metrics of all configs. They are registered with every config's own registry, so that their
+// values survive reloads.
+var (
+	tokenRequestsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "token_requests_total",
+		Help: "Token requests, by result.",
+	}, []string{"connection", "result"})
 
-type collectors struct {
-	tokenRequests, durations, expiry, requests, unauthorized *prometheus.Desc
-}
+	tokenRequestDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "token_request_duration_seconds",
+		Help:    "How long token requests took.",
+		Buckets: prometheus.DefBuckets,
+	}, []string{"connection"})
 
-func describe(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, name), help, labels, nil)
-}
+	requestsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "requests_total",
+		Help: "Requests of the app, by what became of them.",
+	}, []string{"connection", "outcome"})
 
-// register makes the metrics part of a config's metrics.
-func (c *collectors) register(registry *prometheus.Registry) error {
-	if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
-		return err
+	unauthorizedTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "unauthorized_total",
+		Help: "Answers 401 of the API to a token, by what became of them.",
+	}, []string{"connection", "outcome"})
+
+	collectors = []prometheus.Collector{tokenRequestsTotal, tokenRequestDuration, requestsTotal, unauthorizedTotal, tokenExpiry{}}
+
+	// refusedUnnamed counts refused requests whose connection is not known.
+	refusedUnnamed = requestsTotal.WithLabelValues("", outcomeRefused)
+)
+
+// The values of the label result.
+const (
+	resultOK            = "ok"
+	resultConfiguration = string(classConfiguration)
+	resultOutage        = string(classOutage)
+)
+
+// The values of the label outcome: of requests_total, then of unauthorized_total.
+const (
+	outcomeSent    = "sent"
+	outcomeKept    = "kept"
+	outcomeNoToken = "no_token"
+	outcomeRefused = "refused"
+
+	outcomeReplayed = "replayed"
+	outcomePassed   = "passed"
+)
+
+// registerMetrics makes the metrics part of a config's metrics.
+func registerMetrics(registry *prometheus.Registry) error {
+	for _, c := range collectors {
+		if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+			return err
+		}
 	}
 	return nil
 }
 
+// tokenExpiry collects when the tokens of the running config expire.
+type tokenExpiry struct{}
+
+var tokenExpiryDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "token_expiry_timestamp_seconds"),
+	"When the token in hand expires, in Unix time. Absent without a live token.", []string{"connection"}, nil)
+
 // Describe implements prometheus.Collector.
-func (c *collectors) Describe(ch chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{c.tokenRequests, c.durations, c.expiry, c.requests, c.unauthorized} {
-		ch <- desc
-	}
-}
+func (tokenExpiry) Describe(ch chan<- *prometheus.Desc) { ch <- tokenExpiryDesc }
 
 // Collect implements prometheus.Collector.
-func (c *collectors) Collect(ch chan<- prometheus.Metric) {
-	for _, m := range metricsInUse.all() {
-		m.collect(c, ch)
-	}
-	ch <- unnamed.refused.metric(c.requests, "", "refused")
+func (tokenExpiry) Collect(ch chan<- prometheus.Metric) {
 	for _, conn := range activeConnections() {
 		if expires := conn.source.status().expires; !expires.IsZero() {
 			seconds := float64(expires.UnixMilli()) / 1000
-			ch <- prometheus.MustNewConstMetric(c.expiry, prometheus.GaugeValue, seconds, conn.name)
+			ch <- prometheus.MustNewConstMetric(tokenExpiryDesc, prometheus.GaugeValue, seconds, conn.name)
 		}
 	}
 }
 
-// counter is the value of one series.
-type counter struct{ value atomic.Uint64 }
-
-// Inc counts one more.
-func (c *counter) Inc() { c.value.Add(1) }
-
-func (c *counter) metric(desc *prometheus.Desc, labels ...string) prometheus.Metric {
-	return prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(c.value.Load()), labels...)
-}
-
-// durationBuckets are the upper bounds of a histogram's buckets; what is longer is in one more.
-var durationBuckets = [...]float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
-
-// histogram is the values of one series of durations.
-type histogram struct {
-	mu     sync.Mutex
-	counts [len(durationBuckets) + 1]uint64
-	sum    float64
-}
-
-func (h *histogram) observe(seconds float64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	bucket, _ := slices.BinarySearch(durationBuckets[:], seconds)
-	h.counts[bucket]++
-	h.sum += seconds
-}
-
-func (h *histogram) metric(desc *prometheus.Desc, labels ...string) prometheus.Metric {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var count uint64
-	buckets := make(map[float64]uint64, len(durationBuckets))
-	for i, bound := range durationBuckets {
-		count += h.counts[i]
-		buckets[bound] = count
-	}
-	count += h.counts[len(durationBuckets)]
-	return prometheus.MustNewConstHistogram(desc, count, h.sum, buckets, labels...)
-}
-
-// connectionMetrics are the series of one connection name, for all configs that have it.
+// connectionMetrics are the series of one connection name, for all configs that have it. All of them
+// exist from the start.
 type connectionMetrics struct {
 	name string
 
-	granted, misconfigured, outages counter
-	duration                        histogram
-
-	requestCounters
-	replayed, passed counter
+	granted, misconfigured, outages prometheus.Counter
+	duration                        prometheus.Observer
+	sent, kept, noToken, refused    prometheus.Counter
+	replayed, passed                prometheus.Counter
 }
 
-// requestCounters count what became of requests, each once.
-type requestCounters struct{ sent, kept, noToken, refused counter }
-
-// unnamed counts requests whose connection is not known.
-var unnamed requestCounters
-
-// metricsInUse holds the series of the connections of all configs, so that those of a connection
-// that is no more go away with the last config that has it.
-var metricsInUse pool[string, connectionMetrics]
+// metricsInUse holds the series of the connections of all configs by name, so that those of a
+// connection that is no more go away with the last config that has it. Caddy loads and unloads one
+// config at a time, so series are not made anew while they are being deleted.
+var metricsInUse = caddy.NewUsagePool()
 
 func acquireMetrics(name string) *connectionMetrics {
-	return metricsInUse.acquire(name, func(m *connectionMetrics) { m.name = name })
+	m, _, _ := metricsInUse.LoadOrNew(name, func() (caddy.Destructor, error) { // never fails
+		return newConnectionMetrics(name), nil
+	})
+	return m.(*connectionMetrics)
+}
+
+func newConnectionMetrics(name string) *connectionMetrics {
+	return &connectionMetrics{
+		name:          name,
+		granted:       tokenRequestsTotal.WithLabelValues(name, resultOK),
+		misconfigured: tokenRequestsTotal.WithLabelValues(name, resultConfiguration),
+		outages:       tokenRequestsTotal.WithLabelValues(name, resultOutage),
+		duration:      tokenRequestDuration.WithLabelValues(name),
+		sent:          requestsTotal.WithLabelValues(name, outcomeSent),
+		kept:          requestsTotal.WithLabelValues(name, outcomeKept),
+		noToken:       requestsTotal.WithLabelValues(name, outcomeNoToken),
+		refused:       requestsTotal.WithLabelValues(name, outcomeRefused),
+		replayed:      unauthorizedTotal.WithLabelValues(name, outcomeReplayed),
+		passed:        unauthorizedTotal.WithLabelValues(name, outcomePassed),
+	}
 }
 
 // release ends one config's use of the series.
-func (m *connectionMetrics) release() { metricsInUse.release(m.name) }
+func (m *connectionMetrics) release() { _, _ = metricsInUse.Delete(m.name) }
 
-func (m *connectionMetrics) collect(c *collectors, ch chan<- prometheus.Metric) {
-	ch <- m.granted.metric(c.tokenRequests, m.name, "ok")
-	ch <- m.misconfigured.metric(c.tokenRequests, m.name, string(classConfiguration))
-	ch <- m.outages.metric(c.tokenRequests, m.name, string(classOutage))
-	ch <- m.duration.metric(c.durations, m.name)
-	ch <- m.sent.metric(c.requests, m.name, "sent")
-	ch <- m.kept.metric(c.requests, m.name, "kept")
-	ch <- m.noToken.metric(c.requests, m.name, "no_token")
-	ch <- m.refused.metric(c.requests, m.name, "refused")
-	ch <- m.replayed.metric(c.unauthorized, m.name, "replayed")
-	ch <- m.passed.metric(c.unauthorized, m.name, "passed")
+// Destruct implements caddy.Destructor. It deletes the series one by one, because DeletePartialMatch
+// looks at those of all connections.
+func (m *connectionMetrics) Destruct() error {
+	for _, result := range []string{resultOK, resultConfiguration, resultOutage} {
+		tokenRequestsTotal.DeleteLabelValues(m.name, result)
+	}
+	tokenRequestDuration.DeleteLabelValues(m.name)
+	for _, outcome := range []string{outcomeSent, outcomeKept, outcomeNoToken, outcomeRefused} {
+		requestsTotal.DeleteLabelValues(m.name, outcome)
+	}
+	for _, outcome := range []string{outcomeReplayed, outcomePassed} {
+		unauthorizedTotal.DeleteLabelValues(m.name, outcome)
+	}
+	return nil
 }
 
 // observe counts a token request.
@@ -151,7 +154,7 @@ func (m *connectionMetrics) observe(event fetchEvent) {
 	if event.rejected {
 		return
 	}
-	m.duration.observe(event.took.Seconds())
+	m.duration.Observe(event.took.Seconds())
 	switch {
 	case event.failed == nil:
 		m.granted.Inc()
@@ -162,25 +165,20 @@ func (m *connectionMetrics) observe(event fetchEvent) {
 	}
 }
 
-// counters count the requests of a connection, or of none that is known.
-func (c *activeConnection) counters() *requestCounters {
-	if c == nil {
-		return &unnamed
-	}
-	return &c.metrics.requestCounters
-}
-
-// count counts a request: refused, or with the grant that it was sent with.
-func (r *requestCounters) count(g *grant, refused *refusal) {
+// count counts a request of a connection, or of none that is known: refused, or with the grant that
+// it was sent with.
+func (c *activeConnection) count(g *grant, refused *refusal) {
 	switch {
+	case c == nil:
+		refusedUnnamed.Inc()
 	case refused == nil && g.keep:
-		r.kept.Inc()
+		c.metrics.kept.Inc()
 	case refused == nil:
-		r.sent.Inc()
+		c.metrics.sent.Inc()
 	case refused.tokenless:
-		r.noToken.Inc()
+		c.metrics.noToken.Inc()
 	default:
-		r.refused.Inc()
+		c.metrics.refused.Inc()
 	}
 }
 
@@ -188,7 +186,7 @@ func (r *requestCounters) count(g *grant, refused *refusal) {
 func (g *grant) count(refused *refusal) {
 	if !g.counted {
 		g.counted = true
-		g.conn.counters().count(g, refused)
+		g.conn.count(g, refused)
 	}
 }
 

@@ -155,7 +155,7 @@ func (h *Handler) admit(r *http.Request) (g *grant, refused *refusal) {
 		g, refused = conn.grant(r, &h.Injection)
 	}
 	if refused != nil {
-		conn.counters().count(nil, refused)
+		conn.count(nil, refused)
 	}
 	return g, refused
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 const (
@@ -25,7 +27,7 @@ const (
 type identity [sha256.Size]byte
 
 // tokenSources holds the sources of all configs by what shapes their token requests.
-var tokenSources pool[identity, tokenSource]
+var tokenSources = caddy.NewUsagePool()
 
 // sourceUser is one connection of one config that uses a source.
 type sourceUser struct {
@@ -87,9 +89,10 @@ type tokenSource struct {
 
 // acquireTokenSource registers u as a user of the source of that identity. It contacts nobody.
 func acquireTokenSource(key identity, u *sourceUser) *tokenSource {
-	s := tokenSources.acquire(key, func(s *tokenSource) {
-		s.key, s.now = key, time.Now
+	value, _, _ := tokenSources.LoadOrNew(key, func() (caddy.Destructor, error) { // never fails
+		return &tokenSource{key: key, now: time.Now}, nil
 	})
+	s := value.(*tokenSource)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.users, s.lastUser = append(s.users, u), nil
@@ -106,8 +109,8 @@ func (s *tokenSource) start(u *sourceUser) {
 
 // release ends u's use of the source. Requests that still run may go on using it.
 func (s *tokenSource) release(u *sourceUser) {
-	if s.remove(u) && tokenSources.release(s.key) {
-		s.close()
+	if s.remove(u) {
+		_, _ = tokenSources.Delete(s.key) // Destruct never fails
 	}
 }
 
@@ -127,8 +130,8 @@ func (s *tokenSource) remove(u *sourceUser) bool {
 	return true
 }
 
-// close ends the background work when the last user has gone.
-func (s *tokenSource) close() {
+// Destruct implements caddy.Destructor. It ends the background work when the last user has gone.
+func (s *tokenSource) Destruct() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
@@ -140,6 +143,7 @@ func (s *tokenSource) close() {
 			last.owner.revokeRemoved(t)
 		}()
 	}
+	return nil
 }
 
 // speaker is the user whose fetcher and settings count: the newest one of a config that runs. Call

@@ -405,7 +405,7 @@ func TestRejectedReloadChangesNothing(t *testing.T) {
 		if s.peek() == nil {
 			wantToken(t, s, "token-3")
 		}
-		if uses := tokenSources.uses(s.key); uses != 1 {
+		if uses, _ := tokenSources.References(s.key); uses != 1 {
 			t.Errorf("%d users", uses)
 		}
 	})
@@ -451,7 +451,7 @@ func TestRequestsInFlightOutliveTheSource(t *testing.T) {
 		s, u := startSource(t, f, warm)
 		wantToken(t, s, "token-1")
 		s.release(u)
-		if tokenSources.uses(s.key) > 0 {
+		if _, there := tokenSources.References(s.key); there {
 			t.Error("the source is still in the pool")
 		}
 		wantToken(t, s, "token-1")
@@ -571,7 +571,7 @@ func TestUsersComeAndGoUnderLoad(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if tokenSources.uses(testIdentity(t)) > 0 {
+	if _, there := tokenSources.References(testIdentity(t)); there {
 		t.Error("the source is still in the pool")
 	}
 }
@@ -612,7 +612,7 @@ func TestErrorsOfOthersAreNotShared(t *testing.T) {
 	})
 }
 
-// TestReleasedUsersAreForgotten because each holds all of its config, whose connections lie in one piece.
+// TestReleasedUsersAreForgotten because each holds all of its config.
 func TestReleasedUsersAreForgotten(t *testing.T) {
 	acquire := func() (*tokenSource, *sourceUser) {
 		u := new(sourceUser)

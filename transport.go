@@ -210,7 +210,7 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 		res, refused, err = t.send(req, g)
 	}
 	if !healthCheck {
-		t.own.counters().count(g, refused)
+		t.own.count(g, refused)
 	}
 	if refused != nil {
 		closeBody(req.Body)
