@@ -21,7 +21,7 @@ import (
 // activeConnection is a connection in a loaded config: everything that gets tokens and places
 // requests.
 type activeConnection struct {
-	// What each request needs, close together: of thousands of connections few are in the processor's caches.
+	// What each request needs.
 	source  *tokenSource
 	fixed   *apiTarget // nil: it depends on what may change while the config runs
 	metrics *connectionMetrics
@@ -104,7 +104,7 @@ func (c *activeConnection) checkAlone(app *App) error {
 		_, _, _, err := c.connector.requestedScopes(c.config)
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, c.parseTexts(app.texts))...)
+	return errors.Join(append(errs, c.parseTexts())...)
 }
 
 // findService sets where c's service is described.

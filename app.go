@@ -33,8 +33,6 @@ type App struct {
 	definitions map[string]string                      // JSON of the connections that routes define
 	awaited     []string                               // connections that health checks ask about
 	transports  map[string]*reverseproxy.HTTPTransport // towards token endpoints, by configuration
-	targets     map[sharedTarget]*apiTarget
-	texts       map[string]*text // of connections
 }
 
 var errNull = errors.New("it is null")
@@ -55,8 +53,6 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.active = make(map[string]*activeConnection)
 	a.definitions = make(map[string]string)
 	a.transports = make(map[string]*reverseproxy.HTTPTransport)
-	a.targets = make(map[sharedTarget]*apiTarget)
-	a.texts = make(map[string]*text)
 	a.tracing = new(tracing)
 	var err error
 	if a.events, err = newEventEmitter(ctx); err != nil {
@@ -72,31 +68,29 @@ func (a *App) Provision(ctx caddy.Context) error {
 		broken[name] = err != nil
 		errs = append(errs, err)
 	}
-	names := sortedKeys(a.Connections)
-	// In one piece of memory, because each that lies elsewhere costs garbage collection a look: with ten
-	// thousand connections that was a twentieth of a request's time.
-	conns := make([]activeConnection, len(names))
-	for i, name := range names {
+	for _, name := range sortedKeys(a.Connections) {
 		config := a.Connections[name]
 		switch {
 		case config == nil:
 			errs = append(errs, prefixAll("connection "+name, errNull))
 		case broken[config.Connector]: // it cannot be judged by that
 		default:
-			errs = append(errs, a.activate(&conns[i], name, config))
+			_, err := a.activate(name, config)
+			errs = append(errs, err)
 		}
 	}
-	a.Connections, a.texts = nil, nil // active has what is needed of them
+	a.Connections = nil // active has what is needed of them
 	return errors.Join(errs...)
 }
 
 // activate makes a connection usable under a name.
-func (a *App) activate(conn *activeConnection, name string, config *Connection) error {
+func (a *App) activate(name string, config *Connection) (*activeConnection, error) {
+	conn := new(activeConnection)
 	if err := conn.activate(a, name, config); err != nil {
-		return prefixAll("connection "+name, err)
+		return nil, prefixAll("connection "+name, err)
 	}
 	a.active[name] = conn
-	return nil
+	return conn, nil
 }
 
 // define makes a connection usable that a route defines. The same definition may come more than
@@ -107,8 +101,7 @@ func (a *App) define(name string, config *Connection) (*activeConnection, error)
 	switch {
 	case conn == nil:
 		a.definitions[name] = definition
-		conn = new(activeConnection)
-		return conn, a.activate(conn, name, config)
+		return a.activate(name, config)
 	case a.definitions[name] == definition:
 		return conn, nil
 	default:

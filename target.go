@@ -33,31 +33,8 @@ func (c *activeConnection) checkValues() error {
 		c.api = &lateTarget{c: c}
 		return nil
 	}
-	target, err := r.target()
-	if err == nil {
-		c.fixed = c.app.shared(target)
-	}
+	c.fixed, err = r.target()
 	return err
-}
-
-// sharedTarget tells targets apart that carry nothing of their own.
-type sharedTarget struct {
-	base     string
-	insecure bool
-}
-
-// shared is the target that another connection has already, if it is the same: usually all
-// connections of a connector go to one place.
-func (a *App) shared(target *apiTarget) *apiTarget {
-	if len(target.headers)+len(target.query) > 0 {
-		return target
-	}
-	key := sharedTarget{target.base.String(), target.insecure}
-	if known := a.targets[key]; known != nil && slices.Equal(known.secrets, target.secrets) {
-		return known
-	}
-	a.targets[key] = target
-	return target
 }
 
 // withoutFlows are the checks of those values that take no helper flow.

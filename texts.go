@@ -43,10 +43,7 @@ type answerText struct {
 }
 
 // textParser parses texts and collects what is wrong with them.
-type textParser struct {
-	known map[string]*text // nil: not kept
-	errs  []error
-}
+type textParser struct{ errs []error }
 
 func (p *textParser) parse(option, value string, kinds ...string) text {
 	t, err := parseText(value, kinds...)
@@ -61,13 +58,7 @@ func (p *textParser) optional(option, value string, kinds ...string) *text {
 	if value == "" {
 		return nil
 	}
-	if t := p.known[value]; t != nil {
-		return t
-	}
 	t := p.parse(option, value, kinds...)
-	if p.known != nil && t.parts != nil { // not of one that is wrong, which is said each time
-		p.known[value] = &t
-	}
 	return &t
 }
 
@@ -79,11 +70,10 @@ func (p *textParser) fields(option string, fields []Field, kinds ...string) []fi
 	return texts
 }
 
-// parseTexts parses all texts that c's requests are made of. Those that connections have in common, such
-// as the placeholder of a secret, are kept once.
-func (c *activeConnection) parseTexts(known map[string]*text) error {
+// parseTexts parses all texts that c's requests are made of.
+func (c *activeConnection) parseTexts() error {
 	service, err := c.serviceTexts()
-	p := textParser{known: known, errs: []error{err}}
+	p := textParser{errs: []error{err}}
 	conn, t := c.config, &c.texts
 	*t = connectionTexts{
 		serviceTexts:    service,

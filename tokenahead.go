@@ -3,7 +3,6 @@ package httphelper
 import (
 	"context"
 	"sync"
-	"unique"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -60,7 +59,7 @@ func (c *activeConnection) tokenHost() string {
 	}
 	if !c.dependsOnFlow(*t) {
 		if u, err := c.resolver(canceled).url(option, t); err == nil {
-			return unique.Make(u.Host).Value() // there are many connections to few hosts
+			return u.Host
 		}
 	}
 	return c.service.TokenURL + c.service.Issuer
