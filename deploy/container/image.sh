@@ -54,7 +54,7 @@ oci() {
 	layer=$(blob "$work/layer.gz")
 	architecture=$(GOOS='' go env GOARCH)
 	cat >"$work/config" <<-EOF
-		{"architecture":"$architecture","os":"linux","config":{"User":"65532:65532","Env":["HOME=/","XDG_CONFIG_HOME=/run/http_helper","XDG_DATA_HOME=/run/http_helper"],"Entrypoint":["/caddy"],"Cmd":["run","--config","/etc/http_helper/Caddyfile","--adapter","caddyfile"],"WorkingDir":"/"},"rootfs":{"type":"layers","diff_ids":["sha256:$diff_id"]}}
+		{"architecture":"$architecture","os":"linux","config":{"User":"65532:65532","Env":["GOGC=200","HOME=/","XDG_CONFIG_HOME=/run/http_helper","XDG_DATA_HOME=/run/http_helper"],"Entrypoint":["/caddy"],"Cmd":["run","--config","/etc/http_helper/Caddyfile","--adapter","caddyfile"],"WorkingDir":"/"},"rootfs":{"type":"layers","diff_ids":["sha256:$diff_id"]}}
 	EOF
 	config=$(blob "$work/config")
 	cat >"$work/manifest" <<-EOF
