@@ -2,7 +2,7 @@
 # Measures the sidecar beside other proxies. A few minutes; see docs/performance.md.
 #
 #   integration/bench/run.sh                      everything, three rounds of 3 s
-#   integration/bench/run.sh -rounds 10 -json results.json -svg docs/performance.svg
+#   integration/bench/run.sh -rounds 10 -json results.json -svg results.svg
 #   integration/bench/run.sh -starts 4            all proxies started anew four times, which gives the ±
 #   integration/bench/run.sh -only '^1k$' -proxies 'sidecar|caddy'  (short single rounds tell nothing)
 #   integration/bench/run.sh -scale 10000 -starts 6  many connections against one
