@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"time"
 
@@ -84,6 +85,17 @@ func activeConnections() []*activeConnection {
 	return conns
 }
 
+// tokenExpiries yields the running config's connections with the expiry of their live tokens.
+func tokenExpiries() iter.Seq2[string, time.Time] {
+	return func(yield func(string, time.Time) bool) {
+		for _, conn := range activeConnections() {
+			if expires := conn.tokens.source.status().expires; !expires.IsZero() && !yield(conn.name, expires) {
+				return
+			}
+		}
+	}
+}
+
 // named finds the connection that a request is about.
 func named(r *http.Request) (*activeConnection, error) {
 	app := activeApp()
@@ -118,7 +130,7 @@ func refreshConnection(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	if err := conn.refresh(r.Context()); err != nil {
-		failed := noToken(conn.name, err)
+		failed := noTokenError(conn.name, err)
 		if failed.retryAfter > 0 {
 			w.Header().Set("Retry-After", retryAfterSeconds(failed.retryAfter))
 		}
@@ -169,18 +181,18 @@ type errorView struct {
 
 // view is the connection as it is now. Nobody is contacted for it.
 func (c *activeConnection) view() connectionView {
-	st := c.source.status()
-	d := c.display()
+	st := c.tokens.source.status()
+	urls := c.values.view()
 	v := connectionView{
 		Name:       c.name,
 		Connector:  optional(c.config.Connector),
 		State:      st.state,
 		AuthMethod: c.service.authMethod(),
-		TokenURL:   optional(d.tokenURL()),
-		BaseURL:    d.url(c.texts.baseURL, c.service.BaseURL),
+		TokenURL:   optional(urls.tokenURL()),
+		BaseURL:    urls.baseURL(),
 		Scopes:     c.scopesView(st),
 		Counts:     countsView{TokenRequests: st.requests, TokenFailures: st.failures, Rejected: st.rejected},
-		LastError:  st.lastError.view(),
+		LastError:  errorViewOf(st.lastError),
 		NextTry:    optionalTime(st.nextAttempt),
 	}
 	if !st.expires.IsZero() {
@@ -192,12 +204,12 @@ func (c *activeConnection) view() connectionView {
 func (c *activeConnection) scopesView(st sourceStatus) scopesView {
 	granted := st.granted
 	if granted == nil && !st.expires.IsZero() {
-		granted = c.requested
+		granted = c.values.spec.requestedScopes
 	}
-	return scopesView{Requested: listed(c.requested), Granted: listed(granted), Missing: listed(st.missing)}
+	return scopesView{Requested: listed(c.values.spec.requestedScopes), Granted: listed(granted), Missing: listed(st.missing)}
 }
 
-func (e *sourceError) view() *errorView {
+func errorViewOf(e *sourceError) *errorView {
 	if e == nil {
 		return nil
 	}

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"runtime/debug"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -31,7 +33,7 @@ type App struct {
 	logger      *zap.Logger
 	active      map[string]*activeConnection
 	definitions map[string]string                      // JSON of the connections that routes define
-	awaited     []string                               // connections that health checks ask about
+	checked     []string                               // connections that health checks name
 	transports  map[string]*reverseproxy.HTTPTransport // towards token endpoints, by configuration
 }
 
@@ -58,9 +60,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.events, err = newEventEmitter(ctx); err != nil {
 		return err
 	}
-	errs := []error{registerMetrics(ctx.GetMetricsRegistry())}
+	errs := []error{registerMetrics(ctx.GetMetricsRegistry(), tokenExpiries)}
 	broken := make(map[string]bool)
-	for _, name := range sortedKeys(a.Connectors) {
+	for _, name := range slices.Sorted(maps.Keys(a.Connectors)) {
 		err := prefixAll("connector "+name, errNull)
 		if connector := a.Connectors[name]; connector != nil {
 			err = connector.provision(ctx, name)
@@ -68,7 +70,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		broken[name] = err != nil
 		errs = append(errs, err)
 	}
-	for _, name := range sortedKeys(a.Connections) {
+	for _, name := range slices.Sorted(maps.Keys(a.Connections)) {
 		config := a.Connections[name]
 		switch {
 		case config == nil:
@@ -114,7 +116,7 @@ func (a *App) connection(name string) (*activeConnection, error) {
 	if conn := a.active[name]; conn != nil {
 		return conn, nil
 	}
-	return nil, fmt.Errorf("there is no connection %q; %s", name, thereAre(sortedKeys(a.active)))
+	return nil, fmt.Errorf("there is no connection %q; %s", name, thereAre(slices.Sorted(maps.Keys(a.active))))
 }
 
 // tokenTransport is the http transport towards token endpoints that raw configures. Connections
@@ -140,10 +142,10 @@ func (a *App) newTokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTranspor
 	if err := provisionTransport(a.ctx, t); err != nil {
 		return nil, fmt.Errorf("token_transport: %v", err)
 	}
-	// What a server sends on an idle connection, such as the rest of an answer that quotes the
+	// What a server sends on an idle connection, such as the rest of a response that quotes the
 	// request, would be logged by net/http.
 	t.Transport.DisableKeepAlives = true
-	// Answers are small. Those that are compressed all the same are taken apart in readAnswer.
+	// Responses are small. Those that are compressed all the same are decompressed in readAnswer.
 	t.Transport.DisableCompression = true
 	if t.Transport.MaxResponseHeaderBytes == 0 {
 		t.Transport.MaxResponseHeaderBytes = maxAnswer
@@ -153,19 +155,19 @@ func (a *App) newTokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTranspor
 
 // Start lets the connections' settings count, and fetches the tokens of those that are kept warm.
 func (a *App) Start() error {
-	if err := a.checkAwaited(); err != nil {
+	if err := a.checkHealthNames(); err != nil {
 		return err
 	}
 	a.findUpstreams()
-	for _, name := range sortedKeys(a.active) {
+	for _, name := range slices.Sorted(maps.Keys(a.active)) {
 		conn := a.active[name]
-		if err := conn.provideWay(a.ctx); err != nil {
+		if err := conn.providePingTransport(a.ctx); err != nil {
 			return err
 		}
-		conn.source.start(&conn.user)
+		conn.tokens.source.start(conn.tokens.user)
 		conn.watchCertificate()
 	}
-	a.logger.Info("connections are ready", zap.Int("connections", len(a.active)), zap.String("version", version()))
+	a.logger.Info("connections loaded", zap.Int("connections", len(a.active)), zap.String("version", version()))
 	if address := tcpAdmin(a.ctx); address != "" && len(a.active) > 0 {
 		a.logger.Warn("whoever reaches Caddy's admin endpoint can read the secrets of connections; "+
 			"give it a unix socket (admin unix//path/to/admin.sock) or turn it off (admin off)", zap.String("admin", address))

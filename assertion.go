@@ -1,6 +1,7 @@
 package httphelper
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -42,14 +43,14 @@ type assertionClaims struct {
 }
 
 func newSecretJWTAuth(m authMaterial) (clientAuth, error) {
-	alg := jose.SignatureAlgorithm(orDefault(m.alg, string(jose.HS256)))
+	alg := jose.SignatureAlgorithm(cmp.Or(m.alg, string(jose.HS256)))
 	hmacs := []jose.SignatureAlgorithm{jose.HS256, jose.HS384, jose.HS512}
 	index := slices.Index(hmacs, alg)
 	if index < 0 {
 		return nil, fmt.Errorf("signing_alg: a secret cannot sign with %q: use %s", m.alg, joinAlgorithms(hmacs))
 	}
 	if least := 32 + 16*index; len(m.secret) < least {
-		return nil, ofOption(m.secretOption, fmt.Errorf("%s needs a secret of at least %d bytes (RFC 7518)", alg, least))
+		return nil, fmt.Errorf("%s: %s needs a secret of at least %d bytes (RFC 7518)", m.secretOption, alg, least)
 	}
 	return newJWTAuth(m, &signingKey{key: []byte(m.secret), id: m.keyID, alg: alg})
 }
@@ -60,7 +61,7 @@ func newPrivateKeyJWTAuth(m authMaterial) (clientAuth, error) {
 	}
 	key, err := parseSigningKey(m.key, m.keyID, m.alg)
 	if err != nil {
-		return nil, ofOption(m.keyOption, err)
+		return nil, fmt.Errorf("%s: %w", m.keyOption, err)
 	}
 	return newJWTAuth(m, key)
 }
@@ -76,14 +77,14 @@ func newJWTAuth(m authMaterial, key *signingKey) (clientAuth, error) {
 	}
 	return jwtAuth{
 		signer: signer, clientID: m.clientID, audience: m.audience,
-		lifetime: orDefault(m.lifetime, defaultAssertionLifetime),
+		lifetime: cmp.Or(m.lifetime, defaultAssertionLifetime),
 	}, nil
 }
 
 func (a jwtAuth) credentials(endpoint string) (credentials, error) {
 	now := time.Now()
 	assertion, err := jwt.Signed(a.signer).Claims(assertionClaims{
-		Issuer: a.clientID, Subject: a.clientID, Audience: orDefault(a.audience, endpoint),
+		Issuer: a.clientID, Subject: a.clientID, Audience: cmp.Or(a.audience, endpoint),
 		IssuedAt: now.Unix(), Expiry: now.Add(a.lifetime).Unix(), ID: rand.Text(),
 	}).Serialize()
 	if err != nil {

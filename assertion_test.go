@@ -1,6 +1,7 @@
 package httphelper
 
 import (
+	"cmp"
 	"maps"
 	"net/http"
 	"path/filepath"
@@ -62,7 +63,7 @@ func TestClientSecretJWT(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkAssertion(t, auth, []byte(testSecret), orDefault(alg, jose.HS256), "")
+		checkAssertion(t, auth, []byte(testSecret), cmp.Or(alg, jose.HS256), "")
 	}
 }
 

@@ -48,10 +48,10 @@ func benchRoute(tb testing.TB) (*Handler, *Transport) {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = transport.Cleanup() })
-	if _, err := h.chosen.source.Token(tb.Context()); err != nil {
+	if _, err := h.connection.tokens.source.Token(tb.Context()); err != nil {
 		tb.Fatal(err)
 	}
-	transport.routes[h.chosen].inner = answerAtOnce{}
+	transport.transports[&h.connection.forward].roundTripper = answerAtOnce{}
 	return h, transport
 }
 

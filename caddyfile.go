@@ -8,6 +8,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
 func init() {
@@ -102,7 +104,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		return nil, d.Err("global option http_helper takes no argument, only a block")
 	}
 	p := appParser{app: new(App)}
-	if err := p.parse(blockOf(d)); err != nil {
+	if err := p.parse(subdirective.SplitBlock(d)); err != nil {
 		return nil, err
 	}
 	raw := caddyconfig.JSON(p.app, nil)
@@ -115,28 +117,28 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 // appParser parses an app and remembers where its parts stand.
 type appParser struct {
 	app                     *App
-	connectors, connections []*subdirective
+	connectors, connections []*subdirective.Subdirective
 }
 
 func (p *appParser) parse(segments []caddyfile.Segment) error {
-	known := rules{
-		"connector":  {read: p.connector, many: true, block: true},
-		"connection": {read: p.connection, many: true, block: true},
+	known := subdirective.Rules{
+		"connector":  {Read: p.connector, Repeatable: true, Block: true},
+		"connection": {Read: p.connection, Repeatable: true, Block: true},
 	}
-	return known.readAll("http_helper", segments)
+	return known.ReadAll("http_helper", segments)
 }
 
-func (p *appParser) connector(s *subdirective) error {
-	if len(s.args) != 1 {
-		return s.errorf("takes a name")
+func (p *appParser) connector(s *subdirective.Subdirective) error {
+	if len(s.Args) != 1 {
+		return s.Errorf("takes a name")
 	}
-	name := s.args[0]
+	name := s.Args[0]
 	if err := validName(name); err != nil {
-		return s.wrap(err)
+		return s.Wrap(err)
 	}
-	s.name += " " + name
+	s.Name += " " + name
 	if p.app.Connectors[name] != nil {
-		return s.errorf("is defined more than once")
+		return s.Errorf("is defined more than once")
 	}
 	if p.app.Connectors == nil {
 		p.app.Connectors = make(map[string]*Connector)
@@ -144,37 +146,37 @@ func (p *appParser) connector(s *subdirective) error {
 	c := new(Connector)
 	p.app.Connectors[name] = c
 	p.connectors = append(p.connectors, s)
-	known := make(rules)
-	bind(known, serviceOptions(kindParam, kindConfig), &c.Service)
-	bind(known, connectorOptions, c)
-	refuse(known, connectionOptions, "belongs to a connection, not to a connector")
-	return known.readAll(s.name, s.block)
+	known := make(subdirective.Rules)
+	subdirective.Bind(known, serviceOptions(kindParam, kindConfig), &c.Service)
+	subdirective.Bind(known, connectorOptions, c)
+	subdirective.Refuse(known, connectionOptions, "belongs to a connection, not to a connector")
+	return known.ReadAll(s.Name, s.Block)
 }
 
-func (p *appParser) connection(s *subdirective) error {
-	if len(s.args) < 1 || len(s.args) > 2 {
-		return s.errorf("takes a name and, if any, a connector")
+func (p *appParser) connection(s *subdirective.Subdirective) error {
+	if len(s.Args) < 1 || len(s.Args) > 2 {
+		return s.Errorf("takes a name and, if any, a connector")
 	}
-	for _, name := range s.args {
+	for _, name := range s.Args {
 		if err := validName(name); err != nil {
-			return s.wrap(err)
+			return s.Wrap(err)
 		}
 	}
-	name := s.args[0]
-	s.name += " " + name
+	name := s.Args[0]
+	s.Name += " " + name
 	if p.app.Connections[name] != nil {
-		return s.errorf("is defined more than once")
+		return s.Errorf("is defined more than once")
 	}
 	if p.app.Connections == nil {
 		p.app.Connections = make(map[string]*Connection)
 	}
 	c := new(Connection)
-	if len(s.args) == 2 {
-		c.Connector = s.args[1]
+	if len(s.Args) == 2 {
+		c.Connector = s.Args[1]
 	}
 	p.app.Connections[name] = c
 	p.connections = append(p.connections, s)
-	return connectionRules(c).readAll(s.name, s.block)
+	return connectionRules(c).ReadAll(s.Name, s.Block)
 }
 
 // check finds, in all connectors and connections, what can be told to be wrong without the
@@ -188,108 +190,111 @@ func (p *appParser) check(raw json.RawMessage) error {
 	var errs []error
 	broken := make(map[string]bool)
 	for _, s := range p.connectors {
-		name := s.args[0]
+		name := s.Args[0]
 		err := app.Connectors[name].checkAlone(name)
 		broken[name] = err != nil
-		errs = append(errs, s.located(s.name, err))
+		errs = append(errs, s.Located(s.Name, err))
 	}
 	for _, s := range p.connections {
-		name := s.args[0]
+		name := s.Args[0]
 		config := app.Connections[name]
 		if broken[config.Connector] {
 			continue // it cannot be judged by that
 		}
-		conn := &activeConnection{name: name, config: config}
-		errs = append(errs, s.located(s.name, conn.checkAlone(app)))
+		conn, err := app.configure(name, config)
+		if err == nil {
+			_, err = conn.parse()
+		}
+		errs = append(errs, s.Located(s.Name, err))
 	}
 	return errors.Join(errs...)
 }
 
 // connectionRules are the subdirectives of a connection. Without a connector it has a service of
 // its own, but nothing that only a connector can have.
-func connectionRules(c *Connection) rules {
-	known := make(rules)
-	bind(known, connectionOptions, c)
+func connectionRules(c *Connection) subdirective.Rules {
+	known := make(subdirective.Rules)
+	subdirective.Bind(known, connectionOptions, c)
 	service := serviceOptions()
 	if c.Connector != "" {
-		bind(known, answerOptions, c)
+		subdirective.Bind(known, parameterValueOptions, c)
 		why := "belongs to connector " + c.Connector + ", not to its connections"
-		refuse(known, service, why)
-		refuse(known, connectorOptions, why)
+		subdirective.Refuse(known, service, why)
+		subdirective.Refuse(known, connectorOptions, why)
 		return known
 	}
-	bind(known, service, c.ownService())
-	refuse(known, answerOptions, "needs a connector")
-	refuse(known, connectorOptions, "needs a connector; scopes lists the scopes themselves")
+	subdirective.Bind(known, service, c.ownService())
+	subdirective.Refuse(known, parameterValueOptions, "needs a connector")
+	subdirective.Refuse(known, connectorOptions, "needs a connector; scopes lists the scopes themselves")
 	return known
 }
 
 // serviceOptions are the subdirectives of a connector and of a connection without one. The kinds
 // are those of the placeholders that are understood besides {env.*} and {file.*}.
-func serviceOptions(kinds ...string) options[Service] {
-	return options[Service]{
-		"label":                         plainText(func(s *Service) *string { return &s.Label }),
-		"base_url":                      checkedText(func(s *Service) *string { return &s.BaseURL }, checkURL(checkBaseURL, kinds)),
-		"token_url":                     checkedText(func(s *Service) *string { return &s.TokenURL }, checkURL(nil, kinds)),
-		"issuer":                        checkedText(func(s *Service) *string { return &s.Issuer }, checkURL(nil, kinds)),
-		"auth_method":                   checkedText(func(s *Service) *string { return &s.AuthMethod }, checkAuthMethod),
-		"basic_encoding":                checkedText(func(s *Service) *string { return &s.BasicEncoding }, oneOf(encodingForm, encodingRaw)),
-		"scopes_help":                   plainText(func(s *Service) *string { return &s.ScopesHelp }),
-		"require_granted_scopes":        boolean(func(s *Service) *bool { return &s.RequireGrantedScopes }),
-		"token_request_param":           {many: true, read: tokenRequestParam(kinds)},
+func serviceOptions(kinds ...string) subdirective.Options[Service] {
+	return subdirective.Options[Service]{
+		"label":                         subdirective.StringOption(func(s *Service) *string { return &s.Label }),
+		"base_url":                      subdirective.CheckedString(func(s *Service) *string { return &s.BaseURL }, checkURL(checkBaseURL, kinds)),
+		"token_url":                     subdirective.CheckedString(func(s *Service) *string { return &s.TokenURL }, checkURL(nil, kinds)),
+		"issuer":                        subdirective.CheckedString(func(s *Service) *string { return &s.Issuer }, checkURL(nil, kinds)),
+		"auth_method":                   subdirective.CheckedString(func(s *Service) *string { return &s.AuthMethod }, checkAuthMethod),
+		"basic_encoding":                subdirective.CheckedString(func(s *Service) *string { return &s.BasicEncoding }, subdirective.OneOf(encodingForm, encodingRaw)),
+		"scopes_help":                   subdirective.StringOption(func(s *Service) *string { return &s.ScopesHelp }),
+		"require_granted_scopes":        subdirective.BoolOption(func(s *Service) *bool { return &s.RequireGrantedScopes }),
+		"token_request_param":           {Repeatable: true, Read: tokenRequestParam(kinds)},
 		"token_request_header":          field(func(s *Service) *[]Field { return &s.TokenRequestHeaders }, true, refusedTokenHeader, kinds),
-		"token_request_format":          checkedText(func(s *Service) *string { return &s.TokenRequestFormat }, oneOf(formatForm, formatJSON, formatQuery)),
-		"token_request_scope_separator": plainText(func(s *Service) *string { return &s.TokenRequestScopeSeparator }),
-		"grant_type":                    plainText(func(s *Service) *string { return &s.GrantType }),
-		"token_pointer":                 checkedText(func(s *Service) *string { return &s.TokenPointer }, checkJSONPointer),
-		"expires_in_pointer":            checkedText(func(s *Service) *string { return &s.ExpiresInPointer }, checkJSONPointer),
-		"token_transport":               {block: true, read: tokenTransport},
+		"token_request_format":          subdirective.CheckedString(func(s *Service) *string { return &s.TokenRequestFormat }, subdirective.OneOf(formatForm, formatJSON, formatQuery)),
+		"token_request_scope_separator": subdirective.StringOption(func(s *Service) *string { return &s.TokenRequestScopeSeparator }),
+		"grant_type":                    subdirective.StringOption(func(s *Service) *string { return &s.GrantType }),
+		"token_pointer":                 subdirective.CheckedString(func(s *Service) *string { return &s.TokenPointer }, checkJSONPointer),
+		"expires_in_pointer":            subdirective.CheckedString(func(s *Service) *string { return &s.ExpiresInPointer }, checkJSONPointer),
+		"token_transport":               {Block: true, Read: tokenTransport},
 		"api_header":                    field(func(s *Service) *[]Field { return &s.APIHeaders }, true, refusedAPIHeader, kinds),
 		"api_query":                     field(func(s *Service) *[]Field { return &s.APIQuery }, false, nil, kinds),
-		"allow_insecure":                {read: allowInsecure},
-		"client_id_label":               plainText(func(s *Service) *string { return &s.ClientIDLabel }),
-		"client_secret_label":           plainText(func(s *Service) *string { return &s.ClientSecretLabel }),
-		"ping":                          {read: ping},
-		"resource":                      {read: resources(kinds)},
-		"revocation_url":                checkedText(func(s *Service) *string { return &s.RevocationURL }, checkURL(nil, kinds)),
+		"allow_insecure":                {Read: allowInsecure},
+		"client_id_label":               subdirective.StringOption(func(s *Service) *string { return &s.ClientIDLabel }),
+		"client_secret_label":           subdirective.StringOption(func(s *Service) *string { return &s.ClientSecretLabel }),
+		"ping":                          {Read: ping},
+		"resource":                      {Read: resources(kinds)},
+		"revocation_url":                subdirective.CheckedString(func(s *Service) *string { return &s.RevocationURL }, checkURL(nil, kinds)),
 	}
 }
 
 // connectorOptions are the subdirectives that only a connector has.
-var connectorOptions = options[Connector]{
-	"scope":             {many: true, block: true, read: connectorScope},
-	"customize_scopes":  boolean(func(c *Connector) *bool { return &c.CustomizeScopes }),
-	"additional_scopes": boolean(func(c *Connector) *bool { return &c.AdditionalScopes }),
-	"scopes_delimiter":  checkedText(func(c *Connector) *string { return &c.ScopesDelimiter }, oneOf(delimiterSpace, delimiterComma)),
-	"parameter":         {many: true, block: true, read: connectorParameter},
-	"config_value":      {many: true, block: true, read: connectorConfigValue},
-	"flow":              {many: true, block: true, read: connectorFlow},
+var connectorOptions = subdirective.Options[Connector]{
+	"scope":             {Repeatable: true, Block: true, Read: connectorScope},
+	"customize_scopes":  subdirective.BoolOption(func(c *Connector) *bool { return &c.CustomizeScopes }),
+	"additional_scopes": subdirective.BoolOption(func(c *Connector) *bool { return &c.AdditionalScopes }),
+	"scopes_delimiter":  subdirective.CheckedString(func(c *Connector) *string { return &c.ScopesDelimiter }, subdirective.OneOf(delimiterSpace, delimiterComma)),
+	"parameter":         {Repeatable: true, Block: true, Read: connectorParameter},
+	"config_value":      {Repeatable: true, Block: true, Read: connectorConfigValue},
+	"flow":              {Repeatable: true, Block: true, Read: connectorFlow},
 }
 
 // connectionOptions are the subdirectives that only a connection has.
-var connectionOptions = options[Connection]{
-	"client_id":             checkedText(func(c *Connection) *string { return &c.ClientID }, textWith()),
-	"client_secret":         checkedText(func(c *Connection) *string { return &c.ClientSecret }, textWith()),
-	"client_secret_file":    checkedText(func(c *Connection) *string { return &c.ClientSecretFile }, textWith()),
-	"client_key":            checkedText(func(c *Connection) *string { return &c.ClientKey }, textWith()),
-	"client_key_file":       checkedText(func(c *Connection) *string { return &c.ClientKeyFile }, textWith()),
-	"key_id":                checkedText(func(c *Connection) *string { return &c.KeyID }, textWith()),
-	"signing_alg":           plainText(func(c *Connection) *string { return &c.SigningAlg }),
-	"assertion_audience":    checkedText(func(c *Connection) *string { return &c.AssertionAudience }, textWith()),
-	"assertion_lifetime":    duration(func(c *Connection) *caddy.Duration { return &c.AssertionLifetime }),
-	"client_assertion_file": checkedText(func(c *Connection) *string { return &c.ClientAssertionFile }, textWith()),
-	"client_certificate":    {read: clientCertificate},
-	"dpop":                  {read: dpop},
-	"scopes":                {read: connectionScopes},
-	"refresh_before":        duration(func(c *Connection) *caddy.Duration { return &c.RefreshBefore }),
-	"default_lifetime":      duration(func(c *Connection) *caddy.Duration { return &c.DefaultLifetime }),
-	"token_timeout":         duration(func(c *Connection) *caddy.Duration { return &c.TokenTimeout }),
-	"warm":                  boolean(func(c *Connection) *bool { return &c.Warm }),
+var connectionOptions = subdirective.Options[Connection]{
+	"client_id":             subdirective.CheckedString(func(c *Connection) *string { return &c.ClientID }, placeholders()),
+	"client_secret":         subdirective.CheckedString(func(c *Connection) *string { return &c.ClientSecret }, placeholders()),
+	"client_secret_file":    subdirective.CheckedString(func(c *Connection) *string { return &c.ClientSecretFile }, placeholders()),
+	"client_key":            subdirective.CheckedString(func(c *Connection) *string { return &c.ClientKey }, placeholders()),
+	"client_key_file":       subdirective.CheckedString(func(c *Connection) *string { return &c.ClientKeyFile }, placeholders()),
+	"key_id":                subdirective.CheckedString(func(c *Connection) *string { return &c.KeyID }, placeholders()),
+	"signing_alg":           subdirective.StringOption(func(c *Connection) *string { return &c.SigningAlg }),
+	"assertion_audience":    subdirective.CheckedString(func(c *Connection) *string { return &c.AssertionAudience }, placeholders()),
+	"assertion_lifetime":    subdirective.DurationOption(func(c *Connection) *caddy.Duration { return &c.AssertionLifetime }),
+	"client_assertion_file": subdirective.CheckedString(func(c *Connection) *string { return &c.ClientAssertionFile }, placeholders()),
+	"client_certificate":    {Read: clientCertificate},
+	"dpop":                  {Read: dpop},
+	"scopes":                {Read: connectionScopes},
+	"refresh_before":        subdirective.DurationOption(func(c *Connection) *caddy.Duration { return &c.RefreshBefore }),
+	"default_lifetime":      subdirective.DurationOption(func(c *Connection) *caddy.Duration { return &c.DefaultLifetime }),
+	"token_timeout":         subdirective.DurationOption(func(c *Connection) *caddy.Duration { return &c.TokenTimeout }),
+	"warm":                  subdirective.BoolOption(func(c *Connection) *bool { return &c.Warm }),
 }
 
-// answerOptions are the subdirectives of a connection that answer its connector.
-var answerOptions = options[Connection]{
-	"parameter":         {many: true, read: answer(func(a *Answer) *string { return &a.Value })},
-	"parameter_file":    {many: true, read: answer(func(a *Answer) *string { return &a.File })},
-	"additional_scopes": checkedText(func(c *Connection) *string { return &c.AdditionalScopes }, textWith()),
+// parameterValueOptions are the subdirectives of a connection that give its connector what it asks for.
+var parameterValueOptions = subdirective.Options[Connection]{
+	"parameter":         {Repeatable: true, Read: parameterValueOption(func(a *ParameterValue) *string { return &a.Value })},
+	"parameter_file":    {Repeatable: true, Read: parameterValueOption(func(a *ParameterValue) *string { return &a.File })},
+	"additional_scopes": subdirective.CheckedString(func(c *Connection) *string { return &c.AdditionalScopes }, placeholders()),
 }

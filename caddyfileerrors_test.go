@@ -250,7 +250,7 @@ func TestErrorsInConnection(t *testing.T) {
 
 		{"parameter missing", withConnector("parameter region eu"), []string{"connection orders: parameter instance is missing"}},
 		{"dropdown missing", withConnector("parameter instance a"), []string{"connection orders: parameter region is missing"}},
-		{"parameter unknown", withConnector("parameter a b"), []string{"connection orders: parameter a: the connector acme does not ask for it"}},
+		{"parameter unknown", withConnector("parameter a b"), []string{"connection orders: parameter a: the connector acme has no such parameter"}},
 		{"parameter twice", withConnector("parameter instance a\nparameter_file instance /x"), []string{"connection orders: parameter_file instance: is given more than once"}},
 		{"parameter without value", withConnector("parameter instance"), []string{"connection orders: parameter: takes exactly two arguments"}},
 		{"parameter empty", withConnector(`parameter instance ""`), []string{"connection orders: parameter instance: must not be empty"}},

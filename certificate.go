@@ -1,9 +1,9 @@
 package httphelper
 
 import (
-	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 )
@@ -20,13 +20,16 @@ type certificatePair struct{ certificate, key string }
 // load returns the certificate as the files are now, or the last one while they are replaced; the
 // same pointer as long as they do not change. Without a usable pair there is an error, never no
 // certificate.
-func (l *certificateLoader) load() (*tls.Certificate, error) {
+func (l *certificateLoader) load() (*tls.Certificate, error) { return l.loadWith(readSecretFile) }
+
+// loadWith is load with a reader of files of the caller's.
+func (l *certificateLoader) loadWith(readFile func(string) (string, error)) (*tls.Certificate, error) {
 	var pair certificatePair
 	var err, keyErr error
-	pair.certificate, err = readSecretFile(l.certFile)
-	pair.key, keyErr = readSecretFile(l.keyFile)
+	pair.certificate, err = readFile(l.certFile)
+	pair.key, keyErr = readFile(l.keyFile)
 	if err := errors.Join(err, keyErr); err != nil {
-		return l.last.of(pair, configurationError("client_certificate: %v", err), l.parse)
+		return l.last.of(pair, fmt.Errorf("client_certificate: %w", err), l.parse)
 	}
 	return l.last.of(pair, nil, l.parse)
 }
@@ -34,18 +37,9 @@ func (l *certificateLoader) load() (*tls.Certificate, error) {
 func (l *certificateLoader) parse(pair certificatePair) (*tls.Certificate, error) {
 	certificate, err := tls.X509KeyPair([]byte(pair.certificate), []byte(pair.key))
 	if err != nil {
-		return nil, configurationError("client_certificate: %s and %s are not a PEM certificate and its private key", l.certFile, l.keyFile)
+		return nil, fmt.Errorf("client_certificate: %s and %s are not a PEM certificate and its private key", l.certFile, l.keyFile)
 	}
 	return &certificate, nil
-}
-
-// fingerprint is a digest of the certificate as the files are now.
-func (l *certificateLoader) fingerprint() (string, error) {
-	certificate, err := l.load()
-	if err != nil {
-		return "", err
-	}
-	return digest(bytes.Join(certificate.Certificate, nil)), nil
 }
 
 // certificateTransports are copies of one transport that differ in the client certificate that
@@ -64,8 +58,8 @@ type certifiedTransport struct {
 	transport   *http.Transport
 }
 
-// showing returns the transport that shows the certificate; without one, the base.
-func (t *certificateTransports) showing(certificate *tls.Certificate) *http.Transport {
+// transportFor returns the transport that shows the certificate; without one, the base.
+func (t *certificateTransports) transportFor(certificate *tls.Certificate) *http.Transport {
 	if certificate == nil {
 		return t.base
 	}

@@ -27,9 +27,11 @@ func boundTo(l *certificateLoader) func(context.Context, int) (*grantedToken, er
 // watchedConnection has a source whose fetcher is f, and watches a certificate.
 func watchedConnection(t *testing.T, f *fakeFetcher) *activeConnection {
 	t.Helper()
-	c := &activeConnection{certificate: newLoader(t)}
-	f.answers(boundTo(c.certificate))
-	c.source, _ = startSource(t, f)
+	c := new(activeConnection)
+	c.values = &resolvedConnection{certificate: newLoader(t)}
+	c.clients.certified = new(certificateTransports)
+	f.answers(boundTo(c.values.certificate))
+	c.tokens.source, _ = startSource(t, f)
 	c.watchCertificate()
 	t.Cleanup(func() { close(c.watching) })
 	return c
@@ -41,23 +43,23 @@ func TestBoundTokenIsReplacedWithItsCertificate(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		f := new(fakeFetcher)
 		c := watchedConnection(t, f)
-		first := mustToken(t, c.source)
+		first := mustToken(t, c.tokens.source)
 		time.Sleep(2 * certificatePause)
-		wantToken(t, c.source, "token-1")
+		wantToken(t, c.tokens.source, "token-1")
 		wantCalls(t, f, 1)
 
-		writeCertificate(t, filepath.Dir(c.certificate.certFile), "second")
+		writeCertificate(t, filepath.Dir(c.values.certificate.certFile), "second")
 		time.Sleep(2 * certificatePause)
 		wantCalls(t, f, 1)
-		if mustToken(t, c.source).value != first.value {
+		if mustToken(t, c.tokens.source).value != first.value {
 			t.Error("the request had to wait for a newer token")
 		}
 		wantCalls(t, f, 2)
-		if second := mustToken(t, c.source); second.certificate.Leaf.Subject.CommonName != "second" {
+		if second := mustToken(t, c.tokens.source); second.certificate.Leaf.Subject.CommonName != "second" {
 			t.Errorf("bound to %v", second.certificate.Leaf.Subject)
 		}
 		time.Sleep(2 * certificatePause)
-		wantToken(t, c.source, "token-2")
+		wantToken(t, c.tokens.source, "token-2")
 		wantCalls(t, f, 2)
 	})
 }
@@ -68,13 +70,13 @@ func TestBoundTokenStays(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		f := new(fakeFetcher)
 		c := watchedConnection(t, f)
-		f.answers(boundTo(&certificateLoader{certFile: c.certificate.certFile, keyFile: c.certificate.keyFile})) // of a config before
-		mustToken(t, c.source)
+		f.answers(boundTo(&certificateLoader{certFile: c.values.certificate.certFile, keyFile: c.values.certificate.keyFile})) // of a config before
+		mustToken(t, c.tokens.source)
 		time.Sleep(2 * certificatePause)
-		wantToken(t, c.source, "token-1")
-		putFile(t, c.certificate.keyFile, "")
+		wantToken(t, c.tokens.source, "token-1")
+		putFile(t, c.values.certificate.keyFile, "")
 		time.Sleep(2 * replacementTime)
-		wantToken(t, c.source, "token-1")
+		wantToken(t, c.tokens.source, "token-1")
 		wantCalls(t, f, 1)
 	})
 }
@@ -85,10 +87,10 @@ func TestUnboundTokenStays(t *testing.T) {
 		f := new(fakeFetcher)
 		c := watchedConnection(t, f)
 		f.answers(nil)
-		mustToken(t, c.source)
-		writeCertificate(t, filepath.Dir(c.certificate.certFile), "second")
+		mustToken(t, c.tokens.source)
+		writeCertificate(t, filepath.Dir(c.values.certificate.certFile), "second")
 		time.Sleep(2 * certificatePause)
-		wantToken(t, c.source, "token-1")
+		wantToken(t, c.tokens.source, "token-1")
 		wantCalls(t, f, 1)
 	})
 }

@@ -22,9 +22,9 @@ func insufficientScope(header http.Header) bool {
 	return false
 }
 
-// wantsNonce tells whether a 401 is about the nonce in the proof that the token came with (RFC 9449
+// needsNonce tells whether a 401 is about the nonce in the proof that the token came with (RFC 9449
 // §9), and not about the token.
-func wantsNonce(res *http.Response, token *grantedToken) bool {
+func needsNonce(res *http.Response, token *grantedToken) bool {
 	if res.StatusCode != http.StatusUnauthorized || token == nil || token.key == nil {
 		return false
 	}

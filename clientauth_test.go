@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -164,20 +165,21 @@ func TestANewMethodIsOneTypeAndOneRegistration(t *testing.T) {
 	}
 	t.Cleanup(func() { delete(authMethods, "stamp") })
 
-	err := tryCaddyfile("{\n\thttp_helper {\n\tconnection a {\nbase_url http://127.0.0.1:1\ntoken_url http://127.0.0.1:1/token\nauth_method stamp\nclient_id app\n}\n}\n}\n")
-	if err == nil || !strings.Contains(err.Error(), "auth_method stamp needs client_secret") {
-		t.Errorf("error %v", err)
-	}
-
 	if err := (&serverMetadata{AuthMethods: []string{"rubber_stamp"}}).checkMethod("stamp"); err != nil {
 		t.Error(err)
 	}
 
+	method, err := lookupAuthMethod("stamp")
+	if err != nil || !slices.Contains(authMethodNames(), "stamp") {
+		t.Fatalf("%v, methods %v", err, authMethodNames())
+	}
+	auth, err := method.make(authMaterial{clientID: "app", secret: "hunter2"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	tokens := newEndpoint(t, answering(200, goodAnswer))
-	site := runSidecar(t, "SITE {\n\thttp_helper "+newAPI(t, nil).URL+" {\ntoken_url "+tokens.URL+"\nauth_method stamp\nclient_id app\nclient_secret hunter2\n}\n}\n")
-	resp, _ := call(t, http.MethodGet, site, nil)
-	form := tokens.only(t).form(t)
-	if resp.StatusCode != http.StatusOK || form.Get("stamp") != "stamp of hunter2" || form.Get("client_id") != "app" || form.Has("client_secret") {
-		t.Errorf("status %d, %q, form %v", resp.StatusCode, resp.Header.Get("Proxy-Status"), form)
+	fetchOnce(t, &tokenRequest{tokenURL: tokens.URL, clientID: "app", auth: auth})
+	if form := tokens.only(t).form(t); form.Get("stamp") != "stamp of hunter2" || form.Get("client_id") != "app" || form.Has("client_secret") {
+		t.Errorf("form %v", form)
 	}
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
 // askKind is how a question is answered.
@@ -50,7 +52,7 @@ func (q *question) accepts(answer string) error {
 	case q.kind == askTicks:
 		return q.offers(strings.Fields(answer)...)
 	case q.kind == askYesNo:
-		return oneOf(yes, no)(answer)
+		return subdirective.OneOf(yes, no)(answer)
 	case q.check != nil:
 		return q.check(answer)
 	default:
@@ -65,7 +67,7 @@ func (q *question) offers(answers ...string) error {
 		values[i] = o.Value
 	}
 	for _, answer := range answers {
-		if err := oneOf(values...)(answer); err != nil {
+		if err := subdirective.OneOf(values...)(answer); err != nil {
 			return err
 		}
 	}

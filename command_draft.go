@@ -82,7 +82,7 @@ func checkAnswer(answer string) error {
 	if answer == "" {
 		return errors.New("an answer is needed")
 	}
-	return textWith()(answer)
+	return placeholders()(answer)
 }
 
 // scopeQuestions are about the scopes that the connection may choose.
@@ -131,7 +131,7 @@ func (d *draft) checkAdditional(typed string) error {
 		return fmt.Errorf("%d characters are more than the %d that are allowed", n, maxAdditionalScopes)
 	}
 	if strings.Contains(typed, "{") {
-		return textWith()(typed) // the value may not be known here
+		return placeholders()(typed) // the value may not be known here
 	}
 	_, _, err := splitScopes(typed, d.connector.ScopesDelimiter)
 	return err
@@ -213,7 +213,7 @@ func (d *draft) connection(place func(*secret) string) *Connection {
 		ClientCertificateFile:    value("client_certificate_file"),
 		ClientCertificateKeyFile: value("client_certificate_key_file"),
 		AdditionalScopes:         strings.TrimSpace(d.additional),
-		Parameters:               make(map[string]Answer),
+		Parameters:               make(map[string]ParameterValue),
 	}
 	if s := secrets["client_secret"]; s != nil {
 		c.ClientSecret = place(s)
@@ -224,7 +224,7 @@ func (d *draft) connection(place func(*secret) string) *Connection {
 		if s := secrets[id]; s != nil {
 			answer = place(s)
 		}
-		c.Parameters[p.Key] = Answer{Value: answer}
+		c.Parameters[p.Key] = ParameterValue{Value: answer}
 	}
 	if d.connector.CustomizeScopes {
 		c.Scopes = d.chosenScopes()

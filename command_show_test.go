@@ -29,7 +29,7 @@ func TestCommandsInEachState(t *testing.T) {
 	call(t, "GET", site+"/", nil)
 	ask("list").want(t, 0, "ready  expires in 5")
 	ask("show", "c").want(t, 0, "ready: it has a token", "Token expires", "1, of which 0 failed")
-	ask("ping", "c").want(t, 0, "c works: the API answered 200 OK")
+	ask("ping", "c").want(t, 0, "c works: the API responded with 200 OK")
 	ask("refresh", "c").want(t, 0, "c has a new token, which expires in 5")
 
 	refuse := func(w http.ResponseWriter, _ int64) {

@@ -1,8 +1,18 @@
 package httphelper
 
-import "github.com/caddyserver/caddy/v2"
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
 
-// Connection is one use of a service: the client's credentials, the answers to a connector's
+	"github.com/caddyserver/caddy/v2"
+)
+
+// Connection is one use of a service: the client's credentials, the values of a connector's
 // parameters and the choice of scopes. It names a connector, or holds a service of its own.
 //
 // Placeholders `{env.*}` and `{file.*}` are resolved when the config is loaded and again at every
@@ -54,8 +64,8 @@ type Connection struct {
 	// DPoP-bound tokens (RFC 9449). Default: bearer tokens.
 	DPoP *DPoP `json:"dpop,omitempty"`
 
-	// The answers to the connector's parameters, by key.
-	Parameters map[string]Answer `json:"parameters,omitempty"`
+	// The values of the connector's parameters, by key.
+	Parameters map[string]ParameterValue `json:"parameters,omitempty"`
 
 	// The connector's scopes that are requested, the required ones always included; an empty list
 	// means only those. Without a connector: the scopes themselves. Default: all of the connector's.
@@ -86,12 +96,12 @@ func (c *Connection) ownService() *Service {
 	return c.Service
 }
 
-// Answer is a connection's answer to a parameter: a value, or a file that holds it.
-type Answer struct {
-	// The answer. Excludes `file`.
+// ParameterValue is the value of a parameter, or a file that holds it.
+type ParameterValue struct {
+	// The value. Excludes `file`.
 	Value string `json:"value,omitempty"`
 
-	// File with the answer; one trailing newline is trimmed.
+	// File with the value; one trailing newline is trimmed.
 	File string `json:"file,omitempty"`
 }
 
@@ -99,4 +109,245 @@ type Answer struct {
 type DPoP struct {
 	// File with the private key, PEM or JWK. Default: a key made at start.
 	KeyFile string `json:"key_file,omitempty"`
+}
+
+// configuredConnection is a connection with the service that it uses.
+type configuredConnection struct {
+	name      string
+	config    *Connection
+	connector *Connector // nil: the connection describes its service itself
+	service   *Service
+}
+
+// configure finds the service of a connection.
+func (a *App) configure(name string, config *Connection) (*configuredConnection, error) {
+	c := &configuredConnection{name: name, config: config}
+	if config.Connector == "" {
+		c.service = config.ownService()
+		return c, nil
+	}
+	if c.connector = a.Connectors[config.Connector]; c.connector == nil {
+		return nil, fmt.Errorf("there is no connector %s", config.Connector)
+	}
+	if own := config.Service; own != nil && !reflect.ValueOf(*own).IsZero() {
+		return nil, fmt.Errorf("options of the service belong into the connector %s", config.Connector)
+	}
+	c.service = &c.connector.Service
+	return c, nil
+}
+
+// parse checks the connection without its environment and parses its texts.
+func (c *configuredConnection) parse() (*connectionSpec, error) {
+	var errs []error
+	if c.connector == nil {
+		errs = append(errs, c.service.check())
+	}
+	errs = append(errs, c.checkOptions())
+	if !strings.Contains(strings.Join(c.config.Scopes, "")+c.config.AdditionalScopes, "{") {
+		_, _, _, err := c.connector.requestedScopes(c.config)
+		errs = append(errs, err)
+	}
+	spec, err := c.spec()
+	return spec, errors.Join(append(errs, err)...)
+}
+
+// resolveScopes sets the scopes that the connection requests.
+func (c *configuredConnection) resolveScopes(spec *connectionSpec) (warnings []string, err error) {
+	spec.requestedScopes, spec.requiredScopes, warnings, err = c.connector.requestedScopes(c.config)
+	return warnings, err
+}
+
+// accepts checks where the token goes against the connector's own headers.
+func (c *configuredConnection) accepts(p *RequestPolicy) error {
+	for _, f := range c.service.APIHeaders {
+		if f.Name == p.tokenField() {
+			return fmt.Errorf("connection %s: api_header %s is where the token goes", c.name, f.Name)
+		}
+	}
+	return nil
+}
+
+// checkOptions checks that the options of the connection are complete and fit together.
+func (c *configuredConnection) checkOptions() error {
+	if _, err := lookupAuthMethod(c.service.AuthMethod); err != nil {
+		return nil // reported by Service.check
+	}
+	conn := c.config
+	errs := []error{c.checkCredentialOptions(), c.checkParameters()}
+	if conn.ClientID == "" {
+		errs = append(errs, errors.New("client_id is missing"))
+	}
+	for _, d := range []struct {
+		option string
+		value  caddy.Duration
+	}{
+		{"refresh_before", conn.RefreshBefore},
+		{"default_lifetime", conn.DefaultLifetime},
+		{"token_timeout", conn.TokenTimeout},
+		{"assertion_lifetime", conn.AssertionLifetime},
+	} {
+		if d.value < 0 {
+			errs = append(errs, fmt.Errorf("%s must not be negative", d.option))
+		}
+	}
+	if lifetime := time.Duration(conn.AssertionLifetime); lifetime > 0 && lifetime < time.Second {
+		errs = append(errs, errors.New("assertion_lifetime must be a second at least, the resolution of the times in an assertion"))
+	}
+	return errors.Join(errs...)
+}
+
+// checkCredentialOptions compares the credentials given with what the method needs.
+func (c *configuredConnection) checkCredentialOptions() error {
+	conn, name := c.config, c.service.authMethod()
+	method, _ := lookupAuthMethod(name)
+	var errs []error
+	given := func(options map[string]string) []string {
+		var names []string
+		for _, option := range slices.Sorted(maps.Keys(options)) {
+			if options[option] != "" {
+				names = append(names, option)
+			}
+		}
+		return names
+	}
+	one := func(needed bool, names []string, need string) {
+		switch {
+		case len(names) > 1:
+			errs = append(errs, fmt.Errorf("%s exclude each other", strings.Join(names, " and ")))
+		case needed && len(names) == 0:
+			errs = append(errs, fmt.Errorf("auth_method %s needs %s", name, need))
+		case !needed && len(names) == 1:
+			errs = append(errs, fmt.Errorf("%s is not for auth_method %s", names[0], name))
+		}
+	}
+	one(method.needsSecret, given(map[string]string{"client_secret": conn.ClientSecret, "client_secret_file": conn.ClientSecretFile}),
+		"client_secret or client_secret_file")
+	one(method.needsKey, given(map[string]string{"client_key": conn.ClientKey, "client_key_file": conn.ClientKeyFile, "client_assertion_file": conn.ClientAssertionFile}),
+		"client_key_file, client_key or client_assertion_file")
+	signing := given(map[string]string{"key_id": conn.KeyID, "signing_alg": conn.SigningAlg, "assertion_audience": conn.AssertionAudience})
+	if conn.AssertionLifetime != 0 {
+		signing = append(signing, "assertion_lifetime")
+	}
+	if len(signing) > 0 && (!method.signs || conn.ClientAssertionFile != "") {
+		errs = append(errs, fmt.Errorf("%s: nothing is signed here with auth_method %s", strings.Join(signing, ", "), name))
+	}
+	return errors.Join(append(errs, c.checkCertificateOptions())...)
+}
+
+func (c *configuredConnection) checkCertificateOptions() error {
+	conn := c.config
+	method, _ := lookupAuthMethod(c.service.AuthMethod)
+	switch {
+	case (conn.ClientCertificateFile == "") != (conn.ClientCertificateKeyFile == ""):
+		return errors.New("client_certificate needs both the certificate's file and the key's")
+	case method.needsCertificate && conn.ClientCertificateFile == "":
+		return fmt.Errorf("auth_method %s needs client_certificate", c.service.authMethod())
+	default:
+		return nil
+	}
+}
+
+// checkParameters compares the connection's parameter values with the connector's parameters.
+func (c *configuredConnection) checkParameters() error {
+	var errs []error
+	for _, key := range slices.Sorted(maps.Keys(c.config.Parameters)) {
+		value := c.config.Parameters[key]
+		switch {
+		case c.connector == nil:
+			return errors.New("parameter needs a connector that asks for it")
+		case value.Value != "" && value.File != "":
+			errs = append(errs, fmt.Errorf("parameter %s: parameter and parameter_file exclude each other", key))
+		}
+		if _, ok := c.connector.parameter(key); !ok {
+			errs = append(errs, fmt.Errorf("parameter %s: the connector %s has no such parameter", key, c.connector.name))
+		}
+	}
+	if c.connector == nil {
+		return nil
+	}
+	for _, p := range c.connector.Parameters {
+		if c.parameterValue(p) == (ParameterValue{}) {
+			errs = append(errs, fmt.Errorf("parameter %s is missing: the connector %s asks for it", p.Key, c.connector.name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// parameterValue is the connection's value of a parameter, or a dropdown's default.
+func (c *configuredConnection) parameterValue(p Parameter) ParameterValue {
+	if value, ok := c.config.Parameters[p.Key]; ok && value != (ParameterValue{}) {
+		return value
+	}
+	return ParameterValue{Value: p.Default}
+}
+
+// spec parses the connection's texts.
+func (c *configuredConnection) spec() (*connectionSpec, error) {
+	service, err := c.serviceSpec()
+	p := textParser{errs: []error{err}}
+	conn := c.config
+	s := &connectionSpec{
+		serviceSpec:        service,
+		clientID:           p.optional("client_id", conn.ClientID),
+		clientSecret:       p.optional("client_secret", conn.ClientSecret),
+		clientKey:          p.optional("client_key", conn.ClientKey),
+		keyID:              p.optional("key_id", conn.KeyID),
+		audience:           p.optional("assertion_audience", conn.AssertionAudience),
+		secretFile:         p.optional("client_secret_file", conn.ClientSecretFile),
+		keyFile:            p.optional("client_key_file", conn.ClientKeyFile),
+		assertionFile:      p.optional("client_assertion_file", conn.ClientAssertionFile),
+		certificateFile:    p.optional("client_certificate", conn.ClientCertificateFile),
+		certificateKeyFile: p.optional("client_certificate", conn.ClientCertificateKeyFile),
+		dpop:               conn.DPoP != nil,
+		signingAlg:         conn.SigningAlg,
+		assertionLifetime:  time.Duration(conn.AssertionLifetime),
+		defaultLifetime:    time.Duration(conn.DefaultLifetime),
+	}
+	if conn.DPoP != nil {
+		s.dpopKeyFile = p.optional("dpop", conn.DPoP.KeyFile)
+	}
+	if c.connector != nil && len(c.connector.Parameters) > 0 {
+		s.parameterValues = make(map[string]parameterValue)
+		for _, param := range c.connector.Parameters {
+			value := c.parameterValue(param)
+			s.parameterValues[param.Key] = parameterValue{
+				value: p.parse("parameter "+param.Key, value.Value),
+				file:  p.optional("parameter_file "+param.Key, value.File),
+			}
+		}
+	}
+	return s, errors.Join(p.errs...)
+}
+
+// serviceSpec is that of the connector, which parses it once, or of the connection itself.
+func (c *configuredConnection) serviceSpec() (*serviceSpec, error) {
+	if c.connector == nil {
+		return c.service.spec()
+	}
+	return c.connector.parsedSpec()
+}
+
+// literalSecrets are warnings about secrets that are literals in the configuration.
+func (s *connectionSpec) literalSecrets() []string {
+	var warnings []string
+	warn := func(option string) {
+		warnings = append(warnings, option+" is a literal in the configuration, where Caddy shows it: use {env.*}, {file.*} or a file")
+	}
+	if s.clientSecret != nil && s.clientSecret.literal() {
+		warn("client_secret")
+	}
+	if s.clientKey != nil && s.clientKey.literal() {
+		warn("client_key")
+	}
+	for _, p := range s.parameters {
+		if v := s.parameterValues[p.key]; p.password && v.file == nil && v.value.literal() {
+			warn("parameter " + p.key)
+		}
+	}
+	for _, v := range s.configValues {
+		if v.password && v.flow == nil && v.value.literal() {
+			warn("config_value " + v.key)
+		}
+	}
+	return warnings
 }

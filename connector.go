@@ -27,7 +27,7 @@ type Connector struct {
 	// How a person separates scopes in one text: `space` or `comma`. Default: `space`.
 	ScopesDelimiter string `json:"scopes_delimiter,omitempty"`
 
-	// The questions asked of every connection.
+	// What every connection is asked for.
 	Parameters []Parameter `json:"parameters,omitempty"`
 
 	// Values that the connector supplies itself.
@@ -36,14 +36,14 @@ type Connector struct {
 	// Helper flows that compute config values.
 	Flows []Flow `json:"flows,omitempty"`
 
-	name     string
-	texts    *serviceTexts // nil: not parsed yet
-	textsErr error
+	name    string
+	spec    *serviceSpec // nil: not parsed yet
+	specErr error
 }
 
-// Parameter is a question that a connector asks of every connection. It always needs an answer.
+// Parameter is a value that a connector asks of every connection. It is always required.
 type Parameter struct {
-	// The name under which `{param.<key>}` finds the answer. Required.
+	// The name under which `{param.<key>}` finds the value. Required.
 	Key string `json:"key"`
 
 	// `text`, `password` (a secret) or `dropdown`. Required.
@@ -61,7 +61,7 @@ type Parameter struct {
 
 // Option is one choice of a dropdown parameter.
 type Option struct {
-	// The answer. Required.
+	// The value. Required.
 	Value string `json:"value"`
 
 	// What people see. Default: the value.
@@ -97,8 +97,7 @@ type Flow struct {
 	// The guest module that does the work, with the key `type`.
 	FlowRaw json.RawMessage `json:"flow" caddy:"namespace=http_helper.flows inline_key=type"`
 
-	flow   flow
-	digest string // of the configuration
+	spec flowSpec
 }
 
 // provision loads the connector's guest modules and checks all that does not depend on a
@@ -265,16 +264,16 @@ func (f *Flow) provision(ctx caddy.Context, c *Connector) error {
 	if c.flow(f.Name) != f {
 		return fmt.Errorf("flow %s: the name is given twice", f.Name)
 	}
-	f.digest = digest(f.FlowRaw)
+	f.spec = flowSpec{name: f.Name, digest: digest(f.FlowRaw)}
 	mod, err := ctx.LoadModule(f, "FlowRaw")
 	if err != nil {
 		return fmt.Errorf("flow %s: %v", f.Name, err)
 	}
-	f.flow = mod.(flow)
-	if err := f.flow.check(c.allowsInsecure("token_url")); err != nil {
+	f.spec.flow = mod.(flow)
+	if err := f.spec.flow.check(c.allowsInsecure("token_url")); err != nil {
 		return fmt.Errorf("flow %s: %w", f.Name, err)
 	}
-	for _, key := range f.flow.parameters() {
+	for _, key := range f.spec.flow.parameters() {
 		if _, ok := c.parameter(key); !ok {
 			return fmt.Errorf("flow %s: there is no parameter %s", f.Name, key)
 		}
@@ -291,4 +290,38 @@ func (c *Connector) checkFlowsUsed() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// parsedSpec is the connector's spec, parsed at the first call.
+func (c *Connector) parsedSpec() (*serviceSpec, error) {
+	if c.spec == nil {
+		c.spec, c.specErr = c.parseSpec()
+	}
+	return c.spec, c.specErr
+}
+
+func (c *Connector) parseSpec() (*serviceSpec, error) {
+	spec, err := c.Service.spec(kindParam, kindConfig)
+	p := textParser{errs: []error{err}}
+	for _, param := range c.Parameters {
+		spec.parameters = append(spec.parameters, parameterSpec{key: param.Key, password: param.Type == typePassword, options: param.optionValues()})
+	}
+	for _, value := range c.ConfigValues {
+		v := configValueSpec{key: value.Key, password: value.Type == typePassword, hidden: value.Hidden}
+		v.value = p.parse("config_value "+value.Key, value.Value, kindParam)
+		if f := c.flow(value.Flow); f != nil {
+			v.flow = &f.spec
+		}
+		spec.configValues = append(spec.configValues, v)
+	}
+	return spec, errors.Join(p.errs...)
+}
+
+// optionValues are the values that a dropdown allows, nil for other types.
+func (p Parameter) optionValues() []string {
+	var values []string
+	for _, option := range p.Options {
+		values = append(values, option.Value)
+	}
+	return values
 }

@@ -37,3 +37,18 @@ func (c *dialCause) of(err error) error {
 	}
 	return errors.Join(err, *cause)
 }
+
+// withDialCause has the errors of a transport say why a dial failed.
+func withDialCause(t http.RoundTripper) http.RoundTripper { return dialCauseTransport{t} }
+
+type dialCauseTransport struct{ http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (t dialCauseTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	req, cause := traceDial(req)
+	resp, err := t.RoundTripper.RoundTrip(req)
+	if err != nil {
+		return nil, cause.of(err)
+	}
+	return resp, nil
+}

@@ -15,6 +15,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
 func init() {
@@ -81,7 +83,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 
 // directive is one directive `http_helper` while it is parsed.
 type directive struct {
-	*subdirective // the directive itself
+	*subdirective.Subdirective // the directive itself
 
 	helper httpcaddyfile.Helper
 	app    *App // a copy of the global option's
@@ -90,16 +92,16 @@ type directive struct {
 	handler   Handler
 	transport Transport
 	proxy     reverseproxy.Handler
-	conns     []*activeConnection // that may be chosen: not in use, only looked at
-	rest      []caddyfile.Segment // what is left for reverse_proxy
+	conns     []*configuredConnection // that may be chosen
+	rest      []caddyfile.Segment     // what is left for reverse_proxy
 }
 
 func newDirective(h httpcaddyfile.Helper) (*directive, error) {
-	d := &directive{helper: h, app: new(App), subdirective: newSubdirective("http_helper", h.NextSegment())}
-	if len(d.args) != 1 {
+	d := &directive{helper: h, app: new(App), Subdirective: subdirective.Parse("http_helper", h.NextSegment())}
+	if len(d.Args) != 1 {
 		return nil, d.Err("http_helper takes exactly one argument: a connection, a base URL or a placeholder; addresses to dial are given with the subdirective to")
 	}
-	d.target = d.args[0]
+	d.target = d.Args[0]
 	if option, ok := h.Option("http_helper").(httpcaddyfile.App); ok {
 		return d, json.Unmarshal(option.Value, d.app)
 	}
@@ -132,15 +134,15 @@ func (d *directive) parseInline() error {
 	if err != nil {
 		return err
 	}
-	d.owner = "connection " + name
+	d.Owner = "connection " + name
 	if err := checkURL(checkBaseURL, nil)(d.target); err != nil {
-		return d.located(d.owner, fmt.Errorf("base_url: %w", err))
+		return d.Located(d.Owner, fmt.Errorf("base_url: %w", err))
 	}
 	conn := new(Connection)
 	d.handler.Connection, d.handler.Define = name, conn
 	known := connectionRules(conn)
-	known["name"] = rule{read: func(*subdirective) error { return nil }}
-	known["base_url"] = rule{read: func(s *subdirective) error { return s.errorf("is the argument of http_helper already") }}
+	known["name"] = subdirective.Rule{Read: func(*subdirective.Subdirective) error { return nil }}
+	known["base_url"] = subdirective.Rule{Read: func(s *subdirective.Subdirective) error { return s.Errorf("is the argument of http_helper already") }}
 	if err := d.readOwn(known); err != nil {
 		return err
 	}
@@ -149,9 +151,9 @@ func (d *directive) parseInline() error {
 	if err := json.Unmarshal(caddyconfig.JSON(conn, nil), copied); err != nil {
 		return err
 	}
-	active := &activeConnection{name: name, config: copied}
-	d.conns = append(d.conns, active)
-	return active.findService(d.app)
+	configured, err := d.app.configure(name, copied)
+	d.conns = append(d.conns, configured)
+	return err
 }
 
 // checkInline checks the connection that a base URL defines.
@@ -159,14 +161,15 @@ func (d *directive) checkInline() error {
 	if d.handler.Define == nil {
 		return nil
 	}
-	return d.located(d.owner, d.conns[0].checkAlone(d.app))
+	_, err := d.conns[0].parse()
+	return d.Located(d.Owner, err)
 }
 
 // parsePlaceholder parses a directive with a placeholder that chooses a connection per request.
 func (d *directive) parsePlaceholder() error {
 	d.handler.Connection = d.target
-	known := make(rules)
-	bind(known, options[Handler]{"connections": {read: d.choices}}, &d.handler)
+	known := make(subdirective.Rules)
+	subdirective.Bind(known, subdirective.Options[Handler]{"connections": {Read: d.choices}}, &d.handler)
 	d.refuseConnection(known)
 	if err := d.readOwn(known); err != nil {
 		return err
@@ -178,18 +181,18 @@ func (d *directive) parsePlaceholder() error {
 }
 
 // choices are the connections that a placeholder may choose.
-func (d *directive) choices(s *subdirective, h *Handler) error {
-	names, err := s.some()
+func (d *directive) choices(s *subdirective.Subdirective, h *Handler) error {
+	names, err := s.SomeArgs()
 	if err != nil {
 		return err
 	}
 	seen := make(map[string]bool, len(names))
 	for _, name := range names {
 		if err := d.choose(name); err != nil {
-			return s.wrap(err)
+			return s.Wrap(err)
 		}
 		if seen[name] {
-			return s.errorf("%s is named more than once", name)
+			return s.Errorf("%s is named more than once", name)
 		}
 		seen[name] = true
 	}
@@ -200,11 +203,11 @@ func (d *directive) choices(s *subdirective, h *Handler) error {
 // parseNamed parses a directive with the name of a connection.
 func (d *directive) parseNamed() error {
 	if err := d.choose(d.target); err != nil {
-		return d.located("http_helper", fmt.Errorf("%w; a base URL begins with https://", err))
+		return d.Located("http_helper", fmt.Errorf("%w; a base URL begins with https://", err))
 	}
-	d.owner = "connection " + d.target
+	d.Owner = "connection " + d.target
 	d.handler.Connection = d.target
-	known := make(rules)
+	known := make(subdirective.Rules)
 	d.refuseConnection(known)
 	return d.readOwn(known)
 }
@@ -218,42 +221,42 @@ func (d *directive) choose(name string) error {
 	if config == nil {
 		return fmt.Errorf("there is no connection %s in the global option http_helper", name)
 	}
-	conn := &activeConnection{name: name, config: config}
-	d.conns = append(d.conns, conn)
-	return conn.findService(d.app)
+	configured, err := d.app.configure(name, config)
+	d.conns = append(d.conns, configured)
+	return err
 }
 
 // refuseConnection makes errors of subdirectives that only a directive with a base URL may have.
-func (d *directive) refuseConnection(known rules) {
+func (d *directive) refuseConnection(known subdirective.Rules) {
 	const why = "belongs to the connection in the global option; only with a base URL it stands here"
-	refuse(known, connectionOptions, why)
-	refuse(known, answerOptions, why)
-	refuse(known, connectorOptions, why)
-	refuse(known, serviceOptions(), why)
-	refuse(known, options[Connection]{"name": {}}, "is only for connections that a base URL defines here")
+	subdirective.Refuse(known, connectionOptions, why)
+	subdirective.Refuse(known, parameterValueOptions, why)
+	subdirective.Refuse(known, connectorOptions, why)
+	subdirective.Refuse(known, serviceOptions(), why)
+	subdirective.Refuse(known, subdirective.Options[Connection]{"name": {}}, "is only for connections that a base URL defines here")
 }
 
 // readOwn reads our subdirectives and keeps the others for reverse_proxy.
-func (d *directive) readOwn(known rules) error {
-	bind(known, injectionOptions, &d.handler.Injection)
-	refuse(known, options[Handler]{"connections": {}}, "is only for a placeholder that chooses among them")
-	own, rest := d.split(known)
+func (d *directive) readOwn(known subdirective.Rules) error {
+	subdirective.Bind(known, policyOptions, &d.handler.RequestPolicy)
+	subdirective.Refuse(known, subdirective.Options[Handler]{"connections": {}}, "is only for a placeholder that chooses among them")
+	own, rest := d.Split(known)
 	d.rest = rest
-	return known.readAll(d.owner, own)
+	return known.ReadAll(d.Owner, own)
 }
 
 // parseProxy hands the rest to reverse_proxy.
 func (d *directive) parseProxy() error {
 	for _, segment := range d.rest {
-		if err := d.checkProxyOption(newSubdirective(d.owner, segment)); err != nil {
+		if err := d.checkProxyOption(subdirective.Parse(d.Owner, segment)); err != nil {
 			return err
 		}
 	}
-	if err := d.readWith(&d.proxy, d.rest); err != nil {
-		return fmt.Errorf("%s: %w", d.owner, err)
+	if err := d.Unmarshal(&d.proxy, d.rest); err != nil {
+		return fmt.Errorf("%s: %w", d.Owner, err)
 	}
 	if err := d.proxy.FinalizeUnmarshalCaddyfile(d.helper); err != nil {
-		return fmt.Errorf("%s: %w", d.owner, err)
+		return fmt.Errorf("%s: %w", d.Owner, err)
 	}
 	if err := d.wrapTransport(); err != nil {
 		return err
@@ -262,13 +265,13 @@ func (d *directive) parseProxy() error {
 }
 
 // checkProxyOption refuses what would move the request away from the base URL.
-func (d *directive) checkProxyOption(s *subdirective) error {
+func (d *directive) checkProxyOption(s *subdirective.Subdirective) error {
 	switch {
-	case s.name == "rewrite":
-		return s.errorf("is not possible here: requests stay under base_url; change the path before, with the directives uri or rewrite")
-	case s.name == "transport" && (len(s.args) == 0 || s.args[0] != "http"):
-		return s.errorf("only transport http is possible; its options become those of our own")
-	case s.name == "to":
+	case s.Name == "rewrite":
+		return s.Errorf("is not possible here: requests stay under base_url; change the path before, with the directives uri or rewrite")
+	case s.Name == "transport" && (len(s.Args) == 0 || s.Args[0] != "http"):
+		return s.Errorf("only transport http is possible; its options become those of our own")
+	case s.Name == "to":
 		return d.checkAddresses(s)
 	default:
 		return nil
@@ -276,16 +279,16 @@ func (d *directive) checkProxyOption(s *subdirective) error {
 }
 
 // checkAddresses checks that addresses to dial do not contradict the base URLs.
-func (d *directive) checkAddresses(s *subdirective) error {
+func (d *directive) checkAddresses(s *subdirective.Subdirective) error {
 	for _, conn := range d.conns {
 		base := schemeOf(conn.service.BaseURL)
-		for _, address := range s.args {
+		for _, address := range s.Args {
 			scheme, _, given := strings.Cut(address, "://")
 			switch {
 			case given && base != "" && (base == "https") != (scheme == "https"):
-				return s.errorf("base_url is %s, so the scheme of an address cannot be another; leave it out and give a port", base)
+				return s.Errorf("base_url is %s, so the scheme of an address cannot be another; leave it out and give a port", base)
 			case !given && base != "http" && lacksPort(address):
-				return s.errorf("an address needs a port, such as 443")
+				return s.Errorf("an address needs a port, such as 443")
 			}
 		}
 	}
@@ -327,17 +330,17 @@ func (d *directive) wrapTransport() error {
 
 // decideTLS turns TLS on as the base URLs say.
 func (d *directive) decideTLS(inner *reverseproxy.HTTPTransport) error {
-	inTheClear := !slices.ContainsFunc(d.conns, func(c *activeConnection) bool { return schemeOf(c.service.BaseURL) != "http" })
+	inTheClear := !slices.ContainsFunc(d.conns, func(c *configuredConnection) bool { return schemeOf(c.service.BaseURL) != "http" })
 	switch {
 	case inTheClear && inner.TLS != nil:
-		return d.located(d.owner, errors.New("transport: base_url is http, so there cannot be options of TLS"))
+		return d.Located(d.Owner, errors.New("transport: base_url is http, so there cannot be options of TLS"))
 	case inTheClear:
 		return nil
 	case inner.TLS == nil:
 		inner.TLS = new(reverseproxy.TLSConfig)
 	}
 	if len(inner.TLS.ExceptPorts) > 0 {
-		return d.located(d.owner, errors.New("transport: tls_except_ports is not possible, since base_url decides on TLS"))
+		return d.Located(d.Owner, errors.New("transport: tls_except_ports is not possible, since base_url decides on TLS"))
 	}
 	return nil
 }
@@ -349,7 +352,7 @@ func (d *directive) chooseUpstreams() error {
 	fixed := d.fixedAddress()
 	if d.proxy.HealthChecks != nil && d.proxy.HealthChecks.Active != nil {
 		if fixed == "" {
-			return d.located(d.owner, errors.New("active health checks need one connection, with a base_url without placeholders"))
+			return d.Located(d.Owner, errors.New("active health checks need one connection, with a base_url without placeholders"))
 		}
 		active := d.proxy.HealthChecks.Active
 		d.transport.CustomUpstreams = given || active.Port != 0 || active.Upstream != ""
@@ -378,13 +381,9 @@ func (d *directive) fixedAddress() string {
 
 // check compares the options of the directive with those of its connections.
 func (d *directive) check() error {
-	injection := Injection{AccessTokenHeader: new(TokenHeader)}
-	if given := d.handler.AccessTokenHeader; given != nil {
-		*injection.AccessTokenHeader = *given
-	}
 	var errs []error
 	for _, conn := range d.conns {
-		if err := errors.Join(conn.accepts(&injection), conn.acceptsTransport(d.transport.HTTPTransport)); err != nil {
+		if err := errors.Join(conn.accepts(&d.handler.RequestPolicy), conn.acceptsTransport(d.transport.HTTPTransport, nil)); err != nil {
 			errs = append(errs, d.WrapErr(err))
 		}
 	}

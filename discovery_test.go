@@ -41,12 +41,27 @@ const (
 	plainMetadata = `{"issuer":"ISSUER","token_endpoint":"ISSUER/token","revocation_endpoint":"ISSUER/revoke"}`
 )
 
-func findIn(t *testing.T, d *discovery, method string, certificate bool) (endpoints, error) {
+// foundIssuer is an issuer with the requests for its endpoints.
+type foundIssuer struct {
+	issuer        string
+	allowInsecure bool
+	now           func() time.Time
+	remembered    issuer
+}
+
+func (f *foundIssuer) find(ctx context.Context, client *http.Client, method string, certificate bool) (endpoints, error) {
+	f.remembered.now = f.now
+	return f.remembered.endpoints(ctx, client, issuerRequest{
+		issuer: f.issuer, allowInsecure: f.allowInsecure, method: method, withCertificate: certificate,
+	})
+}
+
+func findIn(t *testing.T, d *foundIssuer, method string, certificate bool) (endpoints, error) {
 	t.Helper()
 	return d.find(t.Context(), newTokenClient(http.DefaultTransport), method, certificate)
 }
 
-func mustFind(t *testing.T, d *discovery) endpoints {
+func mustFind(t *testing.T, d *foundIssuer) endpoints {
 	t.Helper()
 	found, err := findIn(t, d, "", false)
 	if err != nil {
@@ -56,7 +71,7 @@ func mustFind(t *testing.T, d *discovery) endpoints {
 }
 
 // mustNotFind expects a tokenError that says what.
-func mustNotFind(t *testing.T, d *discovery, class failureClass, say string) {
+func mustNotFind(t *testing.T, d *foundIssuer, class failureClass, say string) {
 	t.Helper()
 	_, err := findIn(t, d, "", false)
 	if err == nil {
@@ -78,7 +93,7 @@ func TestWellKnownPlaces(t *testing.T) {
 		{"/tenant/", "/tenant" + openIDPlace},
 	} {
 		issuer := newIssuer(t, test.place, strings.Replace(plainMetadata, `"ISSUER"`, `"ISSUER`+test.path+`"`, 1))
-		found := mustFind(t, &discovery{issuer: issuer.URL + test.path})
+		found := mustFind(t, &foundIssuer{issuer: issuer.URL + test.path})
 		if found.Token != issuer.URL+"/token" || found.Revocation != issuer.URL+"/revoke" {
 			t.Errorf("%s: %+v", test.place, found)
 		}
@@ -91,16 +106,16 @@ func TestWellKnownPlaces(t *testing.T) {
 }
 
 func TestMetadataAfterAByteOrderMark(t *testing.T) {
-	mustFind(t, &discovery{issuer: newIssuerURL(t, "\ufeff"+plainMetadata)})
+	mustFind(t, &foundIssuer{issuer: newIssuerURL(t, "\ufeff"+plainMetadata)})
 }
 
 func TestIssuerIsComparedExactly(t *testing.T) {
 	for _, other := range []string{"ISSUER/", "ISSUER/x", "https://evil.example", "", "issuer"} {
 		issuer := newIssuer(t, oauthPlace, strings.Replace(plainMetadata, `"ISSUER"`, `"`+other+`"`, 1))
-		mustNotFind(t, &discovery{issuer: issuer.URL}, classConfiguration, "another issuer")
+		mustNotFind(t, &foundIssuer{issuer: issuer.URL}, classConfiguration, "another issuer")
 	}
 	slash := newIssuer(t, oauthPlace, strings.Replace(plainMetadata, `"ISSUER"`, `"ISSUER/"`, 1))
-	mustFind(t, &discovery{issuer: slash.URL + "/"})
+	mustFind(t, &foundIssuer{issuer: slash.URL + "/"})
 }
 
 func TestDiscoveredEndpointsAreSafe(t *testing.T) {
@@ -110,21 +125,21 @@ func TestDiscoveredEndpointsAreSafe(t *testing.T) {
 		for _, member := range []string{"token_endpoint", "revocation_endpoint"} {
 			metadata := strings.Replace(plainMetadata, `"issuer"`, `"`+member+`":"`+bad+`","issuer"`, 1)
 			metadata = strings.Replace(metadata, `"`+member+`":"ISSUER`, `"other":"ISSUER`, 1)
-			mustNotFind(t, &discovery{issuer: newIssuerURL(t, metadata)}, classConfiguration, "endpoint")
+			mustNotFind(t, &foundIssuer{issuer: newIssuerURL(t, metadata)}, classConfiguration, "endpoint")
 			aliases := strings.Replace(plainMetadata, `{`, `{"mtls_endpoint_aliases":{"`+member+`":"`+bad+`"},`, 1)
-			mustNotFind(t, &discovery{issuer: newIssuerURL(t, aliases)}, classConfiguration, "endpoint")
+			mustNotFind(t, &foundIssuer{issuer: newIssuerURL(t, aliases)}, classConfiguration, "endpoint")
 		}
 	}
 	// Another process may listen on loopback; an issuer that speaks https has no reason to go there.
-	https := &discovery{issuer: "https://auth.example"}
-	if _, err := https.parse([]byte(`{"issuer":"https://auth.example","token_endpoint":"http://127.0.0.1:1/token"}`)); err == nil || !strings.Contains(err.Error(), "http while") {
+	https := &foundIssuer{issuer: "https://auth.example"}
+	if _, err := (issuerRequest{issuer: https.issuer}).parse([]byte(`{"issuer":"https://auth.example","token_endpoint":"http://127.0.0.1:1/token"}`)); err == nil || !strings.Contains(err.Error(), "http while") {
 		t.Errorf("an endpoint on loopback of an issuer elsewhere: %v", err)
 	}
 	insecure := newIssuerURL(t, strings.Replace(plainMetadata, "ISSUER/token", "http://auth.example/token", 1))
-	if found := mustFind(t, &discovery{issuer: insecure, allowInsecure: true}); found.Token != "http://auth.example/token" {
+	if found := mustFind(t, &foundIssuer{issuer: insecure, allowInsecure: true}); found.Token != "http://auth.example/token" {
 		t.Errorf("found %+v", found)
 	}
-	mustNotFind(t, &discovery{issuer: newIssuerURL(t, `{"issuer":"ISSUER"}`)}, classConfiguration, "token_endpoint")
+	mustNotFind(t, &foundIssuer{issuer: newIssuerURL(t, `{"issuer":"ISSUER"}`)}, classConfiguration, "token_endpoint")
 }
 
 func newIssuerURL(t *testing.T, metadata string) string {
@@ -134,38 +149,38 @@ func newIssuerURL(t *testing.T, metadata string) string {
 
 func TestNoMetadata(t *testing.T) {
 	for _, body := range []string{"", "<html>", "[]", `{"issuer":7}`} {
-		mustNotFind(t, &discovery{issuer: newIssuerURL(t, body)}, classConfiguration, "no metadata")
+		mustNotFind(t, &foundIssuer{issuer: newIssuerURL(t, body)}, classConfiguration, "no metadata")
 	}
-	mustNotFind(t, &discovery{issuer: newIssuer(t, "/elsewhere", plainMetadata).URL}, classConfiguration, "no metadata")
-	mustNotFind(t, &discovery{issuer: newIssuerURL(t, plainMetadata+strings.Repeat(" ", maxAnswer))}, classConfiguration, "no metadata")
+	mustNotFind(t, &foundIssuer{issuer: newIssuer(t, "/elsewhere", plainMetadata).URL}, classConfiguration, "no metadata")
+	mustNotFind(t, &foundIssuer{issuer: newIssuerURL(t, plainMetadata+strings.Repeat(" ", maxAnswer))}, classConfiguration, "no metadata")
 	for _, issuer := range []string{"", "::", "issuer", "https://auth.example/?x=1", "https://auth.example/#x"} {
-		mustNotFind(t, &discovery{issuer: issuer}, classConfiguration, "issuer")
+		mustNotFind(t, &foundIssuer{issuer: issuer}, classConfiguration, "issuer")
 	}
 	redirecting := newEndpoint(t, answering(302, "", "Location", "https://evil.example/"))
-	mustNotFind(t, &discovery{issuer: redirecting.URL}, classConfiguration, "redirect")
+	mustNotFind(t, &foundIssuer{issuer: redirecting.URL}, classConfiguration, "redirect")
 }
 
 // TestTellingDiscoveryFailure: a place that holds nothing says less than one that answers wrongly.
 func TestTellingDiscoveryFailure(t *testing.T) {
 	foreign := strings.Replace(plainMetadata, `"ISSUER"`, `"https://other.example"`, 1)
-	mustNotFind(t, &discovery{issuer: newIssuer(t, openIDPlace, foreign).URL}, classConfiguration, "another issuer")
-	mustNotFind(t, &discovery{issuer: newIssuer(t, oauthPlace, foreign).URL}, classConfiguration, "another issuer")
+	mustNotFind(t, &foundIssuer{issuer: newIssuer(t, openIDPlace, foreign).URL}, classConfiguration, "another issuer")
+	mustNotFind(t, &foundIssuer{issuer: newIssuer(t, oauthPlace, foreign).URL}, classConfiguration, "another issuer")
 }
 
 func TestIssuerOutage(t *testing.T) {
 	issuer := newIssuer(t, oauthPlace, plainMetadata)
 	for _, status := range []int32{500, 503, 429} {
 		issuer.status.Store(status)
-		mustNotFind(t, &discovery{issuer: issuer.URL}, classOutage, "status")
+		mustNotFind(t, &foundIssuer{issuer: issuer.URL}, classOutage, "status")
 	}
 	issuer.Close()
-	mustNotFind(t, &discovery{issuer: issuer.URL}, classOutage, "the issuer cannot be reached: connection refused")
+	mustNotFind(t, &foundIssuer{issuer: issuer.URL}, classOutage, "the issuer cannot be reached: connection refused")
 }
 
 func TestMetadataAreCached(t *testing.T) {
 	now := time.Now()
 	issuer := newIssuer(t, oauthPlace, plainMetadata)
-	d := &discovery{issuer: issuer.URL, now: func() time.Time { return now }}
+	d := &foundIssuer{issuer: issuer.URL, now: func() time.Time { return now }}
 	asked := func(want int) {
 		t.Helper()
 		if got := len(issuer.all()); got != want {
@@ -201,14 +216,14 @@ func TestMetadataAreCached(t *testing.T) {
 func TestDoubtfulMetadataAreFetchedAgain(t *testing.T) {
 	now := time.Now()
 	issuer := newIssuer(t, oauthPlace, plainMetadata)
-	d := &discovery{issuer: issuer.URL, now: func() time.Time { return now }}
+	d := &foundIssuer{issuer: issuer.URL, now: func() time.Time { return now }}
 	mustFind(t, d)
 	issuer.metadata.Store(strings.ReplaceAll(plainMetadata, "/token", "/newer"))
 	for _, step := range []struct {
 		after time.Duration
 		want  string
 	}{{0, "/token"}, {59 * time.Second, "/token"}, {time.Second, "/newer"}} {
-		d.doubt()
+		d.remembered.recheck()
 		now = now.Add(step.after)
 		if found := mustFind(t, d); found.Token != issuer.URL+step.want {
 			t.Errorf("after %v: found %+v", step.after, found)
@@ -220,7 +235,7 @@ func TestDoubtfulMetadataAreFetchedAgain(t *testing.T) {
 	if got := len(issuer.all()); got != asked {
 		t.Errorf("%d requests without a doubt", got-asked)
 	}
-	d.doubt() // a minute has long passed
+	d.remembered.recheck() // a minute has long passed
 	mustFind(t, d)
 	if got := len(issuer.all()); got != asked+1 {
 		t.Errorf("%d requests, want 1", got-asked)
@@ -231,7 +246,7 @@ func TestDoubtfulMetadataAreFetchedAgain(t *testing.T) {
 func TestMethodThatBecomesSupported(t *testing.T) {
 	now := time.Now()
 	issuer := newIssuer(t, oauthPlace, strings.Replace(plainMetadata, "{", `{"token_endpoint_auth_methods_supported":["none"],`, 1))
-	d := &discovery{issuer: issuer.URL, now: func() time.Time { return now }}
+	d := &foundIssuer{issuer: issuer.URL, now: func() time.Time { return now }}
 	mustNotFind(t, d, classConfiguration, "list only none")
 	issuer.metadata.Store(plainMetadata)
 	mustNotFind(t, d, classConfiguration, "list only none")
@@ -244,7 +259,7 @@ func TestMethodThatBecomesSupported(t *testing.T) {
 func TestHangingIssuerLeavesTimeForTheTokenRequest(t *testing.T) {
 	now := time.Now()
 	issuer := newIssuer(t, oauthPlace, plainMetadata)
-	d := &discovery{issuer: issuer.URL, now: func() time.Time { return now }}
+	d := &foundIssuer{issuer: issuer.URL, now: func() time.Time { return now }}
 	mustFind(t, d)
 	now = now.Add(time.Hour)
 	var left time.Duration
@@ -266,7 +281,7 @@ func TestHangingIssuerLeavesTimeForTheTokenRequest(t *testing.T) {
 // TestFailedDiscoveryIsNotRemembered: back-off is the token source's business.
 func TestFailedDiscoveryIsNotRemembered(t *testing.T) {
 	issuer := newIssuer(t, oauthPlace, plainMetadata)
-	d := &discovery{issuer: issuer.URL}
+	d := &foundIssuer{issuer: issuer.URL}
 	issuer.status.Store(500)
 	mustNotFind(t, d, classOutage, "500")
 	issuer.status.Store(200)
@@ -285,7 +300,7 @@ func TestWaitingForDiscoveryEnds(t *testing.T) {
 		<-arrived
 		cancel()
 	}()
-	_, err := (&discovery{issuer: endpoint.URL}).find(ctx, newTokenClient(http.DefaultTransport), "", false)
+	_, err := (&foundIssuer{issuer: endpoint.URL}).find(ctx, newTokenClient(http.DefaultTransport), "", false)
 	if err != context.Canceled { //nolint:errorlint // the very error is promised
 		t.Errorf("error %v", err)
 	}
@@ -309,7 +324,7 @@ func TestSupportedMethods(t *testing.T) {
 		{`null`, "client_secret_post", "no methods, which means client_secret_basic"},
 		{`["self_signed_tls_client_auth"]`, "none", "list only tls_client_auth"},
 	} {
-		d := &discovery{issuer: newIssuerURL(t, strings.Replace(listing, "LIST", test.list, 1))}
+		d := &foundIssuer{issuer: newIssuerURL(t, strings.Replace(listing, "LIST", test.list, 1))}
 		_, err := findIn(t, d, test.method, false)
 		switch {
 		case test.say == "" && err != nil:
@@ -330,7 +345,7 @@ func TestMutualTLSAliases(t *testing.T) {
 		"token_endpoint":      {Token: "https://mtls.example/alias", Revocation: "/revoke"},
 		"revocation_endpoint": {Token: "/token", Revocation: "https://mtls.example/alias"},
 	} {
-		d := &discovery{issuer: newIssuerURL(t, strings.Replace(metadata, "ALIAS", alias, 1))}
+		d := &foundIssuer{issuer: newIssuerURL(t, strings.Replace(metadata, "ALIAS", alias, 1))}
 		if plain := mustFind(t, d); plain.Token != d.issuer+"/token" || plain.Revocation != d.issuer+"/revoke" {
 			t.Errorf("without a certificate %+v", plain)
 		}
@@ -338,28 +353,6 @@ func TestMutualTLSAliases(t *testing.T) {
 		if err != nil || strings.TrimPrefix(found.Token, d.issuer) != want.Token || strings.TrimPrefix(found.Revocation, d.issuer) != want.Revocation {
 			t.Errorf("with a certificate %+v, %v", found, err)
 		}
-	}
-}
-
-// TestMovedTokenEndpointIsFound a minute after the last look at the metadata, and not an hour.
-func TestMovedTokenEndpointIsFound(t *testing.T) {
-	old, moved := newEndpoint(t, answering(404, "")), newEndpoint(t, answering(200, goodAnswer))
-	metadata := func(endpoint *fakeEndpoint) string {
-		return `{"issuer":"ISSUER","token_endpoint":"` + endpoint.URL + `"}`
-	}
-	issuer := newIssuer(t, oauthPlace, metadata(old))
-	runSidecar(t, "SITE {\n\thttp_helper http://127.0.0.1:1 {\nname c\nissuer "+issuer.URL+"\nclient_id app\nclient_secret s3cret\n}\n}\n")
-	conn := activeApp().active["c"]
-	if err := conn.refresh(t.Context()); err == nil {
-		t.Error("a token of an endpoint that is not there")
-	}
-	issuer.metadata.Store(metadata(moved))
-	d := conn.issuers.get(issuer.URL, false)
-	d.mu.Lock()
-	d.now = func() time.Time { return time.Now().Add(discoveryPause) }
-	d.mu.Unlock()
-	if err := conn.refresh(t.Context()); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -1,9 +1,11 @@
 package httphelper
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -45,16 +47,30 @@ func TestMetricsNamedInDeploy(t *testing.T) {
 	}
 }
 
+// describingRegistry collects the descriptions of what is registered.
+type describingRegistry struct{ descriptions []*prometheus.Desc }
+
+func (r *describingRegistry) Register(c prometheus.Collector) error {
+	described := make(chan *prometheus.Desc, 10)
+	c.Describe(described)
+	close(described)
+	for d := range described {
+		r.descriptions = append(r.descriptions, d)
+	}
+	return nil
+}
+
+func (*describingRegistry) MustRegister(...prometheus.Collector) {}
+
+func (*describingRegistry) Unregister(prometheus.Collector) bool { return false }
+
 // realMetrics are the names of the series that there are.
 func realMetrics() []string {
-	descriptions := make(chan *prometheus.Desc, 10)
-	for _, collector := range collectors {
-		collector.Describe(descriptions)
-	}
-	close(descriptions)
+	registry := new(describingRegistry)
+	_ = registerMetrics(registry, tokenExpiries)
 	fqName := regexp.MustCompile(`fqName: "([^"]*)"`)
 	var names []string
-	for description := range descriptions {
+	for _, description := range registry.descriptions {
 		name := fqName.FindStringSubmatch(description.String())[1]
 		names = append(names, name)
 		if strings.HasSuffix(name, "_seconds") {
@@ -85,11 +101,11 @@ func filesBelow(t *testing.T, roots ...string) []string {
 func TestOptionsAreDocumented(t *testing.T) {
 	connectors := documentation(t, "docs/connectors-and-connections.md")
 	for _, names := range [][]string{
-		sortedKeys(serviceOptions()), sortedKeys(connectorOptions), sortedKeys(connectionOptions), sortedKeys(answerOptions),
+		slices.Sorted(maps.Keys(serviceOptions())), slices.Sorted(maps.Keys(connectorOptions)), slices.Sorted(maps.Keys(connectionOptions)), slices.Sorted(maps.Keys(parameterValueOptions)),
 	} {
 		wantDocumented(t, connectors, names)
 	}
-	wantDocumented(t, documentation(t, "docs/http_helper.md"), append(sortedKeys(injectionOptions), "name", "connections"))
+	wantDocumented(t, documentation(t, "docs/http_helper.md"), append(slices.Sorted(maps.Keys(policyOptions)), "name", "connections"))
 	wantDocumented(t, connectors, authMethodNames())
 }
 
@@ -206,14 +222,14 @@ func wantQuoted(t *testing.T, message string) {
 	if slices.Contains(fromElsewhere, message) {
 		return
 	}
-	for text := range strings.SplitSeq(orDefault(putTogether[message], message), "…") {
+	for text := range strings.SplitSeq(cmp.Or(putTogether[message], message), "…") {
 		if text = strings.TrimSpace(text); !strings.Contains(sources(t), text) {
 			t.Errorf("%q is said nowhere", text)
 		}
 	}
 }
 
-// sources are those of the package, without its tests.
+// sources are those of the plugin, without its tests.
 func sources(t *testing.T) string {
 	t.Helper()
 	files, err := filepath.Glob("*.go")
@@ -221,8 +237,8 @@ func sources(t *testing.T) string {
 		t.Fatal(err)
 	}
 	var all strings.Builder
-	for _, file := range files {
-		if !strings.HasSuffix(file, "_test.go") {
+	for _, file := range append(files, filesBelow(t, "internal")...) {
+		if strings.HasSuffix(file, ".go") && !strings.HasSuffix(file, "_test.go") {
 			all.WriteString(documentation(t, file))
 		}
 	}

@@ -102,7 +102,7 @@ func (k *dpopKey) proof(method string, target *url.URL, accessToken, nonce strin
 
 // sign puts the proof for a token request into it.
 func (k *dpopKey) sign(req *http.Request) error {
-	proof, err := k.proof(req.Method, req.URL, "", k.tokenNonces.of(req.URL))
+	proof, err := k.proof(req.Method, req.URL, "", k.tokenNonces.get(req.URL))
 	if err != nil {
 		return configurationError("%v", err)
 	}
@@ -110,10 +110,10 @@ func (k *dpopKey) sign(req *http.Request) error {
 	return nil
 }
 
-// provenAnew is a request to an API, as it is sent, with a proof of its own each time that it is
-// sent: when a connection ends without an answer, net/http sends a request once more by itself, and
+// withDPoPProof is a request to an API, as it is sent, with a proof of its own each time that it is
+// sent: when a connection ends without a response, net/http sends a request once more by itself, and
 // the API may have seen the first one.
-func provenAnew(req *http.Request, prove func() (string, error)) (*http.Request, error) {
+func withDPoPProof(req *http.Request, prove func() (string, error)) (*http.Request, error) {
 	proof, err := prove()
 	if err != nil {
 		return nil, err
@@ -134,10 +134,10 @@ func provenAnew(req *http.Request, prove func() (string, error)) (*http.Request,
 	})), nil
 }
 
-// learn keeps the nonce in an answer for the next proof, and reports whether there is one (RFC
+// set keeps the nonce in a response for the next proof, and reports whether there is one (RFC
 // 9449 §8).
-func (n *dpopNonces) learn(target *url.URL, answer http.Header) bool {
-	nonce := nonceIn(answer)
+func (n *dpopNonces) set(target *url.URL, response http.Header) bool {
+	nonce := nonceIn(response)
 	if nonce == "" {
 		return false
 	}
@@ -150,16 +150,16 @@ func (n *dpopNonces) learn(target *url.URL, answer http.Header) bool {
 	return true
 }
 
-// of is the newest nonce of a server, "" if it gave none.
-func (n *dpopNonces) of(target *url.URL) string {
+// get is the newest nonce of a server, "" if it gave none.
+func (n *dpopNonces) get(target *url.URL) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.byOrigin[originOf(target)]
 }
 
-// nonceIn is the nonce in an answer, "" if there is none that can be used.
-func nonceIn(answer http.Header) string {
-	nonce := answer.Get(dpopNonceHeader)
+// nonceIn is the nonce in a response, "" if there is none that can be used.
+func nonceIn(response http.Header) string {
+	nonce := response.Get(dpopNonceHeader)
 	if len(nonce) > maxDPoPNonce || strings.ContainsFunc(nonce, notInToken) {
 		return ""
 	}

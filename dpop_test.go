@@ -107,7 +107,7 @@ func TestDPoPTargets(t *testing.T) {
 func TestDPoPNoncesBelongToOrigins(t *testing.T) {
 	var nonces dpopNonces
 	learn := func(target, nonce string) bool {
-		return nonces.learn(mustParseURL(t, target), http.Header{"Dpop-Nonce": {nonce}})
+		return nonces.set(mustParseURL(t, target), http.Header{"Dpop-Nonce": {nonce}})
 	}
 	if !learn("https://api.example/x", "n-1") || !learn("https://AS.example:443/token?q", "n-2") {
 		t.Error("a nonce was not learnt")
@@ -120,12 +120,12 @@ func TestDPoPNoncesBelongToOrigins(t *testing.T) {
 	for target, want := range map[string]string{
 		"https://api.example:443/other": "n-1", "https://as.example/": "n-2", "http://api.example/": "", "https://api.example:8443/": "",
 	} {
-		if got := nonces.of(mustParseURL(t, target)); got != want {
+		if got := nonces.get(mustParseURL(t, target)); got != want {
 			t.Errorf("%s: nonce %q, want %q", target, got, want)
 		}
 	}
 	learn("https://api.example/", "n-3")
-	if got := nonces.of(mustParseURL(t, "https://api.example/")); got != "n-3" {
+	if got := nonces.get(mustParseURL(t, "https://api.example/")); got != "n-3" {
 		t.Errorf("nonce %q", got)
 	}
 }
@@ -299,7 +299,7 @@ func (a *busyAPI) RoundTrip(req *http.Request) (*http.Response, error) {
 		res.Header.Set("WWW-Authenticate", `DPoP error="use_dpop_nonce"`)
 		res.Header.Set("DPoP-Nonce", "mine")
 		res.Body = closing(func() {
-			a.token.key.apiNonces.learn(req.URL, http.Header{"Dpop-Nonce": {"another's"}})
+			a.token.key.apiNonces.set(req.URL, http.Header{"Dpop-Nonce": {"another's"}})
 		})
 	}
 	return res, nil
@@ -317,20 +317,15 @@ func (c closing) Close() error {
 
 // TestRequestIsRepeatedWithItsOwnNonce: not with one that another request was told meanwhile.
 func TestRequestIsRepeatedWithItsOwnNonce(t *testing.T) {
-	token := &grantedToken{key: newTestDPoPKey(t)}
-	token.set(kindDPoP, "t1")
-	injection := new(Injection)
-	if err := injection.provision(); err != nil {
-		t.Fatal(err)
-	}
-	g := &grant{
-		Context: t.Context(), injection: injection,
-		conn:   &activeConnection{app: &App{tracing: new(tracing)}, config: &Connection{DPoP: new(DPoP)}},
+	token := &grantedToken{value: "t1", kind: kindDPoP, key: newTestDPoPKey(t)}
+	q := &forwardRequest{
+		Context: t.Context(), options: &forwardOptions{field: "Authorization"},
+		conn:   &forwardConnection{tracing: new(tracing)},
 		target: &apiTarget{base: mustParseURL(t, "https://api.example")},
 	}
 	api := &busyAPI{t: t, token: token}
-	way := &route{HTTPTransport: new(reverseproxy.HTTPTransport), inner: api}
-	res, err := way.present(httptest.NewRequest(http.MethodGet, "/x", nil), g, token, nil)
+	transport := &forwardTransport{HTTPTransport: new(reverseproxy.HTTPTransport), roundTripper: api}
+	res, err := transport.sendWithNonce(httptest.NewRequest(http.MethodGet, "/x", nil), q, token, nil)
 	if err != nil || res.StatusCode != http.StatusOK {
 		t.Fatal(res, err)
 	}

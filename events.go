@@ -84,18 +84,17 @@ func (e *eventEmitter) dequeue() (tokenEvent, bool) {
 	return e.queue[0], true
 }
 
-// observe is told of each token request and each rejection.
-func (c *activeConnection) observe(event fetchEvent) {
-	c.metrics.observe(event)
-	data := map[string]any{"connection": c.name}
+// emitToken tells of a token request or a rejection.
+func (e *eventEmitter) emitToken(connection string, event fetchEvent) {
+	data := map[string]any{"connection": connection}
 	switch {
 	case event.rejected:
-		c.app.events.emit("token_rejected", data)
+		e.emit("token_rejected", data)
 	case event.failed != nil:
 		data["class"], data["code"] = string(event.failed.class), event.failed.code
-		c.app.events.emit("token_failed", data)
+		e.emit("token_failed", data)
 	default:
 		data["expires"] = event.expires.UTC().Format(time.RFC3339)
-		c.app.events.emit("token_obtained", data)
+		e.emit("token_obtained", data)
 	}
 }

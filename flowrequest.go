@@ -29,10 +29,6 @@ const (
 	contentTypeForm = "application/x-www-form-urlencoded"
 )
 
-func init() {
-	caddy.RegisterModule(RequestFlow{})
-}
-
 // RequestFlow is a helper flow that makes one HTTP request and takes its result from the JSON
 // answer. It goes the way of token requests (`token_transport`) and follows no redirects, but never
 // carries the connection's own authentication. The answer must be a 2xx of at most 1 MiB.
@@ -49,7 +45,7 @@ type RequestFlow struct {
 
 	// Headers of the request. Default: `Accept: application/json`, with a body also
 	// `Content-Type: application/json`.
-	Headers []Field `json:"headers,omitempty"`
+	Headers []FlowHeader `json:"headers,omitempty"`
 
 	// Body of the request. Default: none.
 	Body string `json:"body,omitempty"`
@@ -63,6 +59,15 @@ type RequestFlow struct {
 
 	url, body text
 	headers   []text // in the order of Headers
+}
+
+// FlowHeader is a header of a helper flow's request.
+type FlowHeader struct {
+	// The header field. Required.
+	Name string `json:"name"`
+
+	// Its value.
+	Value string `json:"value"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -110,13 +115,13 @@ func (f *RequestFlow) setDefaults() {
 
 func (f *RequestFlow) defaultHeader(name string) {
 	if f.header(name) < 0 {
-		f.Headers = append(f.Headers, Field{Name: name, Value: contentTypeJSON})
+		f.Headers = append(f.Headers, FlowHeader{Name: name, Value: contentTypeJSON})
 	}
 }
 
 // header is the index of a header, or negative.
 func (f *RequestFlow) header(name string) int {
-	return slices.IndexFunc(f.Headers, func(h Field) bool { return strings.EqualFold(h.Name, name) })
+	return slices.IndexFunc(f.Headers, func(h FlowHeader) bool { return strings.EqualFold(h.Name, name) })
 }
 
 func (f *RequestFlow) parse() error {
@@ -165,7 +170,7 @@ func (f *RequestFlow) tryTexts() error {
 // check tells at load whether the flow's URL may be called, as far as it is known: a host that is a
 // parameter may turn out to be loopback.
 func (f *RequestFlow) check(allowInsecure bool) error {
-	u, err := f.expandURL(func(_, _ string) (string, error) { return "localhost", nil })
+	u, err := f.expandURL(lookupValues(func(_, _ string) (string, error) { return "localhost", nil }))
 	if err != nil {
 		return err
 	}
@@ -173,7 +178,7 @@ func (f *RequestFlow) check(allowInsecure bool) error {
 }
 
 func checkFlowScheme(u *url.URL, allowInsecure bool) error {
-	if checkScheme(u, allowInsecure, "url") != nil {
+	if checkScheme(u, allowInsecure, "url", "token_url") != nil {
 		return errors.New("the URL is http and its host is not loopback: use https, or permit it with allow_insecure token_url")
 	}
 	return nil
@@ -222,18 +227,19 @@ func (f *RequestFlow) deadline(ctx context.Context) time.Time {
 }
 
 func (f *RequestFlow) request(ctx context.Context, in flowInput) (*http.Request, error) {
-	u, err := f.expandURL(in.parameter)
+	parameters := lookupValues(in.parameter)
+	u, err := f.expandURL(parameters)
 	if err != nil {
 		return nil, err
 	}
 	if err := checkFlowScheme(u, in.allowInsecure); err != nil {
 		return nil, err
 	}
-	header, err := f.expandHeader(in.parameter)
+	header, err := f.expandHeader(parameters)
 	if err != nil {
 		return nil, err
 	}
-	body, err := f.expandBody(in.parameter)
+	body, err := f.expandBody(parameters)
 	if err != nil {
 		return nil, err
 	}
@@ -245,19 +251,19 @@ func (f *RequestFlow) request(ctx context.Context, in flowInput) (*http.Request,
 	return req, nil
 }
 
-func (f *RequestFlow) expandURL(lookup valueLookup) (*url.URL, error) {
-	u, err := f.url.expandURL(lookup)
+func (f *RequestFlow) expandURL(values *valueSource) (*url.URL, error) {
+	u, err := f.url.expandURL(values)
 	if err != nil {
 		return nil, fmt.Errorf("url: %w", err)
 	}
 	return u, nil
 }
 
-func (f *RequestFlow) expandHeader(lookup valueLookup) (http.Header, error) {
+func (f *RequestFlow) expandHeader(values *valueSource) (http.Header, error) {
 	header := make(http.Header, len(f.headers))
 	for i, t := range f.headers {
 		name := f.Headers[i].Name
-		value, err := t.expand(lookup)
+		value, err := t.expand(values)
 		if err == nil && !httpguts.ValidHeaderFieldValue(value) {
 			err = errors.New("the value contains a control character")
 		}
@@ -270,12 +276,12 @@ func (f *RequestFlow) expandHeader(lookup valueLookup) (http.Header, error) {
 }
 
 // expandBody escapes answers, so that they cannot change what the body says beyond their place.
-func (f *RequestFlow) expandBody(lookup valueLookup) (string, error) {
+func (f *RequestFlow) expandBody(values *valueSource) (string, error) {
 	escape := f.bodyEscape()
-	body, err := f.body.expandLines(func(kind, key string) (string, error) {
-		value, err := lookup(kind, key)
+	body, err := f.body.expandLines(lookupValues(func(kind, key string) (string, error) {
+		value, err := values.lookup(kind, key)
 		return escape(value), err
-	})
+	}))
 	if err != nil {
 		return "", fmt.Errorf("body: %w", err)
 	}
@@ -365,11 +371,11 @@ func flowStatusError(resp *http.Response) *tokenError {
 
 // result finds the flow's result in an answer.
 func (f *RequestFlow) result(body []byte) (string, error) {
-	answer := parseAnswer(body)
-	if answer.root == nil {
+	document := parseAnswer(body)
+	if document == nil {
 		return "", errors.New("the answer is not JSON")
 	}
-	value, found := jsonPointer(answer.root, f.Pointer)
+	value, found := jsonPointer(document, f.Pointer)
 	if !found {
 		return "", fmt.Errorf("the answer has nothing at pointer %q", f.Pointer)
 	}
@@ -426,7 +432,7 @@ func (f *RequestFlow) unmarshalOption(d *caddyfile.Dispenser, option string, arg
 		if len(args) != 2 {
 			return d.Err("header takes a name and a value")
 		}
-		f.Headers = append(f.Headers, Field{Name: args[0], Value: args[1]})
+		f.Headers = append(f.Headers, FlowHeader{Name: args[0], Value: args[1]})
 		return nil
 	case "body":
 		return set(&f.Body)

@@ -65,12 +65,12 @@ func TestFlowRequestOnTheWire(t *testing.T) {
 		"method":             {RequestFlow{Method: "PUT", URL: "/d"}, "PUT /d accept=application/json"},
 		"parameters":         {RequestFlow{URL: "/d/{param.odd}?q={param.odd}"}, "GET /d/a%22%2F&b?q=a%22%2F%26b accept=application/json"},
 		"environment":        {RequestFlow{URL: "/{env.FLOW_KEY}"}, "GET /k3y accept=application/json"},
-		"header":             {RequestFlow{URL: "/d", Headers: []Field{{"X-Key", "{env.FLOW_KEY} {param.odd}"}}}, `GET /d accept=application/json x-key=k3y a"/&b`},
-		"accept of its own":  {RequestFlow{URL: "/d", Headers: []Field{{"ACCEPT", "text/json"}}}, "GET /d accept=text/json"},
+		"header":             {RequestFlow{URL: "/d", Headers: []FlowHeader{{"X-Key", "{env.FLOW_KEY} {param.odd}"}}}, `GET /d accept=application/json x-key=k3y a"/&b`},
+		"accept of its own":  {RequestFlow{URL: "/d", Headers: []FlowHeader{{"ACCEPT", "text/json"}}}, "GET /d accept=text/json"},
 		"body is a POST":     {RequestFlow{URL: "/d", Body: `{"i":"{param.odd}"}`}, `POST /d accept=application/json content-type=application/json {"i":"a\"/\u0026b"}`},
 		"body with a method": {RequestFlow{Method: "PATCH", URL: "/d", Body: "{env.FLOW_KEY}"}, `PATCH /d accept=application/json content-type=application/json k3y`},
-		"body, form":         {RequestFlow{URL: "/d", Body: "i={param.odd}&k={env.FLOW_KEY}", Headers: []Field{{"content-type", form}}}, "POST /d accept=application/json content-type=" + form + " i=a%22%2F%26b&k=k3y"},
-		"body, text":         {RequestFlow{URL: "/d", Body: "a\n{param.odd}", Headers: []Field{{"Content-Type", "text/plain"}}}, "POST /d accept=application/json content-type=text/plain a\na\"/&b"},
+		"body, form":         {RequestFlow{URL: "/d", Body: "i={param.odd}&k={env.FLOW_KEY}", Headers: []FlowHeader{{"content-type", form}}}, "POST /d accept=application/json content-type=" + form + " i=a%22%2F%26b&k=k3y"},
+		"body, text":         {RequestFlow{URL: "/d", Body: "a\n{param.odd}", Headers: []FlowHeader{{"Content-Type", "text/plain"}}}, "POST /d accept=application/json content-type=text/plain a\na\"/&b"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got string
@@ -272,7 +272,7 @@ func TestFlowRequestValuesKeepTheirPlace(t *testing.T) {
 		"path":           {RequestFlow{URL: server + "/{param.p}"}, "../hunter2", "url: {param.p}: the value has a dot segment"},
 		"host":           {RequestFlow{URL: "http://{param.p}" + host}, "hunter2@", "url: {param.p}: the value is not a host name"},
 		"query":          {RequestFlow{URL: server + "/?{param.p}"}, "hunter2\n", "the parameter p contains a control character"},
-		"header":         {RequestFlow{URL: server, Headers: []Field{{"X-A", "{param.p}"}}}, "hunter2\r\nX-B: 1", "header X-A: the parameter p contains a control character"},
+		"header":         {RequestFlow{URL: server, Headers: []FlowHeader{{"X-A", "{param.p}"}}}, "hunter2\r\nX-B: 1", "header X-A: the parameter p contains a control character"},
 		"body":           {RequestFlow{URL: server, Body: `"{param.p}"`}, "hunter2\x00", "body: the parameter p contains a control character"},
 		"no such answer": {RequestFlow{URL: server, Body: `"{param.q}"`}, "hunter2", "body: there is no parameter q"},
 		"in the clear":   {RequestFlow{URL: "http://{param.p}.example/"}, "hunter2", "the URL is http and its host is not loopback: use https, or permit it with allow_insecure token_url"},
@@ -293,7 +293,7 @@ func FuzzFlowBody(f *testing.F) {
 		f.Add(seed)
 	}
 	asJSON := &RequestFlow{URL: "https://h", Body: `{"a":"{param.p}","b":"c"}`}
-	asForm := &RequestFlow{URL: "https://h", Body: "a={param.p}&b=c", Headers: []Field{{"Content-Type", contentTypeForm}}}
+	asForm := &RequestFlow{URL: "https://h", Body: "a={param.p}&b=c", Headers: []FlowHeader{{"Content-Type", contentTypeForm}}}
 	for _, flow := range []*RequestFlow{asJSON, asForm} {
 		if err := flow.Provision(caddy.Context{}); err != nil {
 			f.Fatal(err)
@@ -301,7 +301,8 @@ func FuzzFlowBody(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, value string) {
 		in := flowInput{params: map[string]string{"p": value}}
-		body, err := asJSON.expandBody(in.parameter)
+		parameters := lookupValues(in.parameter)
+		body, err := asJSON.expandBody(parameters)
 		if err != nil {
 			return
 		}
@@ -310,7 +311,7 @@ func FuzzFlowBody(f *testing.F) {
 		if err != nil || len(document) != 2 || document["b"] != "c" || utf8.ValidString(value) && document["a"] != value {
 			t.Fatalf("%q became %s: %v", value, body, err)
 		}
-		if body, err = asForm.expandBody(in.parameter); err != nil {
+		if body, err = asForm.expandBody(parameters); err != nil {
 			t.Fatal(err)
 		}
 		if fields, err := url.ParseQuery(body); err != nil || len(fields) != 2 || fields.Get("a") != value || fields.Get("b") != "c" {
@@ -362,14 +363,14 @@ func TestFlowRequestProvision(t *testing.T) {
 		"pointer":          {RequestFlow{URL: "https://h", Pointer: "a"}, "pointer: a JSON pointer begins with a slash"},
 		"pointer, escape":  {RequestFlow{URL: "https://h", Pointer: "/~2"}, "pointer: in a JSON pointer"},
 		"timeout":          {RequestFlow{URL: "https://h", Timeout: -1}, "timeout must not be negative"},
-		"header name":      {RequestFlow{URL: "https://h", Headers: []Field{{"hunter2 x", ""}}}, "header: a name must consist"},
-		"header Host":      {RequestFlow{URL: "https://h", Headers: []Field{{"host", "x"}}}, "header host cannot be set"},
-		"hop-by-hop":       {RequestFlow{URL: "https://h", Headers: []Field{{"Connection", "x"}}}, "header Connection cannot be set"},
-		"header twice":     {RequestFlow{URL: "https://h", Headers: []Field{{"X-A", "1"}, {"x-a", "2"}}}, "header x-a is given twice"},
-		"header value":     {RequestFlow{URL: "https://h", Headers: []Field{{"X-A", "hunter2\n"}}}, "header X-A: the value contains a control character"},
+		"header name":      {RequestFlow{URL: "https://h", Headers: []FlowHeader{{"hunter2 x", ""}}}, "header: a name must consist"},
+		"header Host":      {RequestFlow{URL: "https://h", Headers: []FlowHeader{{"host", "x"}}}, "header host cannot be set"},
+		"hop-by-hop":       {RequestFlow{URL: "https://h", Headers: []FlowHeader{{"Connection", "x"}}}, "header Connection cannot be set"},
+		"header twice":     {RequestFlow{URL: "https://h", Headers: []FlowHeader{{"X-A", "1"}, {"x-a", "2"}}}, "header x-a is given twice"},
+		"header value":     {RequestFlow{URL: "https://h", Headers: []FlowHeader{{"X-A", "hunter2\n"}}}, "header X-A: the value contains a control character"},
 		"placeholder":      {RequestFlow{URL: "https://h/{config.x}"}, "url: unknown placeholder"},
 		"body placeholder": {RequestFlow{URL: "https://h", Body: "{http.x}"}, "body: values of a request"},
-		"unset":            {RequestFlow{URL: "https://h", Headers: []Field{{"X-A", "{env.FLOW_EMPTY}"}}}, "header X-A: {env.FLOW_EMPTY} is not set or empty"},
+		"unset":            {RequestFlow{URL: "https://h", Headers: []FlowHeader{{"X-A", "{env.FLOW_EMPTY}"}}}, "header X-A: {env.FLOW_EMPTY} is not set or empty"},
 		"unreadable":       {RequestFlow{URL: "https://h", Body: "{file./no/such}"}, "body: reading file /no/such"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -383,7 +384,7 @@ func TestFlowRequestProvision(t *testing.T) {
 }
 
 func TestFlowRequestParameters(t *testing.T) {
-	f := provisioned(t, &RequestFlow{URL: "https://{param.c}.h/{param.a}", Body: "{param.b}{param.a}", Headers: []Field{{"X-A", "{param.d}"}}})
+	f := provisioned(t, &RequestFlow{URL: "https://{param.c}.h/{param.a}", Body: "{param.b}{param.a}", Headers: []FlowHeader{{"X-A", "{param.d}"}}})
 	if got := f.parameters(); !slices.Equal(got, []string{"a", "b", "c", "d"}) {
 		t.Errorf("got %q", got)
 	}

@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
+// flowsLaterBy is how far ahead the clock of the memory of helper flows is.
+var flowsLaterBy atomic.Int64
+
+func init() {
+	flowResults = newFlowMemory(func() time.Time { return time.Now().Add(time.Duration(flowsLaterBy.Load())) })
+}
+
 // laterForFlows has the memory of helper flows believe that it is later.
 func laterForFlows(t *testing.T, d time.Duration) {
 	t.Helper()
-	set := func(now func() time.Time) func() time.Time {
-		flowResults.mu.Lock()
-		defer flowResults.mu.Unlock()
-		before := flowResults.now
-		flowResults.now = now
-		return before
-	}
-	before := set(func() time.Time { return time.Now().Add(d) })
-	t.Cleanup(func() { set(before) })
+	before := flowsLaterBy.Swap(int64(d))
+	t.Cleanup(func() { flowsLaterBy.Store(before) })
 }
 
 // shards is a service that flows ask: it counts, and tells the number of the request.

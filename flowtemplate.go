@@ -17,10 +17,6 @@ import (
 // maxTemplateResult bounds a template's result, as that of a request is.
 const maxTemplateResult = 1 << 20
 
-func init() {
-	caddy.RegisterModule(TemplateFlow{})
-}
-
 // TemplateFlow is a helper flow that is a Go template over the connection's answers: `.param.region`,
 // or `index .param "api-region"` for a key with a hyphen. The functions are those of Go and sprig, as
 // in Caddy's `templates`, without the ones that read the environment or ask the network. Caddy's

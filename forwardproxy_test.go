@@ -32,13 +32,13 @@ func TestUpstreamIsDialedAfterAForwardProxyOfAnotherHandler(t *testing.T) {
 	defer api.Close()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
 	defer cancel()
-	way, err := newRoute(ctx, []byte("{}"), nil, false)
+	transport, err := newForwardTransport(ctx, []byte("{}"), forwardTransportOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = way.Cleanup() }()
+	defer func() { _ = transport.Cleanup() }()
 	proxy := &url.URL{Scheme: "http", Host: "proxy.invalid"}
-	res, err := way.roundTrip(requestTo(t, api.Listener.Addr().String(), map[string]any{"reverse_proxy.proxy": proxy}), nil)
+	res, err := transport.roundTrip(requestTo(t, api.Listener.Addr().String(), map[string]any{"reverse_proxy.proxy": proxy}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,8 +47,8 @@ func TestUpstreamIsDialedAfterAForwardProxyOfAnotherHandler(t *testing.T) {
 
 func TestRequestThroughAForwardProxyNamesNoUpstream(t *testing.T) {
 	proxy := &url.URL{Scheme: "http", Host: "proxy.invalid", User: url.UserPassword("app", "hunter2")}
-	way := &route{forwardProxy: func(*http.Request) (*url.URL, error) { return proxy, nil }}
-	req, err := way.throughForwardProxy(requestTo(t, "127.0.0.1:1", nil))
+	transport := &forwardTransport{forwardProxy: func(*http.Request) (*url.URL, error) { return proxy, nil }}
+	req, err := transport.throughForwardProxy(requestTo(t, "127.0.0.1:1", nil))
 	if err != nil {
 		t.Fatal(err)
 	}

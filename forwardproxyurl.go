@@ -78,9 +78,9 @@ var (
 )
 
 // forwardProxyURLError is why there is no forward proxy to go through.
-type forwardProxyURLError struct{ error }
+type forwardProxyURLError struct{ err error }
 
-func (e forwardProxyURLError) Error() string { return fmt.Sprintf("network_proxy url: %v", e.error) }
+func (e forwardProxyURLError) Error() string { return fmt.Sprintf("network_proxy url: %v", e.err) }
 
 var (
 	_ caddy.Provisioner       = (*ForwardProxyURL)(nil)

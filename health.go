@@ -3,7 +3,9 @@ package httphelper
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -44,14 +46,14 @@ func (h *Health) Provision(ctx caddy.Context) error {
 	if h.app, err = appOf(ctx); err != nil {
 		return err
 	}
-	h.app.awaited = append(h.app.awaited, h.Connections...)
+	h.app.checked = append(h.app.checked, h.Connections...)
 	return nil
 }
 
-// checkAwaited finds names in `http_helper_health` that no connection has.
-func (a *App) checkAwaited() error {
+// checkHealthNames finds names in `http_helper_health` that no connection has.
+func (a *App) checkHealthNames() error {
 	var errs []error
-	for _, name := range a.awaited {
+	for _, name := range a.checked {
 		if _, err := a.connection(name); err != nil {
 			errs = append(errs, fmt.Errorf("http_helper_health: %w", err))
 		}
@@ -78,7 +80,7 @@ func (h *Health) ServeHTTP(w http.ResponseWriter, _ *http.Request, _ caddyhttp.H
 	answer := healthView{Healthy: true, Connections: []connectionHealth{}}
 	names := h.Connections
 	if len(names) == 0 {
-		names = sortedKeys(h.app.active)
+		names = slices.Sorted(maps.Keys(h.app.active))
 	}
 	for _, name := range names {
 		health := h.app.active[name].health()
@@ -95,17 +97,17 @@ func (h *Health) ServeHTTP(w http.ResponseWriter, _ *http.Request, _ caddyhttp.H
 
 // health tells how the connection is, and makes it go on trying if it has only ever failed.
 func (c *activeConnection) health() connectionHealth {
-	c.source.keepTrying()
-	st := c.source.status()
-	health := connectionHealth{Name: c.name, Healthy: st.healthy(), State: st.state}
+	c.tokens.source.retryInBackground()
+	st := c.tokens.source.status()
+	health := connectionHealth{Name: c.name, Healthy: isHealthy(st), State: st.state}
 	if !health.Healthy {
-		health.Error = st.lastError.view()
+		health.Error = errorViewOf(st.lastError)
 	}
 	return health
 }
 
-// healthy tells whether requests can be expected to get a token, if not now then soon.
-func (st sourceStatus) healthy() bool {
+// isHealthy reports whether requests can be expected to get a token, if not now then soon.
+func isHealthy(st sourceStatus) bool {
 	if st.state != stateDown {
 		return true
 	}

@@ -58,7 +58,7 @@ func TestHealth(t *testing.T) {
 		t.Errorf("with a token and an outage: %+v", view)
 	}
 
-	source := activeApp().active["c"].source
+	source := activeApp().active["c"].tokens.source
 	source.reject(t.Context(), source.peek())
 	if view := wantHealth(t, site, 200); view.Connections[0].State != stateDown {
 		t.Errorf("in an outage after it has worked: %+v", view)
@@ -89,7 +89,7 @@ func TestHealthComesBack(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("nobody tries any more")
 	}
-	if _, err := activeApp().active["c"].source.Token(t.Context()); err != nil {
+	if _, err := activeApp().active["c"].tokens.source.Token(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	wantHealth(t, site, 200)

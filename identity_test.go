@@ -70,16 +70,16 @@ func TestCredentialsMakeTheIdentity(t *testing.T) {
 	t.Cleanup(func() { _ = caddy.Stop() })
 
 	active := activeApp().active
-	seen := make(map[identity]string)
+	seen := make(map[tokenKey]string)
 	for name, options := range names {
-		id := active[name].identity()
+		id := active[name].values.tokenKey()
 		if other, ok := seen[id]; ok {
 			t.Errorf("these share tokens:\n%s\n\n%s", other, options)
 		}
 		seen[id] = options
 	}
 	for i, pair := range pairs {
-		if active[pair[0]].identity() != active[pair[1]].identity() {
+		if active[pair[0]].values.tokenKey() != active[pair[1]].values.tokenKey() {
 			t.Errorf("these do not share tokens: %q", equal[i])
 		}
 	}

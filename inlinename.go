@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
 // stateKey is where a Helper's State keeps the names of the connections there are.
@@ -29,15 +31,15 @@ func (d *directive) inlineName() (string, error) {
 }
 
 func (d *directive) explicitName() (string, error) {
-	for _, segment := range d.block {
+	for _, segment := range d.Block {
 		if segment.Directive() != "name" {
 			continue
 		}
-		s := newSubdirective("http_helper", segment)
-		name, err := s.one()
+		s := subdirective.Parse("http_helper", segment)
+		name, err := s.OneArg()
 		if err == nil {
 			if invalid := validName(name); invalid != nil {
-				err = s.wrap(invalid)
+				err = s.Wrap(invalid)
 			}
 		}
 		return name, err

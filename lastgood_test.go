@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -40,7 +41,7 @@ func TestLastGoodBridgesAReplacement(t *testing.T) {
 		"twice":               {{0, "a", nil, "made of a"}, {0, "bad", nil, "made of a"}, {9 * time.Second, "b", nil, "made of b"}, {9 * time.Second, "bad", nil, "made of b"}, {9 * time.Second, "bad", nil, "made of b"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			simulated(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				l := lastGood[string, string]{owner: onUnusable(func(error) {})}
 				for i, look := range looks {
 					time.Sleep(look.after)

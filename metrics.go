@@ -2,7 +2,8 @@ package httphelper
 
 import (
 	"errors"
-	"net/http"
+	"iter"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -35,13 +36,11 @@ var (
 
 	unauthorizedTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "unauthorized_total",
-		Help: "Answers 401 of the API to a token, by what became of them.",
+		Help: "Responses 401 of the API to a token, by what became of them.",
 	}, []string{"connection", "outcome"})
 
-	collectors = []prometheus.Collector{tokenRequestsTotal, tokenRequestDuration, requestsTotal, unauthorizedTotal, tokenExpiry{}}
-
 	// refusedUnnamed counts refused requests whose connection is not known.
-	refusedUnnamed = requestsTotal.WithLabelValues("", outcomeRefused)
+	refusedUnnamed = requestsTotal.WithLabelValues("", string(outcomeRefused))
 )
 
 // The values of the label result.
@@ -53,18 +52,25 @@ const (
 
 // The values of the label outcome: of requests_total, then of unauthorized_total.
 const (
-	outcomeSent    = "sent"
-	outcomeKept    = "kept"
-	outcomeNoToken = "no_token"
-	outcomeRefused = "refused"
+	outcomeSent    outcome = "sent"
+	outcomeKept    outcome = "kept"
+	outcomeNoToken outcome = "no_token"
+	outcomeRefused outcome = "refused"
 
-	outcomeReplayed = "replayed"
-	outcomePassed   = "passed"
+	unauthorizedReplayed unauthorizedOutcome = "replayed"
+	unauthorizedPassed   unauthorizedOutcome = "passed"
 )
 
-// registerMetrics makes the metrics part of a config's metrics.
-func registerMetrics(registry *prometheus.Registry) error {
-	for _, c := range collectors {
+// outcome says what became of a request.
+type outcome string
+
+// unauthorizedOutcome says what became of a 401 to a token.
+type unauthorizedOutcome string
+
+// registerMetrics makes the metrics part of a config's metrics. expiries yields the connections of the
+// running config with the expiry of their live tokens.
+func registerMetrics(registry prometheus.Registerer, expiries func() iter.Seq2[string, time.Time]) error {
+	for _, c := range []prometheus.Collector{tokenRequestsTotal, tokenRequestDuration, requestsTotal, unauthorizedTotal, tokenExpiry{expiries}} {
 		if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return err
 		}
@@ -73,7 +79,9 @@ func registerMetrics(registry *prometheus.Registry) error {
 }
 
 // tokenExpiry collects when the tokens of the running config expire.
-type tokenExpiry struct{}
+type tokenExpiry struct {
+	expiries func() iter.Seq2[string, time.Time]
+}
 
 var tokenExpiryDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "token_expiry_timestamp_seconds"),
 	"When the token in hand expires, in Unix time. Absent without a live token.", []string{"connection"}, nil)
@@ -82,12 +90,10 @@ var tokenExpiryDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace
 func (tokenExpiry) Describe(ch chan<- *prometheus.Desc) { ch <- tokenExpiryDesc }
 
 // Collect implements prometheus.Collector.
-func (tokenExpiry) Collect(ch chan<- prometheus.Metric) {
-	for _, conn := range activeConnections() {
-		if expires := conn.source.status().expires; !expires.IsZero() {
-			seconds := float64(expires.UnixMilli()) / 1000
-			ch <- prometheus.MustNewConstMetric(tokenExpiryDesc, prometheus.GaugeValue, seconds, conn.name)
-		}
+func (t tokenExpiry) Collect(ch chan<- prometheus.Metric) {
+	for connection, expires := range t.expiries() {
+		seconds := float64(expires.UnixMilli()) / 1000
+		ch <- prometheus.MustNewConstMetric(tokenExpiryDesc, prometheus.GaugeValue, seconds, connection)
 	}
 }
 
@@ -121,12 +127,12 @@ func newConnectionMetrics(name string) *connectionMetrics {
 		misconfigured: tokenRequestsTotal.WithLabelValues(name, resultConfiguration),
 		outages:       tokenRequestsTotal.WithLabelValues(name, resultOutage),
 		duration:      tokenRequestDuration.WithLabelValues(name),
-		sent:          requestsTotal.WithLabelValues(name, outcomeSent),
-		kept:          requestsTotal.WithLabelValues(name, outcomeKept),
-		noToken:       requestsTotal.WithLabelValues(name, outcomeNoToken),
-		refused:       requestsTotal.WithLabelValues(name, outcomeRefused),
-		replayed:      unauthorizedTotal.WithLabelValues(name, outcomeReplayed),
-		passed:        unauthorizedTotal.WithLabelValues(name, outcomePassed),
+		sent:          requestsTotal.WithLabelValues(name, string(outcomeSent)),
+		kept:          requestsTotal.WithLabelValues(name, string(outcomeKept)),
+		noToken:       requestsTotal.WithLabelValues(name, string(outcomeNoToken)),
+		refused:       requestsTotal.WithLabelValues(name, string(outcomeRefused)),
+		replayed:      unauthorizedTotal.WithLabelValues(name, string(unauthorizedReplayed)),
+		passed:        unauthorizedTotal.WithLabelValues(name, string(unauthorizedPassed)),
 	}
 }
 
@@ -140,11 +146,11 @@ func (m *connectionMetrics) Destruct() error {
 		tokenRequestsTotal.DeleteLabelValues(m.name, result)
 	}
 	tokenRequestDuration.DeleteLabelValues(m.name)
-	for _, outcome := range []string{outcomeSent, outcomeKept, outcomeNoToken, outcomeRefused} {
-		requestsTotal.DeleteLabelValues(m.name, outcome)
+	for _, o := range []outcome{outcomeSent, outcomeKept, outcomeNoToken, outcomeRefused} {
+		requestsTotal.DeleteLabelValues(m.name, string(o))
 	}
-	for _, outcome := range []string{outcomeReplayed, outcomePassed} {
-		unauthorizedTotal.DeleteLabelValues(m.name, outcome)
+	for _, o := range []unauthorizedOutcome{unauthorizedReplayed, unauthorizedPassed} {
+		unauthorizedTotal.DeleteLabelValues(m.name, string(o))
 	}
 	return nil
 }
@@ -165,37 +171,27 @@ func (m *connectionMetrics) observe(event fetchEvent) {
 	}
 }
 
-// count counts a request of a connection, or of none that is known: refused, or with the grant that
-// it was sent with.
-func (c *activeConnection) count(g *grant, refused *refusal) {
+// count counts a request, of none that is known if m is nil.
+func (m *connectionMetrics) count(o outcome) {
 	switch {
-	case c == nil:
+	case m == nil:
 		refusedUnnamed.Inc()
-	case refused == nil && g.keep:
-		c.metrics.kept.Inc()
-	case refused == nil:
-		c.metrics.sent.Inc()
-	case refused.tokenless:
-		c.metrics.noToken.Inc()
+	case o == outcomeSent:
+		m.sent.Inc()
+	case o == outcomeKept:
+		m.kept.Inc()
+	case o == outcomeNoToken:
+		m.noToken.Inc()
 	default:
-		c.metrics.refused.Inc()
+		m.refused.Inc()
 	}
 }
 
-// count counts the grant's request, once. When reverse_proxy tries again, its first attempt counts.
-func (g *grant) count(refused *refusal) {
-	if !g.counted {
-		g.counted = true
-		g.conn.count(g, refused)
-	}
-}
-
-// unsent stands for a request that has not come as far as the transport.
-var unsent = &refusal{details: "nothing was sent"}
-
-// countUnauthorized counts a 401 that goes to the app.
-func (g *grant) countUnauthorized(res *http.Response, token *grantedToken) {
-	if token != nil && res.StatusCode == http.StatusUnauthorized {
-		g.conn.metrics.passed.Inc()
+// unauthorized counts a 401 of the API to a token.
+func (m *connectionMetrics) unauthorized(u unauthorizedOutcome) {
+	if u == unauthorizedReplayed {
+		m.replayed.Inc()
+	} else {
+		m.passed.Inc()
 	}
 }

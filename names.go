@@ -1,10 +1,15 @@
 package httphelper
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
 var (
@@ -48,3 +53,18 @@ func thereAre(names []string) string {
 		return "there is none"
 	}
 }
+
+// prefixAll says of each error where it happened.
+func prefixAll(where string, errs ...error) error {
+	var all []error
+	for _, err := range errs {
+		for _, e := range subdirective.Flatten(err) {
+			all = append(all, fmt.Errorf("%s: %w", where, e))
+		}
+	}
+	return errors.Join(all...)
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+func orDefault[T comparable](value, otherwise T) T { return cmp.Or(value, otherwise) }

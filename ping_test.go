@@ -98,7 +98,7 @@ func TestPingTellsFailuresApart(t *testing.T) {
 		{answer(401), 401, []string{"rejects the token"}},
 		{answer(401, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="orders.read t1"`), 401, []string{"refuses", "scope orders.read"}},
 		{answer(403), 403, []string{"refuses", "lack a permission"}},
-		{answer(403, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="a b"`), 403, []string{"it wants the scope a b; the connection does not ask for a b"}},
+		{answer(403, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="a b"`), 403, []string{"it wants the scope a b; the connection does not request a b"}},
 		{answer(403, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="literal-secret \"x"`), 403, []string{"lack a permission"}},
 		{answer(302, "Location", "https://evil.example"), 302, []string{"redirects", "not followed"}},
 		{answer(500), 500, []string{"500", "instead of", "200 to 299"}},
@@ -138,7 +138,7 @@ func TestPingNamesScopesThatWereNotGranted(t *testing.T) {
 		w.WriteHeader(http.StatusForbidden)
 	})
 	runSidecar(t, inline(a, e, "name c\n\t\tping /\n\t\tscopes a b"))
-	wantPing(t, false, 403, "it wants the scope a b c; the connection does not ask for c; the token endpoint did not grant b")
+	wantPing(t, false, 403, "it wants the scope a b c; the connection does not request c; the token endpoint did not grant b")
 }
 
 // What is no text is shown as far as it goes, and is no longer for that.

@@ -1,24 +1,22 @@
 package httphelper
 
 import (
-	"context"
+	"maps"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// dialInfoKey is where reverse_proxy tells its transport which address to dial.
-const dialInfoKey caddy.CtxKey = "reverse_proxy.dial_info"
-
-// dialing is a context in which a transport dials what it dials for the connection's requests: the
-// first upstream that the config names, or the base URL's own address.
-func (c *activeConnection) dialing(ctx context.Context, target *apiTarget) context.Context {
-	info := reverseproxy.DialInfo{Network: "tcp", Address: target.dial}
-	if address, err := caddy.ParseNetworkAddress(caddy.NewReplacer().ReplaceAll(c.upstream, "")); c.upstream != "" && err == nil {
-		info = reverseproxy.DialInfo{Network: address.Network, Address: address.JoinHostPort(0)}
+// dialInfo is the address that the connection's requests are sent to: the first upstream that the
+// config names, or that of the base URL.
+func (c *activeConnection) dialInfo(target *apiTarget) reverseproxy.DialInfo {
+	address, err := caddy.ParseNetworkAddress(caddy.NewReplacer().ReplaceAll(c.upstream, ""))
+	if c.upstream == "" || err != nil {
+		return reverseproxy.DialInfo{Network: "tcp", Address: target.dial}
 	}
-	return context.WithValue(ctx, dialInfoKey, info)
+	return reverseproxy.DialInfo{Network: address.Network, Address: address.JoinHostPort(0)}
 }
 
 // findUpstreams looks for the connections' upstreams in the routes, because reverse_proxy tells
@@ -29,9 +27,9 @@ func (a *App) findUpstreams() {
 		return
 	}
 	servers := app.(*caddyhttp.App).Servers
-	for _, name := range sortedKeys(servers) {
+	for _, name := range slices.Sorted(maps.Keys(servers)) {
 		findUpstreams(servers[name].Routes)
-		for _, route := range sortedKeys(servers[name].NamedRoutes) {
+		for _, route := range slices.Sorted(maps.Keys(servers[name].NamedRoutes)) {
 			findUpstreams(caddyhttp.RouteList{*servers[name].NamedRoutes[route]})
 		}
 	}

@@ -2,6 +2,7 @@ package httphelper
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"net/url"
 	"strings"
 )
@@ -10,63 +11,13 @@ const (
 	// redacted stands where a secret stood.
 	redacted = "[redacted]"
 
-	// minSentKey is how long a value in a header or query must be to be taken for a secret.
-	minSentKey = 8
+	// minSecret is how many bytes a value must have to be taken for a secret, and a part of one to be
+	// worth hiding.
+	minSecret = 8
 
 	// maxPiece is how much of a long secret gives it away: so much of it in a row is taken out.
 	maxPiece = 16
 )
-
-// secrets are the connection's credentials, password parameters and password config values, as far
-// as they can be read without asking anybody.
-func (c *activeConnection) secrets() []string {
-	r := c.resolver(canceled)
-	_, _ = r.material()
-	if c.connector == nil {
-		return r.secrets
-	}
-	for _, p := range c.connector.Parameters {
-		_, _ = r.answer(p.Key)
-	}
-	for _, v := range c.connector.ConfigValues {
-		_, _ = r.configValue(v.Key)
-	}
-	return r.secrets
-}
-
-// knownSecrets are all that must not be seen in what a server says: the connection's secrets, its
-// token, and what may be a key in a header or query.
-func (c *activeConnection) knownSecrets() []string {
-	secrets := c.secrets()
-	for _, value := range c.resolver(canceled).keysSent() {
-		if len(value) >= minSentKey {
-			secrets = append(secrets, value)
-		}
-	}
-	if token := c.source.peek(); token != nil {
-		secrets = append(secrets, token.value)
-	}
-	return secrets
-}
-
-// keysSent are the values that requests carry in places where API keys stand.
-func (r *resolver) keysSent() []string {
-	var values []string
-	t := r.c.texts
-	for _, texts := range [][]fieldText{t.tokenHeaders, t.apiHeaders, t.apiQuery} {
-		for _, field := range texts {
-			if value, err := field.value.expand(r.lookup); err == nil {
-				values = append(values, value)
-			}
-		}
-	}
-	if u, err := r.url("token_url", t.tokenURL); err == nil && u != nil {
-		for _, query := range u.Query() {
-			values = append(values, query...)
-		}
-	}
-	return values
-}
 
 // redactor takes known secrets out of a text.
 type redactor struct {
@@ -92,7 +43,8 @@ func newRedactor(secrets []string) *redactor {
 var plainJSON = strings.NewReplacer(`\u0026`, "&", `\u003c`, "<", `\u003e`, ">")
 
 func formsOf(secret string) []string {
-	escaped := escapeJSON(secret)
+	quoted, _ := json.Marshal(secret) // a string always has a JSON form
+	escaped := string(quoted[1 : len(quoted)-1])
 	plain := plainJSON.Replace(escaped)
 	return []string{
 		secret, url.QueryEscape(secret), url.PathEscape(secret),

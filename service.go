@@ -1,12 +1,12 @@
 package httphelper
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -48,7 +48,7 @@ type Service struct {
 	// scopes are refused.
 	ScopesHelp string `json:"scopes_help,omitempty"`
 
-	// Refuse a token whose answer lists scopes but lacks a required one. Default: warn.
+	// Refuse a token whose response lists scopes but lacks a required one. Default: warn.
 	RequireGrantedScopes bool `json:"require_granted_scopes,omitempty"`
 
 	// Extra parameters of the token request, such as an audience.
@@ -67,7 +67,7 @@ type Service struct {
 	// What the token request calls the grant. Default: `client_credentials`.
 	GrantType string `json:"grant_type,omitempty"`
 
-	// JSON pointer (RFC 6901) to the token in the answer. Default: `/access_token`.
+	// JSON pointer (RFC 6901) to the token in the response. Default: `/access_token`.
 	TokenPointer string `json:"token_pointer,omitempty"`
 
 	// JSON pointer (RFC 6901) to the lifetime in seconds. Default: `/expires_in`.
@@ -222,7 +222,7 @@ func (s *Service) checkURLs(kinds []string) error {
 		if err != nil || o.value == "" || !t.literal() {
 			continue
 		}
-		_, err = s.expandURL(o.option, t, nil)
+		_, err = s.insecureURLs().expand(o.option, t, nil)
 		errs = append(errs, err)
 	}
 	if s.ScopesHelp != "" {
@@ -233,30 +233,9 @@ func (s *Service) checkURLs(kinds []string) error {
 	return errors.Join(errs...)
 }
 
-// expandURL expands the text of a URL option and checks it by the rules for its option (rule 2).
-func (s *Service) expandURL(option string, t text, lookup valueLookup) (*url.URL, error) {
-	u, err := t.expandURL(lookup)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", option, err)
-	}
-	switch option {
-	case "base_url":
-		err = checkBaseURL(u)
-	case "issuer":
-		err = checkIssuer(u)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", option, err)
-	}
-	return u, checkScheme(u, s.allowsInsecure(insecureOption(option)), option)
-}
-
-// insecureOption is what allow_insecure calls a URL: those of the authorization server go together.
-func insecureOption(option string) string {
-	if option == "base_url" {
-		return option
-	}
-	return "token_url"
+// insecureURLs says for which URLs plain http is permitted.
+func (s *Service) insecureURLs() insecureURLs {
+	return insecureURLs{token: s.allowsInsecure("token_url"), base: s.allowsInsecure("base_url")}
 }
 
 func (s *Service) allowsInsecure(what string) bool { return slices.Contains(s.AllowInsecure, what) }
@@ -336,18 +315,6 @@ func (s *Service) checkResources() error {
 	return errors.Join(errs...)
 }
 
-// absoluteURI has the characters of an absolute URI, which are not those of a fragment (RFC 3986 §2).
-var absoluteURI = regexp.MustCompile(`^[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]+$`)
-
-// checkResourceURI checks a resource indicator (RFC 8707 §2).
-func checkResourceURI(resource string) error {
-	u, err := url.Parse(resource)
-	if err != nil || !u.IsAbs() || !absoluteURI.MatchString(resource) {
-		return errors.New("resource: an absolute URI without a fragment is needed (RFC 8707)")
-	}
-	return nil
-}
-
 func (p *Ping) check() error {
 	if p == nil {
 		return nil
@@ -367,8 +334,81 @@ func (p *Ping) check() error {
 	}
 	for _, status := range p.Statuses {
 		if status < 200 || status > 599 {
-			errs = append(errs, fmt.Errorf("ping: %d is not a status that a service answers with", status))
+			errs = append(errs, fmt.Errorf("ping: %d is not a status that a service responds with", status))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// authMethod is the name of the method, the default included.
+func (s *Service) authMethod() string { return cmp.Or(s.AuthMethod, defaultAuthMethod) }
+
+// textParser parses texts and collects what is wrong with them.
+type textParser struct{ errs []error }
+
+func (p *textParser) parse(option, value string, kinds ...string) text {
+	t, err := parseText(value, kinds...)
+	if err != nil {
+		p.errs = append(p.errs, fmt.Errorf("%s: %w", option, err))
+	}
+	return t
+}
+
+// optional is parse for texts that may be absent.
+func (p *textParser) optional(option, value string, kinds ...string) *text {
+	if value == "" {
+		return nil
+	}
+	t := p.parse(option, value, kinds...)
+	return &t
+}
+
+func (p *textParser) fields(option string, fields []Field, kinds ...string) []fieldSpec {
+	specs := make([]fieldSpec, len(fields))
+	for i, f := range fields {
+		specs[i] = fieldSpec{f.Name, p.parse(option+" "+f.Name, f.Value, kinds...)}
+	}
+	return specs
+}
+
+// spec parses the service's texts, which may have the placeholders of the kinds given.
+func (s *Service) spec(kinds ...string) (*serviceSpec, error) {
+	var p textParser
+	method, err := lookupAuthMethod(s.AuthMethod)
+	if err != nil {
+		p.errs = append(p.errs, err)
+	}
+	spec := &serviceSpec{
+		baseURL:       p.optional("base_url", s.BaseURL, kinds...),
+		tokenURL:      p.optional("token_url", s.TokenURL, kinds...),
+		issuer:        p.optional("issuer", s.Issuer, kinds...),
+		revocationURL: p.optional("revocation_url", s.RevocationURL, kinds...),
+		tokenHeaders:  p.fields("token_request_header", s.TokenRequestHeaders, kinds...),
+		apiHeaders:    p.fields("api_header", s.APIHeaders, kinds...),
+		apiQuery:      p.fields("api_query", s.APIQuery, kinds...),
+
+		authMethod:     s.authMethod(),
+		method:         method,
+		rawBasic:       s.BasicEncoding == encodingRaw,
+		tokenTransport: string(s.TokenTransport),
+
+		requireGrantedScopes: s.RequireGrantedScopes,
+		grantType:            cmp.Or(s.GrantType, defaultGrantType),
+		requestFormat:        cmp.Or(s.TokenRequestFormat, formatForm),
+		scopeSeparator:       cmp.Or(s.TokenRequestScopeSeparator, " "),
+		tokenPointer:         cmp.Or(s.TokenPointer, defaultTokenField),
+		expiresInPointer:     cmp.Or(s.ExpiresInPointer, defaultExpiryField),
+		insecureURLs:         s.insecureURLs(),
+	}
+	for _, param := range s.TokenRequestParams {
+		parsed := paramSpec{name: param.Name}
+		for _, value := range param.Values {
+			parsed.values = append(parsed.values, p.parse("token_request_param "+param.Name, value, kinds...))
+		}
+		spec.params = append(spec.params, parsed)
+	}
+	for _, resource := range s.Resources {
+		spec.resources = append(spec.resources, p.parse("resource", resource, kinds...))
+	}
+	return spec, errors.Join(p.errs...)
 }

@@ -2,6 +2,7 @@ package httphelper
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -37,8 +38,8 @@ func parseSigningKey(text []byte, keyID, alg string) (*signingKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	key := &signingKey{key: jwk.Key, id: orDefault(keyID, jwk.KeyID)}
-	key.alg = jose.SignatureAlgorithm(orDefault(alg, orDefault(jwk.Algorithm, string(usable[0]))))
+	key := &signingKey{key: jwk.Key, id: cmp.Or(keyID, jwk.KeyID)}
+	key.alg = jose.SignatureAlgorithm(cmp.Or(alg, cmp.Or(jwk.Algorithm, string(usable[0]))))
 	if !slices.Contains(usable, key.alg) {
 		return nil, fmt.Errorf("its algorithm does not fit the key: set signing_alg to one of %s", joinAlgorithms(usable))
 	}

@@ -5,35 +5,31 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 )
 
 // grantedToken is one access token as a token endpoint granted it. It does not change.
 type grantedToken struct {
-	// What each request needs, close together.
-	sent        time.Time        // when the request for it was sent; with a monotonic reading
+	value string // a secret
+	kind  string // "Bearer" or "DPoP"
+
+	sent     time.Time     // when the request for it was sent; with a monotonic reading
+	lifetime time.Duration // from sent on: already clamped (rule 5)
+
+	hasExpiresIn bool     // whether the server said how long it lives
+	granted      []string // scopes in the response; nil when it lists none
+	missing      []string // requested scopes that the response's list lacks
+
 	certificate *tls.Certificate // the client certificate that it is bound to (RFC 8705); nil: none
 	key         *dpopKey         // the key that it is bound to (RFC 9449); nil: none
-	usual       [1]string        // its kind, a space and the value: what a header with it usually says
-
-	value   string        // the token itself, which is the end of usual: a secret
-	kind    string        // "Bearer" or "DPoP"
-	life    time.Duration // from sent on: already clamped (rule 5)
-	dated   bool          // whether the server said how long it lives
-	granted []string      // scopes in the answer; nil when it lists none
-	missing []string      // requested scopes that the answer's list lacks
 }
 
-// set gives a token its kind and value.
-func (t *grantedToken) set(kind, value string) {
-	t.kind, t.usual[0] = kind, kind+" "+value
-	t.value = t.usual[0][len(kind)+1:]
-}
-
-// usuallyBehind tells whether a prefix is the usual one of the token.
-func (t *grantedToken) usuallyBehind(prefix string) bool {
-	return len(prefix) == len(t.kind)+1 && strings.HasPrefix(t.usual[0], prefix)
+// prefix is the authentication scheme of the token, with a space.
+func (t *grantedToken) prefix() string {
+	if t.key != nil {
+		return "DPoP "
+	}
+	return "Bearer "
 }
 
 // failureClass tells a mistake in the configuration from an outage (rule 11).
@@ -70,15 +66,4 @@ func asTokenError(err error) *tokenError {
 		return &tokenError{class: classOutage, status: http.StatusGatewayTimeout, message: "no token within token_timeout"}
 	}
 	return &tokenError{class: classOutage, status: http.StatusServiceUnavailable, message: "fetching a token failed"}
-}
-
-// tokenFetcher makes one token request, without retries. Implementations live as long as the
-// config that made them, a token source lives longer.
-type tokenFetcher interface {
-	// fetch makes one token request with the credentials as they are now. The error is a
-	// *tokenError, or ctx's.
-	fetch(ctx context.Context) (*grantedToken, error)
-
-	// fingerprint is a digest of the credentials as they are now; an unreadable one is an error.
-	fingerprint() (string, error)
 }

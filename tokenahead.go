@@ -49,18 +49,3 @@ func (s *tokenSource) takeTurn(cause context.Context) *tokenAttempt {
 	}
 	return s.begin(cause)
 }
-
-// tokenHost is the host of the token endpoint or the issuer; where a helper flow decides on it, how
-// it is written.
-func (c *activeConnection) tokenHost() string {
-	option, t := "token_url", c.texts.tokenURL
-	if t == nil {
-		option, t = "issuer", c.texts.issuer
-	}
-	if !c.dependsOnFlow(*t) {
-		if u, err := c.resolver(canceled).url(option, t); err == nil {
-			return u.Host
-		}
-	}
-	return c.service.TokenURL + c.service.Issuer
-}

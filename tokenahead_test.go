@@ -33,7 +33,7 @@ func newFleet(t *testing.T, takes, life time.Duration, settings ...func(*sourceU
 			set(u)
 		}
 		s := acquireTokenSource(testIdentity(t, i), u)
-		t.Cleanup(func() { s.release(u) })
+		t.Cleanup(func() { s.releaseUser(u) })
 		s.start(u)
 		c.sources, c.fetchers = append(c.sources, s), append(c.fetchers, f)
 	}
@@ -114,7 +114,7 @@ func TestQueueEndsWithItsSource(t *testing.T) {
 		c := newFleet(t, time.Second, time.Hour, warm)
 		for _, s := range slices.Clone(c.sources) {
 			for _, u := range slices.Clone(s.users) {
-				s.release(u)
+				s.releaseUser(u)
 			}
 		}
 		time.Sleep(time.Duration(*scale) * time.Second)

@@ -2,6 +2,7 @@ package httphelper
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/base64"
@@ -40,8 +41,8 @@ func (r *tokenRequest) judge(ctx context.Context, resp *http.Response, sent time
 	case good:
 		return nil, configurationError("%s's answer is %v", tokenEndpoint, err)
 	}
-	answer := parseAnswer(body)
-	pointer := orDefault(r.tokenPointer, defaultTokenField)
+	answer := tokenAnswer{root: parseAnswer(body)}
+	pointer := cmp.Or(r.tokenPointer, defaultTokenField)
 	answer.beside, _ = jsonPointer(answer.root, pointer[:max(strings.LastIndexByte(pointer, '/'), 0)])
 	if code := answer.text("error"); code != "" || !good {
 		return nil, r.refused(resp, code)
@@ -96,18 +97,19 @@ type tokenAnswer struct {
 // withoutMark takes off the byte order mark that some servers put before their JSON (RFC 8259 §8.1).
 func withoutMark(body []byte) []byte { return bytes.TrimPrefix(body, []byte("\ufeff")) }
 
-// parseAnswer reads numbers as they are written, so that huge ones do no harm.
-func parseAnswer(body []byte) tokenAnswer {
+// parseAnswer reads a JSON document, nil if it is none. Numbers stay as they are written, so that huge
+// ones do no harm.
+func parseAnswer(body []byte) any {
 	decoder := json.NewDecoder(bytes.NewReader(withoutMark(body)))
 	decoder.UseNumber()
 	var root any
 	if decoder.Decode(&root) != nil {
-		return tokenAnswer{}
+		return nil
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return tokenAnswer{}
+		return nil
 	}
-	return tokenAnswer{root: root}
+	return root
 }
 
 // member returns a member of the object that holds the token, else of the whole answer.
@@ -140,19 +142,18 @@ func (r *tokenRequest) grant(answer tokenAnswer, sent time.Time) (*grantedToken,
 	if err != nil {
 		return nil, err
 	}
-	granted := &grantedToken{sent: sent, key: r.dpop}
-	granted.set(kind, token)
+	granted := &grantedToken{value: token, kind: kind, sent: sent, key: r.dpop}
 	if r.bindsCertificate(token) {
 		granted.certificate = r.certificate
 	}
-	granted.life, granted.dated = r.lifeIn(answer)
+	granted.lifetime, granted.hasExpiresIn = r.lifeIn(answer)
 	granted.granted = r.scopesIn(answer)
 	granted.missing = missingScopes(r.scopes, granted.granted)
 	return granted, r.checkRequired(granted.missing)
 }
 
 func (r *tokenRequest) tokenIn(answer tokenAnswer) (string, error) {
-	pointer := orDefault(r.tokenPointer, defaultTokenField)
+	pointer := cmp.Or(r.tokenPointer, defaultTokenField)
 	value, _ := jsonPointer(answer.root, pointer)
 	token, _ := value.(string)
 	switch {
@@ -189,10 +190,10 @@ func (r *tokenRequest) kindOf(answer tokenAnswer) (string, error) {
 
 // lifeIn returns how long the token lives, and whether the server said so.
 func (r *tokenRequest) lifeIn(answer tokenAnswer) (life time.Duration, dated bool) {
-	value, _ := jsonPointer(answer.root, orDefault(r.expiresInPointer, defaultExpiryField))
+	value, _ := jsonPointer(answer.root, cmp.Or(r.expiresInPointer, defaultExpiryField))
 	seconds, ok := positiveSeconds(value)
 	if !ok {
-		return clampLife(orDefault(r.defaultLifetime, defaultLife)), false
+		return clampLife(cmp.Or(r.defaultLifetime, defaultLife)), false
 	}
 	if seconds >= maxLife.Seconds() {
 		return maxLife, true
@@ -253,12 +254,4 @@ func confirmsCertificate(token string) (confirmed, readable bool) {
 		return false, false
 	}
 	return claims.Confirmation.Thumbprint != "", true
-}
-
-func orDefault[T comparable](value, otherwise T) T {
-	var zero T
-	if value == zero {
-		return otherwise
-	}
-	return value
 }

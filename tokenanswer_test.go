@@ -96,8 +96,8 @@ func TestLifetime(t *testing.T) {
 	r := &tokenRequest{auth: publicAuth{}, defaultLifetime: byDefault}
 	for expiresIn, want := range tests {
 		granted := mustGrant(t, r, `{"access_token":"t","expires_in":`+expiresIn+`}`)
-		if granted.life != want.life || granted.dated != want.dated {
-			t.Errorf("expires_in %.40s: %v, %t; want %v, %t", expiresIn, granted.life, granted.dated, want.life, want.dated)
+		if granted.lifetime != want.life || granted.hasExpiresIn != want.dated {
+			t.Errorf("expires_in %.40s: %v, %t; want %v, %t", expiresIn, granted.lifetime, granted.hasExpiresIn, want.life, want.dated)
 		}
 	}
 }
@@ -110,8 +110,8 @@ func TestDefaultLifetime(t *testing.T) {
 		48 * time.Hour:   24 * time.Hour,
 	} {
 		r := &tokenRequest{auth: publicAuth{}, defaultLifetime: configured}
-		if granted := mustGrant(t, r, `{"access_token":"t"}`); granted.life != want || granted.dated {
-			t.Errorf("default_lifetime %v: %v, %t", configured, granted.life, granted.dated)
+		if granted := mustGrant(t, r, `{"access_token":"t"}`); granted.lifetime != want || granted.hasExpiresIn {
+			t.Errorf("default_lifetime %v: %v, %t", configured, granted.lifetime, granted.hasExpiresIn)
 		}
 	}
 }
@@ -135,8 +135,8 @@ func TestPointers(t *testing.T) {
 	}
 	for _, test := range tests {
 		r := &tokenRequest{auth: publicAuth{}, tokenPointer: test.token, expiresInPointer: test.expiresIn}
-		if granted := mustGrant(t, r, body); granted.value != test.value || granted.life != test.life {
-			t.Errorf("%s, %s: %q, %v", test.token, test.expiresIn, granted.value, granted.life)
+		if granted := mustGrant(t, r, body); granted.value != test.value || granted.lifetime != test.life {
+			t.Errorf("%s, %s: %q, %v", test.token, test.expiresIn, granted.value, granted.lifetime)
 		}
 	}
 	for _, pointer := range []string{"/nothing", "/data", "/data/tokens", "/data/tokens/2/value", "/data/tokens/-/value", "/data/tokens/00/value", "/number"} {
@@ -428,11 +428,11 @@ func FuzzTokenAnswer(f *testing.F) {
 		if granted.value == "" || len(granted.value) > maxToken || strings.ContainsFunc(granted.value, notInToken) {
 			t.Errorf("token %q", granted.value)
 		}
-		if granted.life < time.Second || granted.life > 24*time.Hour {
-			t.Errorf("life %v", granted.life)
+		if granted.lifetime < time.Second || granted.lifetime > 24*time.Hour {
+			t.Errorf("life %v", granted.lifetime)
 		}
 		for _, scope := range granted.granted {
-			if validScope(scope) != nil || strings.Contains(scope, "s3cret") {
+			if !isScope(scope) || strings.Contains(scope, "s3cret") {
 				t.Errorf("scope %q", scope)
 			}
 		}

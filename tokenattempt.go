@@ -78,12 +78,10 @@ var (
 // run makes the attempt with the user's fetcher, and hands the result to everybody.
 func (s *tokenSource) run(a *tokenAttempt, cancel context.CancelFunc, u *sourceUser) {
 	defer cancel()
-	// Read before the request: a secret that is rotated during it counts as changed.
-	credentials := credentialsOf(u)
 	for i := 0; ; i++ {
 		started := s.now()
 		s.requests.Add(1)
-		t, err := s.fetchOnce(a.ctx, u)
+		t, credentials, err := s.fetchOnce(a.ctx, u)
 		event := fetchEvent{failed: err, took: s.now().Sub(started)}
 		if err == nil || !err.transient || i == len(retryPauses) || !pauseFor(a.ctx, retryPauses[i]) {
 			s.finish(a, t, credentials, event)
@@ -95,23 +93,23 @@ func (s *tokenSource) run(a *tokenAttempt, cancel context.CancelFunc, u *sourceU
 }
 
 // fetchOnce makes one token request. What goes wrong is always a tokenError, panics included.
-func (s *tokenSource) fetchOnce(ctx context.Context, u *sourceUser) (*grantedToken, *tokenError) {
-	t, err := guardedFetch(ctx, u)
+func (s *tokenSource) fetchOnce(ctx context.Context, u *sourceUser) (t *grantedToken, credentials string, failed *tokenError) {
+	t, credentials, err := guardedFetch(ctx, u)
 	if t != nil && err == nil {
-		return t, nil
+		return t, credentials, nil
 	}
 	if err == nil {
-		return nil, errPanicked
+		return nil, credentialsOf(u), errPanicked
 	}
-	failed := asTokenError(err)
+	failed = asTokenError(err)
 	if ctx.Err() != nil && failed.class == classOutage && failed.status != http.StatusGatewayTimeout {
-		return nil, errTokenTimeout
+		failed = errTokenTimeout
 	}
-	return nil, failed
+	return nil, credentials, failed
 }
 
 // guardedFetch keeps a panic in a fetcher from ending the process. It returns nothing then.
-func guardedFetch(ctx context.Context, u *sourceUser) (*grantedToken, error) {
+func guardedFetch(ctx context.Context, u *sourceUser) (t *grantedToken, credentials string, err error) {
 	defer logPanic(u.log(), "fetching a token")
 	return u.fetcher.fetch(ctx)
 }
@@ -125,15 +123,16 @@ func logPanic(log *zap.Logger, doing string) {
 	}
 }
 
-// credentialsOf is the fingerprint of the credentials as they are now. Unreadable ones have one
-// too, so that becoming readable is a change.
+// credentialsOf is the fingerprint of the credentials as they are now, "" if reading them panics.
 func credentialsOf(u *sourceUser) string {
 	defer logPanic(u.log(), "reading credentials")
-	fingerprint, err := u.fetcher.fingerprint()
-	if err != nil {
-		return "unreadable: " + err.Error()
-	}
-	return fingerprint
+	return u.fetcher.fingerprint()
+}
+
+// credentialsDiffer reports whether the credentials are others than those of a failure.
+func credentialsDiffer(u *sourceUser, failed *fetchFailure) bool {
+	now := credentialsOf(u)
+	return now != "" && now != failed.credentials
 }
 
 // pauseFor waits about d before a retry. It reports false when the attempt's time does not allow one.

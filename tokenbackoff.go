@@ -48,8 +48,8 @@ func (f *fetchFailure) left(now time.Time) time.Duration {
 	return max(0, f.wait-elapsed(f.at, now))
 }
 
-// forgiven is the failure with its back-off ended, and the next one short again.
-func (f *fetchFailure) forgiven() *fetchFailure {
+// withoutBackoff is the failure with its back-off ended, and the next one short again.
+func (f *fetchFailure) withoutBackoff() *fetchFailure {
 	if f == nil {
 		return nil
 	}
@@ -58,9 +58,9 @@ func (f *fetchFailure) forgiven() *fetchFailure {
 	return &ended
 }
 
-// answer is the error for requests inside the back-off: they learn when to come again, in whole
+// asError is the error for requests inside the back-off: they learn when to come again, in whole
 // seconds as in Retry-After.
-func (f *fetchFailure) answer(now time.Time) *tokenError {
+func (f *fetchFailure) asError(now time.Time) *tokenError {
 	err := *f.err
 	err.retryAfter = max(time.Second, (f.left(now) + time.Second - 1).Truncate(time.Second))
 	return &err

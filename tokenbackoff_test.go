@@ -280,7 +280,7 @@ func TestSlowLookAtCredentialsStartsNothingAnyMore(t *testing.T) {
 	}{
 		"nothing else": {func(*tokenSource, *sourceUser) {}, 3},
 		"failed anew":  {func(s *tokenSource, _ *sourceUser) { _ = s.refresh(context.Background()) }, 3},
-		"released":     {func(s *tokenSource, u *sourceUser) { s.release(u) }, 2},
+		"released":     {func(s *tokenSource, u *sourceUser) { s.releaseUser(u) }, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			simulated(t, func(t *testing.T) {
@@ -312,7 +312,7 @@ func TestBackoffEndsAfterASuspend(t *testing.T) {
 		if call == 1 {
 			return nil, busy
 		}
-		return &grantedToken{value: "awake", life: 24 * time.Hour}, nil
+		return &grantedToken{value: "awake", lifetime: 24 * time.Hour}, nil
 	}}
 	var c clocks
 	s, _ := acquireTestSource(t, f)

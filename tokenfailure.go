@@ -19,7 +19,6 @@ import (
 const (
 	maxRetryAfter = 5 * time.Minute
 	maxErrorCode  = 64
-	minPiece      = 8 // bytes of a secret that are worth hiding
 
 	tokenEndpoint = "the token endpoint"
 )
@@ -72,6 +71,8 @@ func networkFailure(ctx context.Context, server string, err error) error {
 		return failure
 	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err()
+	case errors.Is(err, errCleartextProxy):
+		return configurationError("%s is not asked: %v", server, errCleartextProxy)
 	case deadlinePassed(ctx):
 		return asTokenError(context.DeadlineExceeded)
 	}
@@ -199,7 +200,7 @@ func (r *tokenRequest) revealsSecret(text string) bool {
 	if r.known == nil {
 		r.known = newRedactor(r.secrets)
 	}
-	return r.known.redact(text) != text || len(text) >= minPiece && slices.ContainsFunc(r.secrets, func(secret string) bool {
+	return r.known.redact(text) != text || len(text) >= minSecret && slices.ContainsFunc(r.secrets, func(secret string) bool {
 		return strings.Contains(secret, text)
 	})
 }

@@ -29,8 +29,8 @@ func holdToken(t *grantedToken, before *heldToken, refreshBefore time.Duration, 
 	if before == nil || before.value != t.value {
 		return &heldToken{
 			grantedToken: *t,
-			usableFor:    t.life - hardMargin(t.life),
-			refreshAfter: t.life - jitterMargin(t.life, refreshMargin(t.life, refreshBefore)),
+			usableFor:    t.lifetime - hardMargin(t.lifetime),
+			refreshAfter: t.lifetime - jitterMargin(t.lifetime, refreshMargin(t.lifetime, refreshBefore)),
 		}
 	}
 	return holdSameToken(t, before, now)
@@ -40,17 +40,17 @@ func holdToken(t *grantedToken, before *heldToken, refreshBefore time.Duration, 
 // it dies: the next refresh is as late as allowed, and the pauses between further ones halve
 // until they are too short; then it is left to expire.
 func holdSameToken(t *grantedToken, before *heldToken, now time.Time) *heldToken {
-	if !t.dated && before.usable(now) {
+	if !t.hasExpiresIn && before.usable(now) {
 		// Handing it out again has made it no younger.
 		again := *t
-		again.sent, again.life = before.sent, before.life
+		again.sent, again.lifetime = before.sent, before.lifetime
 		t = &again
 	}
-	hard, age := hardMargin(t.life), elapsed(t.sent, now)
-	h := &heldToken{grantedToken: *t, usableFor: t.life - hard}
+	hard, age := hardMargin(t.lifetime), elapsed(t.sent, now)
+	h := &heldToken{grantedToken: *t, usableFor: t.lifetime - hard}
 	h.refreshAfter = h.usableFor
 	if pause := (h.usableFor - age) / 2; pause >= minSameTokenPause {
-		h.refreshAfter = max(t.life-2*hard, age+pause)
+		h.refreshAfter = max(t.lifetime-2*hard, age+pause)
 	}
 	return h
 }
@@ -61,7 +61,7 @@ func (h *heldToken) usable(now time.Time) bool {
 
 // expires is the end of the token's life on the wall clock.
 func (h *heldToken) expires() time.Time {
-	return h.sent.Add(h.life).Round(0)
+	return h.sent.Add(h.lifetime).Round(0)
 }
 
 // elapsed is the time since then on the clock that has advanced further: the monotonic one stands

@@ -124,11 +124,11 @@ func TestRefreshIsJittered(t *testing.T) {
 func TestJitterStaysWithinTheBounds(t *testing.T) {
 	for range 1000 {
 		short := holdToken(tokenFor(1, 10*time.Second), nil, 0, time.Now())
-		if margin := short.life - short.refreshAfter; margin < 2*time.Second {
+		if margin := short.lifetime - short.refreshAfter; margin < 2*time.Second {
 			t.Fatalf("margin %v is under twice the hard margin", margin)
 		}
 		long := holdToken(tokenFor(1, time.Hour), nil, 24*time.Hour, time.Now())
-		if margin := long.life - long.refreshAfter; margin > 30*time.Minute {
+		if margin := long.lifetime - long.refreshAfter; margin > 30*time.Minute {
 			t.Fatalf("margin %v is over half of the life", margin)
 		}
 	}
@@ -137,7 +137,7 @@ func TestJitterStaysWithinTheBounds(t *testing.T) {
 func TestSameTokenIsRefreshedLate(t *testing.T) {
 	now := time.Now()
 	held := func(age, life time.Duration, dated bool) *grantedToken {
-		return &grantedToken{value: "always", sent: now.Add(-age), life: life, dated: dated}
+		return &grantedToken{value: "always", sent: now.Add(-age), lifetime: life, hasExpiresIn: dated}
 	}
 	for name, test := range map[string]struct {
 		before, again *grantedToken

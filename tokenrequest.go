@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -147,7 +148,7 @@ func (x *tokenExchange) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, networkFailure(req.Context(), tokenEndpoint, err)
 	}
 	defer resp.Body.Close()
-	nonceGiven := x.dpop != nil && x.dpop.tokenNonces.learn(shaped.URL, resp.Header)
+	nonceGiven := x.dpop != nil && x.dpop.tokenNonces.set(shaped.URL, resp.Header)
 	granted, err := x.judge(req.Context(), resp, sent)
 	if err != nil {
 		if failure := asTokenError(err); nonceGiven && failure.code == dpopNonceWanted {
@@ -252,24 +253,35 @@ func plainAnswer(req *http.Request, t *grantedToken) (*http.Response, error) {
 // newTokenClient returns the client for requests that carry credentials. It does not follow
 // redirects, because the credentials are for the configured host only.
 func newTokenClient(transport http.RoundTripper) *http.Client {
-	return &http.Client{Transport: redirectRefuser{transport}}
+	return &http.Client{Transport: noRedirects{transport}}
 }
 
-// redirectRefuser makes an error of every redirect, before net/http looks at where it leads.
-type redirectRefuser struct {
+// noRedirects makes an error of every redirect, before net/http looks at where it leads.
+type noRedirects struct {
 	http.RoundTripper
 }
 
 // RoundTrip implements http.RoundTripper.
-func (t redirectRefuser) RoundTrip(req *http.Request) (*http.Response, error) {
-	req, cause := traceDial(req)
+func (t noRedirects) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.RoundTripper.RoundTrip(req)
 	if err != nil {
-		return nil, cause.of(err)
+		return nil, err
 	}
 	if resp.StatusCode < 300 || resp.StatusCode > 399 {
 		return resp, nil
 	}
 	resp.Body.Close()
 	return nil, configurationError("the server answered with a redirect (status %d), which is not followed: check the URL", resp.StatusCode)
+}
+
+// absoluteURI has the characters of an absolute URI, which are not those of a fragment (RFC 3986 §2).
+var absoluteURI = regexp.MustCompile(`^[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]+$`)
+
+// checkResourceURI checks a resource indicator (RFC 8707 §2).
+func checkResourceURI(resource string) error {
+	u, err := url.Parse(resource)
+	if err != nil || !u.IsAbs() || !absoluteURI.MatchString(resource) {
+		return errors.New("resource: an absolute URI without a fragment is needed (RFC 8707)")
+	}
+	return nil
 }

@@ -137,7 +137,7 @@ func TestPlainTokenRequest(t *testing.T) {
 	if accept := got.header.Get("Accept"); accept != "application/json" {
 		t.Errorf("Accept %q", accept)
 	}
-	if granted.value != "tok-1" || granted.kind != "Bearer" || granted.life != time.Hour || !granted.dated {
+	if granted.value != "tok-1" || granted.kind != "Bearer" || granted.lifetime != time.Hour || !granted.hasExpiresIn {
 		t.Errorf("granted %+v", granted)
 	}
 	if granted.sent.Before(before) || granted.sent.After(time.Now()) {

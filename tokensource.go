@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-
-	"github.com/caddyserver/caddy/v2"
 )
 
 const (
@@ -23,11 +21,8 @@ const (
 	maxTimer = time.Minute
 )
 
-// identity is a digest of everything that shapes a token request.
-type identity [sha256.Size]byte
-
-// tokenSources holds the sources of all configs by what shapes their token requests.
-var tokenSources = caddy.NewUsagePool()
+// tokenKey is a digest of everything that shapes a token request.
+type tokenKey [sha256.Size]byte
 
 // sourceUser is one connection of one config that uses a source.
 type sourceUser struct {
@@ -66,37 +61,33 @@ func (u *sourceUser) log() *zap.Logger {
 // tokenSource obtains the tokens of one token identity and holds the current one. All connections
 // of all configs with that identity use it together.
 type tokenSource struct {
-	key     identity
 	now     func() time.Time
 	current atomic.Pointer[heldToken] // nil: none yet, or rejected
 
 	requests, failures, rejections atomic.Uint64
 
-	mu         sync.Mutex
-	users      []*sourceUser // live, oldest first
-	lastUser   *sourceUser   // speaks for the source when no user is left
-	attempt    *tokenAttempt // the running one, or nil
-	queued     bool          // an attempt that no request waits for is to come
-	failure    *fetchFailure // of the last attempt, or nil
-	last       *heldToken    // the last one held, rejected or not
-	lookedAt   time.Time     // when a request last looked at the credentials in a back-off
-	rejectedAt time.Time     // when a token was last dropped because of a rejection
-	keepOn     bool          // a health check has asked (rule 24)
-	closed     bool          // out of the pool: no more background work
-	timer      *time.Timer   // for a source that is kept ready without requests
-	reporter   sourceReporter
+	mu            sync.Mutex
+	users         []*sourceUser // live, oldest first
+	lastUser      *sourceUser   // speaks for the source when no user is left
+	attempt       *tokenAttempt // the running one, or nil
+	queued        bool          // an attempt that no request waits for is to come
+	failure       *fetchFailure // of the last attempt, or nil
+	last          *heldToken    // the last one held, rejected or not
+	recheckedAt   time.Time     // when a request last looked at the credentials in a back-off
+	rejectedAt    time.Time     // when a token was last dropped because of a rejection
+	retryWhenIdle bool          // a health check has asked (rule 24)
+	closed        bool          // out of the pool: no more background work
+	timer         *time.Timer   // for a source that is kept ready without requests
+	reporter      sourceReporter
 }
 
-// acquireTokenSource registers u as a user of the source of that identity. It contacts nobody.
-func acquireTokenSource(key identity, u *sourceUser) *tokenSource {
-	value, _, _ := tokenSources.LoadOrNew(key, func() (caddy.Destructor, error) { // never fails
-		return &tokenSource{key: key, now: time.Now}, nil
-	})
-	s := value.(*tokenSource)
+func newTokenSource() *tokenSource { return &tokenSource{now: time.Now} }
+
+// attach makes u a user of the source. It contacts nobody.
+func (s *tokenSource) attach(u *sourceUser) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.users, s.lastUser = append(s.users, u), nil
-	return s
 }
 
 // start makes u's settings count, now that its config runs.
@@ -107,15 +98,9 @@ func (s *tokenSource) start(u *sourceUser) {
 	s.tend()
 }
 
-// release ends u's use of the source. Requests that still run may go on using it.
-func (s *tokenSource) release(u *sourceUser) {
-	if s.remove(u) {
-		_, _ = tokenSources.Delete(s.key) // Destruct never fails
-	}
-}
-
-// remove takes u out of the users; it reports false if that has happened before.
-func (s *tokenSource) remove(u *sourceUser) bool {
+// detach ends u's use of the source; it reports false if that has happened before. Requests that still
+// run may go on using the source.
+func (s *tokenSource) detach(u *sourceUser) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if u.released {
@@ -227,10 +212,10 @@ func (s *tokenSource) await(ctx context.Context) (*grantedToken, error) {
 		return a.wait(ctx)
 	}
 	if s.credentialsChanged(failed) {
-		s.forgive(failed)
+		s.resetBackoff(failed)
 		return s.await(ctx)
 	}
-	return nil, failed.answer(s.now())
+	return nil, failed.asError(s.now())
 }
 
 // join returns the attempt to wait for, and starts one if none runs. Inside a back-off it returns
@@ -270,17 +255,17 @@ func (s *tokenSource) refreshAhead(ctx context.Context, h *heldToken, now time.T
 	case s.closed, s.attempt != nil, s.queued, s.current.Load() != h:
 	case s.failure.left(now) == 0:
 		s.beginAhead(ctx)
-	case s.mayLook(now):
-		go s.lookAgain(ctx, s.speaker(), s.failure)
+	case s.mayRecheck(now):
+		go s.recheckCredentials(ctx, s.speaker(), s.failure)
 	}
 }
 
-// lookAgain tries a failed refresh again before its back-off ends if the credentials have changed.
-func (s *tokenSource) lookAgain(ctx context.Context, u *sourceUser, failed *fetchFailure) {
-	if credentialsOf(u) == failed.credentials {
+// recheckCredentials tries a failed refresh again before its back-off ends if the credentials have changed.
+func (s *tokenSource) recheckCredentials(ctx context.Context, u *sourceUser, failed *fetchFailure) {
+	if !credentialsDiffer(u, failed) {
 		return
 	}
-	s.forgive(failed)
+	s.resetBackoff(failed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed && !s.queued && s.failure.left(s.now()) == 0 {
@@ -292,27 +277,27 @@ func (s *tokenSource) lookAgain(ctx context.Context, u *sourceUser, failed *fetc
 // at most once a second, because they may be files.
 func (s *tokenSource) credentialsChanged(failed *fetchFailure) bool {
 	s.mu.Lock()
-	may, u := s.mayLook(s.now()), s.speaker()
+	may, u := s.mayRecheck(s.now()), s.speaker()
 	s.mu.Unlock()
-	return may && credentialsOf(u) != failed.credentials
+	return may && credentialsDiffer(u, failed)
 }
 
-// mayLook reports whether it is time to look at the credentials again, and takes note that
+// mayRecheck reports whether it is time to look at the credentials again, and takes note that
 // somebody does. Call it with the lock held.
-func (s *tokenSource) mayLook(now time.Time) bool {
-	if elapsed(s.lookedAt, now) < credentialsPause {
+func (s *tokenSource) mayRecheck(now time.Time) bool {
+	if elapsed(s.recheckedAt, now) < credentialsPause {
 		return false
 	}
-	s.lookedAt = now
+	s.recheckedAt = now
 	return true
 }
 
-// forgive ends the back-off of a failure.
-func (s *tokenSource) forgive(failed *fetchFailure) {
+// resetBackoff ends the back-off of a failure.
+func (s *tokenSource) resetBackoff(failed *fetchFailure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failure == failed {
-		s.failure = failed.forgiven()
+		s.failure = failed.withoutBackoff()
 	}
 }
 
@@ -320,7 +305,7 @@ func (s *tokenSource) forgive(failed *fetchFailure) {
 // fails, the current token stays.
 func (s *tokenSource) refresh(ctx context.Context) error {
 	s.mu.Lock()
-	s.failure = s.failure.forgiven()
+	s.failure = s.failure.withoutBackoff()
 	a := s.begin(ctx)
 	s.mu.Unlock()
 	_, err := a.wait(ctx)
@@ -377,12 +362,12 @@ func (s *tokenSource) outdate(t *grantedToken) {
 	s.tend()
 }
 
-// keepTrying makes a source that has never had a token go on trying on its own, because a health
+// retryInBackground makes a source that has never had a token go on trying on its own, because a health
 // check waits for it (rule 24).
-func (s *tokenSource) keepTrying() {
+func (s *tokenSource) retryInBackground() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.keepOn = true
+	s.retryWhenIdle = true
 	s.tend()
 }
 
@@ -412,7 +397,7 @@ func (s *tokenSource) tend() {
 // held.
 func (s *tokenSource) tended() bool {
 	warm := slices.ContainsFunc(s.users, func(u *sourceUser) bool { return u.started && u.warm })
-	return warm || s.keepOn && s.failure != nil && s.last == nil
+	return warm || s.retryWhenIdle && s.failure != nil && s.last == nil
 }
 
 // untilDue is the time until the next attempt is due. Call it with the lock held.
@@ -438,7 +423,7 @@ func (s *tokenSource) finish(a *tokenAttempt, t *grantedToken, credentials strin
 	} else {
 		s.failures.Add(1)
 		s.failure = newFetchFailure(event.failed, s.failure, credentials, now)
-		a.err = s.failure.answer(now)
+		a.err = s.failure.asError(now)
 	}
 	next := s.failure.left(now)
 	s.tend()
@@ -455,7 +440,7 @@ func (s *tokenSource) adopt(t *grantedToken, now time.Time) *tokenError {
 	if !h.usable(now) {
 		return errTokenTooLate
 	}
-	s.last, s.failure, s.keepOn = h, nil, false
+	s.last, s.failure, s.retryWhenIdle = h, nil, false
 	s.current.Store(h)
 	return nil
 }

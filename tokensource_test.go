@@ -2,9 +2,12 @@ package httphelper
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,7 +31,13 @@ type fakeFetcher struct {
 	looks []time.Time
 }
 
-func (f *fakeFetcher) fetch(ctx context.Context) (*grantedToken, error) {
+func (f *fakeFetcher) fetch(ctx context.Context) (*grantedToken, string, error) {
+	fingerprint := f.fingerprint()
+	t, err := f.request(ctx)
+	return t, fingerprint, err
+}
+
+func (f *fakeFetcher) request(ctx context.Context) (*grantedToken, error) {
 	f.mu.Lock()
 	f.calls = append(f.calls, time.Now())
 	call, takes, answer := len(f.calls), f.takes, f.answer
@@ -51,7 +60,7 @@ func (f *fakeFetcher) fetch(ctx context.Context) (*grantedToken, error) {
 	return t, err
 }
 
-func (f *fakeFetcher) fingerprint() (string, error) {
+func (f *fakeFetcher) fingerprint() string {
 	f.mu.Lock()
 	f.looks = append(f.looks, time.Now())
 	looked := f.looked
@@ -60,9 +69,13 @@ func (f *fakeFetcher) fingerprint() (string, error) {
 	}
 	f.mu.Unlock()
 	if looked == nil {
-		return "same", nil
+		return "same"
 	}
-	return looked()
+	fingerprint, err := looked()
+	if err != nil {
+		return "unreadable: " + err.Error()
+	}
+	return fingerprint
 }
 
 // answers changes the answers from now on.
@@ -94,7 +107,7 @@ func (f *fakeFetcher) count() int {
 
 // tokenFor is a token whose life begins when it is made.
 func tokenFor(number int, life time.Duration) *grantedToken {
-	return &grantedToken{value: fmt.Sprintf("token-%d", number), kind: "Bearer", sent: time.Now(), life: life, dated: true}
+	return &grantedToken{value: fmt.Sprintf("token-%d", number), kind: "Bearer", sent: time.Now(), lifetime: life, hasExpiresIn: true}
 }
 
 func grants(life time.Duration) func(context.Context, int) (*grantedToken, error) {
@@ -112,7 +125,48 @@ var (
 )
 
 // testIdentity is that of the test's tokens.
-func testIdentity(t testing.TB, more ...any) identity { return sumOf(t.Name(), more) }
+func testIdentity(t testing.TB, more ...any) tokenKey {
+	return sha256.Sum256(fmt.Append(nil, t.Name(), more))
+}
+
+// pool holds the sources of the tests by key, as the plugin does.
+var pool struct {
+	mu      sync.Mutex
+	sources map[tokenKey]*tokenSource
+}
+
+// acquireTokenSource attaches u to the source of a key.
+func acquireTokenSource(key tokenKey, u *sourceUser) *tokenSource {
+	pool.mu.Lock()
+	defer pool.mu.Unlock()
+	s := pool.sources[key]
+	if s == nil {
+		s = newTokenSource()
+		if pool.sources == nil {
+			pool.sources = make(map[tokenKey]*tokenSource)
+		}
+		pool.sources[key] = s
+	}
+	s.attach(u)
+	return s
+}
+
+// pooled reports whether a source is in the pool.
+func (s *tokenSource) pooled() bool {
+	pool.mu.Lock()
+	defer pool.mu.Unlock()
+	return slices.Contains(slices.Collect(maps.Values(pool.sources)), s)
+}
+
+// releaseUser detaches u, and ends the source with its last user.
+func (s *tokenSource) releaseUser(u *sourceUser) {
+	pool.mu.Lock()
+	defer pool.mu.Unlock()
+	if s.detach(u) && len(s.users) == 0 {
+		maps.DeleteFunc(pool.sources, func(_ tokenKey, other *tokenSource) bool { return other == s })
+		_ = s.Destruct()
+	}
+}
 
 // startSource is a source with one started user, in the pool under the test's name.
 func startSource(t *testing.T, f *fakeFetcher, settings ...func(*sourceUser)) (*tokenSource, *sourceUser) {
@@ -129,7 +183,7 @@ func acquireTestSource(t *testing.T, f *fakeFetcher, settings ...func(*sourceUse
 		set(u)
 	}
 	s := acquireTokenSource(testIdentity(t), u)
-	t.Cleanup(func() { s.release(u) })
+	t.Cleanup(func() { s.releaseUser(u) })
 	return s, u
 }
 
@@ -162,7 +216,12 @@ func simulated(t *testing.T, test func(t *testing.T)) {
 	synctest.Test(t, test)
 }
 
-func mustToken(t *testing.T, s *tokenSource) *grantedToken {
+// tokenGetter gets tokens, as a source does.
+type tokenGetter interface {
+	Token(ctx context.Context) (*grantedToken, error)
+}
+
+func mustToken(t *testing.T, s tokenGetter) *grantedToken {
 	t.Helper()
 	token, err := s.Token(t.Context())
 	if err != nil {
@@ -171,7 +230,7 @@ func mustToken(t *testing.T, s *tokenSource) *grantedToken {
 	return token
 }
 
-func wantToken(t *testing.T, s *tokenSource, value string) {
+func wantToken(t *testing.T, s tokenGetter, value string) {
 	t.Helper()
 	if token := mustToken(t, s); token.value != value {
 		t.Fatalf("got %s, want %s", token.value, value)
@@ -202,21 +261,21 @@ func wantCalls(t *testing.T, f *fakeFetcher, want int) {
 	}
 }
 
-// outcome is what one of many requests got, and when.
-type outcome struct {
+// result is what one of many requests got, and when.
+type result struct {
 	token *grantedToken
 	err   error
 	at    time.Time
 }
 
 // crowd asks a thousand times at once.
-func crowd(ask func() (*grantedToken, error)) []outcome {
-	outcomes := make([]outcome, 1000)
+func crowd(ask func() (*grantedToken, error)) []result {
+	outcomes := make([]result, 1000)
 	var all sync.WaitGroup
 	for i := range outcomes {
 		all.Go(func() {
 			token, err := ask()
-			outcomes[i] = outcome{token, err, time.Now()}
+			outcomes[i] = result{token, err, time.Now()}
 		})
 	}
 	all.Wait()
@@ -273,10 +332,10 @@ func TestWaiterLeavesAlone(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		f := &fakeFetcher{takes: time.Second}
 		s, _ := startSource(t, f)
-		stays := make(chan outcome)
+		stays := make(chan result)
 		go func() {
 			token, err := s.Token(t.Context())
-			stays <- outcome{token: token, err: err}
+			stays <- result{token: token, err: err}
 		}()
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
@@ -355,11 +414,14 @@ func TestUnknownErrorIsAnOutage(t *testing.T) {
 	})
 }
 
+// TestPanicWhileReadingCredentials inside of a back-off ends neither the process nor the back-off.
 func TestPanicWhileReadingCredentials(t *testing.T) {
 	simulated(t, func(t *testing.T) {
-		f := &fakeFetcher{looked: func() (string, error) { panic("hunter2") }}
+		f := &fakeFetcher{answer: fails(errTestConfiguration)}
 		s, _ := startSource(t, f)
-		wantToken(t, s, "token-1")
+		wantFailure(t, s, errTestConfiguration)
+		f.lookOnce(func() (string, error) { panic("hunter2") }, nil)
+		wantFailure(t, s, errTestConfiguration)
 	})
 }
 
@@ -608,13 +670,13 @@ func TestSameTokenDoesNotLoop(t *testing.T) {
 			simulated(t, func(t *testing.T) {
 				birth := time.Now()
 				f := &fakeFetcher{answer: func(context.Context, int) (*grantedToken, error) {
-					return &grantedToken{value: "always", life: test.life(death - time.Since(birth)), dated: test.dated}, nil
+					return &grantedToken{value: "always", lifetime: test.life(death - time.Since(birth)), hasExpiresIn: test.dated}, nil
 				}}
 				s, _ := startSource(t, f)
 				for range 98000 {
 					token := mustToken(t, s)
-					if age := time.Since(token.sent); age >= token.life-hardMargin(token.life) {
-						t.Fatalf("got a token %v old that lives %v", age, token.life)
+					if age := time.Since(token.sent); age >= token.lifetime-hardMargin(token.lifetime) {
+						t.Fatalf("got a token %v old that lives %v", age, token.lifetime)
 					}
 					time.Sleep(time.Millisecond)
 				}
@@ -634,7 +696,7 @@ func TestSameTokenDoesNotLoop(t *testing.T) {
 func TestUndatedSameTokenGetsNoYoungerUntilItDies(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		f := &fakeFetcher{answer: func(context.Context, int) (*grantedToken, error) {
-			return &grantedToken{value: "always", life: 100 * time.Second}, nil
+			return &grantedToken{value: "always", lifetime: 100 * time.Second}, nil
 		}}
 		s, _ := startSource(t, f)
 		first := mustToken(t, s)
@@ -642,7 +704,7 @@ func TestUndatedSameTokenGetsNoYoungerUntilItDies(t *testing.T) {
 		if err := s.refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if again := mustToken(t, s); !again.sent.Equal(first.sent) || again.life != first.life {
+		if again := mustToken(t, s); !again.sent.Equal(first.sent) || again.lifetime != first.lifetime {
 			t.Errorf("sent %v later", again.sent.Sub(first.sent))
 		}
 		time.Sleep(10 * time.Second)
@@ -775,7 +837,7 @@ func BenchmarkTokenDuringBackoff(b *testing.B) {
 	}}
 	u := &sourceUser{name: "billing", fetcher: f}
 	s := acquireTokenSource(testIdentity(b), u)
-	b.Cleanup(func() { s.release(u) })
+	b.Cleanup(func() { s.releaseUser(u) })
 	if err := s.refresh(b.Context()); err != nil {
 		b.Fatal(err)
 	}
@@ -791,7 +853,7 @@ func BenchmarkTokenDuringBackoff(b *testing.B) {
 func benchmarkSource(b *testing.B) *tokenSource {
 	u := &sourceUser{name: "billing", fetcher: &fakeFetcher{}}
 	s := acquireTokenSource(testIdentity(b), u)
-	b.Cleanup(func() { s.release(u) })
+	b.Cleanup(func() { s.releaseUser(u) })
 	if err := s.refresh(b.Context()); err != nil {
 		b.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func TestTokenInHandIsUsedOnAfterASecondRejection(t *testing.T) {
 func TestRejectionThatYieldsTheSameToken(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		f := &fakeFetcher{answer: func(context.Context, int) (*grantedToken, error) {
-			return &grantedToken{value: "always", life: time.Hour}, nil
+			return &grantedToken{value: "always", lifetime: time.Hour}, nil
 		}}
 		s, _ := startSource(t, f)
 		for range 100 {
@@ -190,7 +190,7 @@ func TestWarmSourceKeepsATokenReady(t *testing.T) {
 		}
 
 		calls := f.count()
-		s.release(u)
+		s.releaseUser(u)
 		time.Sleep(time.Hour)
 		wantCalls(t, f, calls)
 	})
@@ -258,7 +258,7 @@ func TestSourceIsWarmAsLongAsOneUserIs(t *testing.T) {
 		time.Sleep(85 * time.Second)
 		synctest.Wait()
 		calls := f.count()
-		s.release(hot)
+		s.releaseUser(hot)
 		if s.peek() == nil {
 			t.Error("the token went with the warm user")
 		}
@@ -281,7 +281,7 @@ func TestHealthCheckKeepsAFailedSourceTrying(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		f := &fakeFetcher{answer: fails(errTestOutage)}
 		s, u := startSource(t, f)
-		s.keepTrying()
+		s.retryInBackground()
 		time.Sleep(time.Hour)
 		wantCalls(t, f, 0) // nothing has failed yet
 
@@ -300,7 +300,7 @@ func TestHealthCheckKeepsAFailedSourceTrying(t *testing.T) {
 		calls := f.count()
 		time.Sleep(time.Hour)
 		wantCalls(t, f, calls) // it has had a token
-		s.release(u)
+		s.releaseUser(u)
 	})
 }
 
@@ -312,14 +312,14 @@ func TestFailedSourceRestsUntilAHealthCheckAsks(t *testing.T) {
 		time.Sleep(time.Hour)
 		wantCalls(t, f, 1)
 
-		s.keepTrying() // the back-off is long over
+		s.retryInBackground() // the back-off is long over
 		wantCalls(t, f, 2)
-		s.keepTrying()
+		s.retryInBackground()
 		wantCalls(t, f, 2)
 		time.Sleep(3 * time.Second)
 		wantCalls(t, f, 3)
 
-		s.release(u)
+		s.releaseUser(u)
 		time.Sleep(time.Hour)
 		wantCalls(t, f, 3)
 	})
@@ -337,7 +337,7 @@ func TestHealthCheckLeavesASourceThatHasWorkedAlone(t *testing.T) {
 		wantToken(t, s, "token-1")
 		time.Sleep(time.Second)
 		wantFailure(t, s, errTestOutage)
-		s.keepTrying()
+		s.retryInBackground()
 		time.Sleep(time.Hour)
 		wantCalls(t, f, 2)
 	})
@@ -366,8 +366,8 @@ func TestReloadsKeepTheToken(t *testing.T) {
 			next.start(v)
 			current.Store(next)
 			time.Sleep(5 * time.Millisecond)
-			s.release(u)
-			s.release(u) // a module may be cleaned up twice
+			s.releaseUser(u)
+			s.releaseUser(u) // a module may be cleaned up twice
 			s, u = next, v
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -397,7 +397,7 @@ func TestRejectedReloadChangesNothing(t *testing.T) {
 		}
 		time.Sleep(2 * time.Hour)
 		wantCalls(t, f, 2) // not warm
-		failing.release(v)
+		failing.releaseUser(v)
 		failing.start(v) // too late
 		time.Sleep(24 * time.Hour)
 		wantCalls(t, other, 0)
@@ -405,8 +405,8 @@ func TestRejectedReloadChangesNothing(t *testing.T) {
 		if s.peek() == nil {
 			wantToken(t, s, "token-3")
 		}
-		if uses, _ := tokenSources.References(s.key); uses != 1 {
-			t.Errorf("%d users", uses)
+		if len(s.users) != 1 {
+			t.Errorf("%d users", len(s.users))
 		}
 	})
 }
@@ -426,7 +426,7 @@ func TestNewestConfigFetches(t *testing.T) {
 		if st := s.status(); st.expires.Sub(st.refresh) < 18*time.Minute {
 			t.Errorf("refreshed %v before expiry", st.expires.Sub(st.refresh))
 		}
-		s.release(u)
+		s.releaseUser(u)
 		if s.speaker() != v || s.lastUser != nil {
 			t.Error("the old config is still held")
 		}
@@ -438,7 +438,7 @@ func TestConfigThatGoesAgainLeavesTheOldOneInCharge(t *testing.T) {
 		first, second := &fakeFetcher{}, &fakeFetcher{}
 		s, _ := startSource(t, first)
 		_, v := startSource(t, second)
-		s.release(v)
+		s.releaseUser(v)
 		wantToken(t, s, "token-1")
 		wantCalls(t, first, 1)
 		wantCalls(t, second, 0)
@@ -450,8 +450,8 @@ func TestRequestsInFlightOutliveTheSource(t *testing.T) {
 		f := &fakeFetcher{answer: grants(100 * time.Second)}
 		s, u := startSource(t, f, warm)
 		wantToken(t, s, "token-1")
-		s.release(u)
-		if _, there := tokenSources.References(s.key); there {
+		s.releaseUser(u)
+		if s.pooled() {
 			t.Error("the source is still in the pool")
 		}
 		wantToken(t, s, "token-1")
@@ -463,7 +463,7 @@ func TestRequestsInFlightOutliveTheSource(t *testing.T) {
 		if newer := s.reject(t.Context(), mustToken(t, s)); newer == nil || newer.value != "token-3" {
 			t.Errorf("got %v", newer)
 		}
-		s.keepTrying()
+		s.retryInBackground()
 		time.Sleep(time.Hour)
 		wantCalls(t, f, 3)
 		if s.timer != nil {
@@ -476,13 +476,13 @@ func TestReleaseDuringAnAttempt(t *testing.T) {
 	simulated(t, func(t *testing.T) {
 		f := &fakeFetcher{takes: time.Second}
 		s, u := startSource(t, f, warm)
-		waiting := make(chan outcome)
+		waiting := make(chan result)
 		go func() {
 			token, err := s.Token(t.Context())
-			waiting <- outcome{token: token, err: err}
+			waiting <- result{token: token, err: err}
 		}()
 		synctest.Wait()
-		s.release(u)
+		s.releaseUser(u)
 		if o := <-waiting; o.err != nil || o.token.value != "token-1" {
 			t.Errorf("got %+v", o)
 		}
@@ -514,7 +514,7 @@ func TestSourceThatGoesAwayHandsOverItsToken(t *testing.T) {
 					wantToken(t, s, "token-1")
 				}
 				time.Sleep(time.Minute)
-				s.release(u)
+				s.releaseUser(u)
 				synctest.Wait()
 				if got != test.want {
 					t.Errorf("got %q, want %q", got, test.want)
@@ -532,7 +532,7 @@ func TestSourceThatIsStillUsedKeepsItsToken(t *testing.T) {
 		})
 		wantToken(t, s, "token-1")
 		startSource(t, f)
-		s.release(u)
+		s.releaseUser(u)
 		synctest.Wait()
 	})
 }
@@ -543,7 +543,7 @@ func TestPanicWhileATokenIsHandedOver(t *testing.T) {
 			u.owner = fakeOwner{removed: func(*grantedToken) { panic("hunter2") }}
 		})
 		wantToken(t, s, "token-1")
-		s.release(u)
+		s.releaseUser(u)
 		synctest.Wait()
 	})
 }
@@ -565,13 +565,13 @@ func TestUsersComeAndGoUnderLoad(t *testing.T) {
 				s.reject(t.Context(), token)
 				_ = s.refresh(t.Context())
 				_ = s.status()
-				s.keepTrying()
-				s.release(u)
+				s.retryInBackground()
+				s.releaseUser(u)
 			}
 		})
 	}
 	all.Wait()
-	if _, there := tokenSources.References(testIdentity(t)); there {
+	if pool.sources[testIdentity(t)] != nil {
 		t.Error("the source is still in the pool")
 	}
 }
@@ -583,7 +583,7 @@ func TestManySourcesDoNotRefreshAtOneMoment(t *testing.T) {
 			u := &sourceUser{name: "billing", fetcher: f, warm: true}
 			s := acquireTokenSource(testIdentity(t, i), u)
 			s.start(u)
-			defer s.release(u)
+			defer s.releaseUser(u)
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
@@ -624,14 +624,14 @@ func TestReleasedUsersAreForgotten(t *testing.T) {
 	_, third := acquire()
 	_, fourth := acquire()
 	old := []weak.Pointer[sourceUser]{weak.Make(first), weak.Make(second)}
-	s.release(first)
-	s.release(second)
+	s.releaseUser(first)
+	s.releaseUser(second)
 	runtime.GC()
 	for i, u := range old {
 		if u.Value() != nil {
 			t.Errorf("user %d is kept", i+1)
 		}
 	}
-	s.release(third)
-	s.release(fourth)
+	s.releaseUser(third)
+	s.releaseUser(fourth)
 }

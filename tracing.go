@@ -41,19 +41,23 @@ func (t *tracing) start(ctx context.Context, connection string) (context.Context
 }
 
 // tracedFetcher makes a span of each token request.
-type tracedFetcher struct{ *activeConnection }
+type tracedFetcher struct {
+	tokenFetcher
+	tracing    *tracing
+	connection string
+}
 
-func (f tracedFetcher) fetch(ctx context.Context) (*grantedToken, error) {
-	ctx, span := f.app.tracing.start(ctx, f.name)
+func (f tracedFetcher) fetch(ctx context.Context) (token *grantedToken, fingerprint string, err error) {
+	ctx, span := f.tracing.start(ctx, f.connection)
 	defer span.End()
-	token, err := f.activeConnection.fetch(ctx)
+	token, fingerprint, err = f.tokenFetcher.fetch(ctx)
 	if failed := new(tokenError); errors.As(err, &failed) {
 		span.SetStatus(codes.Error, failed.Error())
 		span.SetAttributes(attribute.String("error.type", string(failed.class)))
 	} else if err != nil {
-		span.SetStatus(codes.Error, "no answer in time")
+		span.SetStatus(codes.Error, "no response in time")
 	}
-	return token, err
+	return token, fingerprint, err
 }
 
 // causedBy is a context of its own that belongs to the trace of ctx.

@@ -194,7 +194,7 @@ func TestEarlyRejectionOfStreamingUpload(t *testing.T) {
 // TestKnownToBeTooLargeToReplay has a body of which little has been read. Whether it is replayed must
 // not depend on how little: the 401 may come at any time.
 func TestKnownToBeTooLargeToReplay(t *testing.T) {
-	body := newReplayBody(httptest.NewRequest(http.MethodPut, "/", strings.NewReader("too long")), 7, nil)
+	body := newReplayBody(httptest.NewRequest(http.MethodPut, "/", strings.NewReader("too long")), &forwardRequest{options: &forwardOptions{replayBuffer: 7}})
 	attempt := body.attempt()
 	if !body.replayable() {
 		t.Error("nothing has been read, but it cannot be sent again") // after 100-continue it can
@@ -301,7 +301,7 @@ func TestAPIUnreachable(t *testing.T) {
 		"down":       {inline(down, e, "name c"), "the API cannot be reached: there is no connection to its address"},
 		"private CA": {inline(private, e, "name c"), "the API cannot be reached: its TLS certificate is signed by an unknown authority"},
 		"no TLS":     {strings.Replace(inline(answers, e, "name c"), "http_helper http://", "http_helper https://", 1), "the API cannot be reached: it does not speak TLS"},
-		"not HTTP":   {inline(noHTTP, e, "name c"), "the API's answer broke off or is not HTTP"},
+		"not HTTP":   {inline(noHTTP, e, "name c"), "the API's response broke off or is not HTTP"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			site := runSidecar(t, test.caddyfile)
@@ -395,7 +395,7 @@ func TestRefusedRequests(t *testing.T) {
 }
 
 func TestPeerAddress(t *testing.T) {
-	i := &Injection{AllowClients: []string{"10.0.0.0/8", "2001:db8::1"}}
+	i := &RequestPolicy{AllowClients: []string{"10.0.0.0/8", "2001:db8::1"}}
 	if err := i.provision(); err != nil {
 		t.Fatal(err)
 	}
@@ -404,7 +404,7 @@ func TestPeerAddress(t *testing.T) {
 		"10.1.2.3:1": true, "[::ffff:10.1.2.3]:1": true, "[2001:db8::1]:1": true,
 		"192.168.0.1:1": false, "[2001:db8::2]:1": false, "[fe80::1%eth0]:1": false, "nonsense:1:2": false,
 	} {
-		if got := i.permits(address); got != want {
+		if got := i.allowsClient(address); got != want {
 			t.Errorf("%q: got %v, want %v", address, got, want)
 		}
 	}
@@ -633,7 +633,7 @@ func TestQueryIsKeptBesideAPIQuery(t *testing.T) {
 		"k=x&a=%20&K=1": "a=%20&K=1&k=v",
 		"%6b=x":         "k=v",
 	} {
-		if got := withQuery(raw, []Field{{"k", "v"}}); got != want {
+		if got := withQuery(raw, []forwardField{{"k", "v"}}); got != want {
 			t.Errorf("%q became %q, want %q", raw, got, want)
 		}
 	}

@@ -8,48 +8,50 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
-// injectionOptions are the subdirectives that the directive and the transport share.
-var injectionOptions = options[Injection]{
-	"access_token_header": {read: accessTokenHeader},
-	"app_authorization":   checkedText(func(i *Injection) *string { return &i.AppAuthorization }, oneOf(authorizationReplace, authorizationKeep, authorizationReject)),
-	"on_unauthorized":     checkedText(func(i *Injection) *string { return &i.OnUnauthorized }, oneOf(unauthorizedRetry, unauthorizedPass)),
-	"replay_buffer":       {read: replayBuffer},
-	"allow_clients":       {read: allowClients},
+// policyOptions are the subdirectives that the directive and the transport share.
+var policyOptions = subdirective.Options[RequestPolicy]{
+	"access_token_header": {Read: accessTokenHeader},
+	"app_authorization":   subdirective.CheckedString(func(i *RequestPolicy) *string { return &i.AppAuthorization }, subdirective.OneOf(authorizationReplace, authorizationKeep, authorizationReject)),
+	"on_unauthorized":     subdirective.CheckedString(func(i *RequestPolicy) *string { return &i.OnUnauthorized }, subdirective.OneOf(unauthorizedRetry, unauthorizedPass)),
+	"replay_buffer":       {Read: replayBuffer},
+	"allow_clients":       {Read: allowClients},
 }
 
-func accessTokenHeader(s *subdirective, i *Injection) error {
-	if len(s.args) < 1 || len(s.args) > 2 {
-		return s.errorf("takes a header field and, if any, a prefix")
+func accessTokenHeader(s *subdirective.Subdirective, i *RequestPolicy) error {
+	if len(s.Args) < 1 || len(s.Args) > 2 {
+		return s.Errorf("takes a header field and, if any, a prefix")
 	}
-	header := &TokenHeader{Field: s.args[0]}
-	if len(s.args) == 2 {
-		header.Prefix = s.args[1]
+	header := &TokenHeader{Field: s.Args[0]}
+	if len(s.Args) == 2 {
+		header.Prefix = s.Args[1]
 	}
 	if err := header.check(); err != nil {
-		return s.wrap(err)
+		return s.Wrap(err)
 	}
 	i.AccessTokenHeader = header
 	return nil
 }
 
-func replayBuffer(s *subdirective, i *Injection) error {
-	value, err := s.one()
+func replayBuffer(s *subdirective.Subdirective, i *RequestPolicy) error {
+	value, err := s.OneArg()
 	if err != nil {
 		return err
 	}
 	bytes, err := humanize.ParseBytes(value)
 	if err != nil || bytes > math.MaxInt64 {
-		return s.errorf("must be a size, such as 64KiB or 0")
+		return s.Errorf("must be a size, such as 64KiB or 0")
 	}
 	size := int64(bytes)
 	i.ReplayBuffer = &size
 	return nil
 }
 
-func allowClients(s *subdirective, i *Injection) error {
-	ranges, err := s.some()
+func allowClients(s *subdirective.Subdirective, i *RequestPolicy) error {
+	ranges, err := s.SomeArgs()
 	if err != nil {
 		return err
 	}
@@ -59,7 +61,7 @@ func allowClients(s *subdirective, i *Injection) error {
 			continue
 		}
 		if _, err := parsePrefix(r); err != nil {
-			return s.errorf("must be IP addresses, CIDR ranges or private_ranges")
+			return s.Errorf("must be IP addresses, CIDR ranges or private_ranges")
 		}
 		i.AllowClients = append(i.AllowClients, r)
 	}
@@ -81,20 +83,20 @@ func allowClients(s *subdirective, i *Injection) error {
 // The upstreams are addresses to dial; the connection's base URL decides on host, TLS and path.
 func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
-	s := newSubdirective("transport", d.NextSegment())
-	if err := s.none(); err != nil {
+	s := subdirective.Parse("transport", d.NextSegment())
+	if err := s.NoArgs(); err != nil {
 		return err
 	}
 	t.HTTPTransport = new(reverseproxy.HTTPTransport)
 	t.CustomUpstreams, t.HeaderUp, t.LoadBalancing = true, true, true // who knows what else stands in the reverse_proxy
-	known := make(rules)
-	bind(known, injectionOptions, &t.Injection)
-	bind(known, options[Transport]{"connection": checkedText(func(t *Transport) *string { return &t.Connection }, validName)}, t)
-	own, rest := s.split(known)
-	if err := known.readAll("transport http_helper", own); err != nil {
+	known := make(subdirective.Rules)
+	subdirective.Bind(known, policyOptions, &t.RequestPolicy)
+	subdirective.Bind(known, subdirective.Options[Transport]{"connection": subdirective.CheckedString(func(t *Transport) *string { return &t.Connection }, validName)}, t)
+	own, rest := s.Split(known)
+	if err := known.ReadAll("transport http_helper", own); err != nil {
 		return err
 	}
-	return s.readWith(t.HTTPTransport, rest)
+	return s.Unmarshal(t.HTTPTransport, rest)
 }
 
 // UnmarshalCaddyfile sets up the upstream source from Caddyfile tokens. Syntax:
@@ -102,11 +104,11 @@ func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //	dynamic http_helper
 func (*UpstreamSource) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
-	s := newSubdirective("dynamic", d.NextSegment())
-	if len(s.block) > 0 {
-		return s.errorf("has no options")
+	s := subdirective.Parse("dynamic", d.NextSegment())
+	if len(s.Block) > 0 {
+		return s.Errorf("has no options")
 	}
-	return s.none()
+	return s.NoArgs()
 }
 
 // Interface guards

@@ -41,8 +41,8 @@ var (
 // expandURL expands a text that is a URL. What stands in the text itself, in the environment and in
 // files is the URL as its author wants it; a parameter's or config value's place in it decides how
 // it is checked and escaped, so that it can move the URL nowhere (rule 7).
-func (t text) expandURL(lookup valueLookup) (*url.URL, error) {
-	parts, err := t.resolveAuthor()
+func (t text) expandURL(values *valueSource) (*url.URL, error) {
+	parts, err := t.resolveAuthor(values)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (t text) expandURL(lookup valueLookup) (*url.URL, error) {
 			position = advance(position, &b, value)
 			continue
 		}
-		if value, err = lookup(p.kind, p.value); err == nil {
+		if value, err = values.lookup(p.kind, p.value); err == nil {
 			value, err = fitURL(value, position, standsAlone(parts, i))
 		}
 		if err != nil {
@@ -66,14 +66,14 @@ func (t text) expandURL(lookup valueLookup) (*url.URL, error) {
 }
 
 // resolveAuthor replaces env and file placeholders by their values, as literal parts.
-func (t text) resolveAuthor() ([]textPart, error) {
+func (t text) resolveAuthor(values *valueSource) ([]textPart, error) {
 	parts := make([]textPart, len(t.parts))
 	for i, p := range t.parts {
 		parts[i] = p
 		if p.kind != kindEnv && p.kind != kindFile {
 			continue
 		}
-		value, err := text{parts: t.parts[i : i+1]}.expand(nil)
+		value, err := text{parts: t.parts[i : i+1]}.expand(values)
 		if err != nil {
 			return nil, err
 		}
@@ -246,10 +246,11 @@ func isLoopbackHost(host string) bool {
 	return err == nil && addr.IsLoopback()
 }
 
-// checkScheme refuses to send secrets in the clear (rule 2).
-func checkScheme(u *url.URL, insecureAllowed bool, option string) error {
+// checkScheme refuses to send secrets in the clear (rule 2). argument is the argument of allow_insecure
+// that would permit it for the URL of option.
+func checkScheme(u *url.URL, insecureAllowed bool, option, argument string) error {
 	if u.Scheme == "https" || insecureAllowed || isLoopbackHost(u.Hostname()) {
 		return nil
 	}
-	return fmt.Errorf("%s is http and its host is not loopback: use https, or permit it with allow_insecure %s", option, insecureOption(option))
+	return fmt.Errorf("%s is http and its host is not loopback: use https, or permit it with allow_insecure %s", option, argument)
 }

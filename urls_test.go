@@ -181,14 +181,14 @@ func TestCheckScheme(t *testing.T) {
 		"https://api.example": true, "http://localhost:80": true, "http://127.8.9.1": true, "http://[::1]:8080": true, "http://[::ffff:127.0.0.1]": true,
 		"http://api.example": false, "http://10.0.0.1": false, "http://[::2]": false, "http://localhost.example": false,
 	} {
-		err := checkScheme(mustURL(t, s), false, "token_url")
+		err := checkScheme(mustURL(t, s), false, "token_url", "token_url")
 		if (err == nil) != valid {
 			t.Errorf("%s: %v", s, err)
 		}
 		if err != nil && !strings.Contains(err.Error(), "token_url is http") {
 			t.Errorf("%s: %v", s, err)
 		}
-		if err := checkScheme(mustURL(t, s), true, "token_url"); err != nil {
+		if err := checkScheme(mustURL(t, s), true, "token_url", "token_url"); err != nil {
 			t.Errorf("%s, allowed: %v", s, err)
 		}
 	}
@@ -200,7 +200,7 @@ func FuzzURLValues(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
-		lookup := func(string, string) (string, error) { return value, nil }
+		lookup := lookupValues(func(string, string) (string, error) { return value, nil })
 		expand := func(s string) *url.URL {
 			u, err := mustText(t, s, kindParam).expandURL(lookup)
 			if err != nil {

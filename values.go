@@ -38,8 +38,26 @@ type textPart struct {
 	value string // the text itself, or the placeholder's key
 }
 
-// valueLookup finds the value of a `{param.*}` or `{config.*}`.
-type valueLookup func(kind, key string) (string, error)
+// valueSource is where placeholders get their values from. A nil one knows the environment and files.
+type valueSource struct {
+	// lookup finds the value of a `{param.*}` or `{config.*}`.
+	lookup func(kind, key string) (string, error)
+
+	// readFile reads the file of a `{file.*}`. Default: readSecretFile.
+	readFile func(path string) (string, error)
+}
+
+// lookupValues is a source whose parameters and config values lookup finds.
+func lookupValues(lookup func(kind, key string) (string, error)) *valueSource {
+	return &valueSource{lookup: lookup}
+}
+
+func (v *valueSource) file(path string) (string, error) {
+	if v == nil || v.readFile == nil {
+		return readSecretFile(path)
+	}
+	return v.readFile(path)
+}
 
 // parseText parses a text in which `{env.*}`, `{file.*}` and the kinds given are understood.
 func parseText(s string, kinds ...string) (text, error) {
@@ -153,22 +171,35 @@ func (t text) placeholders() []string {
 	return names
 }
 
+// String is the text with its placeholders as written.
+func (t text) String() string {
+	var b strings.Builder
+	for _, p := range t.parts {
+		if p.kind == "" {
+			b.WriteString(p.value)
+		} else {
+			b.WriteString(p.String())
+		}
+	}
+	return b.String()
+}
+
 func (p textPart) String() string { return "{" + p.kind + "." + p.value + "}" }
 
 // expand reads the placeholders' values as they are now. Control characters in them are refused.
-func (t text) expand(lookup valueLookup) (string, error) {
-	return t.join(lookup, func(r rune) bool { return unicode.IsControl(r) })
+func (t text) expand(values *valueSource) (string, error) {
+	return t.join(values, func(r rune) bool { return unicode.IsControl(r) })
 }
 
 // expandLines is expand for texts that may have several lines, such as a PEM key.
-func (t text) expandLines(lookup valueLookup) (string, error) {
-	return t.join(lookup, func(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune("\n\r\t", r) })
+func (t text) expandLines(values *valueSource) (string, error) {
+	return t.join(values, func(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune("\n\r\t", r) })
 }
 
-func (t text) join(lookup valueLookup, refused func(rune) bool) (string, error) {
+func (t text) join(values *valueSource, refused func(rune) bool) (string, error) {
 	var b strings.Builder
 	for _, p := range t.parts {
-		value, err := p.resolve(lookup)
+		value, err := p.resolve(values)
 		if err != nil {
 			return "", err
 		}
@@ -181,7 +212,7 @@ func (t text) join(lookup valueLookup, refused func(rune) bool) (string, error) 
 }
 
 // resolve is the part's value as it is now.
-func (p textPart) resolve(lookup valueLookup) (string, error) {
+func (p textPart) resolve(values *valueSource) (string, error) {
 	switch p.kind {
 	case "":
 		return p.value, nil
@@ -192,9 +223,9 @@ func (p textPart) resolve(lookup valueLookup) (string, error) {
 		}
 		return value, nil
 	case kindFile:
-		return readSecretFile(p.value)
+		return values.file(p.value)
 	default:
-		return lookup(p.kind, p.value)
+		return values.lookup(p.kind, p.value)
 	}
 }
 

@@ -22,14 +22,14 @@ func writeFile(t *testing.T, name, content string) string {
 }
 
 // lookupIn finds values by kind and key, such as "param.x".
-func lookupIn(values map[string]string) valueLookup {
-	return func(kind, key string) (string, error) {
+func lookupIn(values map[string]string) *valueSource {
+	return lookupValues(func(kind, key string) (string, error) {
 		value, ok := values[kind+"."+key]
 		if !ok {
 			return "", errors.New("no value")
 		}
 		return value, nil
-	}
+	})
 }
 
 func mustText(t *testing.T, s string, kinds ...string) text {
@@ -230,7 +230,7 @@ func FuzzText(f *testing.F) {
 			return
 		}
 		value = strings.ToValidUTF8(value, "")
-		got, err := parsed.expandLines(func(string, string) (string, error) { return value, nil })
+		got, err := parsed.expandLines(lookupValues(func(string, string) (string, error) { return value, nil }))
 		if err != nil {
 			if value == "" || parsed.literal() {
 				t.Fatal(err)

@@ -219,7 +219,7 @@ func (l *laptop) wantEveryFlag(t *testing.T, r harness.Running, address, admin s
 	equal(t, "status", l.get(t, address), http.StatusOK)
 	equal(t, "X-Key", l.api.Last(t).Header.Get("X-Key"), "key")
 	got := l.Run(t, "ping", "orders", "--address", admin)
-	equal(t, "ping", got.Stdout, "orders works: the API answered 200 OK, as it should.\n")
+	equal(t, "ping", got.Stdout, "orders works: the API responded with 200 OK, as expected.\n")
 	equal(t, "request of the ping", l.api.Last(t).RequestURI, "/v2/me?x=y")
 	for _, text := range []string{`"logger":"http.log.access`, `"level":"debug"`} {
 		if !strings.Contains(r.Logs(), text) {

@@ -68,7 +68,7 @@ var troubles = map[string]trouble{
 		status: http.StatusForbidden, documented: "403 without `Proxy-Status`",
 		list:       []string{"billing  service    ready  expires in 59 minutes", "billing did not get scopes that were asked for: b\n  Have the client granted them at the authorization server, or do not ask for them."},
 		show:       []string{"Scopes asked for     a b", "Scopes granted       a\n", "billing did not get scopes that were asked for: b"},
-		ping:       []string{"billing does not work: the API refuses the request (403 Forbidden): it wants the scope b c; the connection does not ask for c; the token endpoint did not grant b.\nThe API's answer:\n{\"error\":\"no\"}\n"},
+		ping:       []string{"billing does not work: the API refuses the request (403 Forbidden): it wants the scope b c; the connection does not request c; the token endpoint did not grant b.\nThe API's answer:\n{\"error\":\"no\"}\n"},
 		pingStatus: 1, ready: http.StatusOK, health: `"state":"ready"`,
 		metrics: []string{`requests_total{connection="billing",outcome="sent"}`, `token_requests_total{connection="billing",result="ok"}`},
 		log:     []string{`"msg":"the token lacks scopes that were asked for","connection":"billing","missing":["b"]`},

@@ -713,7 +713,7 @@ func (w *leakWorld) judge(t *testing.T) {
 	t.Logf("searched %d outputs, %d bytes, for %d pieces of secrets", len(w.outputs), size, len(w.grams))
 	for _, want := range []string{
 		"upstream roundtrip", "http_helper.token_failed", `"level":"debug"`, "SIGABRT: abort", "goroutine ",
-		"Bearer " + w.secrets["app"], "http.log.access", "stands in the config as it is",
+		"Bearer " + w.secrets["app"], "http.log.access", "is a literal in the configuration",
 	} {
 		if !strings.Contains(w.outputs["log"], want) {
 			t.Errorf("the log has no %s", want)

@@ -221,7 +221,7 @@ func TestFailureIsLoggedOnce(t *testing.T) {
 			ours++
 		}
 	}
-	// "connections are ready" and the failure.
+	// "connections loaded" and the failure.
 	if ours > 3 {
 		t.Errorf("%d lines of ours", ours)
 	}

@@ -1,19 +1,11 @@
 package httphelper
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
 	"sync"
 )
-
-// canceled is a context that has ended: for starting what nobody waits for.
-var canceled = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}()
 
 // errBodyTaken ends the reading of an attempt that was given up.
 var errBodyTaken = errors.New("the request is being replayed")
@@ -21,14 +13,14 @@ var errBodyTaken = errors.New("the request is being replayed")
 // replayBody is a request's body that can be sent once more while it streams: it remembers what
 // was read up to a limit. A nil one is an empty body.
 //
-// An http transport may go on reading a body after the API has answered, in a goroutine of its own.
+// An http transport may go on reading a body after the API has responded, in a goroutine of its own.
 // So each attempt reads through a handle: giving an attempt up takes its handle away, and what a
 // read in progress still brings is kept for the next attempt.
 type replayBody struct {
 	limit   int64
 	length  int64 // of the whole body; -1: not known
 	trailer http.Header
-	grant   *grant
+	request *forwardRequest
 
 	mu      sync.Mutex
 	idle    sync.Cond // signaled when the read in progress ends
@@ -42,11 +34,11 @@ type replayBody struct {
 	closed  bool
 }
 
-func newReplayBody(req *http.Request, limit int64, g *grant) *replayBody {
+func newReplayBody(req *http.Request, q *forwardRequest) *replayBody {
 	if req.Body == nil || req.Body == http.NoBody {
 		return nil
 	}
-	b := &replayBody{limit: limit, length: req.ContentLength, trailer: req.Trailer, grant: g, source: req.Body}
+	b := &replayBody{limit: q.options.replayBuffer, length: req.ContentLength, trailer: req.Trailer, request: q, source: req.Body}
 	b.idle.L = &b.mu
 	return b
 }
@@ -185,6 +177,8 @@ func (b *replayBody) keep(p []byte) {
 const (
 	smallBody  = 4 << 10
 	bufferSize = defaultReplayBuffer
+
+	defaultReplayBuffer = 64 << 10
 )
 
 var replayBuffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
@@ -208,7 +202,7 @@ func (b *replayBody) forget() {
 // dropTrailers removes what the app may not say in a trailer either.
 func (b *replayBody) dropTrailers() {
 	for field := range b.trailer {
-		if !b.grant.mayTrail(field) {
+		if !b.request.mayTrail(field) {
 			delete(b.trailer, field)
 		}
 	}

@@ -1,6 +1,7 @@
 package httphelper
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,17 +21,25 @@ const (
 	discoveryShare = 4
 )
 
-// discovery finds an authorization server's endpoints by its issuer identifier (RFC 8414, OpenID
-// Connect Discovery). It is safe for concurrent use.
-type discovery struct {
-	issuer        string
-	allowInsecure bool             // http endpoints on other hosts than loopback
-	now           func() time.Time // nil: time.Now
+// issuer finds an authorization server's endpoints by its issuer identifier (RFC 8414, OpenID Connect
+// Discovery), and remembers the metadata as long as the identifier is the same. It is safe for
+// concurrent use.
+type issuer struct {
+	now func() time.Time // nil: time.Now
 
-	mu    sync.Mutex
-	known *serverMetadata
-	asked time.Time // when the issuer was asked last
-	until time.Time // when it is to be asked again
+	mu         sync.Mutex
+	identifier string // of the metadata
+	metadata   *serverMetadata
+	fetched    time.Time // when the metadata were requested last
+	freshUntil time.Time
+}
+
+// issuerRequest is what endpoints are requested for.
+type issuerRequest struct {
+	issuer          string
+	allowInsecure   bool   // http endpoints on other hosts than loopback
+	method          string // auth_method; "": the default
+	withCertificate bool   // the client has a certificate: endpoints that ask for one are preferred
 }
 
 // serverMetadata is what a client needs of the metadata (RFC 8414 §2, RFC 8705 §5).
@@ -46,25 +55,40 @@ type endpoints struct {
 	Revocation string `json:"revocation_endpoint"` // may be absent
 }
 
-// find returns the endpoints for a client with this auth_method. With a client certificate they are
-// those that ask for one. The error is a *tokenError, or ctx's when it was canceled.
-func (d *discovery) find(ctx context.Context, client *http.Client, method string, withCertificate bool) (endpoints, error) {
-	metadata, err := d.metadata(ctx, client)
+// endpoints returns the endpoints for a client. The error is a *tokenError, or ctx's when it was
+// canceled.
+func (i *issuer) endpoints(ctx context.Context, client *http.Client, r issuerRequest) (endpoints, error) {
+	metadata, err := i.fresh(ctx, client, r)
 	if err != nil {
 		return endpoints{}, err
 	}
-	if err := metadata.checkMethod(orDefault(method, defaultAuthMethod)); err != nil {
-		d.doubt()
+	if err := metadata.checkMethod(cmp.Or(r.method, defaultAuthMethod)); err != nil {
+		i.recheck()
 		return endpoints{}, err
 	}
-	return metadata.choose(withCertificate), nil
+	return metadata.choose(r.withCertificate), nil
 }
 
-// metadata returns the cached metadata while they are fresh, or cannot be refreshed.
-func (d *discovery) metadata(ctx context.Context, client *http.Client) (*serverMetadata, error) {
-	d.mu.Lock()
-	known, fresh := d.known, d.clock().Before(d.until)
-	d.mu.Unlock()
+// tokenEndpoint is the token endpoint that the metadata name, empty while they are not known.
+func (i *issuer) tokenEndpoint(withCertificate bool) string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.metadata == nil {
+		return ""
+	}
+	return i.metadata.choose(withCertificate).Token
+}
+
+// recheck has the metadata fetched again soon, because something that they say has failed.
+func (i *issuer) recheck() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.freshUntil = i.fetched.Add(discoveryPause)
+}
+
+// fresh returns the remembered metadata while they are fresh, or cannot be refreshed.
+func (i *issuer) fresh(ctx context.Context, client *http.Client, r issuerRequest) (*serverMetadata, error) {
+	known, fresh := i.known(r.issuer)
 	if known != nil && fresh {
 		return known, nil
 	}
@@ -73,45 +97,48 @@ func (d *discovery) metadata(ctx context.Context, client *http.Client) (*serverM
 		defer cancel()
 		ctx = limited
 	}
-	fetched, err := d.fetch(ctx, client)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.asked = d.clock()
+	fetched, err := r.fetch(ctx, client)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.fetched = i.clock()
 	switch {
 	case err == nil:
-		d.known, d.until = fetched, d.asked.Add(discoveryAge)
+		i.identifier, i.metadata, i.freshUntil = r.issuer, fetched, i.fetched.Add(discoveryAge)
 	case known == nil:
 		return nil, err
 	default:
-		d.until = d.asked.Add(discoveryPause)
+		i.freshUntil = i.fetched.Add(discoveryPause)
 	}
-	return d.known, nil
+	return i.metadata, nil
 }
 
-// doubt has the issuer asked again soon, because something that the metadata say has failed.
-func (d *discovery) doubt() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.until = d.asked.Add(discoveryPause)
+// known returns the metadata of an issuer, if they are remembered, and whether they are fresh.
+func (i *issuer) known(identifier string) (metadata *serverMetadata, fresh bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.identifier != identifier {
+		i.metadata = nil
+	}
+	return i.metadata, i.clock().Before(i.freshUntil)
 }
 
-func (d *discovery) clock() time.Time {
-	if d.now == nil {
+func (i *issuer) clock() time.Time {
+	if i.now == nil {
 		return time.Now()
 	}
-	return d.now()
+	return i.now()
 }
 
-// fetch asks each place where the metadata may be.
-func (d *discovery) fetch(ctx context.Context, client *http.Client) (*serverMetadata, error) {
-	places, err := wellKnown(d.issuer)
+// fetch tries each place where the metadata may be.
+func (r issuerRequest) fetch(ctx context.Context, client *http.Client) (*serverMetadata, error) {
+	places, err := wellKnown(r.issuer)
 	if err != nil {
 		return nil, err
 	}
 	var failure error
 	for _, place := range places {
 		var metadata *serverMetadata
-		if metadata, err = d.fetchFrom(ctx, client, place); err == nil {
+		if metadata, err = r.fetchFrom(ctx, client, place); err == nil {
 			return metadata, nil
 		}
 		if failure == nil || !errors.Is(err, errNoMetadata) {
@@ -140,7 +167,7 @@ func wellKnown(issuer string) ([]string, error) {
 // errNoMetadata is the answer of a place that holds none.
 var errNoMetadata = errors.New("no metadata here")
 
-func (d *discovery) fetchFrom(ctx context.Context, client *http.Client, place string) (*serverMetadata, error) {
+func (r issuerRequest) fetchFrom(ctx context.Context, client *http.Client, place string) (*serverMetadata, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, place, nil)
 	if err != nil {
 		return nil, configurationError("issuer is not a URL")
@@ -161,21 +188,21 @@ func (d *discovery) fetchFrom(ctx context.Context, client *http.Client, place st
 	if err != nil && !errors.Is(err, errUnreadableAnswer) {
 		return nil, networkFailure(ctx, "the issuer", err)
 	}
-	return d.parse(body)
+	return r.parse(body)
 }
 
-func (d *discovery) parse(body []byte) (*serverMetadata, error) {
+func (r issuerRequest) parse(body []byte) (*serverMetadata, error) {
 	metadata := new(serverMetadata)
 	if json.Unmarshal(withoutMark(body), metadata) != nil {
 		return nil, errNoMetadata
 	}
-	if metadata.Issuer != d.issuer {
+	if metadata.Issuer != r.issuer {
 		return nil, configurationError("issuer: the metadata are those of another issuer: write it exactly as the authorization server does, with or without a final slash")
 	}
-	return metadata, d.checkEndpoints(metadata)
+	return metadata, r.checkEndpoints(metadata)
 }
 
-func (d *discovery) checkEndpoints(m *serverMetadata) error {
+func (r issuerRequest) checkEndpoints(m *serverMetadata) error {
 	if m.Token == "" {
 		return configurationError("issuer: the metadata name no token_endpoint")
 	}
@@ -185,9 +212,9 @@ func (d *discovery) checkEndpoints(m *serverMetadata) error {
 		}
 		u, err := parseURL(endpoint)
 		if err == nil {
-			err = checkScheme(u, d.allowInsecure, "token_url")
+			err = checkScheme(u, r.allowInsecure, "token_url", "token_url")
 		}
-		if err == nil && u.Scheme != "https" && strings.HasPrefix(d.issuer, "https:") && !d.allowInsecure {
+		if err == nil && u.Scheme != "https" && strings.HasPrefix(r.issuer, "https:") && !r.allowInsecure {
 			err = errors.New("it is http while the issuer is https") // on loopback somebody else may listen
 		}
 		if err != nil {
@@ -201,8 +228,8 @@ func (d *discovery) checkEndpoints(m *serverMetadata) error {
 func (m *serverMetadata) choose(withCertificate bool) endpoints {
 	chosen := m.endpoints
 	if withCertificate {
-		chosen.Token = orDefault(m.Aliases.Token, chosen.Token)
-		chosen.Revocation = orDefault(m.Aliases.Revocation, chosen.Revocation)
+		chosen.Token = cmp.Or(m.Aliases.Token, chosen.Token)
+		chosen.Revocation = cmp.Or(m.Aliases.Revocation, chosen.Revocation)
 	}
 	return chosen
 }

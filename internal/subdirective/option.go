@@ -1,0 +1,126 @@
+package subdirective
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// Rule says how a subdirective is read.
+type Rule struct {
+	Read       func(*Subdirective) error
+	Repeatable bool // may be given more than once
+	Block      bool // may have a block
+}
+
+// Rules are the subdirectives that a block may have, by name.
+type Rules map[string]Rule
+
+// ReadAll reads the subdirectives of a block. The first error ends it.
+func (r Rules) ReadAll(owner string, segments []caddyfile.Segment) error {
+	seen := make(map[string]bool, len(segments))
+	for _, segment := range segments {
+		s := Parse(owner, segment)
+		known, ok := r[s.Name]
+		switch {
+		case !ok:
+			return s.unrecognized()
+		case seen[s.Name] && !known.Repeatable:
+			return s.Errorf("is given more than once")
+		case len(s.Block) > 0 && !known.Block:
+			return s.Errorf("takes no block")
+		}
+		seen[s.Name] = true
+		if err := known.Read(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Option is a subdirective that is read into a T.
+type Option[T any] struct {
+	Read       func(*Subdirective, *T) error
+	Repeatable bool
+	Block      bool
+}
+
+// Options are the subdirectives of a T, by name.
+type Options[T any] map[string]Option[T]
+
+// Bind adds a rule for each option in table, which is read into target.
+func Bind[T any](r Rules, table Options[T], target *T) {
+	for name, o := range table {
+		r[name] = Rule{Repeatable: o.Repeatable, Block: o.Block, Read: func(s *Subdirective) error { return o.Read(s, target) }}
+	}
+}
+
+// Refuse makes the names in table an error that says why they do not belong into this block, except
+// those with a rule.
+func Refuse[T any](r Rules, table Options[T], why string) {
+	for name := range table {
+		if _, ok := r[name]; !ok {
+			r[name] = Rule{Repeatable: true, Block: true, Read: func(s *Subdirective) error { return s.Errorf("%s", why) }}
+		}
+	}
+}
+
+// StringOption is an option with one argument, which is taken as it is.
+func StringOption[T any](field func(*T) *string) Option[T] {
+	return Option[T]{Read: func(s *Subdirective, target *T) (err error) {
+		*field(target), err = s.OneArg()
+		return err
+	}}
+}
+
+// CheckedString is an option with one argument, which has to pass a check.
+func CheckedString[T any](field func(*T) *string, check func(string) error) Option[T] {
+	return Option[T]{Read: func(s *Subdirective, target *T) error {
+		value, err := s.OneArg()
+		if err != nil {
+			return err
+		}
+		if err := check(value); err != nil {
+			return s.Wrap(err)
+		}
+		*field(target) = value
+		return nil
+	}}
+}
+
+// OneOf checks that a value is one of those that there are.
+func OneOf(values ...string) func(string) error {
+	return func(value string) error {
+		if !slices.Contains(values, value) {
+			return fmt.Errorf("must be one of %s", strings.Join(values, ", "))
+		}
+		return nil
+	}
+}
+
+// BoolOption is an option without arguments, which is true when it is given.
+func BoolOption[T any](field func(*T) *bool) Option[T] {
+	return Option[T]{Read: func(s *Subdirective, target *T) error {
+		*field(target) = true
+		return s.NoArgs()
+	}}
+}
+
+// DurationOption is an option with a duration above zero.
+func DurationOption[T any](field func(*T) *caddy.Duration) Option[T] {
+	return Option[T]{Read: func(s *Subdirective, target *T) error {
+		value, err := s.OneArg()
+		if err != nil {
+			return err
+		}
+		duration, err := caddy.ParseDuration(value)
+		if err != nil || duration <= 0 {
+			return s.Errorf("must be a duration above zero, such as 30s or 5m")
+		}
+		*field(target) = caddy.Duration(duration)
+		return nil
+	}}
+}

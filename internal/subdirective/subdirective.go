@@ -1,0 +1,146 @@
+// Package subdirective reads the blocks of a Caddyfile by tables of options, and writes such blocks.
+//
+// It knows Caddy's parser and nothing of connections: what an option means is said in the tables of
+// the package that uses it.
+package subdirective
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// Subdirective is one subdirective of a block: its name, its arguments and a block of its own.
+//
+// Errors about it contain its owner and its name, but never its arguments: an argument in the wrong
+// place may be a secret.
+type Subdirective struct {
+	*caddyfile.Dispenser // stands at the name, for file and line
+
+	Owner   string // what the block belongs to, such as "connection billing"
+	Name    string // as in errors; callers may add what identifies the subdirective
+	Args    []string
+	Block   []caddyfile.Segment
+	Segment caddyfile.Segment // all of it
+}
+
+// Parse takes a segment of a Caddyfile apart.
+func Parse(owner string, segment caddyfile.Segment) *Subdirective {
+	s := &Subdirective{Dispenser: caddyfile.NewDispenser(segment), Owner: owner, Segment: segment}
+	s.Next()
+	s.Name = s.Val()
+	d := caddyfile.NewDispenser(segment)
+	d.Next()
+	s.Args = d.RemainingArgs()
+	s.Block = SplitBlock(d)
+	return s
+}
+
+// SplitBlock splits the block that follows into its subdirectives.
+func SplitBlock(d *caddyfile.Dispenser) []caddyfile.Segment {
+	var segments []caddyfile.Segment
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		segments = append(segments, d.NextSegment())
+	}
+	return segments
+}
+
+// Split separates the subdirectives of the block that have a rule from the rest.
+func (s *Subdirective) Split(known Rules) (own, rest []caddyfile.Segment) {
+	for _, segment := range s.Block {
+		if _, ok := known[segment.Directive()]; ok {
+			own = append(own, segment)
+		} else {
+			rest = append(rest, segment)
+		}
+	}
+	return own, rest
+}
+
+// Unmarshal lets a module read the subdirective, without arguments and with only some of its block.
+func (s *Subdirective) Unmarshal(module caddyfile.Unmarshaler, block []caddyfile.Segment) error {
+	for _, segment := range block {
+		// Modules quote what they do not know.
+		if inner := Parse(s.Owner, segment); !strings.HasPrefix(inner.Name, "@") && !likeOption.MatchString(inner.Name) {
+			return inner.unrecognized()
+		}
+	}
+	d := caddyfile.NewDispenser(s.withBlock(block))
+	if err := module.UnmarshalCaddyfile(d); err != nil {
+		return err
+	}
+	if d.Next() {
+		return d.Err("something is wrong with the block: are its braces in their places?")
+	}
+	return nil
+}
+
+// withBlock is the subdirective without arguments and with only some of its block.
+func (s *Subdirective) withBlock(block []caddyfile.Segment) caddyfile.Segment {
+	tokens := caddyfile.Segment{s.Segment[0]}
+	if len(block) == 0 {
+		return tokens
+	}
+	// A block opens on the line of the token before it. Without an argument of several lines, that is
+	// the line of the name.
+	open := s.Segment[1+len(s.Args)]
+	open.Line = tokens[0].Line
+	tokens = append(tokens, open)
+	for _, segment := range block {
+		tokens = append(tokens, segment...)
+	}
+	return append(tokens, s.Segment[len(s.Segment)-1])
+}
+
+// likeOption matches what somebody meant as a subdirective, and not a part of a secret in the wrong
+// place.
+var likeOption = regexp.MustCompile(`^[a-z][a-z_]{0,39}$`)
+
+func (s *Subdirective) unrecognized() error {
+	if likeOption.MatchString(s.Name) {
+		return s.Errf("%s: unrecognized subdirective %s", s.Owner, s.Name)
+	}
+	return s.Errf("%s: unrecognized subdirective; is a quotation mark or a brace missing above?", s.Owner)
+}
+
+// NoArgs checks that there are no arguments.
+func (s *Subdirective) NoArgs() error {
+	if len(s.Args) > 0 {
+		return s.Errorf("takes no argument")
+	}
+	return nil
+}
+
+// OneArg is the only argument.
+func (s *Subdirective) OneArg() (string, error) {
+	switch {
+	case len(s.Args) == 0:
+		return "", s.Errorf("takes exactly one argument, but there is none; {$NAME} leaves none when NAME is not set")
+	case len(s.Args) > 1:
+		return "", s.Errorf("takes exactly one argument; put a value with spaces in quotation marks")
+	case s.Args[0] == "":
+		return "", s.Errorf("must not be empty")
+	}
+	return s.Args[0], nil
+}
+
+// TwoArgs are a name and a value, which may be empty.
+func (s *Subdirective) TwoArgs() (name, value string, err error) {
+	if len(s.Args) != 2 {
+		return "", "", s.Errorf("takes exactly two arguments; put a value with spaces in quotation marks")
+	}
+	return s.Args[0], s.Args[1], nil
+}
+
+// SomeArgs are the arguments: at least one, and none of them empty.
+func (s *Subdirective) SomeArgs() ([]string, error) {
+	if len(s.Args) == 0 {
+		return nil, s.Errorf("takes one argument at least")
+	}
+	if slices.Contains(s.Args, "") {
+		return nil, s.Errorf("must not be empty")
+	}
+	return s.Args, nil
+}
