@@ -11,6 +11,10 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
 // activeConnection is a connection in a loaded config: everything that gets tokens and places
@@ -21,19 +25,19 @@ type activeConnection struct {
 	app    *App
 	logger *zap.Logger
 
-	values  *resolvedConnection
+	values  *resolve.Connection
 	clients tokenClients
 	tokens  connectionTokens
-	forward forwardConnection
-	target  *apiTarget // nil: it depends on what may change while the config runs
+	forward forward.Connection
+	target  *forward.Target // nil: it depends on what may change while the config runs
 
 	watching chan struct{} // closed when the certificate is not watched any more; nil: it is not
 
 	// How pings are sent: as the requests of the first handler and transport that use the connection.
-	pingOptions   *forwardOptions
-	pingTransport *forwardTransport
-	ownTransport  *forwardTransport // nil: pingTransport belongs to a module
-	upstream      string            // the first address of the user's; empty: that of the base URL
+	pingOptions   *forward.Options
+	pingTransport *forward.Transport
+	ownTransport  *forward.Transport // nil: pingTransport belongs to a module
+	upstream      string             // the first address of the user's; empty: that of the base URL
 }
 
 // activate checks a connection against its connector and acquires its token source. Nobody is
@@ -59,31 +63,31 @@ func (c *activeConnection) activate(app *App, name string, config *Connection) e
 	if err := c.check(); err != nil {
 		return err
 	}
-	c.warn(slices.Concat(warnings, spec.literalSecrets(), c.hostWarnings()))
+	c.warn(slices.Concat(warnings, spec.LiteralSecrets(), c.hostWarnings()))
 	c.acquire()
 	return nil
 }
 
 // provision prepares what resolves the connection's values and gets its tokens.
-func (c *activeConnection) provision(spec *connectionSpec) error {
-	values, err := newResolvedConnection(c.name, spec, c.logger)
+func (c *activeConnection) provision(spec *resolve.Spec) error {
+	values, err := resolve.New(c.name, spec, c.logger)
 	if err != nil {
 		return errors.Join(err, c.provisionClients(false))
 	}
 	c.values = values
-	if err := c.provisionClients(values.certificate != nil); err != nil {
+	if err := c.provisionClients(values.Certificate != nil); err != nil {
 		return err
 	}
-	values.clients = &c.clients
+	values.Clients = &c.clients
 	return nil
 }
 
 // check reads all values once, and finds the place of the API if that stays the same.
 func (c *activeConnection) check() error {
-	if err := c.values.check(); err != nil {
+	if err := c.values.Check(); err != nil {
 		return err
 	}
-	target, err := c.values.constantTarget()
+	target, err := c.values.ConstantTarget()
 	c.target = target
 	return err
 }
@@ -105,7 +109,7 @@ func (c *activeConnection) hostWarnings() []string {
 		return nil
 	}
 	var warnings []string
-	for _, placeholder := range c.values.hiddenInHost(c.target.base.Host) {
+	for _, placeholder := range c.values.HiddenInHost(c.target.Base.Host) {
 		warnings = append(warnings, "base_url has "+placeholder+" in its host, which Caddy's log and admin endpoint show")
 	}
 	return warnings
@@ -115,32 +119,32 @@ func (c *activeConnection) hostWarnings() []string {
 // prepares forwarding.
 func (c *activeConnection) acquire() {
 	c.acquireTokens()
-	c.forward = forwardConnection{
-		name: c.name, tokens: &c.tokens, place: c.place(), metrics: acquireMetrics(c.name), tracing: c.app.tracing,
+	c.forward = forward.Connection{
+		Name: c.name, Tokens: &c.tokens, Target: c.place(), Metrics: telemetry.Acquire(c.name), Tracing: c.app.tracing,
 	}
 }
 
 // place returns what finds the place of the API.
-func (c *activeConnection) place() func(context.Context) (*apiTarget, error) {
+func (c *activeConnection) place() func(context.Context) (*forward.Target, error) {
 	if target := c.target; target != nil {
-		return func(context.Context) (*apiTarget, error) { return target, nil }
+		return func(context.Context) (*forward.Target, error) { return target, nil }
 	}
-	lazy := &lazyTarget{resolve: c.values.target, currentToken: c.tokens.source.peek, timeout: c.tokens.timeout}
-	return lazy.get
+	lazy := &forward.LazyTarget{Resolve: c.values.Target, CurrentToken: c.tokens.source.Current, Timeout: c.tokens.timeout}
+	return lazy.Get
 }
 
 // metrics are those of the connection, nil for none that is known.
-func (c *activeConnection) metrics() *connectionMetrics {
+func (c *activeConnection) metrics() *telemetry.Connection {
 	if c == nil {
 		return nil
 	}
-	return c.forward.metrics
+	return c.forward.Metrics
 }
 
 // release lets go of the connection's token source.
 func (c *activeConnection) release() {
 	c.tokens.release()
-	c.forward.metrics.release()
+	c.forward.Metrics.Release()
 	if c.ownTransport != nil {
 		_ = c.ownTransport.Cleanup()
 	}
@@ -170,25 +174,25 @@ func (c *activeConnection) providePingTransport(ctx caddy.Context) error {
 	if c.pingTransport != nil {
 		return nil
 	}
-	own, err := newForwardTransport(ctx, []byte("{}"), c.transportOptions(false))
+	own, err := forward.NewTransport(ctx, []byte("{}"), c.transportOptions(false))
 	c.pingTransport, c.ownTransport = own, own
 	return err
 }
 
 // transportOptions are those of a transport that only this connection uses.
-func (c *activeConnection) transportOptions(proxyFields bool) forwardTransportOptions {
-	return forwardTransportOptions{target: c.target, certificate: c.values.certificate != nil, proxyFields: proxyFields}
+func (c *activeConnection) transportOptions(proxyFields bool) forward.TransportOptions {
+	return forward.TransportOptions{Target: c.target, Certificate: c.values.Certificate != nil, ProxyFields: proxyFields}
 }
 
 // needsOwnTransport reports whether the connection's requests must not share connections with those of
 // others: alone, since it costs nothing then and several upstreams may be dialed.
 func (c *activeConnection) needsOwnTransport(alone bool) bool {
-	return c.values.certificate != nil || (alone && c.target != nil)
+	return c.values.Certificate != nil || (alone && c.target != nil)
 }
 
 // acceptsTransport checks the options of an http transport that could send the token elsewhere. target
 // is nil if it is not known yet.
-func (c *configuredConnection) acceptsTransport(t *reverseproxy.HTTPTransport, target *apiTarget) error {
+func (c *configuredConnection) acceptsTransport(t *reverseproxy.HTTPTransport, target *forward.Target) error {
 	if t.TLS == nil {
 		return nil
 	}
@@ -198,7 +202,7 @@ func (c *configuredConnection) acceptsTransport(t *reverseproxy.HTTPTransport, t
 	if target == nil {
 		return nil
 	}
-	if name := t.TLS.ServerName; name != "" && !strings.EqualFold(name, target.base.Hostname()) {
+	if name := t.TLS.ServerName; name != "" && !strings.EqualFold(name, target.Base.Hostname()) {
 		return fmt.Errorf("connection %s: tls_server_name must be the host of base_url; name the certificate's host there and the address to dial with to", c.name)
 	}
 	return nil

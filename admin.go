@@ -9,6 +9,10 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
 // AdminAPI is the part of Caddy's admin API that shows and steers connections. Answers are JSON and
@@ -89,7 +93,7 @@ func activeConnections() []*activeConnection {
 func tokenExpiries() iter.Seq2[string, time.Time] {
 	return func(yield func(string, time.Time) bool) {
 		for _, conn := range activeConnections() {
-			if expires := conn.tokens.source.status().expires; !expires.IsZero() && !yield(conn.name, expires) {
+			if expires := conn.tokens.source.Status().Expires; !expires.IsZero() && !yield(conn.name, expires) {
 				return
 			}
 		}
@@ -130,11 +134,11 @@ func refreshConnection(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	if err := conn.refresh(r.Context()); err != nil {
-		failed := noTokenError(conn.name, err)
-		if failed.retryAfter > 0 {
-			w.Header().Set("Retry-After", retryAfterSeconds(failed.retryAfter))
+		failed := forward.NoTokenError(conn.name, err)
+		if failed.RetryAfter > 0 {
+			w.Header().Set("Retry-After", forward.RetryAfterSeconds(failed.RetryAfter))
 		}
-		return nil, caddy.APIError{HTTPStatus: failed.status, Err: errors.New(failed.details)}
+		return nil, caddy.APIError{HTTPStatus: failed.Status, Err: errors.New(failed.Details)}
 	}
 	return conn.view(), nil
 }
@@ -143,7 +147,7 @@ func refreshConnection(w http.ResponseWriter, r *http.Request) (any, error) {
 type connectionView struct {
 	Name       string      `json:"name"`
 	Connector  *string     `json:"connector"` // null: defined without one
-	State      sourceState `json:"state"`
+	State      token.State `json:"state"`
 	AuthMethod string      `json:"auth_method"`
 	TokenURL   *string     `json:"token_url"` // null: not known before the issuer was asked
 	BaseURL    string      `json:"base_url"`
@@ -173,47 +177,47 @@ type countsView struct {
 }
 
 type errorView struct {
-	At      time.Time    `json:"at"`
-	Class   failureClass `json:"class"`
-	Code    *string      `json:"code"` // null: the server gave none that may be shown
-	Message string       `json:"message"`
+	At      time.Time   `json:"at"`
+	Class   oauth.Class `json:"class"`
+	Code    *string     `json:"code"` // null: the server gave none that may be shown
+	Message string      `json:"message"`
 }
 
 // view is the connection as it is now. Nobody is contacted for it.
 func (c *activeConnection) view() connectionView {
-	st := c.tokens.source.status()
-	urls := c.values.view()
+	st := c.tokens.source.Status()
+	urls := c.values.View()
 	v := connectionView{
 		Name:       c.name,
 		Connector:  optional(c.config.Connector),
-		State:      st.state,
+		State:      st.State,
 		AuthMethod: c.service.authMethod(),
-		TokenURL:   optional(urls.tokenURL()),
-		BaseURL:    urls.baseURL(),
+		TokenURL:   optional(urls.TokenURL()),
+		BaseURL:    urls.BaseURL(),
 		Scopes:     c.scopesView(st),
-		Counts:     countsView{TokenRequests: st.requests, TokenFailures: st.failures, Rejected: st.rejected},
-		LastError:  errorViewOf(st.lastError),
-		NextTry:    optionalTime(st.nextAttempt),
+		Counts:     countsView{TokenRequests: st.Requests, TokenFailures: st.Failures, Rejected: st.Rejected},
+		LastError:  errorViewOf(st.LastError),
+		NextTry:    optionalTime(st.NextAttempt),
 	}
-	if !st.expires.IsZero() {
-		v.Token = &tokenView{Obtained: shown(st.obtained), Expires: shown(st.expires), Refresh: shown(st.refresh)}
+	if !st.Expires.IsZero() {
+		v.Token = &tokenView{Obtained: shown(st.Obtained), Expires: shown(st.Expires), Refresh: shown(st.Refresh)}
 	}
 	return v
 }
 
-func (c *activeConnection) scopesView(st sourceStatus) scopesView {
-	granted := st.granted
-	if granted == nil && !st.expires.IsZero() {
-		granted = c.values.spec.requestedScopes
+func (c *activeConnection) scopesView(st token.Status) scopesView {
+	granted := st.Granted
+	if granted == nil && !st.Expires.IsZero() {
+		granted = c.values.Spec.RequestedScopes
 	}
-	return scopesView{Requested: listed(c.values.spec.requestedScopes), Granted: listed(granted), Missing: listed(st.missing)}
+	return scopesView{Requested: listed(c.values.Spec.RequestedScopes), Granted: listed(granted), Missing: listed(st.Missing)}
 }
 
-func errorViewOf(e *sourceError) *errorView {
+func errorViewOf(e *token.StatusError) *errorView {
 	if e == nil {
 		return nil
 	}
-	return &errorView{At: shown(e.at), Class: e.class, Code: optional(e.code), Message: e.message}
+	return &errorView{At: shown(e.At), Class: e.Class, Code: optional(e.Code), Message: e.Message}
 }
 
 // shown is a time as the API shows it.

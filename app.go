@@ -13,7 +13,13 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
 // App is Caddy's app `http_helper`: the connectors and connections of one config. Handlers and
@@ -28,8 +34,8 @@ type App struct {
 	Connections map[string]*Connection `json:"connections,omitempty"`
 
 	ctx         caddy.Context
-	events      *eventEmitter
-	tracing     *tracing
+	events      *telemetry.Events
+	tracing     *telemetry.Tracing
 	logger      *zap.Logger
 	active      map[string]*activeConnection
 	definitions map[string]string                      // JSON of the connections that routes define
@@ -55,12 +61,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.active = make(map[string]*activeConnection)
 	a.definitions = make(map[string]string)
 	a.transports = make(map[string]*reverseproxy.HTTPTransport)
-	a.tracing = new(tracing)
+	a.tracing = new(telemetry.Tracing)
 	var err error
-	if a.events, err = newEventEmitter(ctx); err != nil {
+	if a.events, err = telemetry.NewEvents(ctx); err != nil {
 		return err
 	}
-	errs := []error{registerMetrics(ctx.GetMetricsRegistry(), tokenExpiries)}
+	errs := []error{telemetry.Register(ctx.GetMetricsRegistry(), tokenExpiries)}
 	broken := make(map[string]bool)
 	for _, name := range slices.Sorted(maps.Keys(a.Connectors)) {
 		err := prefixAll("connector "+name, errNull)
@@ -139,16 +145,16 @@ func (a *App) newTokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTranspor
 			return nil, fmt.Errorf("token_transport: %v", err)
 		}
 	}
-	if err := provisionTransport(a.ctx, t); err != nil {
+	if err := httptransport.Provision(a.ctx, t); err != nil {
 		return nil, fmt.Errorf("token_transport: %v", err)
 	}
 	// What a server sends on an idle connection, such as the rest of a response that quotes the
 	// request, would be logged by net/http.
 	t.Transport.DisableKeepAlives = true
-	// Responses are small. Those that are compressed all the same are decompressed in readAnswer.
+	// Responses are small. Those that are compressed all the same are decompressed in oauth.ReadBody.
 	t.Transport.DisableCompression = true
 	if t.Transport.MaxResponseHeaderBytes == 0 {
-		t.Transport.MaxResponseHeaderBytes = maxAnswer
+		t.Transport.MaxResponseHeaderBytes = oauth.MaxResponseBytes
 	}
 	return t, nil
 }
@@ -164,7 +170,7 @@ func (a *App) Start() error {
 		if err := conn.providePingTransport(a.ctx); err != nil {
 			return err
 		}
-		conn.tokens.source.start(conn.tokens.user)
+		conn.tokens.source.Start(conn.tokens.user)
 		conn.watchCertificate()
 	}
 	a.logger.Info("connections loaded", zap.Int("connections", len(a.active)), zap.String("version", version()))
@@ -233,3 +239,54 @@ var (
 	_ caddy.Provisioner  = (*App)(nil)
 	_ caddy.CleanerUpper = (*App)(nil)
 )
+
+// dialInfo is the address that the connection's requests are sent to: the first upstream that the
+// config names, or that of the base URL.
+func (c *activeConnection) dialInfo(target *forward.Target) reverseproxy.DialInfo {
+	address, err := caddy.ParseNetworkAddress(caddy.NewReplacer().ReplaceAll(c.upstream, ""))
+	if c.upstream == "" || err != nil {
+		return reverseproxy.DialInfo{Network: "tcp", Address: target.Dial}
+	}
+	return reverseproxy.DialInfo{Network: address.Network, Address: address.JoinHostPort(0)}
+}
+
+// findUpstreams looks for the connections' upstreams in the routes, because reverse_proxy tells
+// them to no transport before it sends a request.
+func (a *App) findUpstreams() {
+	app, err := a.ctx.AppIfConfigured("http")
+	if err != nil {
+		return
+	}
+	servers := app.(*caddyhttp.App).Servers
+	for _, name := range slices.Sorted(maps.Keys(servers)) {
+		findUpstreams(servers[name].Routes)
+		for _, route := range slices.Sorted(maps.Keys(servers[name].NamedRoutes)) {
+			findUpstreams(caddyhttp.RouteList{*servers[name].NamedRoutes[route]})
+		}
+	}
+}
+
+func findUpstreams(routes caddyhttp.RouteList) {
+	for _, route := range routes {
+		for _, handler := range route.Handlers {
+			switch handler := handler.(type) {
+			case *caddyhttp.Subroute:
+				findUpstreams(handler.Routes)
+			case *reverseproxy.Handler:
+				rememberUpstream(handler)
+			}
+		}
+	}
+}
+
+func rememberUpstream(handler *reverseproxy.Handler) {
+	t, ok := handler.Transport.(*Transport)
+	if !ok || len(handler.Upstreams) == 0 || !t.CustomUpstreams {
+		return
+	}
+	for _, conn := range t.conns {
+		if conn.upstream == "" {
+			conn.upstream = handler.Upstreams[0].Dial
+		}
+	}
+}

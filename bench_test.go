@@ -51,7 +51,7 @@ func benchRoute(tb testing.TB) (*Handler, *Transport) {
 	if _, err := h.connection.tokens.source.Token(tb.Context()); err != nil {
 		tb.Fatal(err)
 	}
-	transport.transports[&h.connection.forward].roundTripper = answerAtOnce{}
+	transport.transports[&h.connection.forward].Base = answerAtOnce{}
 	return h, transport
 }
 
@@ -129,7 +129,7 @@ func BenchmarkTransport(b *testing.B) {
 		req := benchRequest(b.Context())
 		g, refused := h.admit(req)
 		if refused != nil {
-			b.Fatal(refused.details)
+			b.Fatal(refused.Details)
 		}
 		req = req.WithContext(g)
 		return func() {

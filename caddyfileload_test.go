@@ -2,10 +2,16 @@ package httphelper
 
 import (
 	"encoding/json"
+	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/keys/keystest"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth/oauthtest"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
 // validate does what `caddy validate` does with a Caddyfile.
@@ -71,7 +77,50 @@ func TestNullIsAnError(t *testing.T) {
 	if err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	if n, _ := metricsInUse.References("a-whole"); n != 0 {
+	if n, _ := telemetry.InUse.References("a-whole"); n != 0 {
 		t.Errorf("%d configs use a connection of none", n)
+	}
+}
+
+// TestUnusableCredentialsNameTheOption: the one that was used, when the config is loaded.
+func TestUnusableCredentialsNameTheOption(t *testing.T) {
+	dir := t.TempDir()
+	keystest.PutFile(t, filepath.Join(dir, "short"), "hunter2")
+	keystest.PutFile(t, filepath.Join(dir, "weak"), string(keystest.PEM(t, "weak")))
+	keystest.PutFile(t, filepath.Join(dir, "key"), string(keystest.PEM(t, "ec256")))
+	for options, want := range map[string]string{
+		"client_secret_jwt\nclient_secret_file $DIR/short":             "client_secret_file: HS256 needs",
+		"client_secret_jwt\nclient_secret {file.$DIR/short}":           "client_secret: HS256 needs",
+		"private_key_jwt\nclient_key_file $DIR/short":                  "client_key_file: neither",
+		"private_key_jwt\nclient_key_file $DIR/weak":                   "client_key_file: an RSA key",
+		"private_key_jwt\nclient_key {file.$DIR/weak}":                 "client_key: an RSA key",
+		"private_key_jwt\nclient_key_file $DIR/key\nsigning_alg ES512": "client_key_file: its algorithm",
+		"private_key_jwt\nclient_assertion_file $DIR/key":              "client_assertion_file: not an assertion",
+	} {
+		err := validate(t, inGlobal(strings.ReplaceAll("connection orders {\nbase_url https://api.example\ntoken_url https://auth.example/token\nclient_id app\nauth_method "+options+"\n}", "$DIR", dir)))
+		if err == nil || !strings.Contains(err.Error(), "connection orders: "+want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: error %v", options, err)
+		}
+	}
+}
+
+// TestCertificateNeedsTLS: over http nothing would be proved.
+func TestCertificateNeedsTLS(t *testing.T) {
+	certFile, keyFile := keystest.WriteCertificate(t, t.TempDir(), "first")
+	issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, strings.Replace(oauthtest.PlainMetadata, "{", `{"token_endpoint_auth_methods_supported":["tls_client_auth"],`, 1))
+	caddyfile := func(endpoint string) string {
+		return "SITE {\n\thttp_helper http://127.0.0.1:1 {\n" + endpoint + "\nauth_method tls_client_auth\nclient_id app\nclient_certificate " + certFile + " " + keyFile + "\n}\n}\n"
+	}
+	err := tryCaddyfile(onPort(caddyfile("token_url http://127.0.0.1:1/token"), "http://"+freeAddress(t)))
+	if err == nil || !strings.Contains(err.Error(), "no client certificate is shown") {
+		t.Errorf("error %v", err)
+	}
+	site := runSidecar(t, caddyfile("issuer "+issuer.URL))
+	resp, _ := call(t, http.MethodGet, site, nil)
+	if status := resp.Header.Get("Proxy-Status"); resp.StatusCode != http.StatusBadGateway || !strings.Contains(status, "no client certificate is shown") {
+		t.Errorf("status %d, %q", resp.StatusCode, status)
+	}
+	if got := len(issuer.All()); got != 1 {
+		t.Errorf("%d requests, want only that for the metadata", got)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"unicode"
 
 	"github.com/dustin/go-humanize"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
 // page is what a command prints for people: tables and sentences.
@@ -58,11 +60,11 @@ func (p *page) ago(t time.Time) string {
 }
 
 // stateMeaning explains a state.
-var stateMeaning = map[sourceState]string{
-	stateIdle:    "it has no token, and none was needed lately",
-	stateReady:   "it has a token",
-	stateFailing: "it has a token, but cannot get a new one",
-	stateDown:    "it has no token, and cannot get one",
+var stateMeaning = map[token.State]string{
+	token.StateIdle:    "it has no token, and none was needed lately",
+	token.StateReady:   "it has a token",
+	token.StateFailing: "it has a token, but cannot get a new one",
+	token.StateDown:    "it has no token, and cannot get one",
 }
 
 func (p *page) tokenLeft(t *tokenView) string {

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
 // namesShown is how many names are told of those that have the same problem.
@@ -62,17 +65,17 @@ func (c connectionView) problems() []*problem {
 	return all
 }
 
-var trouble = map[sourceState]string{
-	stateFailing: "cannot get a new token, while the one in hand lives: ",
-	stateDown:    "cannot get a token: ",
+var trouble = map[token.State]string{
+	token.StateFailing: "cannot get a new token, while the one in hand lives: ",
+	token.StateDown:    "cannot get a token: ",
 }
 
 // advice begins the sentence that ends with the command to run.
-func (c connectionView) advice(class failureClass) string {
+func (c connectionView) advice(class oauth.Class) string {
 	switch {
-	case class == classConfiguration:
+	case class == oauth.ClassConfiguration:
 		return "It does not mend itself: correct what is named here, then run: "
-	case c.State == stateDown: // may never have worked
+	case c.State == token.StateDown: // may never have worked
 		return "It ends by itself once that server answers as it should. If it never has, correct what is named here. To try now, run: "
 	default:
 		return "It ends by itself once that server answers as it should. To try now, run: "
@@ -109,7 +112,7 @@ func some(names []string) string {
 
 // reason is the failure in words, with the server's error code, as it stands in the log.
 func (e *errorView) reason() string {
-	return (&tokenError{message: e.Message, code: orZero(e.Code)}).Error()
+	return (&oauth.Error{Message: e.Message, Code: orZero(e.Code)}).Error()
 }
 
 // when says when a token was asked for last, and when that may happen again.

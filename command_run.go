@@ -17,6 +17,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
 
 // stdinSecretVariable is where the sidecar's placeholder finds a secret that came by standard input.
@@ -56,7 +59,7 @@ start, and the other commands of http-helper look there first.`,
 		RunE:              exiting(func(cmd *cobra.Command, _ []string) error { return o.run(cmd) }),
 	}
 	o.addFlags(cmd.Flags())
-	_ = cmd.RegisterFlagCompletionFunc("auth-method", cobra.FixedCompletions(authMethodNames(), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("auth-method", cobra.FixedCompletions(oauth.MethodNames(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -73,7 +76,7 @@ func (o *runOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.keyID, "key-id", "", "Key id in assertions")
 	f.StringVar(&o.certFile, "client-certificate-file", "", "File with the client certificate, PEM")
 	f.StringVar(&o.certKey, "client-certificate-key-file", "", "File with the client certificate's private key, PEM")
-	f.StringVar(&o.authMethod, "auth-method", "", "How the client authenticates: "+strings.Join(authMethodNames(), ", ")+" (default "+defaultAuthMethod+")")
+	f.StringVar(&o.authMethod, "auth-method", "", "How the client authenticates: "+strings.Join(oauth.MethodNames(), ", ")+" (default "+oauth.DefaultMethod+")")
 	f.StringArrayVar(&o.scopes, "scope", nil, "Scope to ask for; may be repeated")
 	f.StringArrayVar(&o.params, "param", nil, "Further parameter of the token request, as name=value; may be repeated")
 	f.StringArrayVar(&o.headers, "header", nil, `Header of every request to the API, as "Name: value"; a secret value as {env.NAME} or {file./path}; may be repeated`)
@@ -134,7 +137,7 @@ func (o *runOptions) check() error {
 			missing = append(missing, flag.name)
 		}
 	}
-	method, err := lookupAuthMethod(o.authMethod)
+	method, err := oauth.Method(o.authMethod)
 	switch {
 	case len(missing) > 0:
 		return usageErrorf("needed: %s; see caddy http-helper run --help", strings.Join(missing, ", "))
@@ -146,7 +149,7 @@ func (o *runOptions) check() error {
 		return usageErrorf("--token-url and --issuer exclude each other")
 	case o.secretFile != "" && o.secretEnv != "":
 		return usageErrorf("--client-secret-file and --client-secret-env exclude each other")
-	case method.needsSecret && o.secretFile+o.secretEnv == "":
+	case method.NeedsSecret && o.secretFile+o.secretEnv == "":
 		return usageErrorf("needed: --client-secret-file or --client-secret-env")
 	case o.secretEnv != "" && !variableName.MatchString(o.secretEnv):
 		return usageErrorf("--client-secret-env takes the name of a variable, not the secret itself")
@@ -378,7 +381,7 @@ func readStdinSecret(cmd *cobra.Command) (string, error) {
 			return "", err
 		}
 	} else {
-		content, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxSecretFile))
+		content, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), placeholder.MaxFile))
 		if err != nil {
 			return "", fmt.Errorf("--client-secret-file: reading standard input: %w", err)
 		}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
 func listCommand() *cobra.Command {
@@ -172,7 +174,7 @@ func (s *session) print() {
 }
 
 func somethingDown(conns ...connectionView) error {
-	if slices.ContainsFunc(conns, func(c connectionView) bool { return c.State == stateDown }) {
+	if slices.ContainsFunc(conns, func(c connectionView) bool { return c.State == token.StateDown }) {
 		return errSaid
 	}
 	return nil

@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
 // sidecarWithCLI runs a sidecar with the connection c, and returns its site and what asks about it.
@@ -166,28 +169,28 @@ func TestPage(t *testing.T) {
 	connector, tokenURL, code, next := "acme_crm", "https://emea.acme.example/oauth2/token", "invalid_client", now.Add(20*time.Second)
 	conns := []connectionView{
 		{
-			Name: "billing", Connector: &connector, State: stateReady, AuthMethod: "client_secret_basic", TokenURL: &tokenURL,
+			Name: "billing", Connector: &connector, State: token.StateReady, AuthMethod: "client_secret_basic", TokenURL: &tokenURL,
 			BaseURL: "https://emea.acme.example/api",
 			Scopes:  scopesView{Requested: []string{"contacts.read", "contacts.write"}, Granted: []string{"contacts.read"}, Missing: []string{"contacts.write"}},
 			Token:   &tokenView{Obtained: now.Add(-10 * time.Minute), Expires: now.Add(50 * time.Minute), Refresh: now.Add(45 * time.Minute)},
 			Counts:  countsView{TokenRequests: 3, TokenFailures: 1, Rejected: 1},
 		},
 		{
-			Name: "orders", State: stateDown,
-			LastError: &errorView{At: now.Add(-3 * time.Minute), Class: classConfiguration, Code: &code, Message: "the token endpoint refused the request (status 401)"},
+			Name: "orders", State: token.StateDown,
+			LastError: &errorView{At: now.Add(-3 * time.Minute), Class: oauth.ClassConfiguration, Code: &code, Message: "the token endpoint refused the request (status 401)"},
 			NextTry:   &next,
 		},
 		{
-			Name: "stock", State: stateDown,
-			LastError: &errorView{At: now, Class: classOutage, Message: "the token endpoint cannot be reached: no such host"},
+			Name: "stock", State: token.StateDown,
+			LastError: &errorView{At: now, Class: oauth.ClassOutage, Message: "the token endpoint cannot be reached: no such host"},
 			NextTry:   &now,
 		},
 	}
 	other, soon := "https://apac.acme.example/oauth2/token", now.Add(5*time.Second)
 	for _, name := range []string{"tenant-1", "tenant-2", "tenant-3", "tenant-4"} {
 		conns = append(conns, connectionView{
-			Name: name, State: stateFailing, TokenURL: &other,
-			LastError: &errorView{At: now.Add(-time.Minute), Class: classOutage, Message: "the token endpoint answered with status 503"},
+			Name: name, State: token.StateFailing, TokenURL: &other,
+			LastError: &errorView{At: now.Add(-time.Minute), Class: oauth.ClassOutage, Message: "the token endpoint answered with status 503"},
 			NextTry:   &next,
 		})
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 )
 
 // preview checks the answers as far as that is possible here, and shows the token request that
@@ -26,7 +28,7 @@ func (d *draft) preview() (string, error) {
 	if _, err := c.resolveScopes(spec); err != nil {
 		return "", err
 	}
-	return spec.preview()
+	return spec.Preview()
 }
 
 // try makes one token request with the connection, in a Caddy of its own that does nothing else.
@@ -60,7 +62,7 @@ func (d *draft) try(cmd *cobra.Command) error {
 		cmd.PrintErr("\nNot tried to the end.\n\n")
 		return errSaid
 	case err != nil:
-		cmd.PrintErrf("It does not work: %v\n\n", asTokenError(err))
+		cmd.PrintErrf("It does not work: %v\n\n", oauth.AsError(err))
 		return errSaid
 	}
 	view := conn.view()

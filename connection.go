@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
 )
 
 // Connection is one use of a service: the client's credentials, the values of a connector's
@@ -137,7 +140,7 @@ func (a *App) configure(name string, config *Connection) (*configuredConnection,
 }
 
 // parse checks the connection without its environment and parses its texts.
-func (c *configuredConnection) parse() (*connectionSpec, error) {
+func (c *configuredConnection) parse() (*resolve.Spec, error) {
 	var errs []error
 	if c.connector == nil {
 		errs = append(errs, c.service.check())
@@ -152,8 +155,8 @@ func (c *configuredConnection) parse() (*connectionSpec, error) {
 }
 
 // resolveScopes sets the scopes that the connection requests.
-func (c *configuredConnection) resolveScopes(spec *connectionSpec) (warnings []string, err error) {
-	spec.requestedScopes, spec.requiredScopes, warnings, err = c.connector.requestedScopes(c.config)
+func (c *configuredConnection) resolveScopes(spec *resolve.Spec) (warnings []string, err error) {
+	spec.RequestedScopes, spec.RequiredScopes, warnings, err = c.connector.requestedScopes(c.config)
 	return warnings, err
 }
 
@@ -169,7 +172,7 @@ func (c *configuredConnection) accepts(p *RequestPolicy) error {
 
 // checkOptions checks that the options of the connection are complete and fit together.
 func (c *configuredConnection) checkOptions() error {
-	if _, err := lookupAuthMethod(c.service.AuthMethod); err != nil {
+	if _, err := oauth.Method(c.service.AuthMethod); err != nil {
 		return nil // reported by Service.check
 	}
 	conn := c.config
@@ -199,7 +202,7 @@ func (c *configuredConnection) checkOptions() error {
 // checkCredentialOptions compares the credentials given with what the method needs.
 func (c *configuredConnection) checkCredentialOptions() error {
 	conn, name := c.config, c.service.authMethod()
-	method, _ := lookupAuthMethod(name)
+	method, _ := oauth.Method(name)
 	var errs []error
 	given := func(options map[string]string) []string {
 		var names []string
@@ -220,15 +223,15 @@ func (c *configuredConnection) checkCredentialOptions() error {
 			errs = append(errs, fmt.Errorf("%s is not for auth_method %s", names[0], name))
 		}
 	}
-	one(method.needsSecret, given(map[string]string{"client_secret": conn.ClientSecret, "client_secret_file": conn.ClientSecretFile}),
+	one(method.NeedsSecret, given(map[string]string{"client_secret": conn.ClientSecret, "client_secret_file": conn.ClientSecretFile}),
 		"client_secret or client_secret_file")
-	one(method.needsKey, given(map[string]string{"client_key": conn.ClientKey, "client_key_file": conn.ClientKeyFile, "client_assertion_file": conn.ClientAssertionFile}),
+	one(method.NeedsKey, given(map[string]string{"client_key": conn.ClientKey, "client_key_file": conn.ClientKeyFile, "client_assertion_file": conn.ClientAssertionFile}),
 		"client_key_file, client_key or client_assertion_file")
 	signing := given(map[string]string{"key_id": conn.KeyID, "signing_alg": conn.SigningAlg, "assertion_audience": conn.AssertionAudience})
 	if conn.AssertionLifetime != 0 {
 		signing = append(signing, "assertion_lifetime")
 	}
-	if len(signing) > 0 && (!method.signs || conn.ClientAssertionFile != "") {
+	if len(signing) > 0 && (!method.Signs || conn.ClientAssertionFile != "") {
 		errs = append(errs, fmt.Errorf("%s: nothing is signed here with auth_method %s", strings.Join(signing, ", "), name))
 	}
 	return errors.Join(append(errs, c.checkCertificateOptions())...)
@@ -236,11 +239,11 @@ func (c *configuredConnection) checkCredentialOptions() error {
 
 func (c *configuredConnection) checkCertificateOptions() error {
 	conn := c.config
-	method, _ := lookupAuthMethod(c.service.AuthMethod)
+	method, _ := oauth.Method(c.service.AuthMethod)
 	switch {
 	case (conn.ClientCertificateFile == "") != (conn.ClientCertificateKeyFile == ""):
 		return errors.New("client_certificate needs both the certificate's file and the key's")
-	case method.needsCertificate && conn.ClientCertificateFile == "":
+	case method.NeedsCertificate && conn.ClientCertificateFile == "":
 		return fmt.Errorf("auth_method %s needs client_certificate", c.service.authMethod())
 	default:
 		return nil
@@ -282,37 +285,37 @@ func (c *configuredConnection) parameterValue(p Parameter) ParameterValue {
 }
 
 // spec parses the connection's texts.
-func (c *configuredConnection) spec() (*connectionSpec, error) {
+func (c *configuredConnection) spec() (*resolve.Spec, error) {
 	service, err := c.serviceSpec()
 	p := textParser{errs: []error{err}}
 	conn := c.config
-	s := &connectionSpec{
-		serviceSpec:        service,
-		clientID:           p.optional("client_id", conn.ClientID),
-		clientSecret:       p.optional("client_secret", conn.ClientSecret),
-		clientKey:          p.optional("client_key", conn.ClientKey),
-		keyID:              p.optional("key_id", conn.KeyID),
-		audience:           p.optional("assertion_audience", conn.AssertionAudience),
-		secretFile:         p.optional("client_secret_file", conn.ClientSecretFile),
-		keyFile:            p.optional("client_key_file", conn.ClientKeyFile),
-		assertionFile:      p.optional("client_assertion_file", conn.ClientAssertionFile),
-		certificateFile:    p.optional("client_certificate", conn.ClientCertificateFile),
-		certificateKeyFile: p.optional("client_certificate", conn.ClientCertificateKeyFile),
-		dpop:               conn.DPoP != nil,
-		signingAlg:         conn.SigningAlg,
-		assertionLifetime:  time.Duration(conn.AssertionLifetime),
-		defaultLifetime:    time.Duration(conn.DefaultLifetime),
+	s := &resolve.Spec{
+		ServiceSpec:        service,
+		ClientID:           p.optional("client_id", conn.ClientID),
+		ClientSecret:       p.optional("client_secret", conn.ClientSecret),
+		ClientKey:          p.optional("client_key", conn.ClientKey),
+		KeyID:              p.optional("key_id", conn.KeyID),
+		Audience:           p.optional("assertion_audience", conn.AssertionAudience),
+		SecretFile:         p.optional("client_secret_file", conn.ClientSecretFile),
+		KeyFile:            p.optional("client_key_file", conn.ClientKeyFile),
+		AssertionFile:      p.optional("client_assertion_file", conn.ClientAssertionFile),
+		CertificateFile:    p.optional("client_certificate", conn.ClientCertificateFile),
+		CertificateKeyFile: p.optional("client_certificate", conn.ClientCertificateKeyFile),
+		DPoP:               conn.DPoP != nil,
+		SigningAlg:         conn.SigningAlg,
+		AssertionLifetime:  time.Duration(conn.AssertionLifetime),
+		DefaultLifetime:    time.Duration(conn.DefaultLifetime),
 	}
 	if conn.DPoP != nil {
-		s.dpopKeyFile = p.optional("dpop", conn.DPoP.KeyFile)
+		s.DPoPKeyFile = p.optional("dpop", conn.DPoP.KeyFile)
 	}
 	if c.connector != nil && len(c.connector.Parameters) > 0 {
-		s.parameterValues = make(map[string]parameterValue)
+		s.ParameterValues = make(map[string]resolve.ParameterValue)
 		for _, param := range c.connector.Parameters {
 			value := c.parameterValue(param)
-			s.parameterValues[param.Key] = parameterValue{
-				value: p.parse("parameter "+param.Key, value.Value),
-				file:  p.optional("parameter_file "+param.Key, value.File),
+			s.ParameterValues[param.Key] = resolve.ParameterValue{
+				Value: p.parse("parameter "+param.Key, value.Value),
+				File:  p.optional("parameter_file "+param.Key, value.File),
 			}
 		}
 	}
@@ -320,34 +323,9 @@ func (c *configuredConnection) spec() (*connectionSpec, error) {
 }
 
 // serviceSpec is that of the connector, which parses it once, or of the connection itself.
-func (c *configuredConnection) serviceSpec() (*serviceSpec, error) {
+func (c *configuredConnection) serviceSpec() (*resolve.ServiceSpec, error) {
 	if c.connector == nil {
 		return c.service.spec()
 	}
 	return c.connector.parsedSpec()
-}
-
-// literalSecrets are warnings about secrets that are literals in the configuration.
-func (s *connectionSpec) literalSecrets() []string {
-	var warnings []string
-	warn := func(option string) {
-		warnings = append(warnings, option+" is a literal in the configuration, where Caddy shows it: use {env.*}, {file.*} or a file")
-	}
-	if s.clientSecret != nil && s.clientSecret.literal() {
-		warn("client_secret")
-	}
-	if s.clientKey != nil && s.clientKey.literal() {
-		warn("client_key")
-	}
-	for _, p := range s.parameters {
-		if v := s.parameterValues[p.key]; p.password && v.file == nil && v.value.literal() {
-			warn("parameter " + p.key)
-		}
-	}
-	for _, v := range s.configValues {
-		if v.password && v.flow == nil && v.value.literal() {
-			warn("config_value " + v.key)
-		}
-	}
-	return warnings
 }

@@ -7,6 +7,10 @@ import (
 	"slices"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/flows"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
 )
 
 // Connector is what an integrator writes once about a service: how to get tokens for it and what
@@ -37,7 +41,7 @@ type Connector struct {
 	Flows []Flow `json:"flows,omitempty"`
 
 	name    string
-	spec    *serviceSpec // nil: not parsed yet
+	spec    *resolve.ServiceSpec // nil: not parsed yet
 	specErr error
 }
 
@@ -97,7 +101,7 @@ type Flow struct {
 	// The guest module that does the work, with the key `type`.
 	FlowRaw json.RawMessage `json:"flow" caddy:"namespace=http_helper.flows inline_key=type"`
 
-	spec flowSpec
+	spec resolve.Flow
 }
 
 // provision loads the connector's guest modules and checks all that does not depend on a
@@ -113,7 +117,7 @@ func (c *Connector) provision(ctx caddy.Context, name string) error {
 // checkAlone checks the connector, except inside of its flows.
 func (c *Connector) checkAlone(name string) error {
 	c.name = name
-	errs := []error{c.Service.check(kindParam, kindConfig), c.validateScopes()}
+	errs := []error{c.Service.check(placeholder.Param, placeholder.Config), c.validateScopes()}
 	keys := make(map[string]bool)
 	for _, p := range c.Parameters {
 		errs = append(errs, p.check(keys))
@@ -154,28 +158,28 @@ func (c *Connector) flow(name string) *Flow {
 func (c *Connector) checkReferences() error {
 	var errs []error
 	for _, o := range c.Service.texts() {
-		t, err := parseText(o.value, kindParam, kindConfig)
+		t, err := placeholder.Parse(o.value, placeholder.Param, placeholder.Config)
 		if err != nil {
 			continue // reported by check
 		}
 		errs = append(errs, c.checkKeys(o.option, t))
 	}
 	for _, v := range c.ConfigValues {
-		if t, err := parseText(v.Value, kindParam); err == nil {
+		if t, err := placeholder.Parse(v.Value, placeholder.Param); err == nil {
 			errs = append(errs, c.checkKeys("config_value "+v.Key, t))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (c *Connector) checkKeys(option string, t text) error {
+func (c *Connector) checkKeys(option string, t placeholder.Template) error {
 	var errs []error
-	for _, key := range t.keys(kindParam) {
+	for _, key := range t.Keys(placeholder.Param) {
 		if _, ok := c.parameter(key); !ok {
 			errs = append(errs, fmt.Errorf("%s: there is no parameter %s", option, key))
 		}
 	}
-	for _, key := range t.keys(kindConfig) {
+	for _, key := range t.Keys(placeholder.Config) {
 		if _, ok := c.configValue(key); !ok {
 			errs = append(errs, fmt.Errorf("%s: there is no config_value %s", option, key))
 		}
@@ -188,7 +192,7 @@ func (p Parameter) check(keys map[string]bool) error {
 	fail := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("parameter "+p.Key+": "+format, args...))
 	}
-	if err := validKey(p.Key); err != nil {
+	if err := placeholder.CheckKey(p.Key); err != nil {
 		fail("%v", err)
 	}
 	if keys[p.Key] {
@@ -235,7 +239,7 @@ func (v ConfigValue) check(c *Connector, keys map[string]bool) error {
 	fail := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("config_value "+v.Key+": "+format, args...))
 	}
-	if err := validKey(v.Key); err != nil {
+	if err := placeholder.CheckKey(v.Key); err != nil {
 		fail("%v", err)
 	}
 	if keys[v.Key] {
@@ -251,29 +255,29 @@ func (v ConfigValue) check(c *Connector, keys map[string]bool) error {
 	if v.Flow != "" && c.flow(v.Flow) == nil {
 		fail("there is no flow %s", v.Flow)
 	}
-	if _, err := parseText(v.Value, kindParam); err != nil {
+	if _, err := placeholder.Parse(v.Value, placeholder.Param); err != nil {
 		fail("%v", err)
 	}
 	return errors.Join(errs...)
 }
 
 func (f *Flow) provision(ctx caddy.Context, c *Connector) error {
-	if err := validKey(f.Name); err != nil {
+	if err := placeholder.CheckKey(f.Name); err != nil {
 		return fmt.Errorf("flow %s: %w", f.Name, err)
 	}
 	if c.flow(f.Name) != f {
 		return fmt.Errorf("flow %s: the name is given twice", f.Name)
 	}
-	f.spec = flowSpec{name: f.Name, digest: digest(f.FlowRaw)}
+	f.spec = resolve.Flow{Name: f.Name, Digest: resolve.Digest(f.FlowRaw)}
 	mod, err := ctx.LoadModule(f, "FlowRaw")
 	if err != nil {
 		return fmt.Errorf("flow %s: %v", f.Name, err)
 	}
-	f.spec.flow = mod.(flow)
-	if err := f.spec.flow.check(c.allowsInsecure("token_url")); err != nil {
+	f.spec.Flow = mod.(flows.Flow)
+	if err := f.spec.Flow.Check(c.allowsInsecure("token_url")); err != nil {
 		return fmt.Errorf("flow %s: %w", f.Name, err)
 	}
-	for _, key := range f.spec.flow.parameters() {
+	for _, key := range f.spec.Flow.Parameters() {
 		if _, ok := c.parameter(key); !ok {
 			return fmt.Errorf("flow %s: there is no parameter %s", f.Name, key)
 		}
@@ -293,26 +297,26 @@ func (c *Connector) checkFlowsUsed() error {
 }
 
 // parsedSpec is the connector's spec, parsed at the first call.
-func (c *Connector) parsedSpec() (*serviceSpec, error) {
+func (c *Connector) parsedSpec() (*resolve.ServiceSpec, error) {
 	if c.spec == nil {
 		c.spec, c.specErr = c.parseSpec()
 	}
 	return c.spec, c.specErr
 }
 
-func (c *Connector) parseSpec() (*serviceSpec, error) {
-	spec, err := c.Service.spec(kindParam, kindConfig)
+func (c *Connector) parseSpec() (*resolve.ServiceSpec, error) {
+	spec, err := c.Service.spec(placeholder.Param, placeholder.Config)
 	p := textParser{errs: []error{err}}
 	for _, param := range c.Parameters {
-		spec.parameters = append(spec.parameters, parameterSpec{key: param.Key, password: param.Type == typePassword, options: param.optionValues()})
+		spec.Parameters = append(spec.Parameters, resolve.Parameter{Key: param.Key, Password: param.Type == typePassword, Options: param.optionValues()})
 	}
 	for _, value := range c.ConfigValues {
-		v := configValueSpec{key: value.Key, password: value.Type == typePassword, hidden: value.Hidden}
-		v.value = p.parse("config_value "+value.Key, value.Value, kindParam)
+		v := resolve.ConfigValue{Key: value.Key, Password: value.Type == typePassword, Hidden: value.Hidden}
+		v.Value = p.parse("config_value "+value.Key, value.Value, placeholder.Param)
 		if f := c.flow(value.Flow); f != nil {
-			v.flow = &f.spec
+			v.Flow = &f.spec
 		}
-		spec.configValues = append(spec.configValues, v)
+		spec.ConfigValues = append(spec.ConfigValues, v)
 	}
 	return spec, errors.Join(p.errs...)
 }

@@ -15,6 +15,9 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
 // TestMetricsNamedInDeploy looks for every metric that the dashboard, the alert rules and the
@@ -23,7 +26,7 @@ func TestMetricsNamedInDeploy(t *testing.T) {
 	real := realMetrics()
 	name := regexp.MustCompile(`caddy_http_helper_[a-z_]+`)
 	value := regexp.MustCompile(`(result|outcome)!?="([a-z_]+)"`)
-	values := []string{"ok", string(classConfiguration), string(classOutage), "sent", "kept", "no_token", "refused", "replayed", "passed"}
+	values := []string{"ok", string(oauth.ClassConfiguration), string(oauth.ClassOutage), "sent", "kept", "no_token", "refused", "replayed", "passed"}
 	found := 0
 	for _, file := range filesBelow(t, "deploy", "docs") {
 		text, err := os.ReadFile(file)
@@ -67,7 +70,7 @@ func (*describingRegistry) Unregister(prometheus.Collector) bool { return false 
 // realMetrics are the names of the series that there are.
 func realMetrics() []string {
 	registry := new(describingRegistry)
-	_ = registerMetrics(registry, tokenExpiries)
+	_ = telemetry.Register(registry, tokenExpiries)
 	fqName := regexp.MustCompile(`fqName: "([^"]*)"`)
 	var names []string
 	for _, description := range registry.descriptions {
@@ -106,7 +109,7 @@ func TestOptionsAreDocumented(t *testing.T) {
 		wantDocumented(t, connectors, names)
 	}
 	wantDocumented(t, documentation(t, "docs/http_helper.md"), append(slices.Sorted(maps.Keys(policyOptions)), "name", "connections"))
-	wantDocumented(t, connectors, authMethodNames())
+	wantDocumented(t, connectors, oauth.MethodNames())
 }
 
 func documentation(t *testing.T, file string) string {

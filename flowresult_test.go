@@ -4,17 +4,21 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/flows"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 )
 
 // flowsLaterBy is how far ahead the clock of the memory of helper flows is.
 var flowsLaterBy atomic.Int64
 
 func init() {
-	flowResults = newFlowMemory(func() time.Time { return time.Now().Add(time.Duration(flowsLaterBy.Load())) })
+	flows.Results = flows.NewFlowMemory(func() time.Time { return time.Now().Add(time.Duration(flowsLaterBy.Load())) })
 }
 
 // laterForFlows has the memory of helper flows believe that it is later.
@@ -85,12 +89,12 @@ func TestFlowResultIsRemembered(t *testing.T) {
 	if got := get(); got != "s1" {
 		t.Errorf("the API got %q", got)
 	}
-	laterForFlows(t, flowLife-2*time.Second)
+	laterForFlows(t, flows.ResultLifetime-2*time.Second)
 	if status, body := refreshed(t); status != http.StatusOK {
 		t.Fatal(body)
 	}
 	s.wantAsked(t, 1)
-	laterForFlows(t, flowLife)
+	laterForFlows(t, flows.ResultLifetime)
 	if status, body := refreshed(t); status != http.StatusOK {
 		t.Fatal(body)
 	}
@@ -118,7 +122,7 @@ func TestFlowFailsWhileTokenLives(t *testing.T) {
 	want("t1", "s1")
 
 	s.down.Store(true)
-	laterForFlows(t, flowLife)
+	laterForFlows(t, flows.ResultLifetime)
 	status, body := refreshed(t)
 	if status != http.StatusServiceUnavailable || !strings.Contains(body, "flow shard: its server answered with status 500") {
 		t.Fatal(status, body)
@@ -261,6 +265,24 @@ func TestFlowThatHangsIsNamed(t *testing.T) {
 func TestNoFlowRunsForNoRevocation(t *testing.T) {
 	e, a, s := newIdP(t), newAPI(t, nil), newShards(t)
 	runSidecar(t, crm(a, e, withShards(s), ""))
-	activeApp().active["billing"].revoke(&grantedToken{value: "t1"})
+	activeApp().active["billing"].revoke(&oauth.Token{Value: "t1"})
 	s.wantAsked(t, 0)
+}
+
+// flowServer starts a server for flows to ask.
+func flowServer(t *testing.T, answer http.HandlerFunc) string {
+	t.Helper()
+	server := httptest.NewServer(answer)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// flowServerThatWaits never answers; it tells when it is asked.
+func flowServerThatWaits(t *testing.T) (address string, asked <-chan struct{}) {
+	t.Helper()
+	arrived := make(chan struct{}, 1)
+	return flowServer(t, func(_ http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		<-r.Context().Done()
+	}), arrived
 }

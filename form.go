@@ -5,6 +5,9 @@ import (
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
 )
 
 // formView is what a connector asks of a new connection.
@@ -93,8 +96,8 @@ func (c *Connector) form() formView {
 		Name:         c.name,
 		Label:        orDefault(c.Label, c.name),
 		AuthMethod:   c.authMethod(),
-		TokenURL:     optional(withoutQuery(c.TokenURL)),
-		BaseURL:      withoutQuery(c.BaseURL),
+		TokenURL:     optional(resolve.WithoutQuery(c.TokenURL)),
+		BaseURL:      resolve.WithoutQuery(c.BaseURL),
 		Fields:       append(c.fixedFields(), c.parameterFields()...),
 		ConfigValues: c.visibleValues(),
 		Scopes:       c.scopeViews(),
@@ -111,14 +114,14 @@ func (c *Connector) form() formView {
 // fixedFields ask for the client's credentials, as the method needs them.
 func (c *Connector) fixedFields() []fieldView {
 	fields := []fieldView{{Key: "client_id", Type: typeText, Label: orDefault(c.ClientIDLabel, "Client ID"), Fixed: true}}
-	method, _ := lookupAuthMethod(c.AuthMethod)
-	if method.needsSecret {
+	method, _ := oauth.Method(c.AuthMethod)
+	if method.NeedsSecret {
 		fields = append(fields, fieldView{Key: "client_secret", Type: typePassword, Label: orDefault(c.ClientSecretLabel, "Client secret"), Fixed: true})
 	}
-	if method.needsKey {
+	if method.NeedsKey {
 		fields = append(fields, fieldView{Key: "client_key_file", Type: typeFile, Label: "Private key file", Fixed: true})
 	}
-	if method.needsCertificate {
+	if method.NeedsCertificate {
 		fields = append(fields,
 			fieldView{Key: "client_certificate_file", Type: typeFile, Label: "Client certificate file", Fixed: true},
 			fieldView{Key: "client_certificate_key_file", Type: typeFile, Label: "Client certificate's key file", Fixed: true})

@@ -11,6 +11,9 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
 func init() {
@@ -71,7 +74,7 @@ type healthView struct {
 type connectionHealth struct {
 	Name    string      `json:"name"`
 	Healthy bool        `json:"healthy"`
-	State   sourceState `json:"state"`
+	State   token.State `json:"state"`
 	Error   *errorView  `json:"error,omitempty"`
 }
 
@@ -97,21 +100,21 @@ func (h *Health) ServeHTTP(w http.ResponseWriter, _ *http.Request, _ caddyhttp.H
 
 // health tells how the connection is, and makes it go on trying if it has only ever failed.
 func (c *activeConnection) health() connectionHealth {
-	c.tokens.source.retryInBackground()
-	st := c.tokens.source.status()
-	health := connectionHealth{Name: c.name, Healthy: isHealthy(st), State: st.state}
+	c.tokens.source.RetryInBackground()
+	st := c.tokens.source.Status()
+	health := connectionHealth{Name: c.name, Healthy: isHealthy(st), State: st.State}
 	if !health.Healthy {
-		health.Error = errorViewOf(st.lastError)
+		health.Error = errorViewOf(st.LastError)
 	}
 	return health
 }
 
 // isHealthy reports whether requests can be expected to get a token, if not now then soon.
-func isHealthy(st sourceStatus) bool {
-	if st.state != stateDown {
+func isHealthy(st token.Status) bool {
+	if st.State != token.StateDown {
 		return true
 	}
-	return st.hadToken && st.lastError.class == classOutage
+	return st.HadToken && st.LastError.Class == oauth.ClassOutage
 }
 
 // parseHealth parses the directive `http_helper_health`. Syntax:

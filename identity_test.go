@@ -7,25 +7,29 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/keys/keystest"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth/oauthtest"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
 // TestCredentialsMakeTheIdentity: clients of one id that prove it with other credentials never share
 // a token, and the same credentials are the same however they are written.
 func TestCredentialsMakeTheIdentity(t *testing.T) {
 	dir := t.TempDir()
-	certFile, certKey := writeCertificate(t, dir, "first")
-	otherCert, otherKey := writeCertificate(t, t.TempDir(), "second")
+	certFile, certKey := keystest.WriteCertificate(t, dir, "first")
+	otherCert, otherKey := keystest.WriteCertificate(t, t.TempDir(), "second")
 	renewedCert, renewedKey := filepath.Join(dir, "renewed.crt"), filepath.Join(dir, "renewed.key")
-	putFile(t, renewedCert, getFile(t, certFile))
-	putFile(t, renewedKey, getFile(t, certKey))
+	keystest.PutFile(t, renewedCert, keystest.GetFile(t, certFile))
+	keystest.PutFile(t, renewedKey, keystest.GetFile(t, certKey))
 	for _, name := range []string{"key1", "key2", "dpop1", "dpop2"} {
-		putFile(t, filepath.Join(dir, name), string(testKeyPEM(t, "ec256"))) // even of equal content: it may change
+		keystest.PutFile(t, filepath.Join(dir, name), string(keystest.PEM(t, "ec256"))) // even of equal content: it may change
 	}
 	for _, name := range []string{"secret1", "secret2", "assertion1", "assertion2"} {
-		putFile(t, filepath.Join(dir, name), testSecret)
+		keystest.PutFile(t, filepath.Join(dir, name), oauthtest.Secret)
 	}
-	t.Setenv("IDENTITY_KEY", string(testKeyPEM(t, "ec256")))
-	t.Setenv("IDENTITY_OTHER_KEY", string(testKeyPEM(t, "ec384")))
+	t.Setenv("IDENTITY_KEY", string(keystest.PEM(t, "ec256")))
+	t.Setenv("IDENTITY_OTHER_KEY", string(keystest.PEM(t, "ec384")))
 
 	var different []string
 	with := func(method string, options ...string) {
@@ -34,10 +38,10 @@ func TestCredentialsMakeTheIdentity(t *testing.T) {
 		}
 	}
 	for _, method := range []string{"client_secret_basic", "client_secret_post", "client_secret_jwt"} {
-		with(method, "client_secret "+testSecret, "client_secret "+testSecret+"x", "client_secret_file $DIR/secret1", "client_secret_file $DIR/secret2")
+		with(method, "client_secret "+oauthtest.Secret, "client_secret "+oauthtest.Secret+"x", "client_secret_file $DIR/secret1", "client_secret_file $DIR/secret2")
 	}
 	const key = "client_key_file $DIR/key1\n"
-	with("client_secret_jwt", "client_secret "+testSecret+"\nsigning_alg HS512", "client_secret "+testSecret+"\nkey_id a")
+	with("client_secret_jwt", "client_secret "+oauthtest.Secret+"\nsigning_alg HS512", "client_secret "+oauthtest.Secret+"\nkey_id a")
 	with("private_key_jwt",
 		key, "client_key_file $DIR/key2", "client_key {env.IDENTITY_KEY}", "client_key {env.IDENTITY_OTHER_KEY}",
 		key+"key_id a", key+"key_id b", key+"signing_alg ES256", key+"assertion_audience a", key+"assertion_audience b", key+"assertion_lifetime 30s",
@@ -48,7 +52,7 @@ func TestCredentialsMakeTheIdentity(t *testing.T) {
 	with("none", "", "dpop")
 	equal := [][2]string{
 		{key, "client_key {file.$DIR/key1}"},
-		{"client_key {env.IDENTITY_KEY}", "client_key \"" + string(testKeyPEM(t, "ec256")) + "\""},
+		{"client_key {env.IDENTITY_KEY}", "client_key \"" + string(keystest.PEM(t, "ec256")) + "\""},
 	}
 
 	var all []string
@@ -70,16 +74,16 @@ func TestCredentialsMakeTheIdentity(t *testing.T) {
 	t.Cleanup(func() { _ = caddy.Stop() })
 
 	active := activeApp().active
-	seen := make(map[tokenKey]string)
+	seen := make(map[token.Key]string)
 	for name, options := range names {
-		id := active[name].values.tokenKey()
+		id := active[name].values.TokenKey()
 		if other, ok := seen[id]; ok {
 			t.Errorf("these share tokens:\n%s\n\n%s", other, options)
 		}
 		seen[id] = options
 	}
 	for i, pair := range pairs {
-		if active[pair[0]].values.tokenKey() != active[pair[1]].values.tokenKey() {
+		if active[pair[0]].values.TokenKey() != active[pair[1]].values.TokenKey() {
 			t.Errorf("these do not share tokens: %q", equal[i])
 		}
 	}

@@ -95,7 +95,7 @@ func TestRequestsCounted(t *testing.T) {
 // fractionOfExpiry is what the admin API does not show of a token's expiry.
 func fractionOfExpiry(t *testing.T, name string) float64 {
 	t.Helper()
-	expires := activeApp().active[name].tokens.source.status().expires
+	expires := activeApp().active[name].tokens.source.Status().Expires
 	return float64(expires.UnixMilli())/1000 - float64(expires.Truncate(time.Second).Unix())
 }
 

@@ -14,6 +14,10 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/flows"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 )
 
 func init() {
@@ -23,9 +27,9 @@ func init() {
 	caddy.RegisterModule(App{})
 	caddy.RegisterModule(Health{})
 	caddy.RegisterModule(AdminAPI{})
-	caddy.RegisterModule(ForwardProxyURL{})
-	caddy.RegisterModule(RequestFlow{})
-	caddy.RegisterModule(TemplateFlow{})
+	caddy.RegisterModule(httptransport.ProxyURL{})
+	caddy.RegisterModule(flows.Request{})
+	caddy.RegisterModule(flows.Template{})
 }
 
 // Handler makes sure, before anything is proxied, that a request may be made and that there is a
@@ -121,34 +125,34 @@ func (h *Handler) provisionConnections(app *App) error {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	q, refused := h.admit(r)
 	if refused != nil {
-		return refused.write(w, r)
+		return refused.Write(w, r)
 	}
-	return q.serve(w, r, next)
+	return q.Serve(w, r, next)
 }
 
 // admit checks a request and gets what it needs.
-func (h *Handler) admit(r *http.Request) (q *forwardRequest, refused *forwardError) {
+func (h *Handler) admit(r *http.Request) (q *forward.Request, refused *forward.Error) {
 	conn := h.connection
 	if refused = h.RequestPolicy.check(r); refused == nil && conn == nil {
 		conn, refused = h.choose(r)
 	}
 	if refused == nil {
-		q, refused = conn.forward.prepare(r, &h.RequestPolicy.options)
+		q, refused = conn.forward.Prepare(r, &h.RequestPolicy.options)
 	}
 	if refused != nil {
-		conn.metrics().count(refused.outcome())
+		conn.metrics().Count(refused.Outcome())
 	}
 	return q, refused
 }
 
 // choose finds the connection that the placeholder names.
-func (h *Handler) choose(r *http.Request) (*activeConnection, *forwardError) {
+func (h *Handler) choose(r *http.Request) (*activeConnection, *forward.Error) {
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		if conn := h.connections[repl.ReplaceAll(h.Connection, "")]; conn != nil {
 			return conn, nil
 		}
 	}
-	return nil, badRequest("no such connection")
+	return nil, forward.BadRequest("no such connection")
 }
 
 func appOf(ctx caddy.Context) (*App, error) {

@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/flows"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
 
 // wantPing pings the connection c and checks what that says.
@@ -218,7 +221,7 @@ func TestPingShowsNoSecretThatWasForgotten(t *testing.T) {
 	if body := *wantPing(t, true, 200).Response.Body; body != shown {
 		t.Errorf("body %q", body)
 	}
-	laterForFlows(t, flowLife)
+	laterForFlows(t, flows.ResultLifetime)
 	if err := os.WriteFile(key, []byte("another-key"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +243,7 @@ func TestPingShowsNoProofOfPossession(t *testing.T) {
 
 func TestRedactor(t *testing.T) {
 	secret := "s3cr3t/value with \"quotes\" & more"
-	r := newRedactor([]string{secret, "ab", ""})
+	r := redact.New([]string{secret, "ab", ""})
 	for _, text := range []string{
 		secret,
 		`s3cr3t\/value with \"quotes\" & more`,
@@ -250,14 +253,14 @@ func TestRedactor(t *testing.T) {
 		"czNjcjN0L3ZhbHVlIHdpdGggInF1b3RlcyIgJiBtb3Jl",
 		"ab",
 	} {
-		if got := r.redact("<" + text + ">"); got != "<[redacted]>" {
+		if got := r.Redact("<" + text + ">"); got != "<[redacted]>" {
 			t.Errorf("%s became %s", text, got)
 		}
 	}
-	if got := r.redact("the value is a b"); got != "the value is a b" {
+	if got := r.Redact("the value is a b"); got != "the value is a b" {
 		t.Errorf("harmless text became %s", got)
 	}
-	if got := r.redact(fmt.Sprintf("begin %s", secret[:20])); got != "begin [redacted]" {
+	if got := r.Redact(fmt.Sprintf("begin %s", secret[:20])); got != "begin [redacted]" {
 		t.Errorf("a piece of a secret became %s", got)
 	}
 }

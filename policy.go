@@ -3,12 +3,20 @@ package httphelper
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
 // Values of app_authorization and on_unauthorized.
@@ -46,7 +54,7 @@ type RequestPolicy struct {
 	AllowClients []string `json:"allow_clients,omitempty"`
 
 	allowed []netip.Prefix
-	options forwardOptions
+	options forward.Options
 }
 
 // TokenHeader is where the token goes.
@@ -63,20 +71,20 @@ func (p *RequestPolicy) provision() error {
 		setDefault(&p.AppAuthorization, "app_authorization", authorizationReplace, authorizationKeep, authorizationReject),
 		setDefault(&p.OnUnauthorized, "on_unauthorized", unauthorizedRetry, unauthorizedPass),
 	}
-	p.options = forwardOptions{
-		keepAuthorization: p.AppAuthorization == authorizationKeep,
-		retryUnauthorized: p.OnUnauthorized == unauthorizedRetry,
+	p.options = forward.Options{
+		KeepAuthorization: p.AppAuthorization == authorizationKeep,
+		RetryUnauthorized: p.OnUnauthorized == unauthorizedRetry,
 	}
 	if err := p.provisionHeader(); err != nil {
 		errs = append(errs, fmt.Errorf("access_token_header: %v", err))
 	}
 	if p.ReplayBuffer == nil {
-		size := int64(defaultReplayBuffer)
+		size := int64(forward.DefaultReplayBuffer)
 		p.ReplayBuffer = &size
 	} else if *p.ReplayBuffer < 0 {
 		errs = append(errs, errors.New("replay_buffer must not be negative"))
 	}
-	p.options.replayBuffer = *p.ReplayBuffer
+	p.options.ReplayBuffer = *p.ReplayBuffer
 	for _, text := range p.AllowClients {
 		prefix, err := parsePrefix(text)
 		if err != nil {
@@ -89,7 +97,7 @@ func (p *RequestPolicy) provision() error {
 }
 
 func (p *RequestPolicy) provisionHeader() error {
-	p.options.field = p.tokenField()
+	p.options.Field = p.tokenField()
 	if p.AccessTokenHeader == nil {
 		return nil // the prefix depends on the token
 	}
@@ -100,7 +108,7 @@ func (p *RequestPolicy) provisionHeader() error {
 	if prefix != "" {
 		prefix += " "
 	}
-	p.options.field, p.options.prefix = p.AccessTokenHeader.Field, &prefix
+	p.options.Field, p.options.Prefix = p.AccessTokenHeader.Field, &prefix
 	return nil
 }
 
@@ -140,7 +148,7 @@ func (h *TokenHeader) check() error {
 		return fmt.Errorf("%q is not a header field name", h.Field)
 	}
 	h.Field = http.CanonicalHeaderKey(h.Field)
-	if reservedHeader(h.Field) {
+	if httpguard.ReservedField(h.Field) {
 		return fmt.Errorf("%s cannot carry a token", h.Field)
 	}
 	if !httpguts.ValidHeaderFieldValue(h.Prefix) {
@@ -150,30 +158,30 @@ func (h *TokenHeader) check() error {
 }
 
 // check checks all of a request that does not depend on its connection (rules 17, 20, 21).
-func (p *RequestPolicy) check(r *http.Request) *forwardError {
+func (p *RequestPolicy) check(r *http.Request) *forward.Error {
 	if !p.allowsClient(r.RemoteAddr) {
 		return denied("the caller's address is not allowed: see allow_clients")
 	}
 	if isCrossSite(r.Header) {
 		return denied("the request comes from a page of another site")
 	}
-	if refusedMethod(r.Method) {
-		return &forwardError{status: http.StatusMethodNotAllowed, kind: "http_request_error", details: "the methods TRACE and CONNECT are not forwarded"}
+	if forward.RefusedMethod(r.Method) {
+		return &forward.Error{Status: http.StatusMethodNotAllowed, Type: "http_request_error", Details: "the methods TRACE and CONNECT are not forwarded"}
 	}
 	if p.AppAuthorization == authorizationReject && len(r.Header["Authorization"]) > 0 {
-		return badRequest("the request has an Authorization of its own: see app_authorization")
+		return forward.BadRequest("the request has an Authorization of its own: see app_authorization")
 	}
 	if r.URL.Opaque != "" {
-		return badRequest("the request's target is not a path")
+		return forward.BadRequest("the request's target is not a path")
 	}
-	if err := cleanPathOf(r.URL); err != nil {
-		return badRequest("the request's path is refused: " + err.Error())
+	if err := httpguard.CheckPath(r.URL); err != nil {
+		return forward.BadRequest("the request's path is refused: " + err.Error())
 	}
 	return nil
 }
 
-func denied(details string) *forwardError {
-	return &forwardError{status: http.StatusForbidden, kind: "http_request_denied", details: details}
+func denied(details string) *forward.Error {
+	return &forward.Error{Status: http.StatusForbidden, Type: "http_request_denied", Details: details}
 }
 
 // isCrossSite reports whether a browser says that a page of another site makes the request: such a page
@@ -197,4 +205,60 @@ func (p *RequestPolicy) allowsClient(remoteAddr string) bool {
 		return true
 	}
 	return slices.ContainsFunc(p.allowed, func(prefix netip.Prefix) bool { return prefix.Contains(addr) })
+}
+
+// policyOptions are the subdirectives that the directive and the transport share.
+var policyOptions = subdirective.Options[RequestPolicy]{
+	"access_token_header": {Read: accessTokenHeader},
+	"app_authorization":   subdirective.CheckedString(func(i *RequestPolicy) *string { return &i.AppAuthorization }, subdirective.OneOf(authorizationReplace, authorizationKeep, authorizationReject)),
+	"on_unauthorized":     subdirective.CheckedString(func(i *RequestPolicy) *string { return &i.OnUnauthorized }, subdirective.OneOf(unauthorizedRetry, unauthorizedPass)),
+	"replay_buffer":       {Read: replayBuffer},
+	"allow_clients":       {Read: allowClients},
+}
+
+func accessTokenHeader(s *subdirective.Subdirective, i *RequestPolicy) error {
+	if len(s.Args) < 1 || len(s.Args) > 2 {
+		return s.Errorf("takes a header field and, if any, a prefix")
+	}
+	header := &TokenHeader{Field: s.Args[0]}
+	if len(s.Args) == 2 {
+		header.Prefix = s.Args[1]
+	}
+	if err := header.check(); err != nil {
+		return s.Wrap(err)
+	}
+	i.AccessTokenHeader = header
+	return nil
+}
+
+func replayBuffer(s *subdirective.Subdirective, i *RequestPolicy) error {
+	value, err := s.OneArg()
+	if err != nil {
+		return err
+	}
+	bytes, err := humanize.ParseBytes(value)
+	if err != nil || bytes > math.MaxInt64 {
+		return s.Errorf("must be a size, such as 64KiB or 0")
+	}
+	size := int64(bytes)
+	i.ReplayBuffer = &size
+	return nil
+}
+
+func allowClients(s *subdirective.Subdirective, i *RequestPolicy) error {
+	ranges, err := s.SomeArgs()
+	if err != nil {
+		return err
+	}
+	for _, r := range ranges {
+		if r == "private_ranges" {
+			i.AllowClients = append(i.AllowClients, caddyhttp.PrivateRangesCIDR()...)
+			continue
+		}
+		if _, err := parsePrefix(r); err != nil {
+			return s.Errorf("must be IP addresses, CIDR ranges or private_ranges")
+		}
+		i.AllowClients = append(i.AllowClients, r)
+	}
+	return nil
 }

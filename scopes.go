@@ -7,6 +7,9 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
 
 // maxAdditionalScopes is how many characters a person may type for additional scopes.
@@ -34,16 +37,10 @@ var errScope = errors.New("not a scope: it consists of visible ASCII characters,
 
 // validScope checks the grammar of RFC 6749 §3.3.
 func validScope(s string) error {
-	if !isScope(s) {
+	if !oauth.IsScope(s) {
 		return fmt.Errorf("%q is %w", s, errScope)
 	}
 	return nil
-}
-
-func isScope(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return r < '!' || r > '~' || r == '"' || r == '\\'
-	})
 }
 
 // validateScopes checks what the connector says about its scopes.
@@ -207,11 +204,11 @@ func splitScopes(typed, delimiter string) (scopes, warnings []string, err error)
 	if n := utf8.RuneCountInString(typed); n > maxAdditionalScopes {
 		return nil, nil, fmt.Errorf("%d characters are more than the %d that are allowed", n, maxAdditionalScopes)
 	}
-	t, err := parseText(typed)
+	t, err := placeholder.Parse(typed)
 	if err != nil {
 		return nil, nil, err
 	}
-	value, err := t.expandLines(nil)
+	value, err := t.ExpandLines(nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -221,13 +218,13 @@ func splitScopes(typed, delimiter string) (scopes, warnings []string, err error)
 		case slices.Contains(scopes, scope):
 			continue
 		case delimiter == delimiterComma && strings.ContainsFunc(scope, unicode.IsSpace):
-			errs = append(errs, fmt.Errorf("%s has a space in it; scopes_delimiter is comma", t.quote(scope)))
+			errs = append(errs, fmt.Errorf("%s has a space in it; scopes_delimiter is comma", t.Quote(scope)))
 			continue
-		case !isScope(scope):
-			errs = append(errs, fmt.Errorf("%s is %w", t.quote(scope), errScope))
+		case !oauth.IsScope(scope):
+			errs = append(errs, fmt.Errorf("%s is %w", t.Quote(scope), errScope))
 			continue
 		case delimiter != delimiterComma && strings.Contains(scope, ","):
-			warnings = append(warnings, fmt.Sprintf("%s is one scope with a comma in it; scopes_delimiter is space", t.quote(scope)))
+			warnings = append(warnings, fmt.Sprintf("%s is one scope with a comma in it; scopes_delimiter is space", t.Quote(scope)))
 		}
 		scopes = append(scopes, scope)
 	}
@@ -250,15 +247,15 @@ func splitAtDelimiter(s, delimiter string) []string {
 
 // expandScope resolves the placeholders of one scope, and says how it may be shown.
 func expandScope(typed string) (scope, shown string, err error) {
-	t, err := parseText(typed)
+	t, err := placeholder.Parse(typed)
 	if err != nil {
 		return "", "", err
 	}
-	if scope, err = t.expand(nil); err != nil {
+	if scope, err = t.Expand(nil); err != nil {
 		return "", "", err
 	}
-	shown = t.quote(scope)
-	if !isScope(scope) {
+	shown = t.Quote(scope)
+	if !oauth.IsScope(scope) {
 		return "", "", fmt.Errorf("%s is %w", shown, errScope)
 	}
 	return scope, shown, nil

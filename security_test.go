@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
 
 // rawCall sends a request as it is written and returns the status of the answer and its header.
@@ -119,20 +121,6 @@ func TestNamesThatServersTakeForOurs(t *testing.T) {
 	}
 	if header.Get("X-Own-Token") != "" || header.Get("X-Api-Key") != "" {
 		t.Errorf("the app's arrived too: %v", header)
-	}
-}
-
-// TestFieldsThatServersTakeForOurs is about the app's names with underscores, which Caddy drops unless its
-// server expects them.
-func TestFieldsThatServersTakeForOurs(t *testing.T) {
-	q := &forwardRequest{options: &forwardOptions{field: "X-Token"}, target: &apiTarget{headers: []forwardField{{Name: "X-Api-Key"}}}}
-	for _, field := range []string{"X_token", "X_api_key", "X_api-Key", "Client_cert", "Proxy_authorization", "X_forwarded_for"} {
-		if q.mayPass(field, true) {
-			t.Errorf("%s passes", field)
-		}
-	}
-	if !q.mayPass("X_other", true) || !q.mayPass("X-Forwarded-For", true) {
-		t.Error("others do not pass")
 	}
 }
 
@@ -329,41 +317,6 @@ func TestRedirectsShowNoKey(t *testing.T) {
 	}
 }
 
-// TestPiecesOfSecretsAreNoErrorCodes: an authorization server may quote the request in pieces.
-func TestPiecesOfSecretsAreNoErrorCodes(t *testing.T) {
-	const secret = "marked/secret+with=odd-characters-0123456789"
-	r := &tokenRequest{secrets: []string{secret, "short-pw"}}
-	for _, code := range []string{
-		secret, "bad " + secret, secret[:20], "bad " + secret[10:28] + "!", "x" + secret[20:],
-		"bWFya2VkL3NlY3JldCt3aXRo", "marked%2Fsecret%2Bwith%3Dodd", "short-pw", "no short-pw!",
-	} {
-		if got := r.safeCode(code); got != "" {
-			t.Errorf("%q is passed on as %q", code, got)
-		}
-	}
-	for _, code := range []string{"invalid_client", "tenant_disabled", "AADSTS7000215", "marked", "odd"} {
-		if got := r.safeCode(code); got != code {
-			t.Errorf("%q is passed on as %q", code, got)
-		}
-	}
-}
-
-func TestVeryManyScopesAreReadQuickly(t *testing.T) {
-	var text strings.Builder
-	for i := 0; text.Len() < maxAnswer-100; i++ {
-		fmt.Fprintf(&text, "%x ", i)
-	}
-	r := &tokenRequest{secrets: []string{strings.Repeat("secret", 300)}}
-	started := time.Now()
-	answer := tokenAnswer{root: map[string]any{"scope": text.String()}}
-	if got := len(r.scopesIn(answer)); got < 150_000 {
-		t.Errorf("%d scopes", got)
-	}
-	if took := time.Since(started); took > 5*time.Second {
-		t.Errorf("took %s", took)
-	}
-}
-
 // TestValuesFromOutsideAreSecrets: what somebody keeps out of the config, for example in
 // token_request_param, is not told on.
 func TestValuesFromOutsideAreSecrets(t *testing.T) {
@@ -514,7 +467,7 @@ func TestEchoesOfATransportUsedByHandAreNotLogged(t *testing.T) {
 	site, logged := runLoggingSidecar(t, fmt.Sprintf("{\n\thttp_helper {\n\t\tconnection c {\n\t\t\tbase_url %[1]s\n\t\t\ttoken_url %[2]s\n\t\t\tclient_id id\n\t\t\tclient_secret literal-secret\n\t\t}\n\t}\n}\n"+
 		"SITE {\n\treverse_proxy %[1]s {\n\t\ttransport http_helper {\n\t\t\tconnection c\n\t\t}\n\t}\n}\n", a.URL, e.URL))
 	res, _ := call(t, "GET", site+"/", nil)
-	if got := res.Header; res.StatusCode != 200 || got.Get("X-Echo") != redacted || got.Get("X-Other") != "other" {
+	if got := res.Header; res.StatusCode != 200 || got.Get("X-Echo") != redact.Mark || got.Get("X-Other") != "other" {
 		t.Errorf("the app got %d %v", res.StatusCode, got)
 	}
 	if got := logged(); strings.Contains(got, secretMarker) {

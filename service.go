@@ -11,6 +11,12 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/jsonpointer"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
 )
 
 // Service describes how one service is authenticated against and where its API is. A connector
@@ -135,11 +141,9 @@ type Ping struct {
 	Statuses []int `json:"statuses,omitempty"`
 }
 
-// values of token_request_format
 const (
-	formatForm  = "form"
-	formatJSON  = "json"
-	formatQuery = "query"
+	FormatJSON  = "json"
+	FormatQuery = "query"
 )
 
 const (
@@ -174,12 +178,12 @@ func (s *Service) texts() []optionText {
 // check checks all of a service that does not depend on a connection. Texts may have the
 // placeholders of the kinds given.
 func (s *Service) check(kinds ...string) error {
-	_, err := lookupAuthMethod(s.AuthMethod)
+	_, err := oauth.Method(s.AuthMethod)
 	errs := []error{
 		err,
 		s.checkURLs(kinds),
 		setDefault(&s.BasicEncoding, "basic_encoding", encodingForm, encodingRaw),
-		setDefault(&s.TokenRequestFormat, "token_request_format", formatForm, formatJSON, formatQuery),
+		setDefault(&s.TokenRequestFormat, "token_request_format", oauth.FormatForm, FormatJSON, FormatQuery),
 		checkPointer("token_pointer", s.TokenPointer),
 		checkPointer("expires_in_pointer", s.ExpiresInPointer),
 		s.checkParams(),
@@ -189,7 +193,7 @@ func (s *Service) check(kinds ...string) error {
 		s.checkResources(),
 		s.Ping.check(),
 	}
-	if err == nil && s.BasicEncoding == encodingRaw && s.AuthMethod != "" && s.AuthMethod != defaultAuthMethod {
+	if err == nil && s.BasicEncoding == encodingRaw && s.AuthMethod != "" && s.AuthMethod != oauth.DefaultMethod {
 		errs = append(errs, fmt.Errorf("basic_encoding is for auth_method client_secret_basic, not %s", s.AuthMethod))
 	}
 	for _, what := range s.AllowInsecure {
@@ -198,7 +202,7 @@ func (s *Service) check(kinds ...string) error {
 		}
 	}
 	for _, t := range s.texts() {
-		if _, err := parseText(t.value, kinds...); err != nil {
+		if _, err := placeholder.Parse(t.value, kinds...); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", t.option, err))
 		}
 	}
@@ -218,11 +222,11 @@ func (s *Service) checkURLs(kinds []string) error {
 		errs = append(errs, errors.New("token_url and issuer exclude each other"))
 	}
 	for _, o := range []optionText{{"base_url", s.BaseURL}, {"token_url", s.TokenURL}, {"issuer", s.Issuer}, {"revocation_url", s.RevocationURL}} {
-		t, err := parseText(o.value, kinds...)
-		if err != nil || o.value == "" || !t.literal() {
+		t, err := placeholder.Parse(o.value, kinds...)
+		if err != nil || o.value == "" || !t.IsLiteral() {
 			continue
 		}
-		_, err = s.insecureURLs().expand(o.option, t, nil)
+		_, err = s.insecureURLs().Expand(o.option, t, nil)
 		errs = append(errs, err)
 	}
 	if s.ScopesHelp != "" {
@@ -234,15 +238,15 @@ func (s *Service) checkURLs(kinds []string) error {
 }
 
 // insecureURLs says for which URLs plain http is permitted.
-func (s *Service) insecureURLs() insecureURLs {
-	return insecureURLs{token: s.allowsInsecure("token_url"), base: s.allowsInsecure("base_url")}
+func (s *Service) insecureURLs() resolve.InsecureURLs {
+	return resolve.InsecureURLs{Token: s.allowsInsecure("token_url"), Base: s.allowsInsecure("base_url")}
 }
 
 func (s *Service) allowsInsecure(what string) bool { return slices.Contains(s.AllowInsecure, what) }
 
 // checkPointer checks an option that is a JSON pointer.
 func checkPointer(option, pointer string) error {
-	if err := checkJSONPointer(pointer); err != nil {
+	if err := jsonpointer.Check(pointer); err != nil {
 		return fmt.Errorf("%s: %w", option, err)
 	}
 	return nil
@@ -297,11 +301,11 @@ func checkFields(option string, fields []Field, header bool, refused func(string
 }
 
 func refusedTokenHeader(field string) bool {
-	return field == "Authorization" || field == "Dpop" || strings.HasPrefix(field, "Content-") || reservedHeader(field)
+	return field == "Authorization" || field == "Dpop" || strings.HasPrefix(field, "Content-") || httpguard.ReservedField(field)
 }
 
 func refusedAPIHeader(field string) bool {
-	return field == "Authorization" || field == "Dpop" || reservedHeader(field)
+	return field == "Authorization" || field == "Dpop" || httpguard.ReservedField(field)
 }
 
 func (s *Service) checkResources() error {
@@ -310,7 +314,7 @@ func (s *Service) checkResources() error {
 		if strings.Contains(r, "{") {
 			continue // checked when it is known
 		}
-		errs = append(errs, checkResourceURI(r))
+		errs = append(errs, oauth.CheckResource(r))
 	}
 	return errors.Join(errs...)
 }
@@ -329,7 +333,7 @@ func (p *Ping) check() error {
 	path, _, _ := strings.Cut(p.Path, "?")
 	if !strings.HasPrefix(path, "/") {
 		errs = append(errs, errors.New("ping: the path must begin with a slash"))
-	} else if err := cleanRequestPath(path); err != nil {
+	} else if err := httpguard.CheckEscapedPath(path); err != nil {
 		errs = append(errs, fmt.Errorf("ping: %w", err))
 	}
 	for _, status := range p.Statuses {
@@ -341,13 +345,13 @@ func (p *Ping) check() error {
 }
 
 // authMethod is the name of the method, the default included.
-func (s *Service) authMethod() string { return cmp.Or(s.AuthMethod, defaultAuthMethod) }
+func (s *Service) authMethod() string { return cmp.Or(s.AuthMethod, oauth.DefaultMethod) }
 
 // textParser parses texts and collects what is wrong with them.
 type textParser struct{ errs []error }
 
-func (p *textParser) parse(option, value string, kinds ...string) text {
-	t, err := parseText(value, kinds...)
+func (p *textParser) parse(option, value string, kinds ...string) placeholder.Template {
+	t, err := placeholder.Parse(value, kinds...)
 	if err != nil {
 		p.errs = append(p.errs, fmt.Errorf("%s: %w", option, err))
 	}
@@ -355,7 +359,7 @@ func (p *textParser) parse(option, value string, kinds ...string) text {
 }
 
 // optional is parse for texts that may be absent.
-func (p *textParser) optional(option, value string, kinds ...string) *text {
+func (p *textParser) optional(option, value string, kinds ...string) *placeholder.Template {
 	if value == "" {
 		return nil
 	}
@@ -363,52 +367,52 @@ func (p *textParser) optional(option, value string, kinds ...string) *text {
 	return &t
 }
 
-func (p *textParser) fields(option string, fields []Field, kinds ...string) []fieldSpec {
-	specs := make([]fieldSpec, len(fields))
+func (p *textParser) fields(option string, fields []Field, kinds ...string) []resolve.Field {
+	specs := make([]resolve.Field, len(fields))
 	for i, f := range fields {
-		specs[i] = fieldSpec{f.Name, p.parse(option+" "+f.Name, f.Value, kinds...)}
+		specs[i] = resolve.Field{Name: f.Name, Value: p.parse(option+" "+f.Name, f.Value, kinds...)}
 	}
 	return specs
 }
 
 // spec parses the service's texts, which may have the placeholders of the kinds given.
-func (s *Service) spec(kinds ...string) (*serviceSpec, error) {
+func (s *Service) spec(kinds ...string) (*resolve.ServiceSpec, error) {
 	var p textParser
-	method, err := lookupAuthMethod(s.AuthMethod)
+	method, err := oauth.Method(s.AuthMethod)
 	if err != nil {
 		p.errs = append(p.errs, err)
 	}
-	spec := &serviceSpec{
-		baseURL:       p.optional("base_url", s.BaseURL, kinds...),
-		tokenURL:      p.optional("token_url", s.TokenURL, kinds...),
-		issuer:        p.optional("issuer", s.Issuer, kinds...),
-		revocationURL: p.optional("revocation_url", s.RevocationURL, kinds...),
-		tokenHeaders:  p.fields("token_request_header", s.TokenRequestHeaders, kinds...),
-		apiHeaders:    p.fields("api_header", s.APIHeaders, kinds...),
-		apiQuery:      p.fields("api_query", s.APIQuery, kinds...),
+	spec := &resolve.ServiceSpec{
+		BaseURL:       p.optional("base_url", s.BaseURL, kinds...),
+		TokenURL:      p.optional("token_url", s.TokenURL, kinds...),
+		Issuer:        p.optional("issuer", s.Issuer, kinds...),
+		RevocationURL: p.optional("revocation_url", s.RevocationURL, kinds...),
+		TokenHeaders:  p.fields("token_request_header", s.TokenRequestHeaders, kinds...),
+		APIHeaders:    p.fields("api_header", s.APIHeaders, kinds...),
+		APIQuery:      p.fields("api_query", s.APIQuery, kinds...),
 
-		authMethod:     s.authMethod(),
-		method:         method,
-		rawBasic:       s.BasicEncoding == encodingRaw,
-		tokenTransport: string(s.TokenTransport),
+		AuthMethod:     s.authMethod(),
+		Method:         method,
+		RawBasic:       s.BasicEncoding == encodingRaw,
+		TokenTransport: string(s.TokenTransport),
 
-		requireGrantedScopes: s.RequireGrantedScopes,
-		grantType:            cmp.Or(s.GrantType, defaultGrantType),
-		requestFormat:        cmp.Or(s.TokenRequestFormat, formatForm),
-		scopeSeparator:       cmp.Or(s.TokenRequestScopeSeparator, " "),
-		tokenPointer:         cmp.Or(s.TokenPointer, defaultTokenField),
-		expiresInPointer:     cmp.Or(s.ExpiresInPointer, defaultExpiryField),
-		insecureURLs:         s.insecureURLs(),
+		RequireGrantedScopes: s.RequireGrantedScopes,
+		GrantType:            cmp.Or(s.GrantType, oauth.DefaultGrantType),
+		RequestFormat:        cmp.Or(s.TokenRequestFormat, oauth.FormatForm),
+		ScopeSeparator:       cmp.Or(s.TokenRequestScopeSeparator, " "),
+		TokenPointer:         cmp.Or(s.TokenPointer, oauth.DefaultTokenPointer),
+		ExpiresInPointer:     cmp.Or(s.ExpiresInPointer, oauth.DefaultExpiresInPointer),
+		InsecureURLs:         s.insecureURLs(),
 	}
 	for _, param := range s.TokenRequestParams {
-		parsed := paramSpec{name: param.Name}
+		parsed := resolve.RequestParam{Name: param.Name}
 		for _, value := range param.Values {
-			parsed.values = append(parsed.values, p.parse("token_request_param "+param.Name, value, kinds...))
+			parsed.Values = append(parsed.Values, p.parse("token_request_param "+param.Name, value, kinds...))
 		}
-		spec.params = append(spec.params, parsed)
+		spec.Params = append(spec.Params, parsed)
 	}
 	for _, resource := range s.Resources {
-		spec.resources = append(spec.resources, p.parse("resource", resource, kinds...))
+		spec.Resources = append(spec.Resources, p.parse("resource", resource, kinds...))
 	}
 	return spec, errors.Join(p.errs...)
 }

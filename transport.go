@@ -7,9 +7,13 @@ import (
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
 // Transport sends requests to the API of a connection, with the connection's token. It wraps
@@ -45,8 +49,8 @@ type Transport struct {
 
 	own        *activeConnection
 	conns      []*activeConnection // all that the config names
-	transports map[*forwardConnection]*forwardTransport
-	shared     *forwardTransport // for connections without a transport of their own
+	transports map[*forward.Connection]*forward.Transport
+	shared     *forward.Transport // for connections without a transport of their own
 }
 
 // CaddyModule returns the Caddy module information.
@@ -115,18 +119,18 @@ func (t *Transport) provisionTransports(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	t.transports = make(map[*forwardConnection]*forwardTransport)
+	t.transports = make(map[*forward.Connection]*forward.Transport)
 	for _, conn := range t.conns {
 		if !conn.needsOwnTransport(len(t.conns) == 1 || t.CustomUpstreams) {
 			continue
 		}
-		own, err := newForwardTransport(ctx, raw, conn.transportOptions(t.HeaderUp))
+		own, err := forward.NewTransport(ctx, raw, conn.transportOptions(t.HeaderUp))
 		if err != nil {
 			return fmt.Errorf("connection %s: %w", conn.name, err)
 		}
 		t.transports[&conn.forward] = own // Cleanup is called after a failure too
 	}
-	if t.shared, err = newForwardTransport(ctx, raw, forwardTransportOptions{proxyFields: t.HeaderUp}); err != nil {
+	if t.shared, err = forward.NewTransport(ctx, raw, forward.TransportOptions{ProxyFields: t.HeaderUp}); err != nil {
 		return err
 	}
 	for _, conn := range t.conns {
@@ -142,7 +146,7 @@ func (t *Transport) provisionTransports(ctx caddy.Context) error {
 }
 
 // transport is the one of a connection.
-func (t *Transport) transport(conn *forwardConnection) *forwardTransport {
+func (t *Transport) transport(conn *forward.Connection) *forward.Transport {
 	if own := t.transports[conn]; own != nil {
 		return own
 	}
@@ -173,64 +177,64 @@ func (t *Transport) RequestHeaderOps() *headers.HeaderOps {
 
 // RoundTrip sends a request with the token of its connection.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	q, ok := requestFrom(req.Context())
+	q, ok := forward.FromContext(req.Context())
 	if !ok {
 		return t.roundTripAlone(req)
 	}
 	if !t.HeaderUp && !t.LoadBalancing {
-		q.dropAddedFields(req)
+		q.DropAddedFields(req)
 	}
-	return t.transport(q.conn).roundTripAdmitted(req, q)
+	return t.transport(q.Conn).RoundTripAdmitted(req, q)
 }
 
 // roundTripAlone sends a request that no handler of ours has seen: of a transport used by hand, or
 // a health check. Refusals are responses, so that they never count against an upstream.
 func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 	if t.own == nil {
-		closeBody(req.Body)
-		return notAllowed("neither a handler http_helper nor the transport's option connection says whose token to send").response(req), nil
+		forward.CloseBody(req.Body)
+		return forward.NotAllowed("neither a handler http_helper nor the transport's option connection says whose token to send").Response(req), nil
 	}
 	healthCheck := req.Context().Value(caddyhttp.VarsCtxKey) == nil
 	q, refused := t.prepareAlone(req)
 	if refused != nil && healthCheck {
 		// Without a token nothing is known about the upstream, so nothing is held against it.
-		refused = &forwardError{status: http.StatusOK}
+		refused = &forward.Error{Status: http.StatusOK}
 	}
 	var res *http.Response
 	var err error
 	if refused == nil {
-		res, err = t.transport(q.conn).send(req, q)
-		refused, _ = errors.AsType[*forwardError](err)
+		res, err = t.transport(q.Conn).Send(req, q)
+		refused, _ = errors.AsType[*forward.Error](err)
 	}
 	if refused != nil {
-		closeBody(req.Body)
-		res, err = refused.response(req), nil
+		forward.CloseBody(req.Body)
+		res, err = refused.Response(req), nil
 	}
 	switch {
 	case healthCheck:
 	case refused != nil:
-		t.own.metrics().count(refused.outcome())
+		t.own.metrics().Count(refused.Outcome())
 	default:
-		t.own.metrics().count(q.sentOutcome())
+		t.own.metrics().Count(q.SentOutcome())
 	}
 	return res, err
 }
 
 // prepareAlone checks a request and gets what it needs, as the handler does.
-func (t *Transport) prepareAlone(req *http.Request) (*forwardRequest, *forwardError) {
+func (t *Transport) prepareAlone(req *http.Request) (*forward.Request, *forward.Error) {
 	if refused := t.RequestPolicy.check(req); refused != nil {
 		return nil, refused
 	}
-	return t.own.forward.prepare(req, &t.RequestPolicy.options)
+	return t.own.forward.Prepare(req, &t.RequestPolicy.options)
 }
 
 // GetUpstreams returns the address of the request's base URL.
 func (UpstreamSource) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
-	q, ok := requestFrom(r.Context())
+	q, ok := forward.FromContext(r.Context())
 	if !ok {
 		return nil, errors.New("upstream source http_helper: the handler http_helper must come first")
 	}
-	return []*reverseproxy.Upstream{{Dial: q.target.dial}}, nil
+	return []*reverseproxy.Upstream{{Dial: q.Target.Dial}}, nil
 }
 
 // UpstreamSource is reverse_proxy's source of upstreams `http_helper`: the address of the base URL
@@ -256,4 +260,53 @@ var (
 	_ reverseproxy.ProxyProtocolTransport              = (*Transport)(nil)
 	_ reverseproxy.RequestHeaderOpsTransport           = (*Transport)(nil)
 	_ reverseproxy.UpstreamSource                      = (*UpstreamSource)(nil)
+)
+
+// UnmarshalCaddyfile sets up the transport from Caddyfile tokens. Syntax:
+//
+//	transport http_helper {
+//	    connection          <name>
+//	    access_token_header <field> [<prefix>]
+//	    app_authorization   replace|keep|reject
+//	    on_unauthorized     retry|pass
+//	    replay_buffer       <size>
+//	    allow_clients       [private_ranges] <ranges...>
+//	    <options of transport http>
+//	}
+//
+// The upstreams are addresses to dial; the connection's base URL decides on host, TLS and path.
+func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	s := subdirective.Parse("transport", d.NextSegment())
+	if err := s.NoArgs(); err != nil {
+		return err
+	}
+	t.HTTPTransport = new(reverseproxy.HTTPTransport)
+	t.CustomUpstreams, t.HeaderUp, t.LoadBalancing = true, true, true // who knows what else stands in the reverse_proxy
+	known := make(subdirective.Rules)
+	subdirective.Bind(known, policyOptions, &t.RequestPolicy)
+	subdirective.Bind(known, subdirective.Options[Transport]{"connection": subdirective.CheckedString(func(t *Transport) *string { return &t.Connection }, validName)}, t)
+	own, rest := s.Split(known)
+	if err := known.ReadAll("transport http_helper", own); err != nil {
+		return err
+	}
+	return s.Unmarshal(t.HTTPTransport, rest)
+}
+
+// UnmarshalCaddyfile sets up the upstream source from Caddyfile tokens. Syntax:
+//
+//	dynamic http_helper
+func (*UpstreamSource) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	s := subdirective.Parse("dynamic", d.NextSegment())
+	if len(s.Block) > 0 {
+		return s.Errorf("has no options")
+	}
+	return s.NoArgs()
+}
+
+// Interface guards
+var (
+	_ caddyfile.Unmarshaler = (*Transport)(nil)
+	_ caddyfile.Unmarshaler = (*UpstreamSource)(nil)
 )

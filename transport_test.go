@@ -191,22 +191,6 @@ func TestEarlyRejectionOfStreamingUpload(t *testing.T) {
 	}
 }
 
-// TestKnownToBeTooLargeToReplay has a body of which little has been read. Whether it is replayed must
-// not depend on how little: the 401 may come at any time.
-func TestKnownToBeTooLargeToReplay(t *testing.T) {
-	body := newReplayBody(httptest.NewRequest(http.MethodPut, "/", strings.NewReader("too long")), &forwardRequest{options: &forwardOptions{replayBuffer: 7}})
-	attempt := body.attempt()
-	if !body.replayable() {
-		t.Error("nothing has been read, but it cannot be sent again") // after 100-continue it can
-	}
-	if n, err := attempt.Read(make([]byte, 1)); n != 1 || err != nil {
-		t.Fatal(n, err)
-	}
-	if body.replayable() || body.rewind() {
-		t.Error("it is kept for a replay")
-	}
-}
-
 func TestUnauthorizedPassedOn(t *testing.T) {
 	for name, test := range map[string]struct {
 		options, challenge string
@@ -622,19 +606,6 @@ func TestEncodingsSurviveRawCharacters(t *testing.T) {
 		_ = conn.Close()
 		if got := a.last(t).RequestURI; got != want {
 			t.Errorf("%s became %s, want %s", path, got, want)
-		}
-	}
-}
-
-func TestQueryIsKeptBesideAPIQuery(t *testing.T) {
-	for raw, want := range map[string]string{
-		"":              "k=v",
-		"a=1&&b=2&":     "a=1&&b=2&&k=v",
-		"k=x&a=%20&K=1": "a=%20&K=1&k=v",
-		"%6b=x":         "k=v",
-	} {
-		if got := withQuery(raw, []forwardField{{"k", "v"}}); got != want {
-			t.Errorf("%q became %q, want %q", raw, got, want)
 		}
 	}
 }

@@ -1,0 +1,474 @@
+package flows
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/jsonpointer"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
+)
+
+const (
+	defaultTimeout = 10 * time.Second
+
+	// deadlineMargin is how long before a token_timeout a request ends at most, so that who waits for the
+	// token learns which flow it was.
+	deadlineMargin = 50 * time.Millisecond
+
+	contentTypeJSON = "application/json"
+	contentTypeForm = "application/x-www-form-urlencoded"
+)
+
+// Request is a helper flow that makes one HTTP request and takes its result from the JSON
+// answer. It goes the way of token requests (`token_transport`) and follows no redirects, but never
+// carries the connection's own authentication. The answer must be a 2xx of at most 1 MiB.
+//
+// `{param.<key>}` is understood in the URL, in header values and in the body; `{env.*}` and
+// `{file.*}` too. An answer is escaped for where it stands: as in `token_url` in a URL, and in a
+// body as its `Content-Type` asks, JSON or a form.
+type Request struct {
+	// Default: `GET`, with a body `POST`.
+	Method string `json:"method,omitempty"`
+
+	// https, or http on loopback, without fragment and userinfo. Required.
+	URL string `json:"url,omitempty"`
+
+	// Headers of the request. Default: `Accept: application/json`, with a body also
+	// `Content-Type: application/json`.
+	Headers []Header `json:"headers,omitempty"`
+
+	// Body of the request. Default: none.
+	Body string `json:"body,omitempty"`
+
+	// JSON pointer (RFC 6901) to the result in the answer: a string, a number or a boolean.
+	// Default: the whole answer.
+	Pointer string `json:"pointer,omitempty"`
+
+	// The longest that the request may take. Default: `10s`.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	url, body placeholder.Template
+	headers   []placeholder.Template // in the order of Headers
+}
+
+// Header is a header of a helper flow's request.
+type Header struct {
+	// The header field. Required.
+	Name string `json:"name"`
+
+	// Its value.
+	Value string `json:"value"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (Request) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http_helper.flows.request",
+		New: func() caddy.Module { return new(Request) },
+	}
+}
+
+// Provision parses the flow's texts and checks all that does not depend on a connection.
+func (f *Request) Provision(_ caddy.Context) error {
+	f.setDefaults()
+	errs := []error{f.parse()}
+	if strings.Trim(f.Method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" || f.Method == http.MethodConnect || f.Method == http.MethodTrace {
+		errs = append(errs, errors.New("the method must be one in capital letters, other than CONNECT and TRACE"))
+	}
+	if err := jsonpointer.Check(f.Pointer); err != nil {
+		errs = append(errs, fmt.Errorf("pointer: %w", err))
+	}
+	if f.Timeout < 0 {
+		errs = append(errs, errors.New("timeout must not be negative"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return f.tryTexts()
+}
+
+func (f *Request) setDefaults() {
+	if f.Method == "" {
+		f.Method = http.MethodGet
+		if f.Body != "" {
+			f.Method = http.MethodPost
+		}
+	}
+	if f.Timeout == 0 {
+		f.Timeout = caddy.Duration(defaultTimeout)
+	}
+	f.defaultHeader("Accept")
+	if f.Body != "" {
+		f.defaultHeader("Content-Type")
+	}
+}
+
+func (f *Request) defaultHeader(name string) {
+	if f.header(name) < 0 {
+		f.Headers = append(f.Headers, Header{Name: name, Value: contentTypeJSON})
+	}
+}
+
+// header is the index of a header, or negative.
+func (f *Request) header(name string) int {
+	return slices.IndexFunc(f.Headers, func(h Header) bool { return strings.EqualFold(h.Name, name) })
+}
+
+func (f *Request) parse() error {
+	var errs []error
+	parse := func(option, value string) placeholder.Template {
+		t, err := placeholder.Parse(value, placeholder.Param)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", option, err))
+		}
+		return t
+	}
+	f.url = parse("url", f.URL)
+	f.body = parse("body", f.Body)
+	f.headers = make([]placeholder.Template, len(f.Headers))
+	for i, h := range f.Headers {
+		if err := checkHeader(h.Name); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if f.header(h.Name) != i {
+			errs = append(errs, fmt.Errorf("header %s is given twice", h.Name))
+		}
+		f.headers[i] = parse("header "+h.Name, h.Value)
+	}
+	return errors.Join(errs...)
+}
+
+func checkHeader(name string) error {
+	if !httpguts.ValidHeaderFieldName(name) {
+		return errors.New("header: a name must consist of the characters of an HTTP field name")
+	}
+	if httpguard.ReservedField(http.CanonicalHeaderKey(name)) {
+		return fmt.Errorf("header %s cannot be set", name)
+	}
+	return nil
+}
+
+// tryTexts finds unset variables, unreadable files and impossible URLs before the flow is used.
+func (f *Request) tryTexts() error {
+	_, errURL := f.expandURL(anyParameter)
+	_, errHeader := f.expandHeader(anyParameter)
+	_, errBody := f.expandBody(anyParameter)
+	return errors.Join(errURL, errHeader, errBody)
+}
+
+// Check tells at load whether the flow's URL may be called, as far as it is known: a host that is a
+// parameter may turn out to be loopback.
+func (f *Request) Check(allowInsecure bool) error {
+	u, err := f.expandURL(placeholder.Lookup(func(_, _ string) (string, error) { return "localhost", nil }))
+	if err != nil {
+		return err
+	}
+	return checkScheme(u, allowInsecure)
+}
+
+func checkScheme(u *url.URL, allowInsecure bool) error {
+	if httpguard.CheckScheme(u, allowInsecure, "url", "token_url") != nil {
+		return errors.New("the URL is http and its host is not loopback: use https, or permit it with allow_insecure token_url")
+	}
+	return nil
+}
+
+// Parameters are the keys of the parameters that the flow uses.
+func (f *Request) Parameters() []string {
+	keys := append(f.url.Keys(placeholder.Param), f.body.Keys(placeholder.Param)...)
+	for _, h := range f.headers {
+		keys = append(keys, h.Keys(placeholder.Param)...)
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+func (f *Request) Run(ctx context.Context, in Input) (string, error) {
+	limited, cancel := context.WithDeadline(ctx, f.deadline(ctx))
+	defer cancel()
+	req, err := f.request(limited, in)
+	if err != nil {
+		return "", oauth.ConfigurationErrorf("%v", err)
+	}
+	body, err := f.send(req, in.Client)
+	if err != nil {
+		return "", f.failure(ctx, limited, err)
+	}
+	value, err := f.result(body)
+	if err != nil {
+		return "", oauth.ConfigurationErrorf("%v", err)
+	}
+	return value, nil
+}
+
+// deadline is the end of the flow's own timeout, or before that the one of what needs the result.
+func (f *Request) deadline(ctx context.Context) time.Time {
+	own := time.Now().Add(time.Duration(f.Timeout))
+	outer, ok := ctx.Deadline()
+	if !ok {
+		return own
+	}
+	outer = outer.Add(-min(deadlineMargin, time.Until(outer)/10))
+	if outer.Before(own) {
+		return outer
+	}
+	return own
+}
+
+func (f *Request) request(ctx context.Context, in Input) (*http.Request, error) {
+	parameters := placeholder.Lookup(in.parameter)
+	u, err := f.expandURL(parameters)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkScheme(u, in.AllowInsecure); err != nil {
+		return nil, err
+	}
+	header, err := f.expandHeader(parameters)
+	if err != nil {
+		return nil, err
+	}
+	body, err := f.expandBody(parameters)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, f.Method, u.String(), strings.NewReader(body))
+	if err != nil {
+		return nil, httpguard.ErrURLSyntax
+	}
+	req.Header = header
+	return req, nil
+}
+
+func (f *Request) expandURL(values *placeholder.Values) (*url.URL, error) {
+	u, err := f.url.ExpandURL(values)
+	if err != nil {
+		return nil, fmt.Errorf("url: %w", err)
+	}
+	return u, nil
+}
+
+func (f *Request) expandHeader(values *placeholder.Values) (http.Header, error) {
+	header := make(http.Header, len(f.headers))
+	for i, t := range f.headers {
+		name := f.Headers[i].Name
+		value, err := t.Expand(values)
+		if err == nil && !httpguts.ValidHeaderFieldValue(value) {
+			err = errors.New("the value contains a control character")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("header %s: %w", name, err)
+		}
+		header.Set(name, value)
+	}
+	return header, nil
+}
+
+// expandBody escapes answers, so that they cannot change what the body says beyond their place.
+func (f *Request) expandBody(values *placeholder.Values) (string, error) {
+	escape := f.bodyEscape()
+	body, err := f.body.ExpandLines(placeholder.Lookup(func(kind, key string) (string, error) {
+		value, err := values.Lookup(kind, key)
+		return escape(value), err
+	}))
+	if err != nil {
+		return "", fmt.Errorf("body: %w", err)
+	}
+	return body, nil
+}
+
+func (f *Request) bodyEscape() func(string) string {
+	asIs := func(value string) string { return value }
+	i := f.header("Content-Type")
+	if i < 0 {
+		return asIs
+	}
+	mediaType, _, _ := mime.ParseMediaType(f.Headers[i].Value)
+	switch {
+	case mediaType == contentTypeForm:
+		return url.QueryEscape
+	case mediaType == contentTypeJSON, strings.HasSuffix(mediaType, "+json"):
+		return escapeJSON
+	default:
+		return asIs
+	}
+}
+
+// escapeJSON escapes a value for its place inside of a JSON string.
+func escapeJSON(value string) string {
+	quoted, err := json.Marshal(value)
+	if err != nil { // a string has always a JSON form
+		return ""
+	}
+	return string(quoted[1 : len(quoted)-1])
+}
+
+// send makes the request and returns the body of a good answer. Nothing that the server says goes
+// into an error.
+func (f *Request) send(req *http.Request, client *http.Client) ([]byte, error) {
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return nil, statusError(resp)
+	}
+	body, err := oauth.ReadBody(resp)
+	if errors.Is(err, oauth.ErrUnreadable) {
+		return nil, oauth.ConfigurationErrorf("the answer is %v", err)
+	}
+	return body, err
+}
+
+// failure says why there is no answer before the deadline.
+func (f *Request) failure(ctx, limited context.Context, err error) error {
+	if failed, ok := errors.AsType[*oauth.Error](err); ok {
+		return failed
+	}
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return ctx.Err()
+	case neterror.DeadlinePassed(limited):
+		failed := oauth.OutageErrorf("no answer within %s", f.patience(ctx))
+		failed.Status = http.StatusGatewayTimeout
+		return failed
+	}
+	failed := oauth.OutageErrorf("its server cannot be reached: %s", neterror.Describe(err))
+	failed.Transient = true
+	return failed
+}
+
+// patience names what has ended the waiting for an answer.
+func (f *Request) patience(ctx context.Context) string {
+	if outer, ok := ctx.Deadline(); ok && time.Until(outer) <= deadlineMargin {
+		return "token_timeout"
+	}
+	return "its timeout of " + time.Duration(f.Timeout).String()
+}
+
+func statusError(resp *http.Response) *oauth.Error {
+	retryAfter := oauth.ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
+	failure := oauth.OutageErrorf("its server answered with status %d", resp.StatusCode)
+	failure.Transient = resp.StatusCode >= 500 && retryAfter == 0
+	if resp.StatusCode >= 400 && resp.StatusCode <= 499 {
+		failure = oauth.ConfigurationErrorf("its server refused the request with status %d: check the flow's URL, headers and body, and the parameters in them", resp.StatusCode)
+	}
+	failure.RetryAfter = retryAfter
+	return failure
+}
+
+// result finds the flow's result in an answer.
+func (f *Request) result(body []byte) (string, error) {
+	document := oauth.ParseJSON(body)
+	if document == nil {
+		return "", errors.New("the answer is not JSON")
+	}
+	value, found := jsonpointer.Find(document, f.Pointer)
+	if !found {
+		return "", fmt.Errorf("the answer has nothing at pointer %q", f.Pointer)
+	}
+	switch value := value.(type) {
+	case string:
+		return checkResult(value)
+	case json.Number, bool:
+		return fmt.Sprint(value), nil
+	default:
+		return "", fmt.Errorf("what the answer has at pointer %q is neither a string nor a number nor a boolean", f.Pointer)
+	}
+}
+
+// UnmarshalCaddyfile sets up the flow from Caddyfile tokens. Syntax:
+//
+//	request [<method>] <url> {
+//	    header  <name> <value>
+//	    body    <text>
+//	    pointer <json pointer>
+//	    timeout <duration>
+//	}
+func (f *Request) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the type
+	switch args := d.RemainingArgs(); len(args) {
+	case 1:
+		f.URL = args[0]
+	case 2:
+		f.Method, f.URL = args[0], args[1]
+	default:
+		return d.Err("a request flow takes a method, which may be left out, and a URL")
+	}
+	for d.NextBlock(0) {
+		if err := f.unmarshalOption(d, d.Val(), d.RemainingArgs()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unmarshalOption never quotes an argument: it may be a secret.
+func (f *Request) unmarshalOption(d *caddyfile.Dispenser, option string, args []string) error {
+	set := func(field *string) error {
+		if len(args) != 1 {
+			return d.Errf("%s takes exactly one argument", option)
+		}
+		if *field != "" {
+			return d.Errf("%s is given twice", option)
+		}
+		*field = args[0]
+		return nil
+	}
+	switch option {
+	case "header":
+		if len(args) != 2 {
+			return d.Err("header takes a name and a value")
+		}
+		f.Headers = append(f.Headers, Header{Name: args[0], Value: args[1]})
+		return nil
+	case "body":
+		return set(&f.Body)
+	case "pointer":
+		return set(&f.Pointer)
+	case "timeout":
+		return f.unmarshalTimeout(d, args)
+	default:
+		return d.Err("unknown option of a request flow: it has header, body, pointer and timeout")
+	}
+}
+
+func (f *Request) unmarshalTimeout(d *caddyfile.Dispenser, args []string) error {
+	if len(args) != 1 {
+		return d.Err("timeout takes exactly one argument")
+	}
+	if f.Timeout != 0 {
+		return d.Err("timeout is given twice")
+	}
+	timeout, err := caddy.ParseDuration(args[0])
+	if err != nil || timeout <= 0 {
+		return d.Err("timeout must be a duration above zero, such as 5s")
+	}
+	f.Timeout = caddy.Duration(timeout)
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*Request)(nil)
+	_ caddyfile.Unmarshaler = (*Request)(nil)
+	_ Flow                  = (*Request)(nil)
+)

@@ -1,0 +1,172 @@
+package flows
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"text/template"
+	"text/template/parse"
+
+	"github.com/Masterminds/sprig/v3"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+)
+
+// maxTemplateResult bounds a template's result, as that of a request is.
+const maxTemplateResult = 1 << 20
+
+// Template is a helper flow that is a Go template over the connection's answers: `.param.region`,
+// or `index .param "api-region"` for a key with a hyphen. The functions are those of Go and sprig, as
+// in Caddy's `templates`, without the ones that read the environment or ask the network. Caddy's
+// placeholders are not understood. White space around the result is dropped.
+type Template struct {
+	// The template. Required.
+	Template string `json:"template,omitempty"`
+
+	template *template.Template
+}
+
+// CaddyModule returns the Caddy module information.
+func (Template) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http_helper.flows.template",
+		New: func() caddy.Module { return new(Template) },
+	}
+}
+
+// Provision parses the template.
+func (f *Template) Provision(_ caddy.Context) error {
+	if f.Template == "" {
+		return errors.New("the template is empty")
+	}
+	functions := sprig.TxtFuncMap()
+	for _, name := range []string{"env", "expandenv", "getHostByName"} {
+		delete(functions, name)
+	}
+	var err error
+	f.template, err = template.New("flow").Funcs(functions).Option("missingkey=error").Parse(f.Template)
+	return err
+}
+
+func (*Template) Check(bool) error { return nil }
+
+func (f *Template) Run(_ context.Context, in Input) (string, error) {
+	var result limitedBuilder
+	// The error is not passed on: functions quote what they were given.
+	if err := f.template.Execute(&result, map[string]any{"param": in.Params}); err != nil {
+		return "", oauth.ConfigurationErrorf("its template fails with the parameters that it was given")
+	}
+	value, err := checkResult(strings.TrimSpace(result.String()))
+	if err != nil {
+		return "", oauth.ConfigurationErrorf("%v", err)
+	}
+	return value, nil
+}
+
+// limitedBuilder is a strings.Builder that fails when it gets too large.
+type limitedBuilder struct{ strings.Builder }
+
+// Write implements io.Writer.
+func (b *limitedBuilder) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > maxTemplateResult {
+		return 0, fmt.Errorf("more than %d bytes", maxTemplateResult)
+	}
+	return b.Builder.Write(p)
+}
+
+// Parameters are the keys of the parameters that the template names.
+func (f *Template) Parameters() []string {
+	var keys []string
+	for _, t := range f.template.Templates() {
+		walkTemplate(t.Root, func(n parse.Node) {
+			if key := parameterKey(n); key != "" {
+				keys = append(keys, key)
+			}
+		})
+	}
+	return keys
+}
+
+// parameterKey is the key in `.param.key`, `$.param.key` and `index .param "key"`, or nothing.
+func parameterKey(n parse.Node) string {
+	switch n := n.(type) {
+	case *parse.FieldNode:
+		if len(n.Ident) > 1 && n.Ident[0] == "param" {
+			return n.Ident[1]
+		}
+	case *parse.VariableNode:
+		if len(n.Ident) > 2 && n.Ident[0] == "$" && n.Ident[1] == "param" {
+			return n.Ident[2]
+		}
+	case *parse.CommandNode:
+		if len(n.Args) == 3 && n.Args[0].String() == "index" && strings.TrimPrefix(n.Args[1].String(), "$") == ".param" {
+			if key, ok := n.Args[2].(*parse.StringNode); ok {
+				return key.Text
+			}
+		}
+	}
+	return ""
+}
+
+// walkTemplate visits all nodes that may name a parameter.
+func walkTemplate(n parse.Node, visit func(parse.Node)) {
+	visit(n)
+	switch n := n.(type) {
+	case *parse.ListNode:
+		if n != nil {
+			for _, child := range n.Nodes {
+				walkTemplate(child, visit)
+			}
+		}
+	case *parse.ActionNode:
+		walkTemplate(n.Pipe, visit)
+	case *parse.TemplateNode:
+		walkTemplate(n.Pipe, visit)
+	case *parse.IfNode:
+		walkBranch(&n.BranchNode, visit)
+	case *parse.RangeNode:
+		walkBranch(&n.BranchNode, visit)
+	case *parse.WithNode:
+		walkBranch(&n.BranchNode, visit)
+	case *parse.PipeNode:
+		if n != nil {
+			for _, command := range n.Cmds {
+				walkTemplate(command, visit)
+			}
+		}
+	case *parse.CommandNode:
+		for _, arg := range n.Args {
+			walkTemplate(arg, visit)
+		}
+	}
+}
+
+func walkBranch(n *parse.BranchNode, visit func(parse.Node)) {
+	walkTemplate(n.Pipe, visit)
+	walkTemplate(n.List, visit)
+	walkTemplate(n.ElseList, visit)
+}
+
+// UnmarshalCaddyfile sets up the flow from Caddyfile tokens. Syntax:
+//
+//	template <text>
+func (f *Template) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the type
+	args := d.RemainingArgs()
+	if len(args) != 1 || d.NextBlock(0) {
+		return d.Err("a template flow takes one text; put it in quotes")
+	}
+	f.Template = args[0]
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*Template)(nil)
+	_ caddyfile.Unmarshaler = (*Template)(nil)
+	_ Flow                  = (*Template)(nil)
+)

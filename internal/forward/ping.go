@@ -1,0 +1,207 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
+)
+
+const (
+	pingTimeout = 10 * time.Second // of the API's response
+
+	maxPingBody = 4 << 10  // bytes that are shown
+	maxPingRead = 64 << 10 // bytes that are read, so that no secret is cut in two
+)
+
+// PingRequest is a small request to an API that proves a connection.
+type PingRequest struct {
+	Method, Path string
+	Statuses     []int // that prove the connection; nil: any 2xx
+
+	Connection *Connection
+	Options    *Options
+	Target     *Target
+	Dial       reverseproxy.DialInfo
+	Token      *oauth.Token
+
+	RequestedScopes, MissingScopes []string
+	Secrets                        []string // that must not be shown
+}
+
+// PingResult is what a ping has found out.
+type PingResult struct {
+	Working bool
+	Message string
+	Status  *int    // of the API; nil: no response
+	Body    *string // of the API, without secrets
+}
+
+// FailedPing is the result of a ping without a response.
+func FailedPing(format string, args ...any) PingResult {
+	return PingResult{Message: fmt.Sprintf(format, args...)}
+}
+
+// Ping makes a request as those of the app are made.
+func (t *Transport) Ping(ctx context.Context, p PingRequest) PingResult {
+	ctx, cancel := context.WithTimeout(withDialInfo(ctx, p.Dial), pingTimeout)
+	defer cancel()
+	q := &Request{Context: ctx, Conn: p.Connection, options: p.Options, Target: p.Target}
+	req, err := p.request(ctx)
+	if err != nil {
+		return FailedPing("%v", err)
+	}
+	if err := t.check(req, q); err != nil {
+		return FailedPing("%v", err)
+	}
+	req, cause := httptransport.TraceDial(req)
+	res, err := t.sendWithRetry(req, q, p.Token)
+	if err != nil {
+		return FailedPing("%s", describePingFailure(ctx, cause.Of(err)))
+	}
+	defer res.Body.Close()
+	secrets := slices.Concat(p.Secrets, p.Target.keys(), []string{p.Token.Value, res.Request.Header.Get(oauth.DPoPHeader)})
+	return p.result(res, redact.New(secrets))
+}
+
+func (p *PingRequest) request(ctx context.Context) (*http.Request, error) {
+	u, err := url.ParseRequestURI(p.Path)
+	if err != nil {
+		return nil, errors.New("ping: the path is not valid in a URL")
+	}
+	u.Host = p.Target.Base.Host
+	if p.Dial.Network == "tcp" {
+		u.Host = p.Dial.Address // as reverse_proxy has it: forward proxies are chosen by that, and dial it
+	}
+	req, err := http.NewRequestWithContext(ctx, p.Method, "http://ping", nil)
+	if err != nil {
+		return nil, errors.New("ping: the method is not valid")
+	}
+	req.URL = u
+	return req, nil
+}
+
+func describePingFailure(ctx context.Context, err error) string {
+	if refused, ok := errors.AsType[*Error](transportError(err)); ok {
+		return refused.Details
+	}
+	if neterror.DeadlinePassed(ctx) {
+		return fmt.Sprintf("the API did not respond within %s", pingTimeout)
+	}
+	return "the API cannot be reached: " + neterror.Describe(err)
+}
+
+// result says what a response of the API means.
+func (p *PingRequest) result(res *http.Response, redactor *redact.Redactor) PingResult {
+	read, _ := io.ReadAll(io.LimitReader(res.Body, maxPingRead))
+	body := strings.ToValidUTF8(redactor.Redact(string(read)), "\uFFFD")
+	if len(body) > maxPingBody {
+		body = strings.ToValidUTF8(body[:maxPingBody], "") // without a piece of a character
+	}
+	return PingResult{
+		Working: p.expects(res.StatusCode), Status: &res.StatusCode, Body: &body,
+		Message: p.message(res, redactor),
+	}
+}
+
+// expects reports whether a status proves the connection.
+func (p *PingRequest) expects(status int) bool {
+	if len(p.Statuses) == 0 {
+		return status >= 200 && status <= 299
+	}
+	return slices.Contains(p.Statuses, status)
+}
+
+func (p *PingRequest) message(res *http.Response, redactor *redact.Redactor) string {
+	status := fmt.Sprintf("%d %s", res.StatusCode, http.StatusText(res.StatusCode))
+	switch {
+	case p.expects(res.StatusCode):
+		return "the API responded with " + status + ", as expected"
+	case res.StatusCode == http.StatusForbidden, oauth.InsufficientScope(res.Header):
+		return "the API refuses the request (" + status + ")" + p.lackingScopes(res, redactor)
+	case res.StatusCode == http.StatusUnauthorized:
+		return "the API rejects the token (" + status + "): check token_url, scopes and audience, and that base_url belongs to them"
+	case res.StatusCode >= 300 && res.StatusCode <= 399:
+		return "the API redirects (" + status + "), which is not followed: check base_url and the ping's path"
+	default:
+		return "the API responded with " + status + " instead of " + p.expected()
+	}
+}
+
+func (p *PingRequest) expected() string {
+	if len(p.Statuses) == 0 {
+		return "a status from 200 to 299"
+	}
+	return strings.Trim(fmt.Sprint(p.Statuses), "[]")
+}
+
+// lackingScopes says which scopes the token lacks and why, as far as the API or the authorization
+// server has said so.
+func (p *PingRequest) lackingScopes(res *http.Response, redactor *redact.Redactor) string {
+	if wanted := wantedScopes(res.Header, redactor); len(wanted) > 0 {
+		return ": it wants the scope " + strings.Join(wanted, " ") + p.whyLacking(wanted)
+	}
+	if len(p.MissingScopes) > 0 {
+		return ": the token lacks the scope " + strings.Join(p.MissingScopes, " ") + ", which the token endpoint did not grant"
+	}
+	return ": the client may lack a permission or a scope"
+}
+
+// whyLacking says why the token does not have scopes that an API wants.
+func (p *PingRequest) whyLacking(wanted []string) string {
+	var notRequested, notGranted []string
+	for _, scope := range wanted {
+		switch {
+		case !slices.Contains(p.RequestedScopes, scope):
+			notRequested = append(notRequested, scope)
+		case slices.Contains(p.MissingScopes, scope):
+			notGranted = append(notGranted, scope)
+		}
+	}
+	why := ""
+	if len(notRequested) > 0 {
+		why += "; the connection does not request " + strings.Join(notRequested, " ")
+	}
+	if len(notGranted) > 0 {
+		why += "; the token endpoint did not grant " + strings.Join(notGranted, " ")
+	}
+	return why
+}
+
+// wantedScopes are those in a challenge that says insufficient_scope (RFC 6750 §3.1), if they can
+// be scopes and give no secret away.
+func wantedScopes(header http.Header, redactor *redact.Redactor) []string {
+	var scopes []string
+	for _, challenge := range oauth.ParseChallenges(header.Values("WWW-Authenticate")) {
+		if challenge.Params["error"] != "insufficient_scope" {
+			continue
+		}
+		for scope := range strings.FieldsSeq(challenge.Params["scope"]) {
+			if oauth.IsScope(scope) && len(scope) <= oauth.MaxErrorCode && redactor.Redact(scope) == scope {
+				scopes = append(scopes, scope)
+			}
+		}
+	}
+	return scopes
+}
+
+// dialInfoKey is where reverse_proxy tells its transport which address to dial.
+const dialInfoKey caddy.CtxKey = "reverse_proxy.dial_info"
+
+// withDialInfo returns a context in which a transport dials an address.
+func withDialInfo(ctx context.Context, info reverseproxy.DialInfo) context.Context {
+	return context.WithValue(ctx, dialInfoKey, info)
+}

@@ -1,0 +1,221 @@
+package forward
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+)
+
+// errBodyTaken ends the reading of an attempt that was given up.
+var errBodyTaken = errors.New("the request is being replayed")
+
+// replayBody is a request's body that can be sent once more while it streams: it remembers what
+// was read up to a limit. A nil one is an empty body.
+//
+// An http transport may go on reading a body after the API has responded, in a goroutine of its own.
+// So each attempt reads through a handle: giving an attempt up takes its handle away, and what a
+// read in progress still brings is kept for the next attempt.
+type replayBody struct {
+	limit   int64
+	length  int64 // of the whole body; -1: not known
+	trailer http.Header
+	request *Request
+
+	mu      sync.Mutex
+	idle    sync.Cond // signaled when the read in progress ends
+	source  io.ReadCloser
+	reading bool
+	kept    []byte
+	lost    bool  // more was read than is kept
+	err     error // how the source ended
+	current *bodyReader
+	done    bool // no attempt follows
+	closed  bool
+}
+
+func newReplayBody(req *http.Request, q *Request) *replayBody {
+	if req.Body == nil || req.Body == http.NoBody {
+		return nil
+	}
+	b := &replayBody{limit: q.options.ReplayBuffer, length: req.ContentLength, trailer: req.Trailer, request: q, source: req.Body}
+	b.idle.L = &b.mu
+	return b
+}
+
+// attempt returns the body for one more attempt, from its beginning.
+func (b *replayBody) attempt() io.ReadCloser {
+	if b == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.current = &bodyReader{body: b}
+	return b.current
+}
+
+// replayable tells whether all that was read so far can be sent again.
+func (b *replayBody) replayable() bool {
+	if b == nil {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.lost
+}
+
+// rewind gives the current attempt up. It fails when more was read than is kept.
+func (b *replayBody) rewind() bool {
+	if b == nil {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.lost {
+		return false
+	}
+	b.current = nil
+	return true
+}
+
+// finish says that no attempt follows, so that the body may be closed with the last one's.
+func (b *replayBody) finish() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.done = true
+	b.closeIfUnused()
+}
+
+// closeIfUnused closes the source when nobody will read it any more. b.mu is held.
+func (b *replayBody) closeIfUnused() {
+	if !b.done || b.closed || (b.current != nil && !b.current.closed) {
+		return
+	}
+	b.closed = true
+	b.forget()
+	_ = b.source.Close()
+}
+
+// bodyReader is the body as one attempt sees it.
+type bodyReader struct {
+	body   *replayBody
+	offset int
+	closed bool
+}
+
+// Read reads what was kept, then the source.
+func (r *bodyReader) Read(p []byte) (int, error) {
+	b := r.body
+	b.mu.Lock()
+	for {
+		if r.closed || b.current != r {
+			b.mu.Unlock()
+			return 0, errBodyTaken
+		}
+		if r.offset < len(b.kept) {
+			n := copy(p, b.kept[r.offset:])
+			r.offset += n
+			b.mu.Unlock()
+			return n, nil
+		}
+		if b.err != nil {
+			b.mu.Unlock()
+			return 0, b.err
+		}
+		if !b.reading {
+			break
+		}
+		// A given-up attempt is still reading: what it gets is ours.
+		b.idle.Wait()
+	}
+	b.reading = true
+	b.mu.Unlock()
+	return r.readSource(p)
+}
+
+// readSource reads from the source alone, and keeps what it got as long as a replay may need it.
+func (r *bodyReader) readSource(p []byte) (int, error) {
+	b := r.body
+	n, err := b.source.Read(p)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reading = false
+	b.idle.Broadcast()
+	if err != nil {
+		b.err = err
+		b.dropTrailers()
+	}
+	if b.current != r {
+		// Given up meanwhile: the next attempt reads this from what is kept.
+		if !b.closed {
+			b.append(p[:n])
+		}
+		return 0, errBodyTaken
+	}
+	b.keep(p[:n])
+	r.offset += n
+	return n, err
+}
+
+// keep remembers bytes for a replay, if the body is within the limit. b.mu is held.
+func (b *replayBody) keep(p []byte) {
+	if b.lost || b.done || len(p) == 0 {
+		return
+	}
+	if max(b.length, int64(len(b.kept)+len(p))) > b.limit {
+		b.lost = true
+		b.forget()
+		return
+	}
+	b.append(p)
+}
+
+// Larger bodies share buffers with later requests. A small one is not worth a buffer of that size.
+const (
+	smallBody  = 4 << 10
+	bufferSize = DefaultReplayBuffer
+
+	DefaultReplayBuffer = 64 << 10
+)
+
+var replayBuffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// append adds to what is kept. b.mu is held.
+func (b *replayBody) append(p []byte) {
+	if need := len(b.kept) + len(p); max(int64(need), b.length) > smallBody && need > cap(b.kept) && need <= bufferSize {
+		b.kept = append(replayBuffers.Get().(*[bufferSize]byte)[:0], b.kept...)
+	}
+	b.kept = append(b.kept, p...)
+}
+
+// forget drops what is kept. b.mu is held.
+func (b *replayBody) forget() {
+	if cap(b.kept) == bufferSize {
+		replayBuffers.Put((*[bufferSize]byte)(b.kept[:bufferSize]))
+	}
+	b.kept = nil
+}
+
+// dropTrailers removes what the app may not say in a trailer either.
+func (b *replayBody) dropTrailers() {
+	for field := range b.trailer {
+		if !b.request.mayTrail(field) {
+			delete(b.trailer, field)
+		}
+	}
+}
+
+// Close ends the attempt's reading. The source stays open for a replay.
+func (r *bodyReader) Close() error {
+	b := r.body
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r.closed = true
+	b.closeIfUnused()
+	return nil
+}
+
+var _ io.ReadCloser = (*bodyReader)(nil)

@@ -1,0 +1,200 @@
+package httpguard
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+var (
+	errPathRelative  = errors.New("the path does not begin with a slash")
+	errPathDots      = errors.New("the path has a dot segment")
+	errPathBackslash = errors.New("the path has a backslash or a NUL")
+)
+
+// CheckPath refuses a request's path like CheckEscapedPath.
+func CheckPath(u *url.URL) error {
+	if u.RawPath == "" && u.Path != "" && u.Path[0] == '/' && plainPath(u.Path) {
+		return nil // whatever net/url escapes in it is harmless
+	}
+	return CheckEscapedPath(EscapedPath(u))
+}
+
+// CheckEscapedPath refuses escaped paths that some server may read as a place outside of the base
+// URL (rule 17).
+func CheckEscapedPath(escaped string) error {
+	if escaped != "" && escaped[0] != '/' {
+		return errPathRelative
+	}
+	if plainPath(escaped) {
+		return nil
+	}
+	for range 3 {
+		if strings.ContainsAny(escaped, "\\\x00") {
+			return errPathBackslash
+		}
+		if HasDotSegment(escaped) {
+			return errPathDots
+		}
+		decoded := DecodeLeniently(escaped)
+		if decoded == escaped {
+			return nil
+		}
+		escaped = decoded
+	}
+	return nil
+}
+
+// plainPath reports whether there is nothing in the path that needs a closer look.
+func plainPath(path string) bool {
+	for i := range len(path) {
+		switch c := path[i]; {
+		case c == '%', c == '\\', c == 0, c >= 0x80:
+			return false
+		case c == '.' && i > 0 && path[i-1] == '/':
+			return false
+		}
+	}
+	return true
+}
+
+// HasDotSegment looks at segments as the most lenient server does: separated by slashes of both
+// kinds, and without path parameters or what looks like a query or fragment once it is decoded.
+func HasDotSegment(path string) bool {
+	for path != "" {
+		segment := path
+		if i := strings.IndexAny(path, `/\`); i >= 0 {
+			segment, path = path[:i], path[i+1:]
+		} else {
+			path = ""
+		}
+		if i := strings.IndexAny(segment, ";?#"); i >= 0 {
+			segment = segment[:i]
+		}
+		if segment == "." || segment == ".." {
+			return true
+		}
+	}
+	return false
+}
+
+// DecodeLeniently decodes percent signs once; what is no escape stays. Characters in overlong UTF-8
+// come out as the ASCII that lenient decoders see in them.
+func DecodeLeniently(s string) string {
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			hi, lo := fromHex(s[i+1]), fromHex(s[i+2])
+			if hi < 16 && lo < 16 {
+				b = append(b, hi<<4|lo)
+				i += 2
+				continue
+			}
+		}
+		b = append(b, s[i])
+	}
+	return string(shortenOverlong(b))
+}
+
+func fromHex(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10
+	case 'A' <= c && c <= 'F':
+		return c - 'A' + 10
+	default:
+		return 16
+	}
+}
+
+// shortenOverlong replaces ASCII that was written in two to six bytes of UTF-8, in place.
+func shortenOverlong(b []byte) []byte {
+	out := b[:0]
+	for i := 0; i < len(b); {
+		c, n := overlongASCII(b[i:])
+		out = append(out, c)
+		i += n
+	}
+	return out
+}
+
+// overlongASCII is the first character of b and its length; a byte as it is, unless it begins an
+// overlong ASCII character.
+func overlongASCII(b []byte) (c byte, length int) {
+	n := 0
+	switch b[0] {
+	case 0xc0, 0xc1:
+		n = 2
+	case 0xe0:
+		n = 3
+	case 0xf0:
+		n = 4
+	case 0xf8:
+		n = 5
+	case 0xfc:
+		n = 6
+	}
+	if n == 0 || len(b) < n {
+		return b[0], 1
+	}
+	value := uint32(b[0]) & (0xff >> (n + 1))
+	for _, x := range b[1:n] {
+		if x&0xc0 != 0x80 {
+			return b[0], 1
+		}
+		value = value<<6 | uint32(x&0x3f)
+	}
+	if value >= 0x80 {
+		return b[0], 1
+	}
+	return byte(value), n
+}
+
+// JoinPath puts a request's path below the base URL's. Encodings are kept byte for byte.
+func JoinPath(base, request *url.URL) (path, rawPath string) {
+	if base.RawPath == "" && request.RawPath == "" && request.Path != "" {
+		return strings.TrimSuffix(base.Path, "/") + request.Path, "" // net/url escapes both alike
+	}
+	rawPath = basePath(base) + EscapedPath(request)
+	path, err := url.PathUnescape(rawPath)
+	if err != nil { // EscapedPath is always well-formed
+		return rawPath, ""
+	}
+	return path, rawPath
+}
+
+// EscapedPath is a request's path as it was written, but for characters that may not stand in a URL:
+// those are escaped. URL.EscapedPath would escape the whole path anew for one of them.
+func EscapedPath(u *url.URL) string {
+	if u.RawPath == "" {
+		if u.Path == "" {
+			return "/"
+		}
+		return u.EscapedPath()
+	}
+	if path, err := url.PathUnescape(u.RawPath); err != nil || path != u.Path {
+		return u.EscapedPath()
+	}
+	var b strings.Builder
+	for i := range len(u.RawPath) {
+		if c := u.RawPath[i]; mayStandInPath(c) {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// mayStandInPath tells whether a character of an escaped path is left alone by net/url.
+func mayStandInPath(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-_.~!$&'()*+,;=:@[]%/", c) >= 0
+}
+
+// basePath is the escaped path of a base URL without its trailing slash.
+func basePath(base *url.URL) string {
+	return strings.TrimSuffix(base.EscapedPath(), "/")
+}

@@ -1,0 +1,80 @@
+package neterror
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+)
+
+// DeadlinePassed looks at the time too: a dialer may notice it a moment before ctx does.
+func DeadlinePassed(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
+}
+
+func Describe(err error) string {
+	if operation := new(net.OpError); errors.As(err, &operation) && operation.Op == "proxyconnect" {
+		return "the forward proxy cannot be reached: " + Cause(err)
+	}
+	return Cause(err)
+}
+
+func Cause(err error) string {
+	var (
+		dns          *net.DNSError
+		timeout      net.Error
+		operation    *net.OpError
+		noTLS        tls.RecordHeaderError
+		unknown      x509.UnknownAuthorityError
+		wrongName    x509.HostnameError
+		invalid      x509.CertificateInvalidError
+		verification *tls.CertificateVerificationError
+		proxy        ProxyStatus
+		noProxy      ProxyURLError
+	)
+	switch {
+	case errors.As(err, &proxy):
+		return proxy.Error()
+	case errors.As(err, &noProxy):
+		return noProxy.Error()
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return "no such host"
+	case errors.As(err, &unknown):
+		return "its TLS certificate is signed by an unknown authority"
+	case errors.As(err, &wrongName):
+		return "its TLS certificate is for another host name"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "its TLS certificate has expired or is not yet valid"
+	case errors.As(err, &verification):
+		return "its TLS certificate is not valid"
+	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
+		return "it does not speak TLS"
+	case errors.As(err, &operation) && operation.Op == "remote error":
+		return "it refused the TLS handshake; it may want a client_certificate"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "connection reset"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return "host unreachable"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "timed out"
+	case errors.As(err, &dns):
+		return "looking up its host name failed"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "the connection was closed before the answer was complete"
+	default:
+		return "the connection broke"
+	}
+}
+
+func IsTimeout(err error) bool {
+	var netErr net.Error
+	return errors.As(err, &netErr) && netErr.Timeout()
+}

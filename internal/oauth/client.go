@@ -1,0 +1,27 @@
+package oauth
+
+import "net/http"
+
+// NewClient returns the client for requests that carry credentials. It does not follow
+// redirects, because the credentials are for the configured host only.
+func NewClient(transport http.RoundTripper) *http.Client {
+	return &http.Client{Transport: noRedirects{transport}}
+}
+
+// noRedirects makes an error of every redirect, before net/http looks at where it leads.
+type noRedirects struct {
+	http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t noRedirects) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.RoundTripper.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode < 300 || resp.StatusCode > 399 {
+		return resp, nil
+	}
+	resp.Body.Close()
+	return nil, ConfigurationErrorf("the server answered with a redirect (status %d), which is not followed: check the URL", resp.StatusCode)
+}

@@ -1,0 +1,179 @@
+package oauth
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/keys"
+)
+
+const (
+	DPoPHeader      = "DPoP"
+	dpopNonceHeader = "DPoP-Nonce"
+	dpopJWTType     = "dpop+jwt"
+	useDPoPNonce    = "use_dpop_nonce" // error code of a server that wants a nonce in the proof
+	maxDPoPNonce    = 1 << 10          // bytes
+)
+
+// DPoPKey is the key that DPoP-bound tokens are bound to (RFC 9449), with the nonces that servers
+// gave for its proofs. It is safe for concurrent use.
+type DPoPKey struct {
+	signer     jose.Signer
+	Thumbprint string // of the public key (RFC 7638)
+
+	// A nonce is for the server that gave it, and a token endpoint and an API at one origin are two
+	// servers (RFC 9449 §9).
+	tokenNonces, APINonces Nonces
+}
+
+// Nonces are the newest nonces of servers of one kind.
+type Nonces struct {
+	mu       sync.Mutex
+	byOrigin map[string]string
+}
+
+// GenerateDPoPKey makes a new key.
+func GenerateDPoPKey() (*DPoPKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("making a DPoP key: %w", err)
+	}
+	return newDPoPKey(&keys.SigningKey{Key: key, Alg: jose.ES256})
+}
+
+// ParseDPoPKey reads a private key, PEM or JWK. Its errors quote nothing of it.
+func ParseDPoPKey(text string) (*DPoPKey, error) {
+	key, err := keys.Parse([]byte(text), "", "")
+	if err != nil {
+		return nil, fmt.Errorf("dpop: %w", err)
+	}
+	return newDPoPKey(key)
+}
+
+func newDPoPKey(key *keys.SigningKey) (*DPoPKey, error) {
+	options := (&jose.SignerOptions{EmbedJWK: true}).WithType(dpopJWTType)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: key.Alg, Key: key.Key}, options)
+	if err != nil {
+		return nil, errors.New("dpop: the key cannot sign")
+	}
+	thumbprint, err := key.Thumbprint()
+	return &DPoPKey{signer: signer, Thumbprint: thumbprint}, err
+}
+
+// dpopClaims are what a proof says (RFC 9449 §4.2).
+type dpopClaims struct {
+	ID        string `json:"jti"`
+	Method    string `json:"htm"`
+	URL       string `json:"htu"`
+	IssuedAt  int64  `json:"iat"`
+	TokenHash string `json:"ath,omitempty"`
+	Nonce     string `json:"nonce,omitempty"`
+}
+
+// Proof makes the DPoP header of one request. accessToken is the token that the request carries, ""
+// at the token endpoint; nonce is the server's, "" if it gave none. A proof must not be sent twice.
+func (k *DPoPKey) Proof(method string, target *url.URL, accessToken, nonce string) (string, error) {
+	claims := dpopClaims{
+		ID: rand.Text(), Method: method, URL: proofURL(target), IssuedAt: time.Now().Unix(), Nonce: nonce,
+	}
+	if accessToken != "" {
+		hash := sha256.Sum256([]byte(accessToken))
+		claims.TokenHash = base64.RawURLEncoding.EncodeToString(hash[:])
+	}
+	proof, err := jwt.Signed(k.signer).Claims(claims).Serialize()
+	if err != nil {
+		return "", errors.New("dpop: the key cannot sign")
+	}
+	return proof, nil
+}
+
+// sign puts the proof for a token request into it.
+func (k *DPoPKey) sign(req *http.Request) error {
+	proof, err := k.Proof(req.Method, req.URL, "", k.tokenNonces.Get(req.URL))
+	if err != nil {
+		return ConfigurationErrorf("%v", err)
+	}
+	req.Header.Set(DPoPHeader, proof)
+	return nil
+}
+
+// WithDPoPProof is a request to an API, as it is sent, with a proof of its own each time that it is
+// sent: when a connection ends without a response, net/http sends a request once more by itself, and
+// the API may have seen the first one.
+func WithDPoPProof(req *http.Request, prove func() (string, error)) (*http.Request, error) {
+	proof, err := prove()
+	if err != nil {
+		return nil, err
+	}
+	header := req.Header
+	header.Set(DPoPHeader, proof)
+	var sent atomic.Bool
+	return req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		WroteHeaders: func() { sent.Store(true) },
+		GetConn: func(string) {
+			if !sent.CompareAndSwap(true, false) {
+				return
+			}
+			if proof, err := prove(); err == nil {
+				header.Set(DPoPHeader, proof)
+			}
+		},
+	})), nil
+}
+
+// Set keeps the nonce in a response for the next proof, and reports whether there is one (RFC
+// 9449 §8).
+func (n *Nonces) Set(target *url.URL, response http.Header) bool {
+	nonce := NonceIn(response)
+	if nonce == "" {
+		return false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.byOrigin == nil {
+		n.byOrigin = make(map[string]string)
+	}
+	n.byOrigin[httpguard.Origin(target)] = nonce
+	return true
+}
+
+// Get is the newest nonce of a server, "" if it gave none.
+func (n *Nonces) Get(target *url.URL) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.byOrigin[httpguard.Origin(target)]
+}
+
+// NonceIn is the nonce in a response, "" if there is none that can be used.
+func NonceIn(response http.Header) string {
+	nonce := response.Get(dpopNonceHeader)
+	if len(nonce) > maxDPoPNonce || strings.ContainsFunc(nonce, notInToken) {
+		return ""
+	}
+	return nonce
+}
+
+// proofURL is the request's URL without query and fragment, normalized.
+func proofURL(u *url.URL) string {
+	path := u.EscapedPath()
+	if path == "" {
+		path = "/"
+	}
+	return httpguard.Origin(u) + path
+}

@@ -1,0 +1,19 @@
+package placeholder
+
+import (
+	"errors"
+	"regexp"
+)
+
+var (
+	keyGrammar = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*$`)
+	errKey     = errors.New("a key consists of letters, digits, hyphens and underscores, and begins with a letter")
+)
+
+// CheckKey checks the key of a parameter or config value, and the name of a flow.
+func CheckKey(key string) error {
+	if !keyGrammar.MatchString(key) {
+		return errKey
+	}
+	return nil
+}

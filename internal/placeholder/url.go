@@ -1,0 +1,161 @@
+package placeholder
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+	"unicode"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
+)
+
+// urlPosition is where in a URL a text has got to.
+type urlPosition int
+
+const (
+	inScheme urlPosition = iota
+	inAuthority
+	inPath
+	inQuery
+	inFragment
+)
+
+// hostValue is a host name or part of one: labels that neither begin nor end with a hyphen.
+var hostValue = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*$`)
+
+// ExpandURL expands a text that is a URL. What stands in the text itself, in the environment and in
+// files is the URL as its author wants it; a parameter's or config value's place in it decides how
+// it is checked and escaped, so that it can move the URL nowhere (rule 7).
+func (t Template) ExpandURL(values *Values) (*url.URL, error) {
+	parts, err := t.resolveAuthor(values)
+	if err != nil {
+		return nil, err
+	}
+	var b strings.Builder
+	position := inScheme
+	for i, p := range parts {
+		value := p.Value
+		if p.Kind == "" {
+			position = advance(position, &b, value)
+			continue
+		}
+		if value, err = values.Lookup(p.Kind, p.Value); err == nil {
+			value, err = fitURL(value, position, standsAlone(parts, i))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p, err)
+		}
+		b.WriteString(value)
+	}
+	return httpguard.ParseURL(b.String())
+}
+
+// resolveAuthor replaces env and file placeholders by their values, as literal parts.
+func (t Template) resolveAuthor(values *Values) ([]Part, error) {
+	parts := make([]Part, len(t.Parts))
+	for i, p := range t.Parts {
+		parts[i] = p
+		if p.Kind != Env && p.Kind != File {
+			continue
+		}
+		value, err := Template{Parts: t.Parts[i : i+1]}.Expand(values)
+		if err != nil {
+			return nil, err
+		}
+		parts[i] = Part{Value: value}
+	}
+	return mergeLiterals(parts), nil
+}
+
+// mergeLiterals joins neighbours that are literal.
+func mergeLiterals(parts []Part) []Part {
+	var merged []Part
+	for _, p := range parts {
+		if last := len(merged) - 1; p.Kind == "" && last >= 0 && merged[last].Kind == "" {
+			merged[last].Value += p.Value
+			continue
+		}
+		merged = append(merged, p)
+	}
+	return merged
+}
+
+// advance writes literal URL text and returns the position after it.
+func advance(position urlPosition, b *strings.Builder, literal string) urlPosition {
+	for i := range len(literal) {
+		b.WriteByte(literal[i])
+		switch {
+		case position == inScheme && strings.HasSuffix(b.String(), "://"):
+			position = inAuthority
+		case position == inAuthority && literal[i] == '/':
+			position = inPath
+		case position >= inAuthority && position < inQuery && literal[i] == '?':
+			position = inQuery
+		case position >= inAuthority && literal[i] == '#':
+			position = inFragment
+		}
+	}
+	return position
+}
+
+// standsAlone reports whether part i is the whole authority.
+func standsAlone(parts []Part, i int) bool {
+	if i == 0 || !strings.HasSuffix(parts[i-1].Value, "://") || parts[i-1].Kind != "" {
+		return false
+	}
+	if i+1 == len(parts) {
+		return true
+	}
+	next := parts[i+1]
+	return next.Kind == "" && strings.ContainsRune("/?#", rune(next.Value[0]))
+}
+
+// fitURL checks and escapes a value for its place in a URL.
+func fitURL(value string, position urlPosition, wholeAuthority bool) (string, error) {
+	if strings.ContainsFunc(value, unicode.IsControl) {
+		return "", errors.New("the value contains a control character")
+	}
+	switch position {
+	case inAuthority:
+		return value, fitHost(value, wholeAuthority)
+	case inPath:
+		return url.PathEscape(value), fitSegment(value)
+	case inQuery:
+		return url.QueryEscape(value), nil
+	case inScheme, inFragment:
+	}
+	return "", errors.New("a placeholder cannot stand in a URL's scheme or fragment")
+}
+
+func fitHost(value string, wholeAuthority bool) error {
+	if strings.Contains(value, "://") {
+		return errors.New("the value is a URL: give the host name alone")
+	}
+	host, port, hasPort := strings.Cut(value, ":")
+	if hasPort && !wholeAuthority {
+		return errors.New("the value is not part of a host name: a port can only be given where it is all that stands between // and /")
+	}
+	if !hostValue.MatchString(host) {
+		return errors.New("the value is not a host name or part of one: letters, digits, hyphens and dots between them")
+	}
+	if hasPort && !httpguard.ValidPort(port) {
+		return errors.New("the value's port is not a number from 1 to 65535")
+	}
+	return nil
+}
+
+// fitSegment refuses a value that some server could read as a step up the path.
+func fitSegment(value string) error {
+	if value == "" {
+		return errors.New("the value is empty")
+	}
+	for range 3 {
+		if httpguard.HasDotSegment(value) {
+			return errors.New("the value has a dot segment, which cannot stand in a path")
+		}
+		value = httpguard.DecodeLeniently(value)
+	}
+	return nil
+}

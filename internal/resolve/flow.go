@@ -1,0 +1,72 @@
+package resolve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/flows"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
+)
+
+// flow is the result of a helper flow. One that has failed is not run again for another value of the
+// same pass.
+func (r *resolver) flow(f *Flow) (string, error) {
+	if failed := r.failedFlows[f]; failed != nil {
+		return "", failed
+	}
+	value, err := r.runFlow(f)
+	if err != nil {
+		r.failedFlows[f] = err
+	}
+	return value, err
+}
+
+// runFlow runs a helper flow with the connection's parameters, unless its last result is recent.
+func (r *resolver) runFlow(f *Flow) (string, error) {
+	parameters, err := r.allParameters()
+	if err != nil {
+		return "", err
+	}
+	key := r.flowKey(f)
+	if value, ok := flows.Results.Get(key); ok {
+		return value, nil
+	}
+	value, err := f.Flow.Run(r.ctx, flows.Input{
+		Params:        parameters,
+		Client:        r.c.Clients.Client(nil),
+		AllowInsecure: r.spec.InsecureURLs.Token,
+	})
+	if failed, ok := errors.AsType[*oauth.Error](err); ok {
+		named := *failed
+		named.Message = "flow " + f.Name + ": " + failed.Message
+		return "", &named
+	}
+	if err != nil {
+		return "", fmt.Errorf("flow %s: %w", f.Name, err)
+	}
+	flows.Results.Put(key, value)
+	return value, nil
+}
+
+// flowKey identifies the result of a flow with the connection's parameters.
+func (r *resolver) flowKey(f *Flow) string {
+	return digestOf(f.Digest, r.parameters, r.spec.TokenTransport)
+}
+
+// unusable is the error of a template with a value that its place does not allow. It names the flows
+// in it, and has their results forgotten, so that the next pass runs them again.
+func (r *resolver) unusable(t placeholder.Template, err error) error {
+	_, failed := errors.AsType[*oauth.Error](err)
+	if failed || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err // there is no value at all
+	}
+	for _, f := range r.spec.flowsOf(t) {
+		err = fmt.Errorf("%w; see flow %s", err, f.Name)
+		if _, unknown := r.allParameters(); unknown == nil {
+			flows.Results.Forget(r.flowKey(f))
+		}
+	}
+	return err
+}

@@ -1,0 +1,109 @@
+package resolve
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+
+	"go.uber.org/zap"
+	"golang.org/x/oauth2"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
+)
+
+// Preview describes the token request of a connection that is not in use: its secrets in words, and
+// what is hidden as placeholders. It makes no request.
+func (s *Spec) Preview() (string, error) {
+	v := (&Connection{Spec: s, logger: zap.NewNop()}).View()
+	if err := errors.Join(v.checkURL("base_url", s.BaseURL), v.checkURL("token_url", s.TokenURL)); err != nil {
+		return "", err
+	}
+	return v.tokenRequest()
+}
+
+// checkURL checks a URL, unless its author has left values to the environment.
+func (v *View) checkURL(option string, t *placeholder.Template) error {
+	if t == nil || len(t.Keys(placeholder.Env))+len(t.Keys(placeholder.File)) > 0 {
+		return nil
+	}
+	_, err := v.spec.InsecureURLs.Expand(option, *t, placeholder.Lookup(v.lookup))
+	return err
+}
+
+// tokenRequest describes the token request: its secrets in words, and what is hidden as
+// placeholders.
+func (v *View) tokenRequest() (string, error) {
+	s := v.spec
+	credentials, err := v.credentials()
+	if err != nil {
+		return "", err
+	}
+	request := &oauth.Request{Scopes: v.spec.RequestedScopes, GrantType: s.GrantType, Separator: s.ScopeSeparator, Params: make(url.Values)}
+	for _, p := range v.spec.Params {
+		for _, value := range p.Values {
+			request.Params.Add(p.Name, v.text(value))
+		}
+	}
+	for _, resource := range v.spec.Resources {
+		request.Resources = append(request.Resources, v.text(resource))
+	}
+	fields := request.Fields(credentials)
+	endpoint := v.TokenURL()
+	if v.spec.Issuer != nil {
+		endpoint = "the token endpoint of " + v.url(v.spec.Issuer)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "  POST %s\n", endpoint)
+	if credentials.Style == oauth2.AuthStyleInHeader {
+		fmt.Fprintf(&b, "  Authorization: Basic with %s and %s\n", v.text(*v.spec.ClientID), credentials.Secret)
+	} else {
+		fields.Set("client_id", v.text(*v.spec.ClientID))
+		if credentials.Secret != "" {
+			fields.Set("client_secret", credentials.Secret)
+		}
+	}
+	for _, header := range v.spec.TokenHeaders {
+		fmt.Fprintf(&b, "  %s: the connector's\n", header.Name) // it may be a key
+	}
+	fmt.Fprintf(&b, "  fields (%s):\n", s.RequestFormat)
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		for _, value := range fields[name] {
+			fmt.Fprintf(&b, "    %s = %s\n", name, value)
+		}
+	}
+	return b.String(), nil
+}
+
+// credentials stand for the client's in the description of a token request.
+func (v *View) credentials() (oauth.AuthParams, error) {
+	if v.spec.Method.Signs {
+		return oauth.AssertionCredentials("(signed, a new one each time)"), nil
+	}
+	auth, err := v.spec.Method.New(oauth.Credentials{Secret: "(the client secret)"})
+	if err != nil {
+		return oauth.AuthParams{}, err
+	}
+	return auth.Params("")
+}
+
+// text is a text for people. Values that they may not see stay placeholders.
+func (v *View) text(t placeholder.Template) string {
+	var b strings.Builder
+	for _, p := range t.Parts {
+		value := p.String()
+		switch {
+		case p.Kind == "":
+			value = p.Value
+		case (p.Kind == placeholder.Param || p.Kind == placeholder.Config) && v.mayShow(p.Kind, p.Value):
+			if known, err := v.resolver.lookup(p.Kind, p.Value); err == nil {
+				value = known
+			}
+		}
+		b.WriteString(value)
+	}
+	return b.String()
+}

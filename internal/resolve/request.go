@@ -1,0 +1,221 @@
+package resolve
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/keys"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
+)
+
+// tokenRequest resolves everything that the token request is made of, and the flows that requests to
+// the API need: so a flow that fails is known as early and as widely as if the token needed it.
+func (r *resolver) tokenRequest() (*oauth.Request, error) {
+	s := r.spec
+	request := &oauth.Request{
+		Scopes:            s.RequestedScopes,
+		Required:          s.RequiredScopes,
+		RequireGranted:    s.RequireGrantedScopes,
+		GrantType:         s.GrantType,
+		Format:            s.RequestFormat,
+		Separator:         s.ScopeSeparator,
+		TokenPointer:      s.TokenPointer,
+		ExpiresInPointer:  s.ExpiresInPointer,
+		DefaultLifetime:   s.DefaultLifetime,
+		CertificateProves: s.Method.NeedsCertificate,
+	}
+	_, err := r.client(request)
+	return request, errors.Join(err, r.extras(request), r.flowsOfTarget())
+}
+
+// client resolves who makes the request, and to which endpoint. It returns the revocation endpoint, if
+// there is one.
+func (r *resolver) client(request *oauth.Request) (revocation string, err error) {
+	m, err := r.credentials()
+	request.ClientID = m.ClientID
+	errs := []error{err, r.keys(request)}
+	revocation, err = r.endpoints(request, &m)
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return "", err
+	}
+	request.Auth, err = r.spec.Method.New(m)
+	return revocation, err
+}
+
+// credentials reads what proves the client, once in a pass.
+func (r *resolver) credentials() (oauth.Credentials, error) {
+	if !r.credentialsRead {
+		r.credentialsRead = true
+		r.authMaterial, r.credentialsErr = r.readCredentials()
+	}
+	return r.authMaterial, r.credentialsErr
+}
+
+func (r *resolver) readCredentials() (oauth.Credentials, error) {
+	s := r.spec
+	m := oauth.Credentials{
+		RawBasic: s.RawBasic,
+		Alg:      s.SigningAlg,
+		Lifetime: s.AssertionLifetime,
+
+		SecretOption: valueOrFileOption("client_secret", s.SecretFile),
+		KeyOption:    valueOrFileOption("client_key", s.KeyFile),
+	}
+	var errs []error
+	read := func(into *string, option string, value, file *placeholder.Template) {
+		var err error
+		if file != nil {
+			*into, err = r.fileOf(file)
+			err = withOption(valueOrFileOption(option, file), err)
+		} else {
+			*into, err = r.expand(option, value)
+		}
+		errs = append(errs, err)
+	}
+	key, err := r.privateKey(m.KeyOption)
+	errs = append(errs, err)
+	read(&m.ClientID, "client_id", s.ClientID, nil)
+	read(&m.Secret, "client_secret", s.ClientSecret, s.SecretFile)
+	read(&m.KeyID, "key_id", s.KeyID, nil)
+	read(&m.Audience, "assertion_audience", s.Audience, nil)
+	read(&m.Assertion, "client_assertion", nil, s.AssertionFile)
+	m.Key = []byte(key)
+	for _, secret := range []string{m.Secret, key, m.Assertion} {
+		if secret != "" {
+			r.secrets = append(r.secrets, secret)
+		}
+	}
+	return m, errors.Join(errs...)
+}
+
+// privateKey reads the client's private key, if it has one.
+func (r *resolver) privateKey(option string) (string, error) {
+	var key string
+	var err error
+	switch {
+	case r.spec.KeyFile != nil:
+		key, err = r.fileOf(r.spec.KeyFile)
+	case r.spec.ClientKey != nil:
+		key, err = r.spec.ClientKey.ExpandLines(r.values)
+	default:
+		return "", nil
+	}
+	return r.c.key.Get(key, withOption(option, err), func(text string) (string, error) {
+		_, err := keys.ParsePrivate([]byte(text))
+		return text, withOption(option, err)
+	})
+}
+
+// keys reads what the request proves besides the client's credentials.
+func (r *resolver) keys(request *oauth.Request) error {
+	var errs []error
+	var err error
+	request.Certificate, err = r.certificate()
+	errs = append(errs, err)
+	if r.spec.DPoP {
+		request.DPoP, err = r.dpopKey()
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// certificate is the client certificate, nil for a connection without one.
+func (r *resolver) certificate() (*tls.Certificate, error) {
+	if r.c.Certificate == nil {
+		return nil, nil
+	}
+	return r.c.Certificate.LoadWith(r.readFile)
+}
+
+func (r *resolver) dpopKey() (*oauth.DPoPKey, error) {
+	if r.c.dpop != nil {
+		return r.c.dpop, nil
+	}
+	text, err := r.fileOf(r.spec.DPoPKeyFile)
+	if err == nil {
+		r.secrets = append(r.secrets, text)
+	}
+	return r.c.dpopFile.Get(text, withOption("dpop", err), oauth.ParseDPoPKey)
+}
+
+// endpoints finds the token endpoint, and the revocation endpoint if any.
+func (r *resolver) endpoints(request *oauth.Request, m *oauth.Credentials) (revocation string, err error) {
+	s := r.spec
+	u, revocationErr := r.url("revocation_url", s.RevocationURL)
+	if u != nil {
+		revocation = u.String()
+	}
+	if s.Issuer == nil {
+		u, err := r.url("token_url", s.TokenURL)
+		if u != nil {
+			request.TokenURL = u.String()
+		}
+		return revocation, errors.Join(revocationErr, err)
+	}
+	issuer, err := r.url("issuer", s.Issuer)
+	if err != nil {
+		return "", errors.Join(revocationErr, err)
+	}
+	m.Audience = cmp.Or(m.Audience, issuer.String())
+	found, err := r.c.issuer.Endpoints(r.ctx, r.c.Clients.Client(request.Certificate), oauth.IssuerRequest{
+		Issuer: issuer.String(), AllowInsecure: s.InsecureURLs.Token, Method: s.AuthMethod, WithCertificate: request.Certificate != nil,
+	})
+	if err == nil {
+		scheme, _, _ := strings.Cut(found.Token, ":")
+		err = s.Method.CheckEndpoint(scheme)
+	}
+	request.TokenURL = found.Token
+	return cmp.Or(revocation, found.Revocation), errors.Join(revocationErr, err)
+}
+
+// extras resolves what the request carries besides.
+func (r *resolver) extras(request *oauth.Request) error {
+	var errs [3]error
+	request.Params, errs[0] = r.params()
+	request.Headers, errs[1] = r.tokenHeaders()
+	request.Resources, errs[2] = r.resources()
+	return errors.Join(errs[:]...)
+}
+
+func (r *resolver) params() (url.Values, error) {
+	params := make(url.Values)
+	var errs []error
+	for _, p := range r.spec.Params {
+		for _, t := range p.Values {
+			value, err := r.expand("token_request_param "+p.Name, &t)
+			r.noteSecret(&t, value)
+			errs = append(errs, err)
+			params.Add(p.Name, value)
+		}
+	}
+	return params, errors.Join(errs...)
+}
+
+func (r *resolver) tokenHeaders() (http.Header, error) {
+	fields, err := r.fields("token_request_header", r.spec.TokenHeaders, true)
+	header := make(http.Header)
+	for _, f := range fields {
+		header.Set(f.Name, f.Value)
+	}
+	return header, err
+}
+
+func (r *resolver) resources() ([]string, error) {
+	resources := make([]string, len(r.spec.Resources))
+	errs := make([]error, len(resources))
+	for i, t := range r.spec.Resources {
+		resources[i], errs[i] = r.expand("resource", &t)
+		if errs[i] == nil {
+			errs[i] = oauth.CheckResource(resources[i])
+		}
+		if errs[i] != nil {
+			errs[i] = r.unusable(t, errs[i])
+		}
+	}
+	return resources, errors.Join(errs...)
+}

@@ -1,0 +1,326 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token/tokentest"
+)
+
+func TestBackoffDoubles(t *testing.T) {
+	tokentest.Simulated(t, func(t *testing.T) {
+		f := &tokentest.Fetcher{Respond: fails(errTestOutage)}
+		s, _ := startSource(t, f)
+		for f.Count() < 12 {
+			if got := wantFailure(t, s, errTestOutage); got.RetryAfter < time.Second || got.RetryAfter%time.Second != 0 {
+				t.Fatalf("retry after %v", got.RetryAfter)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		want := time.Second
+		for i := 1; i < len(f.Calls); i++ {
+			pause := f.Calls[i].Sub(f.Calls[i-1])
+			if pause < want*8/10 || pause > min(want*12/10, time.Minute)+10*time.Millisecond {
+				t.Errorf("pause %d is %v, want about %v", i, pause, want)
+			}
+			want = min(2*want, time.Minute)
+		}
+	})
+}
+
+func TestBackoffIsJittered(t *testing.T) {
+	for row, want := range map[int]time.Duration{1: time.Second, 3: 4 * time.Second} {
+		least, most := time.Hour, time.Duration(0)
+		for range 1000 {
+			least, most = min(least, backoff(row)), max(most, backoff(row))
+		}
+		if least > want*85/100 || most < want*115/100 || least < want*80/100 || most > want*120/100 {
+			t.Errorf("after %d failures from %v to %v", row, least, most)
+		}
+	}
+}
+
+func TestBackoffNeverGivesUp(t *testing.T) {
+	for _, row := range []int{7, 10, 1000, 1 << 20} {
+		if got := backoff(row); got < 48*time.Second || got > time.Minute {
+			t.Errorf("after %d failures %v", row, got)
+		}
+	}
+}
+
+func TestBackoffStartsAnewAfterSuccess(t *testing.T) {
+	tokentest.Simulated(t, func(t *testing.T) {
+		f := &tokentest.Fetcher{Respond: func(_ context.Context, call int) (*oauth.Token, error) {
+			if call == 5 {
+				return tokentest.Token(call, time.Second), nil
+			}
+			return nil, errTestOutage
+		}}
+		s, _ := startSource(t, f)
+		for f.Count() < 7 {
+			_, _ = s.Token(t.Context())
+			time.Sleep(10 * time.Millisecond)
+		}
+		if pause := f.Calls[6].Sub(f.Calls[5]); pause > 1300*time.Millisecond {
+			t.Errorf("the back-off after a success is %v", pause)
+		}
+	})
+}
+
+func TestRetryAfterIsRespected(t *testing.T) {
+	for asked, want := range map[time.Duration]time.Duration{
+		30 * time.Second: 30 * time.Second,
+		time.Hour:        5 * time.Minute,
+		time.Nanosecond:  time.Second,
+	} {
+		tokentest.Simulated(t, func(t *testing.T) {
+			busy := &oauth.Error{Class: oauth.ClassOutage, Status: http.StatusServiceUnavailable, Message: "busy", RetryAfter: asked}
+			f := &tokentest.Fetcher{Respond: fails(busy)}
+			s, _ := startSource(t, f)
+			if first := wantFailure(t, s, busy); first.RetryAfter < want || first.RetryAfter > want+time.Second {
+				t.Errorf("asked for %v: retry after %v, want %v", asked, first.RetryAfter, want)
+			}
+			time.Sleep(want * 3 / 4)
+			if later := wantFailure(t, s, busy); later.RetryAfter > want/4+time.Second {
+				t.Errorf("asked for %v: retry after %v with a quarter left", asked, later.RetryAfter)
+			}
+			tokentest.WantCalls(t, f, 1)
+			time.Sleep(want/4 + time.Second)
+			wantFailure(t, s, busy)
+			tokentest.WantCalls(t, f, 2)
+		})
+	}
+}
+
+func TestRequestsInsideTheBackoffAreAnsweredAtOnce(t *testing.T) {
+	tokentest.Simulated(t, func(t *testing.T) {
+		f := &tokentest.Fetcher{Takes: time.Second / 2, Respond: fails(errTestConfiguration)}
+		s, _ := startSource(t, f)
+		wantFailure(t, s, errTestConfiguration)
+		start := time.Now()
+		for _, o := range crowd(func() (*oauth.Token, error) { return s.Token(t.Context()) }) {
+			var failed *oauth.Error
+			if !errors.As(o.err, &failed) || failed.Code != "invalid_client" || !o.at.Equal(start) {
+				t.Fatalf("got %v after %v", o.err, o.at.Sub(start))
+			}
+		}
+		tokentest.WantCalls(t, f, 1)
+	})
+}
+
+// rotating is credentials that a test changes.
+type rotating struct {
+	mu    sync.Mutex
+	value string
+	err   error
+}
+
+func (r *rotating) set(value string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.value, r.err = value, err
+}
+
+func (r *rotating) get() (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.value, r.err
+}
+
+// grantsFor hands out tokens for good credentials only.
+func (r *rotating) grantsFor(good string) func(context.Context, int) (*oauth.Token, error) {
+	return func(_ context.Context, call int) (*oauth.Token, error) {
+		value, err := r.get()
+		if err != nil || value != good {
+			// Long enough that the end of the back-off plays no part.
+			failed := *errTestConfiguration
+			failed.RetryAfter = time.Minute
+			return nil, &failed
+		}
+		return tokentest.Token(call, 100*time.Second), nil
+	}
+}
+
+func TestChangedCredentialsEndTheBackoff(t *testing.T) {
+	for name, secret := range map[string]*rotating{
+		"wrong":      {value: "old"},
+		"unreadable": {err: errors.New("no such file")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tokentest.Simulated(t, func(t *testing.T) {
+				f := &tokentest.Fetcher{Looked: secret.get, Respond: secret.grantsFor("new")}
+				s, _ := startSource(t, f)
+				wantFailure(t, s, errTestConfiguration)
+				wantFailure(t, s, errTestConfiguration)
+				secret.set("new", nil)
+				time.Sleep(time.Second)
+				for _, o := range crowd(func() (*oauth.Token, error) {
+					time.Sleep(time.Millisecond) // the first has looked by then
+					return s.Token(t.Context())
+				}) {
+					var failed *oauth.Error
+					if o.err != nil && (!errors.As(o.err, &failed) || failed.Code != "invalid_client") {
+						t.Fatalf("got %v", o.err)
+					}
+				}
+				tokentest.WantToken(t, s, "token-2")
+				tokentest.WantCalls(t, f, 2)
+			})
+		})
+	}
+}
+
+func TestCredentialsAreLookedAtOnceASecond(t *testing.T) {
+	tokentest.Simulated(t, func(t *testing.T) {
+		busy := &oauth.Error{Class: oauth.ClassOutage, Status: http.StatusServiceUnavailable, Message: "busy", RetryAfter: time.Minute}
+		f := &tokentest.Fetcher{Respond: fails(busy)}
+		s, _ := startSource(t, f)
+		for range 1000 { // ten seconds
+			wantFailure(t, s, busy)
+			time.Sleep(10 * time.Millisecond)
+		}
+		tokentest.WantCalls(t, f, 1)
+		// One look belongs to the attempt itself.
+		if got := len(f.Looks) - 1; got < 9 || got > 10 {
+			t.Errorf("looked %d times in 10s", got)
+		}
+	})
+}
+
+// Each change of the credentials ends the back-off, and the short one after it ends by itself.
+func TestCredentialsThatKeepChangingMeanFewAttempts(t *testing.T) {
+	tokentest.Simulated(t, func(t *testing.T) {
+		var secret rotating
+		f := &tokentest.Fetcher{Looked: secret.get, Respond: fails(errTestConfiguration)}
+		s, _ := startSource(t, f)
+		for range 1000 { // ten seconds
+			secret.set(time.Now().String(), nil)
+			wantFailure(t, s, errTestConfiguration)
+			time.Sleep(10 * time.Millisecond)
+		}
+		if got := f.Count(); got > 20 {
+			t.Errorf("%d token requests in 10s", got)
+		}
+	})
+}
+
+func TestChangedCredentialsEndTheBackoffOfARefresh(t *testing.T) {
+	tokentest.Simulated(t, func(t *testing.T) {
+		secret := &rotating{value: "first"}
+		f := &tokentest.Fetcher{Respond: secret.grantsFor("first"), Looked: secret.get}
+		s, _ := startSource(t, f)
+		tokentest.WantToken(t, s, "token-1")
+		synctest.Wait()
+		secret.set("revoked", nil)
+		time.Sleep(85 * time.Second)
+		tokentest.WantToken(t, s, "token-1") // starts a refresh, which fails
+		tokentest.WantCalls(t, f, 2)
+
+		f.SetRespond(secret.grantsFor("second"))
+		look, end := slowLook(secret)
+		f.LookOnce(look, secret.get)
+		secret.set("second", nil)
+		time.Sleep(time.Second)
+		start := time.Now()
+		for range 100 {
+			tokentest.WantToken(t, s, "token-1")
+		}
+		if waited := time.Since(start); waited != 0 {
+			t.Errorf("requests with a live token waited %v for the credentials", waited)
+		}
+		end()
+		synctest.Wait()
+		tokentest.WantToken(t, s, "token-3")
+		// One look for each attempt, and one in the back-off.
+		if got := len(f.Looks); got != 4 {
+			t.Errorf("looked %d times", got)
+		}
+	})
+}
+
+// slowLook is credentials whose next look takes until the returned function is called.
+func slowLook(s *rotating) (look func() (string, error), end func()) {
+	stuck := make(chan struct{})
+	return func() (string, error) { <-stuck; return s.get() }, func() { close(stuck) }
+}
+
+func TestSlowLookAtCredentialsDoesNotUndoASuccess(t *testing.T) {
+	tokentest.Simulated(t, func(t *testing.T) {
+		var secret rotating
+		f := &tokentest.Fetcher{Looked: secret.get, Respond: secret.grantsFor("good")}
+		s, _ := startSource(t, f)
+		wantFailure(t, s, errTestConfiguration)
+		secret.set("good", nil)
+		look, end := slowLook(&secret)
+		f.LookOnce(look, secret.get)
+		waiting := make(chan error)
+		go func() { _, err := s.Token(t.Context()); waiting <- err }()
+		synctest.Wait()
+		if err := s.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		end()
+		if err := <-waiting; err != nil {
+			t.Error(err)
+		}
+		if st := s.Status(); st.State != StateReady {
+			t.Errorf("state %s", st.State)
+		}
+		tokentest.WantCalls(t, f, 2)
+	})
+}
+
+func TestSlowLookAtCredentialsStartsNothingAnyMore(t *testing.T) {
+	for name, test := range map[string]struct {
+		meanwhile func(*Source, *User)
+		calls     int
+	}{
+		"nothing else": {func(*Source, *User) {}, 3},
+		"failed anew":  {func(s *Source, _ *User) { _ = s.Refresh(context.Background()) }, 3},
+		"released":     {func(s *Source, u *User) { s.releaseUser(u) }, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tokentest.Simulated(t, func(t *testing.T) {
+				var secret rotating
+				f := &tokentest.Fetcher{Respond: grants(100 * time.Second)}
+				s, u := startSource(t, f)
+				tokentest.WantToken(t, s, "token-1")
+				f.SetRespond(secret.grantsFor("good"))
+				time.Sleep(85 * time.Second)
+				tokentest.WantToken(t, s, "token-1")
+				tokentest.WantCalls(t, f, 2)
+
+				secret.set("bad again", nil)
+				look, end := slowLook(&secret)
+				f.LookOnce(look, secret.get)
+				tokentest.WantToken(t, s, "token-1")
+				synctest.Wait()
+				test.meanwhile(s, u)
+				end()
+				tokentest.WantCalls(t, f, test.calls)
+			})
+		})
+	}
+}
+
+func TestBackoffEndsAfterASuspend(t *testing.T) {
+	busy := &oauth.Error{Class: oauth.ClassOutage, Status: http.StatusServiceUnavailable, Message: "busy", RetryAfter: time.Minute}
+	f := &tokentest.Fetcher{Respond: func(_ context.Context, call int) (*oauth.Token, error) {
+		if call == 1 {
+			return nil, busy
+		}
+		return &oauth.Token{Value: "awake", Lifetime: 24 * time.Hour}, nil
+	}}
+	var c clocks
+	s, _ := acquireTestSource(t, f)
+	s.now = c.now
+	wantFailure(t, s, busy)
+	c.move(time.Hour, time.Second)
+	tokentest.WantToken(t, s, "awake")
+}
