@@ -1,21 +1,26 @@
 package httphelper
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
-// AdminAPI is the part of Caddy's admin API that shows and steers connections. Answers are JSON and
+// AdminAPI is the part of Caddy's admin API that shows and steers connections. Responses are JSON and
 // hold no secret.
 //
 //   - `GET /http_helper/connections` and `/http_helper/connections/{name}`: how they are doing
@@ -34,25 +39,29 @@ func (AdminAPI) CaddyModule() caddy.ModuleInfo {
 
 // Routes implements caddy.AdminRouter.
 func (AdminAPI) Routes() []caddy.AdminRoute {
+	const (
+		connection = adminapi.ConnectionsPath + "/{name}"
+		connector  = adminapi.ConnectorsPath + "/{name}"
+	)
 	return []caddy.AdminRoute{
-		adminRoute("/http_helper/connections", http.MethodGet, listConnections),
-		adminRoute("/http_helper/connections/{name}", http.MethodGet, showConnection),
-		adminRoute("/http_helper/connections/{name}/refresh", http.MethodPost, refreshConnection),
-		adminRoute("/http_helper/connections/{name}/ping", http.MethodPost, pingConnection),
-		adminRoute("/http_helper/connectors", http.MethodGet, listConnectors),
-		adminRoute("/http_helper/connectors/{name}", http.MethodGet, showConnector),
+		adminRoute(adminapi.ConnectionsPath, http.MethodGet, listConnections),
+		adminRoute(connection, http.MethodGet, showConnection),
+		adminRoute(connection+adminapi.RefreshAction, http.MethodPost, refreshConnection),
+		adminRoute(connection+adminapi.PingAction, http.MethodPost, pingConnection),
+		adminRoute(adminapi.ConnectorsPath, http.MethodGet, listConnectors),
+		adminRoute(connector, http.MethodGet, showConnector),
 	}
 }
 
-// adminRoute is a route that answers one method with JSON.
-func adminRoute(pattern, method string, answer func(http.ResponseWriter, *http.Request) (any, error)) caddy.AdminRoute {
+// adminRoute is a route for one method, whose response is JSON.
+func adminRoute(pattern, method string, respond func(http.ResponseWriter, *http.Request) (any, error)) caddy.AdminRoute {
 	handler := func(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Cache-Control", "no-store")
 		if r.Method != method && (r.Method != http.MethodHead || method != http.MethodGet) {
 			w.Header().Set("Allow", method)
 			return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("%s is answered here, not %s", method, r.Method)}
 		}
-		value, err := answer(w, r)
+		value, err := respond(w, r)
 		if err != nil {
 			return err
 		}
@@ -83,7 +92,7 @@ func activeApp() *App {
 func activeConnections() []*activeConnection {
 	app := activeApp()
 	conns := make([]*activeConnection, 0, len(app.active))
-	for _, name := range sortedKeys(app.active) {
+	for _, name := range slices.Sorted(maps.Keys(app.active)) {
 		conns = append(conns, app.active[name])
 	}
 	return conns
@@ -100,18 +109,28 @@ func tokenExpiries() iter.Seq2[string, time.Time] {
 	}
 }
 
-// named finds the connection that a request is about.
-func named(r *http.Request) (*activeConnection, error) {
+// requestedConnection finds the connection that a request names.
+func requestedConnection(r *http.Request) (*activeConnection, error) {
 	app := activeApp()
 	if conn := app.active[r.PathValue("name")]; conn != nil {
 		return conn, nil
 	}
-	return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no connection %q; %s", r.PathValue("name"), thereAre(sortedKeys(app.active)))}
+	return nil, apiError(notFound("connection", r.PathValue("name"), app.active))
+}
+
+// notFound is the error about a name that is none of those there are.
+func notFound[V any](what, name string, known map[string]V) *adminapi.Error {
+	names := slices.Sorted(maps.Keys(known))
+	return &adminapi.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("there is no %s %q; %s", what, name, listNames(names))}
+}
+
+func apiError(err *adminapi.Error) caddy.APIError {
+	return caddy.APIError{HTTPStatus: err.Status, Err: err}
 }
 
 func listConnections(http.ResponseWriter, *http.Request) (any, error) {
 	conns := activeConnections()
-	list := make([]connectionView, 0, len(conns))
+	list := make([]adminapi.Connection, 0, len(conns))
 	for _, conn := range conns {
 		list = append(list, conn.view())
 	}
@@ -119,17 +138,17 @@ func listConnections(http.ResponseWriter, *http.Request) (any, error) {
 }
 
 func showConnection(_ http.ResponseWriter, r *http.Request) (any, error) {
-	conn, err := named(r)
+	conn, err := requestedConnection(r)
 	if err != nil {
 		return nil, err
 	}
 	return conn.view(), nil
 }
 
-// refreshConnection replaces a token, whatever the back-off says. On failure it answers with the
+// refreshConnection replaces a token, whatever the back-off says. On failure the response has the
 // status that an app would get.
 func refreshConnection(w http.ResponseWriter, r *http.Request) (any, error) {
-	conn, err := named(r)
+	conn, err := requestedConnection(r)
 	if err != nil {
 		return nil, err
 	}
@@ -138,86 +157,46 @@ func refreshConnection(w http.ResponseWriter, r *http.Request) (any, error) {
 		if failed.RetryAfter > 0 {
 			w.Header().Set("Retry-After", forward.RetryAfterSeconds(failed.RetryAfter))
 		}
-		return nil, caddy.APIError{HTTPStatus: failed.Status, Err: errors.New(failed.Details)}
+		return nil, apiError(&adminapi.Error{Status: failed.Status, Message: failed.Details})
 	}
 	return conn.view(), nil
 }
 
-// connectionView is a connection as people see it.
-type connectionView struct {
-	Name       string      `json:"name"`
-	Connector  *string     `json:"connector"` // null: defined without one
-	State      token.State `json:"state"`
-	AuthMethod string      `json:"auth_method"`
-	TokenURL   *string     `json:"token_url"` // null: not known before the issuer was asked
-	BaseURL    string      `json:"base_url"`
-	Scopes     scopesView  `json:"scopes"`
-	Token      *tokenView  `json:"token"` // null: no live one
-	Counts     countsView  `json:"counts"`
-	LastError  *errorView  `json:"last_error"`   // null: the last attempt did not fail
-	NextTry    *time.Time  `json:"next_attempt"` // null: not in a back-off
-}
-
-type scopesView struct {
-	Requested []string `json:"requested"`
-	Granted   []string `json:"granted"` // none without a token; as requested when the server does not list them
-	Missing   []string `json:"missing"`
-}
-
-type tokenView struct {
-	Obtained time.Time `json:"obtained"`
-	Expires  time.Time `json:"expires"`
-	Refresh  time.Time `json:"refresh"`
-}
-
-type countsView struct {
-	TokenRequests uint64 `json:"token_requests"`
-	TokenFailures uint64 `json:"token_failures"`
-	Rejected      uint64 `json:"rejected"`
-}
-
-type errorView struct {
-	At      time.Time   `json:"at"`
-	Class   oauth.Class `json:"class"`
-	Code    *string     `json:"code"` // null: the server gave none that may be shown
-	Message string      `json:"message"`
-}
-
 // view is the connection as it is now. Nobody is contacted for it.
-func (c *activeConnection) view() connectionView {
+func (c *activeConnection) view() adminapi.Connection {
 	st := c.tokens.source.Status()
 	urls := c.values.View()
-	v := connectionView{
-		Name:       c.name,
-		Connector:  optional(c.config.Connector),
-		State:      st.State,
-		AuthMethod: c.service.authMethod(),
-		TokenURL:   optional(urls.TokenURL()),
-		BaseURL:    urls.BaseURL(),
-		Scopes:     c.scopesView(st),
-		Counts:     countsView{TokenRequests: st.Requests, TokenFailures: st.Failures, Rejected: st.Rejected},
-		LastError:  errorViewOf(st.LastError),
-		NextTry:    optionalTime(st.NextAttempt),
+	v := adminapi.Connection{
+		Name:        c.name,
+		Connector:   optional(c.config.Connector),
+		State:       adminapi.State(st.State),
+		AuthMethod:  c.service.authMethod(),
+		TokenURL:    optional(urls.TokenURL()),
+		BaseURL:     urls.BaseURL(),
+		Scopes:      c.scopesView(st),
+		Counts:      adminapi.Counts{TokenRequests: st.Requests, TokenFailures: st.Failures, Rejected: st.Rejected},
+		LastError:   failure(st.LastError),
+		NextAttempt: optionalTime(st.NextAttempt),
 	}
 	if !st.Expires.IsZero() {
-		v.Token = &tokenView{Obtained: shown(st.Obtained), Expires: shown(st.Expires), Refresh: shown(st.Refresh)}
+		v.Token = &adminapi.Token{Obtained: shown(st.Obtained), Expires: shown(st.Expires), Refresh: shown(st.Refresh)}
 	}
 	return v
 }
 
-func (c *activeConnection) scopesView(st token.Status) scopesView {
+func (c *activeConnection) scopesView(st token.Status) adminapi.Scopes {
 	granted := st.Granted
 	if granted == nil && !st.Expires.IsZero() {
 		granted = c.values.Spec.RequestedScopes
 	}
-	return scopesView{Requested: listed(c.values.Spec.RequestedScopes), Granted: listed(granted), Missing: listed(st.Missing)}
+	return adminapi.Scopes{Requested: listed(c.values.Spec.RequestedScopes), Granted: listed(granted), Missing: listed(st.Missing)}
 }
 
-func errorViewOf(e *token.StatusError) *errorView {
+func failure(e *token.StatusError) *adminapi.Failure {
 	if e == nil {
 		return nil
 	}
-	return &errorView{At: shown(e.At), Class: e.Class, Code: optional(e.Code), Message: e.Message}
+	return &adminapi.Failure{At: shown(e.At), Class: adminapi.Class(e.Class), Code: optional(e.Code), Message: e.Message}
 }
 
 // shown is a time as the API shows it.
@@ -246,5 +225,138 @@ func listed(values []string) []string {
 	return values
 }
 
+func listConnectors(http.ResponseWriter, *http.Request) (any, error) {
+	app := activeApp()
+	list := make([]adminapi.Connector, 0, len(app.Connectors))
+	for _, name := range slices.Sorted(maps.Keys(app.Connectors)) {
+		list = append(list, app.form(app.Connectors[name]))
+	}
+	return list, nil
+}
+
+func showConnector(_ http.ResponseWriter, r *http.Request) (any, error) {
+	app := activeApp()
+	if connector := app.Connectors[r.PathValue("name")]; connector != nil {
+		return app.form(connector), nil
+	}
+	return nil, apiError(notFound("connector", r.PathValue("name"), app.Connectors))
+}
+
+func (a *App) form(c *Connector) adminapi.Connector {
+	form := c.form()
+	for _, name := range slices.Sorted(maps.Keys(a.active)) {
+		if a.active[name].connector == c {
+			form.Connections = append(form.Connections, name)
+		}
+	}
+	return form
+}
+
+// form is what the connector asks of a new connection.
+func (c *Connector) form() adminapi.Connector {
+	return adminapi.Connector{
+		Name:         c.name,
+		Label:        cmp.Or(c.Label, c.name),
+		AuthMethod:   c.authMethod(),
+		TokenURL:     optional(resolve.WithoutQuery(c.TokenURL)),
+		BaseURL:      resolve.WithoutQuery(c.BaseURL),
+		Fields:       append(c.fixedFields(), c.parameterFields()...),
+		ConfigValues: c.visibleValues(),
+		Scopes:       c.scopeViews(),
+		Permissions: adminapi.Permissions{
+			CustomizeScopes:  c.CustomizeScopes,
+			AdditionalScopes: c.AdditionalScopes,
+			ScopesDelimiter:  cmp.Or(c.ScopesDelimiter, delimiterSpace),
+			ScopesHelp:       optional(c.ScopesHelp),
+		},
+		Connections: []string{},
+	}
+}
+
+// fixedFields ask for the client's credentials, as the method needs them.
+func (c *Connector) fixedFields() []adminapi.Field {
+	fields := []adminapi.Field{{Key: "client_id", Type: typeText, Label: cmp.Or(c.ClientIDLabel, "Client ID"), Fixed: true}}
+	method, _ := oauth.Method(c.AuthMethod)
+	if method.NeedsSecret {
+		fields = append(fields, adminapi.Field{Key: "client_secret", Type: typePassword, Label: cmp.Or(c.ClientSecretLabel, "Client secret"), Fixed: true})
+	}
+	if method.NeedsKey {
+		fields = append(fields, adminapi.Field{Key: "client_key_file", Type: adminapi.TypeFile, Label: "Private key file", Fixed: true})
+	}
+	if method.NeedsCertificate {
+		fields = append(fields,
+			adminapi.Field{Key: "client_certificate_file", Type: adminapi.TypeFile, Label: "Client certificate file", Fixed: true},
+			adminapi.Field{Key: "client_certificate_key_file", Type: adminapi.TypeFile, Label: "Client certificate's key file", Fixed: true})
+	}
+	return fields
+}
+
+func (c *Connector) parameterFields() []adminapi.Field {
+	fields := make([]adminapi.Field, 0, len(c.Parameters))
+	for _, p := range c.Parameters {
+		field := adminapi.Field{Key: p.Key, Type: p.Type, Label: cmp.Or(p.Label, p.Key), Default: optional(p.Default)}
+		for _, o := range p.Options {
+			field.Options = append(field.Options, adminapi.Option{Value: o.Value, Label: cmp.Or(o.Label, o.Value)})
+		}
+		fields = append(fields, field)
+	}
+	return fields
+}
+
+func (c *Connector) visibleValues() []adminapi.ConfigValue {
+	values := []adminapi.ConfigValue{}
+	for _, v := range c.ConfigValues {
+		if v.Hidden {
+			continue
+		}
+		view := adminapi.ConfigValue{Key: v.Key, Type: v.Type, Label: cmp.Or(v.Label, v.Key), Flow: optional(v.Flow)}
+		if v.Type != typePassword {
+			view.Value = optional(v.Value)
+		}
+		values = append(values, view)
+	}
+	return values
+}
+
+func (c *Connector) scopeViews() []adminapi.Scope {
+	scopes := make([]adminapi.Scope, 0, len(c.Scopes))
+	for _, s := range c.Scopes {
+		scopes = append(scopes, adminapi.Scope{Name: s.Name, Required: s.Required, Description: optional(s.Description)})
+	}
+	return scopes
+}
+
 // Interface guards
 var _ caddy.AdminRouter = (*AdminAPI)(nil)
+
+func pingConnection(_ http.ResponseWriter, r *http.Request) (any, error) {
+	conn, err := requestedConnection(r)
+	if err != nil {
+		return nil, err
+	}
+	p := conn.ping(r.Context())
+	return adminapi.Ping{Working: p.Working, Response: adminapi.PingResponse{StatusCode: p.Status, Message: p.Message, Body: p.Body}}, nil
+}
+
+// ping makes the request that proves the connection, as the app's requests are made. Without such a
+// request a token is proof enough.
+func (c *activeConnection) ping(ctx context.Context) forward.PingResult {
+	token, err := c.tokens.source.Token(ctx)
+	if err != nil {
+		return forward.FailedPing("there is no token: %v", oauth.AsError(err))
+	}
+	ping := c.service.Ping
+	if ping == nil {
+		return forward.PingResult{Working: true, Message: "a token was obtained; no request was made to the API, because no ping is configured"}
+	}
+	target, err := c.forward.Target(ctx)
+	if err != nil {
+		return forward.FailedPing("what requests to the API are made of is not known: %v", oauth.AsError(err))
+	}
+	return c.pingTransport.Ping(ctx, forward.PingRequest{
+		Method: cmp.Or(ping.Method, http.MethodGet), Path: ping.Path, Statuses: ping.Statuses,
+		Connection: &c.forward, Options: c.pingOptions, Target: target, Dial: c.dialInfo(target), Token: token,
+		RequestedScopes: c.values.Spec.RequestedScopes, MissingScopes: c.tokens.source.Status().Missing,
+		Secrets: c.values.KnownSecrets(),
+	})
+}

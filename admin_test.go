@@ -1,18 +1,26 @@
 package httphelper
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/flows"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
 
 // admin asks the admin API of the running config.
@@ -427,4 +435,634 @@ func TestNoSecretIsShown(t *testing.T) {
 	})
 	look()
 	look()
+}
+
+// A message about a name that is not there is of bounded length.
+func TestThereAre(t *testing.T) {
+	var many []string
+	for i := range 12 {
+		many = append(many, fmt.Sprintf("c%d", i))
+	}
+	for names, want := range map[int]string{
+		0: "there is none", 1: "there is c0", 2: "there are c0, c1",
+		12: "there are c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 2 more",
+	} {
+		if got := listNames(many[:names]); got != want {
+			t.Errorf("%d: %s", names, got)
+		}
+	}
+}
+
+// wantPing pings the connection c and checks what that says.
+func wantPing(t *testing.T, working bool, status int, words ...string) adminapi.Ping {
+	t.Helper()
+	var view adminapi.Ping
+	body := adminJSON(t, "POST", "/http_helper/connections/c/ping", &view)
+	got := 0
+	if view.Response.StatusCode != nil {
+		got = *view.Response.StatusCode
+	}
+	if view.Working != working || got != status || (view.Response.Body == nil) != (status == 0) {
+		t.Errorf("ping: %s, want %v with status %d", body, working, status)
+	}
+	for _, word := range words {
+		if !strings.Contains(view.Response.Message, word) {
+			t.Errorf("the ping's message is %q, without %q", view.Response.Message, word)
+		}
+	}
+	return view
+}
+
+func TestPingGoesTheWayOfRequests(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusTeapot)
+		_, _ = io.WriteString(w, "short and stout")
+	})
+	runSidecar(t, inline(a, e, `name c
+		ping POST /me%2Fx?a=b 418 200
+		access_token_header X-Token token
+		api_header X-Key key
+		api_query tenant t`))
+	view := wantPing(t, true, 418, "418")
+	if *view.Response.Body != "short and stout" {
+		t.Errorf("body %q", *view.Response.Body)
+	}
+	r := a.last(t)
+	if r.Method != "POST" || r.RequestURI != "/base/me%2Fx?a=b&tenant=t" || r.Header.Get("X-Token") != "token t1" || r.Header.Get("X-Key") != "key" || r.Header.Get("Authorization") != "" {
+		t.Errorf("asked %s %s with %v", r.Method, r.RequestURI, r.Header)
+	}
+}
+
+func TestPingTrustsWhatRequestsTrust(t *testing.T) {
+	e := newIdP(t)
+	a, ca := tlsAPI(t, nil)
+	options := "name c\n\t\tping /me\n"
+	runSidecar(t, inline(a, e, options))
+	wantPing(t, false, 0, "cannot be reached", "certificate")
+	runSidecar(t, inline(a, e, options+"\t\ttransport http {\n\t\t\ttls_trust_pool file "+ca+"\n\t\t}"))
+	wantPing(t, true, 200)
+}
+
+// A ping dials the address that requests dial, wherever in the routes that stands, and only with TLS.
+func TestPingDialsUpstreams(t *testing.T) {
+	e := newIdP(t)
+	a, ca := tlsAPI(t, nil)
+	address := strings.TrimPrefix(a.URL, "https://")
+	site := func(options string) string {
+		return fmt.Sprintf("SITE {\n\thandle_path /a/* {\n\t\thttp_helper https://example.com/v1 {\n\t\t\tname c\n\t\t\ttoken_url %s\n\t\t\tclient_id id\n\t\t\tclient_secret s\n\t\t\tping /me\n%s\n\t\t}\n\t}\n}\n", e.URL, options)
+	}
+	runSidecar(t, site("to "+address+" 127.0.0.1:1\n\ttransport http {\n\ttls_trust_pool file "+ca+"\n\t}"))
+	wantPing(t, true, 200)
+	if r := a.last(t); r.Host != "example.com" || r.URL.Path != "/v1/me" || r.TLS.ServerName != "example.com" {
+		t.Errorf("asked %s%s, SNI %s", r.Host, r.URL.Path, r.TLS.ServerName)
+	}
+
+	plain := newAPI(t, nil)
+	runSidecar(t, inline(plain, e, "name c\n\t\tping /me\n\t\tto "+address))
+	wantPing(t, false, 0, "in the clear only the address of base_url")
+}
+
+func TestPingTellsFailuresApart(t *testing.T) {
+	e := newIdP(t)
+	answer := func(status int, header ...string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			for i := 0; i+1 < len(header); i += 2 {
+				w.Header().Set(header[i], header[i+1])
+			}
+			w.WriteHeader(status)
+		}
+	}
+	for _, test := range []struct {
+		answer http.HandlerFunc
+		status int
+		words  []string
+	}{
+		{answer(401), 401, []string{"rejects the token"}},
+		{answer(401, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="orders.read t1"`), 401, []string{"refuses", "scope orders.read"}},
+		{answer(403), 403, []string{"refuses", "lack a permission"}},
+		{answer(403, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="a b"`), 403, []string{"it wants the scope a b; the connection does not request a b"}},
+		{answer(403, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="literal-secret \"x"`), 403, []string{"lack a permission"}},
+		{answer(302, "Location", "https://evil.example"), 302, []string{"redirects", "not followed"}},
+		{answer(500), 500, []string{"500", "instead of", "200 to 299"}},
+	} {
+		a := newAPI(t, test.answer)
+		runSidecar(t, inline(a, e, "name c\n\t\tping /"))
+		view := wantPing(t, false, test.status, test.words...)
+		if strings.Contains(view.Response.Message, "literal-secret") {
+			t.Error(view.Response.Message)
+		}
+	}
+
+	a := newAPI(t, nil)
+	runSidecar(t, inline(a, e, "name c\n\t\tping /"))
+	a.Close()
+	wantPing(t, false, 0, "the API cannot be reached: connection refused")
+
+	e.answers(func(w http.ResponseWriter, _ int64) {
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, `{"error":"invalid_client"}`)
+	})
+	runSidecar(t, inline(a, e, "name c\n\t\tping /\n\t\ttoken_request_param x y"))
+	wantPing(t, false, 0, "there is no token", "invalid_client")
+}
+
+func TestPingNamesScopesThatWereNotGranted(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
+	e.answers(func(w http.ResponseWriter, _ int64) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"access_token":"t","scope":"a"}`)
+	})
+	runSidecar(t, inline(a, e, "name c\n\t\tping /\n\t\tscopes a b"))
+	wantPing(t, false, 403, "lacks the scope b")
+
+	a = newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope", scope="a b c"`)
+		w.WriteHeader(http.StatusForbidden)
+	})
+	runSidecar(t, inline(a, e, "name c\n\t\tping /\n\t\tscopes a b"))
+	wantPing(t, false, 403, "it wants the scope a b c; the connection does not request c; the token endpoint did not grant b")
+}
+
+// What is no text is shown as far as it goes, and is no longer for that.
+func TestPingShowsAtMost4KiB(t *testing.T) {
+	e := newIdP(t)
+	for name, body := range map[string]string{"long": strings.Repeat("x", 10000), "cut inside of a character": "x" + strings.Repeat("é", 5000), "no text": strings.Repeat("\xffa", 5000)} {
+		a := newAPI(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
+		runSidecar(t, inline(a, e, "name c\n\t\tping /"))
+		got := *wantPing(t, true, 200).Response.Body
+		if len(got) > 4096 || len(got) < 4092 || !utf8.ValidString(got) || !strings.HasPrefix(got, strings.ToValidUTF8(body, "\uFFFD")[:100]) {
+			t.Errorf("%s: %d bytes: %q", name, len(got), got)
+		}
+	}
+}
+
+func TestPingWithoutAny(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	runSidecar(t, inline(a, e, "name c"))
+	wantPing(t, true, 0, "no ping is configured")
+	if len(a.seen()) != 0 || e.requests.Load() != 1 {
+		t.Errorf("%d requests to the API, %d token requests", len(a.seen()), e.requests.Load())
+	}
+}
+
+// A connection that no handler uses can be pinged too.
+func TestPingUnusedConnection(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	caddyfile := strings.NewReplacer("http_helper billing\n", "respond unused\n", "connection billing", "connection c").Replace(crm(a, e, "ping /me", ""))
+	runSidecar(t, caddyfile)
+	wantPing(t, true, 200)
+	if r := a.last(t); r.RequestURI != "/emea/api/me" || r.Header.Get("Authorization") != "Bearer t1" {
+		t.Errorf("asked %s with %v", r.RequestURI, r.Header)
+	}
+}
+
+func TestPingShowsNoSecret(t *testing.T) {
+	token := strings.Repeat("tok/en+", 30)
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, strings.Repeat("é", 1500))
+		quoted, _ := json.Marshal(map[string]any{
+			"header": r.Header, "query": r.URL.RawQuery, "path": r.URL.Path, "cut": token[:40], "secret": "literal-secret",
+		})
+		_, _ = w.Write(quoted)
+		_, _ = io.WriteString(w, strings.Repeat(token, 100))
+	})
+	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, token, 3600) })
+	runSidecar(t, inline(a, e, "name c\n\t\tping /\n\t\tapi_header X-Key \"very secret\"\n\t\tapi_query key my&very=secret"))
+	view := wantPing(t, true, 200)
+	body := *view.Response.Body
+	if len(body) > 4096 || !strings.HasPrefix(body, "éé") || !strings.Contains(body, `"secret":"[redacted]"`) {
+		t.Errorf("%d bytes: %s", len(body), body)
+	}
+	for _, secret := range []string{token[:20], "literal-secret", "very secret", "my%26very"} {
+		if strings.Contains(body, secret) {
+			t.Errorf("%s is in %s", secret, body)
+		}
+	}
+}
+
+// What a request carries may be older than what would be found now: a flow's result that is no longer
+// remembered, a file that has changed.
+func TestPingShowsNoSecretThatWasForgotten(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.Header.Get("X-Pass")+" and "+r.Header.Get("X-Key"))
+	})
+	asked := flowServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `"computed-pass"`) })
+	key := writeFile(t, "key", "the-key-before")
+	connector := `ping /me
+			config_value pass password {
+				flow compute
+			}
+			flow compute request ` + asked + `
+			api_header X-Pass {config.pass}
+			api_header X-Key {file.` + key + `}`
+	runSidecar(t, strings.NewReplacer("connection billing", "connection c", "http_helper billing", "http_helper c").Replace(crm(a, e, connector, "")))
+	const shown = "[redacted] and [redacted]"
+	if body := *wantPing(t, true, 200).Response.Body; body != shown {
+		t.Errorf("body %q", body)
+	}
+	laterForFlows(t, flows.ResultLifetime)
+	if err := os.WriteFile(key, []byte("another-key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if body := *wantPing(t, true, 200).Response.Body; body != shown {
+		t.Errorf("later: body %q", body)
+	}
+}
+
+func TestPingShowsNoProofOfPossession(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "proof "+r.Header.Get("DPoP")) })
+	e.answers(func(w http.ResponseWriter, _ int64) {
+		_, _ = io.WriteString(w, `{"access_token":"a-bound-token","token_type":"DPoP"}`)
+	})
+	runSidecar(t, inline(a, e, "name c\n\t\tping /\n\t\tdpop"))
+	if body := *wantPing(t, true, 200).Response.Body; body != "proof [redacted]" {
+		t.Errorf("body %s", body)
+	}
+}
+
+func TestRedactor(t *testing.T) {
+	secret := "s3cr3t/value with \"quotes\" & more"
+	r := redact.New([]string{secret, "ab", ""})
+	for _, text := range []string{
+		secret,
+		`s3cr3t\/value with \"quotes\" & more`,
+		`s3cr3t/value with \"quotes\" \u0026 more`,
+		"s3cr3t%2Fvalue+with+%22quotes%22+%26+more",
+		"s3cr3t%2Fvalue%20with%20%22quotes%22%20&%20more",
+		"czNjcjN0L3ZhbHVlIHdpdGggInF1b3RlcyIgJiBtb3Jl",
+		"ab",
+	} {
+		if got := r.Redact("<" + text + ">"); got != "<[redacted]>" {
+			t.Errorf("%s became %s", text, got)
+		}
+	}
+	if got := r.Redact("the value is a b"); got != "the value is a b" {
+		t.Errorf("harmless text became %s", got)
+	}
+	if got := r.Redact(fmt.Sprintf("begin %s", secret[:20])); got != "begin [redacted]" {
+		t.Errorf("a piece of a secret became %s", got)
+	}
+}
+
+// series are the values of our metrics in the running config's registry, by name and labels; of a
+// histogram the number of observations.
+func series(t *testing.T) map[string]float64 {
+	t.Helper()
+	ctx := caddy.ActiveContext()
+	families, err := ctx.GetMetricsRegistry().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := make(map[string]float64)
+	for _, family := range families {
+		name, ours := strings.CutPrefix(family.GetName(), "caddy_http_helper_")
+		if !ours {
+			continue
+		}
+		for _, metric := range family.GetMetric() {
+			var labels []string
+			for _, label := range metric.GetLabel() {
+				labels = append(labels, label.GetName()+"="+label.GetValue())
+			}
+			value := metric.GetCounter().GetValue() + metric.GetGauge().GetValue() + float64(metric.GetHistogram().GetSampleCount())
+			values[name+" "+strings.Join(labels, " ")] = value
+		}
+	}
+	return values
+}
+
+// wantSeries compares some series with what there is.
+func wantSeries(t *testing.T, want map[string]float64) {
+	t.Helper()
+	got := series(t)
+	for name, value := range want {
+		if actual, ok := got[name]; !ok || actual != value {
+			t.Errorf("%s is %v (%v), want %v", name, actual, ok, value)
+		}
+	}
+}
+
+func TestRequestsCounted(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, inline(a, e, "name counted\n\t\tapp_authorization keep")+
+		strings.Replace(inline(a, e, "name chosen\n\t\tapp_authorization reject"), "SITE {", "unused.example:0 {", 1))
+	wantSeries(t, map[string]float64{
+		"token_requests_total connection=counted result=ok":            0,
+		"token_requests_total connection=counted result=configuration": 0,
+		"token_requests_total connection=counted result=outage":        0,
+		"requests_total connection=counted outcome=sent":               0,
+		"requests_total connection=chosen outcome=sent":                0,
+		"unauthorized_total connection=counted outcome=passed":         0,
+	})
+	if _, there := series(t)["token_expiry_timestamp_seconds connection=counted"]; there {
+		t.Error("a token that is not there expires")
+	}
+
+	e.answers(func(w http.ResponseWriter, _ int64) {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = w.Write([]byte(`{"error":"invalid_client"}`))
+	})
+	call(t, "GET", site+"/", nil)
+	e.answers(func(w http.ResponseWriter, n int64) { grantToken(w, fmt.Sprintf("t%d", n), 3600) })
+	refreshed := map[string]any{}
+	adminJSON(t, "POST", "/http_helper/connections/counted/refresh", &refreshed)
+	call(t, "GET", site+"/", nil)
+	call(t, "GET", site+"/", nil)
+	call(t, "GET", site+"/", nil, "Authorization", "Bearer app")
+	call(t, "GET", site+"/%2e%2e/", nil)
+	wantSeries(t, map[string]float64{
+		"token_requests_total connection=counted result=ok":            1,
+		"token_requests_total connection=counted result=configuration": 1,
+		"token_requests_total connection=counted result=outage":        0,
+		"token_request_duration_seconds connection=counted":            2,
+		"requests_total connection=counted outcome=sent":               2,
+		"requests_total connection=counted outcome=kept":               1,
+		"requests_total connection=counted outcome=no_token":           1,
+		"requests_total connection=counted outcome=refused":            1,
+		"requests_total connection=chosen outcome=sent":                0,
+		"token_expiry_timestamp_seconds connection=counted": float64(timeIn(t, refreshed["token"].(map[string]any), "expires").Unix()) +
+			fractionOfExpiry(t, "counted"),
+	})
+}
+
+// fractionOfExpiry is what the admin API does not show of a token's expiry.
+func fractionOfExpiry(t *testing.T, name string) float64 {
+	t.Helper()
+	expires := activeApp().active[name].tokens.source.Status().Expires
+	return float64(expires.UnixMilli())/1000 - float64(expires.Truncate(time.Second).Unix())
+}
+
+func TestUnknownConnectionCounted(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, strings.Replace(crm(a, e, "", ""), "http_helper billing\n", "http_helper {header.X-Connection} {\n\t\tconnections billing\n\t}\n", 1))
+	before := series(t)["requests_total connection= outcome=refused"]
+	call(t, "GET", site+"/", nil, "X-Connection", "secret-of-the-app")
+	call(t, "GET", site+"/", nil, "X-Connection", "billing")
+	wantSeries(t, map[string]float64{
+		"requests_total connection= outcome=refused":        before + 1,
+		"requests_total connection=billing outcome=refused": 0,
+		"requests_total connection=billing outcome=sent":    1,
+	})
+	for name := range series(t) {
+		if strings.Contains(name, "secret-of-the-app") {
+			t.Error(name)
+		}
+	}
+}
+
+func TestUnauthorizedCounted(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, rejects("t2"))
+	site := runSidecar(t, inline(a, e, "name c"))
+	call(t, "GET", site+"/", nil)
+	wantSeries(t, map[string]float64{
+		"unauthorized_total connection=c outcome=replayed": 1,
+		"unauthorized_total connection=c outcome=passed":   0,
+		"requests_total connection=c outcome=sent":         1,
+	})
+
+	a2 := newAPI(t, rejects("none"))
+	site = runSidecar(t, inline(a2, e, "name d\n\t\ton_unauthorized pass\n\t\tapp_authorization keep"))
+	call(t, "GET", site+"/", nil)
+	call(t, "GET", site+"/", nil, "Authorization", "Bearer app") // the app's token, not ours
+	wantSeries(t, map[string]float64{
+		"unauthorized_total connection=d outcome=replayed": 0,
+		"unauthorized_total connection=d outcome=passed":   1,
+	})
+}
+
+func TestUnreachableAPICounted(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, inline(a, e, "name c\n\t\tlb_retries 2"))
+	a.Close()
+	call(t, "GET", site+"/", nil)
+	wantSeries(t, map[string]float64{
+		"requests_total connection=c outcome=sent":    1,
+		"requests_total connection=c outcome=refused": 0,
+	})
+}
+
+func TestForbiddenRequestsCounted(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, inline(a, e, "name c\n\t\tto 127.0.0.1:1")) // in the clear elsewhere
+	call(t, "GET", site+"/", nil)
+	wantSeries(t, map[string]float64{
+		"requests_total connection=c outcome=sent":    0,
+		"requests_total connection=c outcome=refused": 1,
+	})
+}
+
+func TestRequestsOfTransportByHandCounted(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	address := strings.TrimPrefix(a.URL, "http://")
+	site := runSidecar(t, strings.Replace(crm(a, e, "", ""), "http_helper billing\n",
+		"reverse_proxy "+address+" {\n\t\thealth_uri /up\n\t\ttransport http_helper {\n\t\t\tconnection billing\n\t\t}\n\t}\n", 1))
+	call(t, "GET", site+"/", nil)
+	call(t, "GET", site+"/%2e%2e/", nil)
+	wantSeries(t, map[string]float64{
+		"requests_total connection=billing outcome=sent":    1,
+		"requests_total connection=billing outcome=refused": 1,
+	})
+}
+
+// Values survive reloads, a rejected one too; the series of a connection that is gone do not.
+func TestMetricsAcrossReloads(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	first := inline(a, e, "name c\n\t\theader_up X-Config 1")
+	site := runSidecar(t, first)
+	call(t, "GET", site+"/", nil)
+	loadCaddyfile(t, onPort(strings.Replace(first, "X-Config 1", "X-Config 2", 1), site))
+	callAcrossReload(t, site+"/")
+	if err := tryCaddyfile(onPort(inline(a, e, "name c\n\t\tallow_clients nonsense"), site)); err == nil {
+		t.Fatal("the config was not rejected")
+	}
+	wantSeries(t, map[string]float64{
+		"requests_total connection=c outcome=sent":               2,
+		"token_requests_total connection=c result=ok":            1,
+		"token_request_duration_seconds connection=c":            1,
+		"unauthorized_total connection=c outcome=replayed":       0,
+		"token_requests_total connection=c result=outage":        0,
+		"requests_total connection=c outcome=no_token":           0,
+		"unauthorized_total connection=c outcome=passed":         0,
+		"requests_total connection=c outcome=kept":               0,
+		"requests_total connection=c outcome=refused":            0,
+		"token_requests_total connection=c result=configuration": 0,
+	})
+
+	loadCaddyfile(t, onPort(strings.Replace(first, "name c", "name d", 1), site))
+	var names []string
+	for name := range series(t) {
+		names = append(names, name)
+	}
+	if slices.ContainsFunc(names, func(name string) bool { return strings.Contains(name, "connection=c") }) {
+		t.Errorf("series of a connection that is gone: %v", names)
+	}
+	// The token is the same one still.
+	if _, there := series(t)["token_expiry_timestamp_seconds connection=d"]; !there {
+		t.Errorf("the token of a renamed connection does not expire: %v", names)
+	}
+}
+
+// subscriber is an event handler that hands events to a test.
+type subscriber struct{}
+
+var subscribed = make(chan caddy.Event, 100)
+
+func init() { caddy.RegisterModule(subscriber{}) }
+
+func (subscriber) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "events.handlers.http_helper_test", New: func() caddy.Module { return new(subscriber) }}
+}
+
+func (subscriber) Handle(_ context.Context, event caddy.Event) error {
+	subscribed <- event
+	return nil
+}
+
+// loadSubscribed loads a Caddyfile with the subscriber bound to events of that name, or to all.
+func loadSubscribed(t *testing.T, caddyfile string, names ...string) {
+	t.Helper()
+	adapted, err := adaptQuietly(caddyfile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config map[string]any
+	if err := json.Unmarshal(adapted, &config); err != nil {
+		t.Fatal(err)
+	}
+	config["apps"].(map[string]any)["events"] = map[string]any{"subscriptions": []any{map[string]any{
+		"events":   names,
+		"modules":  []any{"http_helper"},
+		"handlers": []any{map[string]any{"handler": "http_helper_test"}},
+	}}}
+	if adapted, err = json.Marshal(config); err != nil {
+		t.Fatal(err)
+	}
+	if err := caddy.Load(adapted, true); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = caddy.Stop() })
+}
+
+// wantEvent waits for an event.
+func wantEvent(t *testing.T, name string, data map[string]any) {
+	t.Helper()
+	select {
+	case event := <-subscribed:
+		if event.Name() != name || event.Origin().CaddyModule().ID != "http_helper" {
+			t.Fatalf("event %s of %v, want %s", event.Name(), event.Origin(), name)
+		}
+		if expires, ok := event.Data["expires"].(string); ok {
+			if _, err := time.Parse(time.RFC3339, expires); err != nil {
+				t.Errorf("expires: %v", err)
+			}
+			data["expires"] = expires
+		}
+		if !reflect.DeepEqual(event.Data, data) {
+			t.Errorf("%s with %v, want %v", name, event.Data, data)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatalf("no event %s", name)
+	}
+}
+
+func TestEvents(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, rejects("t3"))
+	site := freeAddress(t)
+	e.answers(func(w http.ResponseWriter, n int64) {
+		if n == 1 {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"error":"invalid_client"}`)
+			return
+		}
+		grantToken(w, fmt.Sprintf("t%d", n), 3600)
+	})
+	loadSubscribed(t, onPort(inline(a, e, "name c\n\t\twarm"), "http://"+site))
+	wantEvent(t, "http_helper.token_failed", map[string]any{"connection": "c", "class": "configuration", "code": "invalid_client"})
+	admin(t, "POST", "/http_helper/connections/c/refresh")
+	wantEvent(t, "http_helper.token_obtained", map[string]any{"connection": "c"})
+	call(t, "GET", "http://"+site+"/", nil)
+	wantEvent(t, "http_helper.token_rejected", map[string]any{"connection": "c"})
+	wantEvent(t, "http_helper.token_obtained", map[string]any{"connection": "c"})
+}
+
+// A subscriber that takes its time holds nobody up.
+func TestEventsAreNotWaitedFor(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := freeAddress(t)
+	for range cap(subscribed) {
+		subscribed <- caddy.Event{} // there is no room for another
+	}
+	loadSubscribed(t, onPort(inline(a, e, "name c"), "http://"+site), "http_helper.token_obtained")
+	if res, _ := call(t, "GET", "http://"+site+"/", nil); res.StatusCode != 200 {
+		t.Errorf("status %d", res.StatusCode)
+	}
+	for range cap(subscribed) {
+		<-subscribed
+	}
+	wantEvent(t, "http_helper.token_obtained", map[string]any{"connection": "c"})
+}
+
+// collector stands in for an OpenTelemetry collector and keeps what arrives.
+func collector(t *testing.T) (spans chan string) {
+	t.Helper()
+	spans = make(chan string, 10)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		spans <- string(body)
+		w.Header().Set("Content-Type", "application/x-protobuf")
+	}))
+	t.Cleanup(server.Close)
+	t.Setenv("OTEL_TRACES_EXPORTER", "otlp")
+	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
+	return spans
+}
+
+// A request that finds a token teaches the tracer for later token requests, which no request causes.
+func TestTracerIsLearntFromRequestsWithAToken(t *testing.T) {
+	spans := collector(t)
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, strings.Replace(inline(a, e, "name c"), "SITE {", "SITE {\n\ttracing {\n\t\tspan app\n\t}", 1))
+	admin(t, "POST", "/http_helper/connections/c/refresh") // no tracer is known so far
+	call(t, "GET", site+"/", nil)
+	admin(t, "POST", "/http_helper/connections/c/refresh")
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case all := <-spans:
+		if strings.Count(all, "http_helper token") != 1 {
+			t.Errorf("spans: %q", all)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("no spans")
+	}
+}
+
+func TestTokenRequestsAreTraced(t *testing.T) {
+	spans := collector(t)
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, strings.Replace(inline(a, e, "name c"), "SITE {", "SITE {\n\ttracing {\n\t\tspan app\n\t}", 1))
+	call(t, "GET", site+"/", nil)
+	e.answers(func(w http.ResponseWriter, _ int64) {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"error":"invalid_scope"}`)
+	})
+	admin(t, "POST", "/http_helper/connections/c/refresh") // that is not traced itself
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case all := <-spans:
+		if strings.Count(all, "http_helper token") != 2 || !strings.Contains(all, "http_helper.connection") || !strings.Contains(all, "invalid_scope") {
+			t.Errorf("spans: %q", all)
+		}
+		for _, secret := range []string{"literal-secret", "t1"} {
+			if strings.Contains(all, secret) {
+				t.Errorf("%s is in %q", secret, all)
+			}
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("no spans")
+	}
 }

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"regexp"
 	"runtime/debug"
 	"slices"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -19,6 +21,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
@@ -122,7 +125,7 @@ func (a *App) connection(name string) (*activeConnection, error) {
 	if conn := a.active[name]; conn != nil {
 		return conn, nil
 	}
-	return nil, fmt.Errorf("there is no connection %q; %s", name, thereAre(slices.Sorted(maps.Keys(a.active))))
+	return nil, fmt.Errorf("there is no connection %q; %s", name, listNames(slices.Sorted(maps.Keys(a.active))))
 }
 
 // tokenTransport is the http transport towards token endpoints that raw configures. Connections
@@ -289,4 +292,47 @@ func rememberUpstream(handler *reverseproxy.Handler) {
 			conn.upstream = handler.Upstreams[0].Dial
 		}
 	}
+}
+
+var (
+	nameGrammar = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+
+	// Errors do not quote what they are about: a value in the wrong place may be a secret.
+	errName = errors.New("a name consists of letters, digits, dots, hyphens and underscores, and begins with a letter or digit")
+)
+
+// validName checks the name of a connector or connection.
+func validName(name string) error {
+	if !nameGrammar.MatchString(name) {
+		return errName
+	}
+	return nil
+}
+
+// namesInError is how many names an error counts up.
+const namesInError = 10
+
+// listNames counts up what there is, for an error about a name that is not there.
+func listNames(names []string) string {
+	switch more := len(names) - namesInError; {
+	case more > 0:
+		return fmt.Sprintf("there are %s and %d more", strings.Join(names[:namesInError], ", "), more)
+	case len(names) > 1:
+		return "there are " + strings.Join(names, ", ")
+	case len(names) == 1:
+		return "there is " + names[0]
+	default:
+		return "there is none"
+	}
+}
+
+// prefixAll says of each error where it happened.
+func prefixAll(where string, errs ...error) error {
+	var all []error
+	for _, err := range errs {
+		for _, e := range subdirective.Flatten(err) {
+			all = append(all, fmt.Errorf("%s: %w", where, e))
+		}
+	}
+	return errors.Join(all...)
 }

@@ -229,14 +229,14 @@ func connectionRules(c *Connection) subdirective.Rules {
 	subdirective.Bind(known, connectionOptions, c)
 	service := serviceOptions()
 	if c.Connector != "" {
-		subdirective.Bind(known, parameterValueOptions, c)
+		subdirective.Bind(known, formOptions, c)
 		why := "belongs to connector " + c.Connector + ", not to its connections"
 		subdirective.Refuse(known, service, why)
 		subdirective.Refuse(known, connectorOptions, why)
 		return known
 	}
 	subdirective.Bind(known, service, c.ownService())
-	subdirective.Refuse(known, parameterValueOptions, "needs a connector")
+	subdirective.Refuse(known, formOptions, "needs a connector")
 	subdirective.Refuse(known, connectorOptions, "needs a connector; scopes lists the scopes themselves")
 	return known
 }
@@ -304,10 +304,10 @@ var connectionOptions = subdirective.Options[Connection]{
 	"warm":                  subdirective.BoolOption(func(c *Connection) *bool { return &c.Warm }),
 }
 
-// parameterValueOptions are the subdirectives of a connection that give its connector what it asks for.
-var parameterValueOptions = subdirective.Options[Connection]{
-	"parameter":         {Repeatable: true, Read: parameterValueOption(func(a *ParameterValue) *string { return &a.Value })},
-	"parameter_file":    {Repeatable: true, Read: parameterValueOption(func(a *ParameterValue) *string { return &a.File })},
+// formOptions are the subdirectives of a connection that fill in the form of its connector.
+var formOptions = subdirective.Options[Connection]{
+	"parameter":         {Repeatable: true, Read: parameterValue(func(a *ParameterValue) *string { return &a.Value })},
+	"parameter_file":    {Repeatable: true, Read: parameterValue(func(a *ParameterValue) *string { return &a.File })},
 	"additional_scopes": subdirective.CheckedString(func(c *Connection) *string { return &c.AdditionalScopes }, placeholders()),
 }
 
@@ -567,8 +567,8 @@ func connectionScopes(s *subdirective.Subdirective, c *Connection) error {
 	return nil
 }
 
-// parameterValueOption reads the value of a parameter, or the path of a file that holds it.
-func parameterValueOption(part func(*ParameterValue) *string) func(*subdirective.Subdirective, *Connection) error {
+// parameterValue reads the value of a parameter, or the path of a file that holds it.
+func parameterValue(part func(*ParameterValue) *string) func(*subdirective.Subdirective, *Connection) error {
 	return func(s *subdirective.Subdirective, c *Connection) error {
 		key, value, err := s.TwoArgs()
 		if err != nil {

@@ -1,129 +1,134 @@
 package httphelper
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
+	"unicode/utf8"
 
-	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/command"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 )
 
-// exitUsage is the exit status of a command that was used wrongly. Other failures end with 1.
-const exitUsage = 2
-
 func init() {
-	caddycmd.RegisterCommand(caddycmd.Command{
-		Name:  "http-helper",
-		Usage: "<command>",
-		Short: "Runs, shows and steers sidecars that authenticate for an app",
-		Long: `
-Runs a sidecar without a configuration file, shows how connections are doing, tries
-and refreshes them, and writes new ones.
-
-The commands that show and steer talk to the admin endpoint of a running Caddy: the
-one at --address, or that of the file --config; without either, that of your own
-'caddy http-helper run', or else Caddy's default.
-
-They exit with 0 when all is well, 1 when something does not work, and 2 when they
-are used wrongly.`,
-		CobraFunc: addCommands,
-	})
+	command.Register(model{})
 }
 
-func addCommands(cmd *cobra.Command) {
-	cmd.AddCommand(
-		runCommand(),
-		listCommand(), showCommand(), refreshCommand(), pingCommand(),
-		connectorsCommand(), newCommand(),
-	)
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return end(cmd, usageErrorf("%w; see %s --help", describeFlagError(err), cmd.CommandPath()))
-	})
-	cmd.SetHelpTemplate(new(cobra.Command).HelpTemplate()) // Caddy's points to documentation that is not ours
-	cmd.SuggestionsMinimumDistance = 2
-	cmd.Args = cobra.ArbitraryArgs // so that RunE sees a command that does not exist
-	cmd.RunE = exiting(runNoCommand)
+// model is the plugin as the command line sees it.
+type model struct{}
+
+// AuthMethods implements command.Model.
+func (model) AuthMethods() (names []string, preset string) {
+	return oauth.MethodNames(), oauth.DefaultMethod
 }
 
-// runNoCommand helps whoever has not named a command that there is. What was typed is not quoted: it
-// may be anything.
-func runNoCommand(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		cmd.SetOut(cmd.ErrOrStderr())
-		_ = cmd.Help()
-		return usageError{errSaid}
-	}
-	if args[0] == "help" {
-		if sub, _, err := cmd.Find(args[1:]); err == nil {
-			sub.InitDefaultHelpFlag()
-			return sub.Help()
-		}
-	}
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		return usageErrorf("there is no such command; did you mean %s?", strings.Join(near, " or "))
-	}
-	return usageErrorf("there is no such command; see %s --help", cmd.CommandPath())
+// NeedsSecret implements command.Model.
+func (model) NeedsSecret(authMethod string) (bool, error) {
+	method, err := oauth.Method(authMethod)
+	return method.NeedsSecret, err
 }
 
-// usageError is the error of a command that was used wrongly.
-type usageError struct{ error }
-
-// Unwrap lets errors.Is look inside.
-func (e usageError) Unwrap() error { return e.error }
-
-func usageErrorf(format string, args ...any) error {
-	return usageError{fmt.Errorf(format, args...)}
-}
-
-// errSaid ends a command that has said already what is wrong.
-var errSaid = errors.New("something does not work")
-
-// exiting gives a command its exit status and prints its error, in plain words and not as a line of
-// Caddy's log.
-func exiting(run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, args []string) error { return end(cmd, run(cmd, args)) }
-}
-
-func end(cmd *cobra.Command, err error) error {
+// Load implements command.Model. It leaves out which of Caddy's modules an error about a connection went
+// through.
+func (model) Load(config []byte) error {
+	err := caddy.Load(config, true)
 	if err == nil {
 		return nil
 	}
-	cmd.SilenceErrors = true
-	if !errors.Is(err, errSaid) {
-		cmd.PrintErrln("Error:", err)
-	}
-	if _, ok := errors.AsType[usageError](err); ok {
-		// Only a command of Caddy's own form can choose a status.
-		return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return exitUsage, nil })(cmd, nil)
+	if _, reason, found := strings.Cut(err.Error(), ": connection "); found {
+		return errors.New("connection " + reason)
 	}
 	return err
 }
 
-// describeFlagError quotes no value, which may be a secret.
-func describeFlagError(err error) error {
-	unknown, ok := errors.AsType[*pflag.NotExistError](err)
-	switch {
-	case !ok:
-		return err
-	case unknown.GetSpecifiedName() == "client-secret":
-		return errors.New("a secret must not be an argument, where others can see it: use --client-secret-file <path>, " +
-			"--client-secret-file - for standard input, or --client-secret-env <name>")
-	case unknown.GetSpecifiedShortnames() != "":
-		return fmt.Errorf("there is no flag -%s", unknown.GetSpecifiedName())
-	default:
-		return fmt.Errorf("there is no flag --%s", unknown.GetSpecifiedName())
+// Connector implements command.Model.
+func (model) Connector(ctx caddy.Context, config *draft.Config, name string) (draft.Connector, error) {
+	raw, ok := config.Connectors[name]
+	if !ok {
+		return nil, notFound("connector", name, config.Connectors)
 	}
+	connector := new(Connector)
+	if err := caddy.StrictUnmarshalJSON(raw, connector); err != nil {
+		return nil, errors.New("the connector cannot be read: is it of another version of http_helper?")
+	}
+	if err := connector.provision(ctx, name); err != nil {
+		return nil, err
+	}
+	return &draftConnector{Connector: connector, raw: raw}, nil
 }
 
-// takes checks the number of arguments. They are not quoted: a secret may have gone astray.
-func takes(least, most int, what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) >= least && len(args) <= most {
-			return nil
-		}
-		return end(cmd, usageErrorf("%s takes %s; see %s --help", cmd.Name(), what, cmd.CommandPath()))
+// draftConnector is a connector for which somebody describes a connection.
+type draftConnector struct {
+	*Connector
+	raw json.RawMessage // as configured
+}
+
+// Form implements draft.Connector.
+func (c *draftConnector) Form() adminapi.Connector { return c.form() }
+
+// CheckName implements draft.Connector.
+func (*draftConnector) CheckName(name string) error { return validName(name) }
+
+// CheckText implements draft.Connector.
+func (*draftConnector) CheckText(value string) error { return placeholders()(value) }
+
+// CheckAdditionalScopes implements draft.Connector.
+func (c *draftConnector) CheckAdditionalScopes(typed string) error {
+	if strings.Contains(typed, "{") && utf8.RuneCountInString(typed) <= maxAdditionalScopes {
+		return placeholders()(typed) // the value may not be known here
+	}
+	_, _, err := splitScopes(typed, c.ScopesDelimiter)
+	return err
+}
+
+// Preview implements draft.Connector.
+func (c *draftConnector) Preview(name string, connection json.RawMessage) (string, error) {
+	config := new(Connection)
+	if err := json.Unmarshal(connection, config); err != nil {
+		return "", err
+	}
+	app := &App{Connectors: map[string]*Connector{c.name: c.Connector}}
+	conn, err := app.configure(name, config)
+	if err != nil {
+		return "", err
+	}
+	spec, err := conn.parse()
+	if err != nil {
+		return "", err
+	}
+	if _, err := conn.resolveScopes(spec); err != nil {
+		return "", err
+	}
+	return spec.Preview()
+}
+
+// Try implements draft.Connector.
+func (c *draftConnector) Try(ctx context.Context, name string, connection json.RawMessage) (draft.Trial, error) {
+	err := model{}.Load(caddyconfig.JSON(map[string]any{
+		"admin":   map[string]any{"disabled": true, "config": map[string]any{"persist": false}},
+		"logging": json.RawMessage(`{"logs": {"default": {"level": "FATAL"}}}`),
+		"apps": map[string]any{"http_helper": map[string]any{
+			"connectors":  map[string]any{c.name: c.raw},
+			"connections": map[string]any{name: connection},
+		}},
+	}, nil))
+	if err != nil {
+		return draft.Trial{}, err
+	}
+	defer func() { _ = caddy.Stop() }()
+	conn := activeApp().active[name]
+	switch err := conn.refresh(ctx); {
+	case ctx.Err() != nil:
+		return draft.Trial{}, ctx.Err()
+	case err != nil:
+		return draft.Trial{Failure: oauth.AsError(err)}, nil
+	default:
+		return draft.Trial{Connection: conn.view()}, nil
 	}
 }

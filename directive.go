@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -18,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
@@ -233,7 +233,7 @@ func (d *directive) choose(name string) error {
 func (d *directive) refuseConnection(known subdirective.Rules) {
 	const why = "belongs to the connection in the global option; only with a base URL it stands here"
 	subdirective.Refuse(known, connectionOptions, why)
-	subdirective.Refuse(known, parameterValueOptions, why)
+	subdirective.Refuse(known, formOptions, why)
 	subdirective.Refuse(known, connectorOptions, why)
 	subdirective.Refuse(known, serviceOptions(), why)
 	subdirective.Refuse(known, subdirective.Options[Connection]{"name": {}}, "is only for connections that a base URL defines here")
@@ -424,7 +424,7 @@ func (d *directive) inlineName() (string, error) {
 		return "", err
 	}
 	if name == "" {
-		name = numbered(hostName(d.target), taken)
+		name = draft.Unique(hostName(d.target), "-", taken)
 	} else if taken[name] {
 		return "", d.Errf("http_helper: name: there is a connection %s already", name)
 	}
@@ -513,13 +513,4 @@ func hostName(rawURL string) string {
 		return "connection"
 	}
 	return name
-}
-
-// numbered is name, or name with a number when that is taken.
-func numbered(name string, taken map[string]bool) string {
-	unique := name
-	for i := 2; taken[unique]; i++ {
-		unique = name + "-" + strconv.Itoa(i)
-	}
-	return unique
 }

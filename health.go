@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
@@ -72,10 +73,10 @@ type healthView struct {
 
 // connectionHealth says how one connection is. The error is that of an unhealthy one.
 type connectionHealth struct {
-	Name    string      `json:"name"`
-	Healthy bool        `json:"healthy"`
-	State   token.State `json:"state"`
-	Error   *errorView  `json:"error,omitempty"`
+	Name    string            `json:"name"`
+	Healthy bool              `json:"healthy"`
+	State   adminapi.State    `json:"state"`
+	Error   *adminapi.Failure `json:"error,omitempty"`
 }
 
 // ServeHTTP answers a health check.
@@ -102,9 +103,9 @@ func (h *Health) ServeHTTP(w http.ResponseWriter, _ *http.Request, _ caddyhttp.H
 func (c *activeConnection) health() connectionHealth {
 	c.tokens.source.RetryInBackground()
 	st := c.tokens.source.Status()
-	health := connectionHealth{Name: c.name, Healthy: isHealthy(st), State: st.State}
+	health := connectionHealth{Name: c.name, Healthy: isHealthy(st), State: adminapi.State(st.State)}
 	if !health.Healthy {
-		health.Error = errorViewOf(st.LastError)
+		health.Error = failure(st.LastError)
 	}
 	return health
 }

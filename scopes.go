@@ -8,12 +8,13 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
 
 // maxAdditionalScopes is how many characters a person may type for additional scopes.
-const maxAdditionalScopes = 500
+const maxAdditionalScopes = adminapi.MaxAdditionalScopes
 
 // Values of `scopes_delimiter`.
 const (

@@ -282,7 +282,7 @@ func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return err
 	}
 	t.HTTPTransport = new(reverseproxy.HTTPTransport)
-	t.CustomUpstreams, t.HeaderUp, t.LoadBalancing = true, true, true // who knows what else stands in the reverse_proxy
+	t.CustomUpstreams, t.HeaderUp, t.LoadBalancing = true, true, true // the rest of the reverse_proxy is not known here
 	known := make(subdirective.Rules)
 	subdirective.Bind(known, policyOptions, &t.RequestPolicy)
 	subdirective.Bind(known, subdirective.Options[Transport]{"connection": subdirective.CheckedString(func(t *Transport) *string { return &t.Connection }, validName)}, t)

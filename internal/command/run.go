@@ -1,6 +1,7 @@
-package httphelper
+package command
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -8,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -16,17 +16,17 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 
-	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
-	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 )
 
 // stdinSecretVariable is where the sidecar's placeholder finds a secret that came by standard input.
 const stdinSecretVariable = "HTTP_HELPER_CLIENT_SECRET" //nolint:gosec // a name, not a secret
 
-// runOptions are the flags of `run`.
+// runOptions are the flags of `run`, and the plugin that does what they mean.
 type runOptions struct {
+	model Model
+
 	from, to, name                    string
 	tokenURL, issuer                  string
 	clientID, secretFile, secretEnv   string
@@ -37,8 +37,9 @@ type runOptions struct {
 	debug, accessLog, print           bool
 }
 
-func runCommand() *cobra.Command {
-	o := new(runOptions)
+func runCommand(m Model) *cobra.Command {
+	o := &runOptions{model: m}
+	methods, preset := m.AuthMethods()
 	cmd := &cobra.Command{
 		Use:   "run --to <url> --token-url <url> --client-id <id> --client-secret-file <path>",
 		Short: "Runs a sidecar without a configuration file",
@@ -56,10 +57,11 @@ start, and the other commands of http-helper look there first.`,
     --client-id my-app --client-secret-file ./secret --scope orders.read`,
 		Args:              takes(0, 0, "flags only"),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE:              exiting(func(cmd *cobra.Command, _ []string) error { return o.run(cmd) }),
+		RunE:              withExitStatus(func(cmd *cobra.Command, _ []string) error { return o.run(cmd) }),
 	}
 	o.addFlags(cmd.Flags())
-	_ = cmd.RegisterFlagCompletionFunc("auth-method", cobra.FixedCompletions(oauth.MethodNames(), cobra.ShellCompDirectiveNoFileComp))
+	cmd.Flag("auth-method").Usage += strings.Join(methods, ", ") + " (default " + preset + ")"
+	_ = cmd.RegisterFlagCompletionFunc("auth-method", cobra.FixedCompletions(methods, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -76,7 +78,7 @@ func (o *runOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.keyID, "key-id", "", "Key id in assertions")
 	f.StringVar(&o.certFile, "client-certificate-file", "", "File with the client certificate, PEM")
 	f.StringVar(&o.certKey, "client-certificate-key-file", "", "File with the client certificate's private key, PEM")
-	f.StringVar(&o.authMethod, "auth-method", "", "How the client authenticates: "+strings.Join(oauth.MethodNames(), ", ")+" (default "+oauth.DefaultMethod+")")
+	f.StringVar(&o.authMethod, "auth-method", "", "How the client authenticates: ")
 	f.StringArrayVar(&o.scopes, "scope", nil, "Scope to ask for; may be repeated")
 	f.StringArrayVar(&o.params, "param", nil, "Further parameter of the token request, as name=value; may be repeated")
 	f.StringArrayVar(&o.headers, "header", nil, `Header of every request to the API, as "Name: value"; a secret value as {env.NAME} or {file./path}; may be repeated`)
@@ -99,7 +101,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	o.admin = unixPath(o.admin)
+	o.admin = adminapi.UnixPath(o.admin)
 	switch {
 	case o.admin != "":
 	case o.print:
@@ -137,7 +139,7 @@ func (o *runOptions) check() error {
 			missing = append(missing, flag.name)
 		}
 	}
-	method, err := oauth.Method(o.authMethod)
+	needsSecret, err := o.model.NeedsSecret(o.authMethod)
 	switch {
 	case len(missing) > 0:
 		return usageErrorf("needed: %s; see caddy http-helper run --help", strings.Join(missing, ", "))
@@ -149,7 +151,7 @@ func (o *runOptions) check() error {
 		return usageErrorf("--token-url and --issuer exclude each other")
 	case o.secretFile != "" && o.secretEnv != "":
 		return usageErrorf("--client-secret-file and --client-secret-env exclude each other")
-	case method.NeedsSecret && o.secretFile+o.secretEnv == "":
+	case needsSecret && o.secretFile+o.secretEnv == "":
 		return usageErrorf("needed: --client-secret-file or --client-secret-env")
 	case o.secretEnv != "" && !variableName.MatchString(o.secretEnv):
 		return usageErrorf("--client-secret-env takes the name of a variable, not the secret itself")
@@ -177,7 +179,7 @@ func (a sidecarAddress) String() string {
 
 // parseFrom reads --from. No host means loopback, not every interface.
 func parseFrom(from string) (sidecarAddress, error) {
-	from = unixPath(from)
+	from = adminapi.UnixPath(from)
 	a, err := caddy.ParseNetworkAddressWithDefaults(strings.TrimPrefix(from, "http://"), "tcp", 0)
 	switch {
 	case err != nil:
@@ -189,7 +191,7 @@ func parseFrom(from string) (sidecarAddress, error) {
 	case a.StartPort == 0 || a.PortRangeSize() > 1:
 		return sidecarAddress{}, usageErrorf("--from: a port is needed, such as 127.0.0.1:8080")
 	}
-	host, port := orDefault(a.Host, "127.0.0.1"), strconv.FormatUint(uint64(a.StartPort), 10)
+	host, port := cmp.Or(a.Host, "127.0.0.1"), strconv.FormatUint(uint64(a.StartPort), 10)
 	dial := net.JoinHostPort(host, port)
 	return sidecarAddress{network: "tcp", dial: dial, site: "http://:" + port, bind: strings.TrimSuffix(dial, ":"+port), label: port}, nil
 }
@@ -201,7 +203,7 @@ const maxSocketPath = 103
 // enter.
 func newAdminSocket(listen sidecarAddress) (string, error) {
 	var errs []error
-	for _, dir := range runtimeDirs() {
+	for _, dir := range adminapi.RuntimeDirs() {
 		socket := filepath.Join(dir, "run-"+listen.label+"-"+strconv.Itoa(os.Getpid())+".sock")
 		err := os.MkdirAll(dir, 0o700)
 		if err == nil {
@@ -220,100 +222,11 @@ func newAdminSocket(listen sidecarAddress) (string, error) {
 
 // removeLeftSockets tidies up after sidecars that could not.
 func removeLeftSockets() {
-	for _, socket := range sockets() {
-		if !accepts("unix", socket) {
+	for _, socket := range adminapi.Sockets() {
+		if !adminapi.Accepts("unix", socket) {
 			_ = os.Remove(socket)
 		}
 	}
-}
-
-// caddyfile is the configuration that the flags mean.
-func (o *runOptions) caddyfile(listen sidecarAddress) (string, error) {
-	w := new(caddyfileWriter)
-	w.block(func() {
-		w.given("admin", o.admin)
-		w.line("persist_config", "off")
-		w.line("auto_https", "off")
-		w.flag("debug", o.debug)
-	})
-	w.block(func() {
-		w.line("bind", listen.bind)
-		w.flag("log", o.accessLog)
-		w.block(func() { o.connection(w) }, "http_helper", o.to)
-	}, listen.site)
-	return w.result()
-}
-
-// connection writes the connection that the flags describe.
-func (o *runOptions) connection(w *caddyfileWriter) {
-	w.given("name", o.name)
-	w.given("token_url", o.tokenURL)
-	w.given("issuer", o.issuer)
-	w.given("auth_method", o.authMethod)
-	w.given("client_id", o.clientID)
-	switch {
-	case o.secretFile == "-":
-		w.line("client_secret", "{env."+stdinSecretVariable+"}")
-	case o.secretEnv != "":
-		w.line("client_secret", "{env."+o.secretEnv+"}")
-	default:
-		w.given("client_secret_file", o.secretFile)
-	}
-	w.given("client_key_file", o.keyFile)
-	w.given("key_id", o.keyID)
-	if o.certFile != "" {
-		w.line("client_certificate", o.certFile, o.certKey)
-	}
-	if scopes := strings.Fields(strings.Join(o.scopes, " ")); len(scopes) > 0 {
-		w.line(append([]string{"scopes"}, scopes...)...)
-	}
-	o.tokenRequestParams(w)
-	for _, header := range o.headers {
-		name, value, ok := strings.Cut(header, ":")
-		if !ok {
-			w.errs = append(w.errs, errors.New(`--header takes "Name: value"`))
-		}
-		w.line("api_header", strings.TrimSpace(name), strings.TrimSpace(value))
-	}
-	if words := strings.Fields(o.ping); len(words) > 0 {
-		w.line(append([]string{"ping"}, words...)...)
-	}
-	w.flag("allow_insecure", o.insecure)
-	w.flag("warm", o.warm)
-	if len(o.clients) > 0 {
-		w.line(append([]string{"allow_clients"}, o.clients...)...)
-	}
-}
-
-// tokenRequestParams writes each parameter with all of its values.
-func (o *runOptions) tokenRequestParams(w *caddyfileWriter) {
-	var names []string
-	values := make(map[string][]string)
-	for _, param := range o.params {
-		name, value, ok := strings.Cut(param, "=")
-		if !ok {
-			w.errs = append(w.errs, errors.New("--param takes name=value"))
-		}
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-		values[name] = append(values[name], value)
-	}
-	for _, name := range names {
-		w.line(append([]string{"token_request_param", name}, values[name]...)...)
-	}
-}
-
-// fileAndLine is where in a Caddyfile an error is, or in which of Caddy's steps.
-var fileAndLine = regexp.MustCompile(`parsing caddyfile tokens for '[a-z_]+': |, at Caddyfile:\d+`)
-
-// adaptFlags adapts the Caddyfile that was made of flags. Whoever gave the flags has not seen it.
-func adaptFlags(text string) ([]byte, error) {
-	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
-	if err != nil {
-		return nil, errors.New(asFlags(fileAndLine.ReplaceAllString(err.Error(), "")))
-	}
-	return config, nil
 }
 
 // start runs the sidecar until a signal ends the process.
@@ -328,60 +241,36 @@ func (o *runOptions) start(cmd *cobra.Command, listen sidecarAddress, config []b
 		}
 	}
 	// Caddy shares ports with other processes, so that it would not notice.
-	if accepts(listen.network, listen.dial) {
+	if adminapi.Accepts(listen.network, listen.dial) {
 		return fmt.Errorf("something listens on %s already; choose another address with --from", listen)
 	}
 	removeLeftSockets()
 	caddy.TrapSignals()
-	if err := caddy.Load(config, true); err != nil {
+	if err := o.model.Load(config); err != nil {
 		if socket, ok := strings.CutPrefix(o.admin, "unix/"); ok {
 			_ = os.Remove(socket)
 		}
-		return errors.New(asFlags(describeLoadError(err).Error()))
+		return errors.New(asFlags(err.Error()))
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "http-helper: %s goes to %s\n", listen, o.to)
 	fmt.Fprintf(cmd.OutOrStdout(), "http-helper: admin endpoint %s\n", o.admin)
 	select {}
 }
 
-// describeLoadError leaves out which of Caddy's modules an error about the connection went through.
-func describeLoadError(err error) error {
-	if _, reason, found := strings.Cut(err.Error(), ": connection "); found {
-		return errors.New("connection " + reason)
-	}
-	return err
-}
-
-// optionName finds the Caddyfile's options in an error, but not in a path or a URL.
-var optionName = regexp.MustCompile(`(?:^|[ :,])(allow_insecure(?: [a-z]+_url)?|[a-z]+(?:_[a-z]+)+)\b`)
-
-// flagOf is the flag that becomes an option.
-var flagOf = map[string]string{ //nolint:gosec // names, not secrets
-	"base_url": "--to", "token_url": "--token-url", "auth_method": "--auth-method", "client_id": "--client-id",
-	"client_secret": "--client-secret-env", "client_secret_file": "--client-secret-file", "client_key_file": "--client-key-file",
-	"key_id": "--key-id", "client_certificate": "--client-certificate-file", "token_request_param": "--param", "api_header": "--header",
-	"allow_clients": "--allow-clients", "allow_insecure base_url": "--allow-insecure", "allow_insecure token_url": "--allow-insecure",
-}
-
-// asFlags puts flags in the place of the options in an error: whoever gave the flags has not seen these.
-func asFlags(message string) string {
-	return optionName.ReplaceAllStringFunc(message, func(found string) string {
-		option := strings.TrimLeft(found, " :,")
-		return found[:len(found)-len(option)] + orDefault(flagOf[option], option)
-	})
-}
+// maxSecretBytes bounds what is read from standard input.
+const maxSecretBytes = 1 << 20
 
 // readStdinSecret reads the secret from standard input, up to its end. Somebody who types it sees
 // nothing of it.
 func readStdinSecret(cmd *cobra.Command) (string, error) {
 	secret := ""
-	if asker := newAsker(cmd); asker.person() {
-		err := asker.ask([]*question{{kind: askSecret, title: "Client secret", answer: &secret}})
-		if err := errors.Join(err, asker.end()); err != nil {
+	if asker := newAsker(cmd); asker.interactive() {
+		err := asker.ask([]*question{{kind: secretText, title: "Client secret", value: &secret}})
+		if err := errors.Join(err, asker.finish()); err != nil {
 			return "", err
 		}
 	} else {
-		content, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), placeholder.MaxFile))
+		content, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxSecretBytes))
 		if err != nil {
 			return "", fmt.Errorf("--client-secret-file: reading standard input: %w", err)
 		}

@@ -1,4 +1,4 @@
-package httphelper
+package command
 
 import (
 	"fmt"
@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 )
 
 // Whatever the size of the terminal, each page fits on it, and no question is lost.
@@ -13,11 +15,11 @@ func TestPagesFit(t *testing.T) {
 	empty := ""
 	var questions []*question
 	for i := range 12 {
-		questions = append(questions, &question{title: fmt.Sprintf("Question %d", i), help: strings.Repeat("some help ", i*2), answer: &empty})
+		questions = append(questions, &question{title: fmt.Sprintf("Question %d", i), help: strings.Repeat("some help ", i*2), value: &empty})
 	}
-	many := &question{kind: askTicks, title: "Scopes", answer: &empty}
+	many := &question{kind: multiSelect, title: "Scopes", value: &empty}
 	for i := range 100 {
-		many.options = append(many.options, optionView{Value: fmt.Sprint(i), Label: strings.Repeat("é", i)})
+		many.options = append(many.options, adminapi.Option{Value: fmt.Sprint(i), Label: strings.Repeat("é", i)})
 	}
 	questions = append(questions, many)
 	for _, size := range [][2]int{{leastColumns, leastRows}, {80, 24}, {200, 60}} {
@@ -67,16 +69,34 @@ func TestTerminalsToDrawOn(t *testing.T) {
 }
 
 func TestOptionsByNumber(t *testing.T) {
-	q := &question{options: []optionView{{Value: "eu"}, {Value: "us"}, {Value: "1"}}}
+	q := &question{options: []adminapi.Option{{Value: "eu"}, {Value: "us"}, {Value: "1"}}}
 	for typed, want := range map[string]string{"": "", "2": "us", "us": "us", "1": "1", "0": "0", "4": "4", " 2  eu ": "us eu", "-1": "-1"} {
-		if got := q.named(typed); got != want {
+		if got := q.byNumber(typed); got != want {
 			t.Errorf("%q became %q", typed, got)
 		}
 	}
 	if got := q.numbered("us"); got != "2" {
 		t.Error(got)
 	}
-	if got := (&question{}).named("2  3"); got != "2  3" {
+	if got := (&question{}).byNumber("2  3"); got != "2  3" {
+		t.Error(got)
+	}
+}
+
+func TestTypedTextIsCounted(t *testing.T) {
+	q := &question{kind: limitedText, help: "help", limit: 500}
+	typed := newTypedText("")
+	count := func() string { return q.description(typed.Get()) }
+	done := make(chan struct{})
+	go func() { // as the screen does
+		defer close(done)
+		for range 100 {
+			_ = count()
+		}
+	}()
+	typed.Set("aéz")
+	<-done
+	if got := count(); got != "help\n3 of 500 characters" {
 		t.Error(got)
 	}
 }

@@ -1,4 +1,4 @@
-package httphelper
+package command
 
 import (
 	"errors"
@@ -23,9 +23,9 @@ const (
 	optionFrame = 8 // columns beside an option's label
 )
 
-func (*screen) person() bool { return true }
+func (*screen) interactive() bool { return true }
 
-func (*screen) end() error { return nil }
+func (*screen) finish() error { return nil }
 
 func (s *screen) ask(questions []*question) error {
 	pages := s.pages(questions)
@@ -71,7 +71,7 @@ func (s *screen) pages(questions []*question) [][]*question {
 // height is how many rows a question takes: title, help, and a line or the options. Options that do
 // not fit scroll.
 func (s *screen) height(q *question) int {
-	return min(s.wrapped(q.title+"\n"+q.said(""))+max(len(q.options), 1), s.rows-footRows-1)
+	return min(s.wrapped(q.title+"\n"+q.description(""))+max(len(q.options), 1), s.rows-footRows-1)
 }
 
 // wrapped is how many rows a text takes at most.
@@ -83,28 +83,28 @@ func (s *screen) wrapped(text string) int {
 	return rows
 }
 
-// field is the question on the screen, and what takes the answer from there.
+// field is the question on the screen, and a function that takes what was entered from there.
 func (s *screen) field(q *question) (field huh.Field, done func()) {
 	switch q.kind {
-	case askChoice:
-		return huh.NewSelect[string]().Title(q.title).Description(q.help).Options(s.options(q)...).Value(q.answer).Height(s.height(q)), func() {}
-	case askTicks:
-		ticked := strings.Fields(*q.answer)
-		return huh.NewMultiSelect[string]().Title(q.title).Description(q.help).Options(s.options(q)...).Value(&ticked).Height(s.height(q)),
-			func() { *q.answer = strings.Join(ticked, " ") }
-	case askYesNo:
-		said := *q.answer == yes
-		return huh.NewConfirm().Title(q.title).Description(q.help).Value(&said),
-			func() { *q.answer = map[bool]string{true: yes, false: no}[said] }
-	case askLong:
-		typed := newTypedText(*q.answer)
-		said := func() string { return q.said(typed.Get()) }
-		return huh.NewInput().Title(q.title).Description(said()).DescriptionFunc(said, &typed.changes).Accessor(typed).Validate(q.accepts),
-			func() { *q.answer = typed.Get() }
-	case askText, askSecret:
+	case choice:
+		return huh.NewSelect[string]().Title(q.title).Description(q.help).Options(s.options(q)...).Value(q.value).Height(s.height(q)), func() {}
+	case multiSelect:
+		selected := strings.Fields(*q.value)
+		return huh.NewMultiSelect[string]().Title(q.title).Description(q.help).Options(s.options(q)...).Value(&selected).Height(s.height(q)),
+			func() { *q.value = strings.Join(selected, " ") }
+	case yesOrNo:
+		confirmed := *q.value == yes
+		return huh.NewConfirm().Title(q.title).Description(q.help).Value(&confirmed),
+			func() { *q.value = map[bool]string{true: yes, false: no}[confirmed] }
+	case limitedText:
+		typed := newTypedText(*q.value)
+		description := func() string { return q.description(typed.Get()) }
+		return huh.NewInput().Title(q.title).Description(description()).DescriptionFunc(description, &typed.changes).Accessor(typed).Validate(q.accepts),
+			func() { *q.value = typed.Get() }
+	case anyText, secretText:
 	}
-	input := huh.NewInput().Title(q.title).Description(q.help).Value(q.answer).Validate(q.accepts)
-	if q.kind == askSecret {
+	input := huh.NewInput().Title(q.title).Description(q.help).Value(q.value).Validate(q.accepts)
+	if q.kind == secretText {
 		input.EchoMode(huh.EchoModeNone)
 	}
 	return input, func() {}
@@ -118,14 +118,14 @@ func (s *screen) options(q *question) []huh.Option[string] {
 		if most := s.columns - optionFrame; len(label) > most {
 			label = append(label[:most-1:most-1], '…')
 		}
-		options[i] = huh.NewOption(string(label), o.Value).Selected(slices.Contains(strings.Fields(*q.answer), o.Value))
+		options[i] = huh.NewOption(string(label), o.Value).Selected(slices.Contains(strings.Fields(*q.value), o.Value))
 	}
 	return options
 }
 
-// said is a question's help, with the number of characters typed so far where that is limited.
-func (q *question) said(typed string) string {
-	if q.kind != askLong {
+// description is a question's help, with the number of characters typed so far where that is limited.
+func (q *question) description(typed string) string {
+	if q.kind != limitedText {
 		return q.help
 	}
 	return fmt.Sprintf("%s\n%d of %d characters", q.help, utf8.RuneCountInString(typed), q.limit)

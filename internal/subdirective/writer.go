@@ -1,4 +1,4 @@
-package httphelper
+package subdirective
 
 import (
 	"errors"
@@ -8,26 +8,26 @@ import (
 	"unicode"
 )
 
-// caddyfileWriter writes a Caddyfile, formatted as `caddy fmt` does.
-type caddyfileWriter struct {
+// Writer writes a Caddyfile, formatted as `caddy fmt` does.
+type Writer struct {
 	text  strings.Builder
 	depth int
 	errs  []error
 }
 
-// line writes a line of words.
-func (w *caddyfileWriter) line(words ...string) {
+// Line writes a line of words.
+func (w *Writer) Line(words ...string) {
 	w.begin(words)
 	w.text.WriteByte('\n')
 }
 
 // begin writes a line of words without its end.
-func (w *caddyfileWriter) begin(words []string) {
+func (w *Writer) begin(words []string) {
 	w.text.WriteString(strings.Repeat("\t", w.depth))
 	for i, word := range words {
 		quoted, err := quoteWord(word)
 		if err != nil {
-			w.errs = append(w.errs, fmt.Errorf("%s: %w", words[0], err))
+			w.Fail(fmt.Errorf("%s: %w", words[0], err))
 		}
 		if i > 0 {
 			w.text.WriteByte(' ')
@@ -36,22 +36,22 @@ func (w *caddyfileWriter) begin(words []string) {
 	}
 }
 
-// given writes an option with a value, unless that is empty.
-func (w *caddyfileWriter) given(option, value string) {
+// Option writes an option with a value, unless that is empty.
+func (w *Writer) Option(name, value string) {
 	if value != "" {
-		w.line(option, value)
+		w.Line(name, value)
 	}
 }
 
-// flag writes an option without a value, if it is set.
-func (w *caddyfileWriter) flag(option string, set bool) {
+// Flag writes an option without a value, if it is set.
+func (w *Writer) Flag(name string, set bool) {
 	if set {
-		w.line(option)
+		w.Line(name)
 	}
 }
 
-// block writes a line and what is inside of its braces. Without words there are only the braces.
-func (w *caddyfileWriter) block(inside func(), words ...string) {
+// Block writes a line and the block that inside writes. Without words there are only the braces.
+func (w *Writer) Block(inside func(), words ...string) {
 	w.begin(words)
 	if len(words) > 0 {
 		w.text.WriteByte(' ')
@@ -63,13 +63,21 @@ func (w *caddyfileWriter) block(inside func(), words ...string) {
 	w.text.WriteString(strings.Repeat("\t", w.depth) + "}\n")
 }
 
-// comment writes a comment.
-func (w *caddyfileWriter) comment(format string, args ...any) {
-	w.text.WriteString("# " + harmless(fmt.Sprintf(format, args...)) + "\n")
+// Comment writes a comment, which control characters cannot end.
+func (w *Writer) Comment(format string, args ...any) {
+	w.text.WriteString("# " + strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, fmt.Sprintf(format, args...)) + "\n")
 }
 
-// result is the whole text.
-func (w *caddyfileWriter) result() (string, error) {
+// Fail adds an error to the result.
+func (w *Writer) Fail(err error) { w.errs = append(w.errs, err) }
+
+// Result is the whole text.
+func (w *Writer) Result() (string, error) {
 	return w.text.String(), errors.Join(w.errs...)
 }
 

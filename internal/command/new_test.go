@@ -1,4 +1,4 @@
-package httphelper
+package command_test
 
 import (
 	"net/http"
@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/caddyserver/caddy/v2"
 )
 
 // full is a connector that asks every kind of question.
@@ -43,25 +41,25 @@ const full = `additional_scopes
 			token_request_param env {env.HTTP_HELPER_TEST_VALUE}`
 
 // configFile writes a Caddyfile whose connector is like that of crm, and returns the flag for it.
-func configFile(t *testing.T, a *api, e *standInIdP, connector, connection string) []string {
+func configFile(t *testing.T, s *services, connector, connection string) []string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "Caddyfile")
-	text := strings.ReplaceAll(crm(a, e, connector, connection), "SITE", ":8080")
+	text := strings.ReplaceAll(crm(s, connector, connection), "SITE", ":8080")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return []string{"--config", file, "--adapter", "caddyfile"}
 }
 
-func newConnection(t *testing.T, answers string, flags []string) cliResult {
+func newConnection(t *testing.T, answers string, flags []string) result {
 	t.Helper()
 	return cli(t, answers, append([]string{"new", "acme_crm"}, flags...)...)
 }
 
 func TestNewFromAnswers(t *testing.T) {
 	t.Setenv("HTTP_HELPER_TEST_VALUE", "env-value")
-	e, a := newIdP(t), newAPI(t, nil)
-	flags := configFile(t, a, e, full, "parameter pass p")
+	s := newServices(t, nil)
+	flags := configFile(t, s, full, "parameter pass p")
 	answers := "my id\nmy-secret\nemea\nmy-pass\nus\ncontacts.delete\nreports.read  reports.export\nsales\nno\n"
 	got := newConnection(t, answers, flags)
 	got.want(t, 0)
@@ -81,7 +79,7 @@ connection sales acme_crm {
 	if got.stdout != want {
 		t.Errorf("got:\n%s", got.stdout)
 	}
-	got.want(t, 0, "POST "+e.URL+"/token\n", "Authorization: Basic with my id and (the client secret)", "X-Key: the connector's",
+	got.want(t, 0, "POST "+s.idp.URL+"/token\n", "Authorization: Basic with my id and (the client secret)", "X-Key: the connector's",
 		"audience = https://emea.example", "region = us", "pass = {param.pass}", "hidden = {config.hidden}", "asked = {config.asked}",
 		"env = {env.HTTP_HELPER_TEST_VALUE}", "scope = contacts.read contacts.delete reports.read reports.export")
 	for _, hidden := range []string{"my-secret", "my-pass", "hidden-value", "header-value", "env-value", "query-secret"} {
@@ -89,7 +87,7 @@ connection sales acme_crm {
 			t.Errorf("%s is shown", hidden)
 		}
 	}
-	if e.requests.Load() != 0 {
+	if s.requests.Load() != 0 {
 		t.Error("a token request was made that nobody wanted")
 	}
 
@@ -99,9 +97,9 @@ connection sales acme_crm {
 
 // What is printed is a connection that loads, once the secrets are stored.
 func TestNewBlockLoads(t *testing.T) {
-	e, a := newIdP(t), newAPI(t, nil)
+	s := newServices(t, nil)
 	dir := t.TempDir()
-	flags := append(configFile(t, a, e, "additional_scopes\nparameter pass password", "parameter pass p"), "--secret-files", dir)
+	flags := append(configFile(t, s, "additional_scopes\nparameter pass password", "parameter pass p"), "--secret-files", dir)
 	got := newConnection(t, "id\n\nemea\n\ncontacts.write\na b\nsales\n", flags)
 	got.want(t, 0)
 	for _, name := range []string{"sales_client_secret", "sales_pass"} {
@@ -109,16 +107,14 @@ func TestNewBlockLoads(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	caddyfile := crm(a, e, "additional_scopes\nparameter pass password", "parameter pass p\n}\n"+strings.TrimSuffix(got.stdout, "}\n"))
-	runSidecar(t, caddyfile)
-	if v := shownConnection(t, "sales"); v["connector"] != "acme_crm" {
-		t.Errorf("%v", v)
-	}
+	caddyfile := crm(s, "additional_scopes\nparameter pass password", "parameter pass p\n}\n"+strings.TrimSuffix(got.stdout, "}\n"))
+	s.run(t, caddyfile)
+	cli(t, "", "show", "sales", "--address", s.admin).want(t, 0, "Connector         acme_crm")
 }
 
 func TestNewDefaults(t *testing.T) {
-	e, a := newIdP(t), newAPI(t, nil)
-	got := newConnection(t, "id\n\nemea\n\n\n\n\n", configFile(t, a, e, full, "parameter pass p"))
+	s := newServices(t, nil)
+	got := newConnection(t, "id\n\nemea\n\n\n\n\n", configFile(t, s, full, "parameter pass p"))
 	got.want(t, 0, "connection acme_crm acme_crm {", "parameter region eu", "\tscopes contacts.read\n}")
 	if strings.Contains(got.stdout, "additional_scopes") {
 		t.Error("additional scopes out of nothing")
@@ -126,8 +122,8 @@ func TestNewDefaults(t *testing.T) {
 }
 
 func TestNewWrongAnswers(t *testing.T) {
-	e, a := newIdP(t), newAPI(t, nil)
-	flags := configFile(t, a, e, full, "parameter pass p")
+	s := newServices(t, nil)
+	flags := configFile(t, s, full, "parameter pass p")
 	for _, test := range []struct{ answers, want string }{
 		{"", "Client ID: an answer is needed"},
 		{"id\n", "Your instance name: an answer is needed"},
@@ -149,7 +145,7 @@ func TestNewWrongAnswers(t *testing.T) {
 			t.Errorf("a secret is shown: %s", got.stderr)
 		}
 	}
-	if e.requests.Load() != 0 {
+	if s.requests.Load() != 0 {
 		t.Error("a token request was made")
 	}
 }
@@ -166,23 +162,23 @@ func TestNewAnswersThatDoNotFit(t *testing.T) {
 }
 
 func TestNewTries(t *testing.T) {
-	e, a := newIdP(t), newAPI(t, nil)
-	flags := configFile(t, a, e, "", "")
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	s := newServices(t, nil)
+	flags := configFile(t, s, "", "")
+	s.respond(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write([]byte(`{"access_token":"the-token","expires_in":3600,"scope":"contacts.read"}`))
 	})
 	const answers = "id\nmy-secret\nemea\ncontacts.write\nsales\ny\n"
 	got := newConnection(t, answers, flags)
 	got.want(t, 0, "It works: there is a token.\nIt lives 1h0m0s.", "Scopes granted: contacts.read", "Scopes not granted: contacts.write", "connection sales acme_crm {")
-	if n := e.requests.Load(); n != 1 {
+	if n := s.requests.Load(); n != 1 {
 		t.Errorf("%d token requests", n)
 	}
 	if strings.Contains(got.stdout+got.stderr, "the-token") || strings.Contains(got.stdout+got.stderr, "my-secret") {
 		t.Error("a secret is shown")
 	}
 
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	s.respond(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 		_, _ = w.Write([]byte(`{"error":"invalid_client","error_description":"my-secret"}`))
 	})
@@ -194,89 +190,14 @@ func TestNewTries(t *testing.T) {
 }
 
 func TestNewFromRunningCaddy(t *testing.T) {
-	e, a := newIdP(t), newAPI(t, nil)
-	caddyfile := crm(a, e, "", "")
-	runSidecar(t, caddyfile)
-	address := ownAdmin(t, caddyfile)
+	s := newServices(t, nil)
+	caddyfile := crm(s, "", "")
+	s.run(t, caddyfile)
+	address := s.admin
 	got := newConnection(t, "id\ns\nemea\n\n\n", []string{"--address", address})
-	got.want(t, 0, "connection acme_crm acme_crm {", "POST "+e.URL+"/token")
-	if e.requests.Load() != 0 {
+	got.want(t, 0, "connection acme_crm acme_crm {", "POST "+s.idp.URL+"/token")
+	if s.requests.Load() != 0 {
 		t.Error("a token request was made")
 	}
 	cli(t, "", "new", "other", "--address", address).want(t, exitUsage, `there is no connector "other"; there is acme_crm`)
-}
-
-func TestTokenRequestByMethod(t *testing.T) {
-	for method, want := range map[string][]string{
-		"client_secret_basic": {"Authorization: Basic with id and (the client secret)"},
-		"client_secret_post":  {"client_id = id", "client_secret = (the client secret)"},
-		"client_secret_jwt":   {"client_id = id", "client_assertion = (signed, a new one each time)"},
-		"private_key_jwt":     {"client_id = id", "client_assertion = (signed, a new one each time)"},
-		"tls_client_auth":     {"client_id = id"},
-		"none":                {"client_id = id"},
-	} {
-		connector := &Connector{name: "c", Service: Service{AuthMethod: method, BaseURL: "https://api.example", TokenURL: "https://auth.example/token?key=query-secret"}}
-		ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
-		d := newDraft(ctx, connector, nil, map[string]bool{}, "")
-		for id := range d.answers {
-			answer := "id"
-			d.answers[id] = &answer
-		}
-		preview, err := d.preview()
-		cancel()
-		if err != nil {
-			t.Errorf("%s: %v", method, err)
-			continue
-		}
-		for _, text := range append(want, "POST https://auth.example/token\n", "grant_type = client_credentials") {
-			if !strings.Contains(preview, text) {
-				t.Errorf("%s: %q is not in\n%s", method, text, preview)
-			}
-		}
-		if strings.Contains(preview, "query-secret") || strings.Contains(preview, "scope") {
-			t.Errorf("%s:\n%s", method, preview)
-		}
-	}
-}
-
-// Secrets of one connection never share a place, whatever the keys are called.
-func TestPlacesOfSecrets(t *testing.T) {
-	connector := &Connector{name: "7-up.x", Parameters: []Parameter{
-		{Key: "client_secret", Type: typePassword}, {Key: "a-b", Type: typePassword}, {Key: "a_b", Type: typePassword}, {Key: "A_B", Type: typePassword},
-	}}
-	d := newDraft(caddy.Context{}, connector, nil, map[string]bool{"7-up.x": true}, "/run/secrets")
-	variables, files := map[string]string{}, map[string]string{}
-	for id, s := range d.secrets() {
-		if other := variables[s.variable]; other != "" {
-			t.Errorf("%s and %s share the variable %s", id, other, s.variable)
-		}
-		if other := files[strings.ToLower(s.file)]; other != "" {
-			t.Errorf("%s and %s share the file %s", id, other, s.file)
-		}
-		if !variableName.MatchString(s.variable) {
-			t.Errorf("%s is no variable", s.variable)
-		}
-		variables[s.variable], files[strings.ToLower(s.file)] = id, id
-	}
-	if d.name != "7-up.x-2" || len(variables) != 5 {
-		t.Errorf("%s: %v", d.name, variables)
-	}
-}
-
-func TestTypedTextIsCounted(t *testing.T) {
-	q := &question{kind: askLong, help: "help", limit: 500}
-	typed := newTypedText("")
-	count := func() string { return q.said(typed.Get()) }
-	done := make(chan struct{})
-	go func() { // as the screen does
-		defer close(done)
-		for range 100 {
-			_ = count()
-		}
-	}()
-	typed.Set("aéz")
-	<-done
-	if got := count(); got != "help\n3 of 500 characters" {
-		t.Error(got)
-	}
 }

@@ -1,14 +1,11 @@
-package httphelper
+package command_test
 
 import (
-	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
 // enough are the flags that every sidecar needs.
@@ -115,44 +112,6 @@ func TestRunUsedWrongly(t *testing.T) {
 	}
 }
 
-func TestParseFrom(t *testing.T) {
-	for from, want := range map[string]sidecarAddress{
-		":8080":                 {"tcp", "127.0.0.1:8080", "http://:8080", "127.0.0.1", "8080"},
-		"localhost:80":          {"tcp", "localhost:80", "http://:80", "localhost", "80"},
-		"http://127.0.0.1:9000": {"tcp", "127.0.0.1:9000", "http://:9000", "127.0.0.1", "9000"},
-		"[::1]:8080":            {"tcp", "[::1]:8080", "http://:8080", "[::1]", "8080"},
-		"0.0.0.0:8080":          {"tcp", "0.0.0.0:8080", "http://:8080", "0.0.0.0", "8080"},
-		"unix//run/a.sock":      {"unix", "/run/a.sock", "http://", "unix//run/a.sock", "unix"},
-		"/run/a.sock":           {"unix", "/run/a.sock", "http://", "unix//run/a.sock", "unix"},
-	} {
-		if got, err := parseFrom(from); got != want || err != nil {
-			t.Errorf("%s: %+v %v", from, got, err)
-		}
-	}
-}
-
-func TestQuoteWord(t *testing.T) {
-	for _, word := range []string{
-		"plain", "https://a.example/x?y=1&z#f", "a b", `a"b`, "a`b", `a\b`, `a\"b`, "a`b\"c", "", "#x", "{", "}", "a{b}", "{env.X}", "x{env.X}y",
-		"{$HOME", "<<EOF", "é", `\`, "@x", "import", "a;b", "'", "{file./run/x-y.z}",
-	} {
-		quoted, err := quoteWord(word)
-		if err != nil {
-			t.Errorf("%q: %v", word, err)
-			continue
-		}
-		tokens, err := caddyfile.Tokenize([]byte("option "+quoted+" end\n"), "Caddyfile")
-		if err != nil || len(tokens) != 3 || tokens[1].Text != word {
-			t.Errorf("%q becomes %s, which is read as %v %v", word, quoted, tokens, err)
-		}
-	}
-	for _, word := range []string{"a\nb", "a\x00", "a`\\"} {
-		if quoted, err := quoteWord(word); err == nil {
-			t.Errorf("%q becomes %s", word, quoted)
-		}
-	}
-}
-
 func TestRunAddressTaken(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -181,35 +140,6 @@ func TestRunCannotStart(t *testing.T) {
 	}
 }
 
-func TestSecretFromStandardInput(t *testing.T) {
-	for stdin, want := range map[string]string{"s3cret": "s3cret", "s3cret\n": "s3cret", "s3cret\r\n": "s3cret", " a b \n": " a b "} {
-		cmd := runCommand()
-		cmd.SetIn(strings.NewReader(stdin))
-		if got, err := readStdinSecret(cmd); got != want || err != nil {
-			t.Errorf("%q: %q %v", stdin, got, err)
-		}
-	}
-	cmd := runCommand()
-	for _, stdin := range []io.Reader{strings.NewReader(""), strings.NewReader("\n")} {
-		cmd.SetIn(stdin)
-		if got, err := readStdinSecret(cmd); err == nil {
-			t.Errorf("got %q", got)
-		}
-	}
+func TestNoSecretOnStandardInput(t *testing.T) {
 	cli(t, "", append(enough[:len(enough)-1:len(enough)-1], "-", "--admin", "off")...).want(t, exitUsage, "no secret on standard input")
-}
-
-// Errors name flags, but what stands in paths, URLs and values stays as it is.
-func TestErrorsNameFlags(t *testing.T) {
-	for message, want := range map[string]string{
-		"token_url: not a URL": "--token-url: not a URL",
-		"connection x: base_url is http, see allow_insecure base_url":               "connection x: --to is http, see --allow-insecure",
-		"reading file /etc/client_id: gone":                                         "reading file /etc/client_id: gone",
-		"auth_method client_secret_basic needs client_secret or client_secret_file": "--auth-method client_secret_basic needs --client-secret-env or --client-secret-file",
-		"https://token_url.example":                                                 "https://token_url.example",
-	} {
-		if got := asFlags(message); got != want {
-			t.Errorf("%s became %s, want %s", message, got, want)
-		}
-	}
 }

@@ -1,0 +1,179 @@
+// Package adminapi is the admin API as it is on the wire: its paths, its JSON and a client.
+//
+// The server side, which fills the types in, and the command line, which reads them, share this
+// package, so that neither needs the other. Nothing in the types is a secret.
+package adminapi
+
+import (
+	"net/url"
+	"time"
+)
+
+// Paths of the admin API. That of one connection or connector has its name behind.
+const (
+	ConnectionsPath = "/http_helper/connections"
+	ConnectorsPath  = "/http_helper/connectors"
+)
+
+// What a POST to a connection does, behind its path.
+const (
+	RefreshAction = "/refresh" // fetches a new token now
+	PingAction    = "/ping"    // makes the request that proves the connection
+)
+
+// ConnectionPath is the path of a connection, with an action or without.
+func ConnectionPath(name, action string) string {
+	return ConnectionsPath + "/" + url.PathEscape(name) + action
+}
+
+// ConnectorPath is the path of a connector.
+func ConnectorPath(name string) string { return ConnectorsPath + "/" + url.PathEscape(name) }
+
+// State is how a connection is doing.
+type State string
+
+// The states of a connection.
+const (
+	StateIdle    State = "idle"    // it has no token, and none was needed lately
+	StateReady   State = "ready"   // it has a token
+	StateFailing State = "failing" // it has a token, but cannot get a new one
+	StateDown    State = "down"    // it has no token, and cannot get one
+)
+
+// Class separates a mistake in the configuration from an outage.
+type Class string
+
+// ClassConfiguration is the class of failures that somebody has to correct.
+const ClassConfiguration Class = "configuration"
+
+// Connection is a connection and how it is doing.
+type Connection struct {
+	Name        string     `json:"name"`
+	Connector   *string    `json:"connector"` // null: defined without one
+	State       State      `json:"state"`
+	AuthMethod  string     `json:"auth_method"`
+	TokenURL    *string    `json:"token_url"` // null: not known before the issuer was asked
+	BaseURL     string     `json:"base_url"`
+	Scopes      Scopes     `json:"scopes"`
+	Token       *Token     `json:"token"` // null: no live one
+	Counts      Counts     `json:"counts"`
+	LastError   *Failure   `json:"last_error"`   // null: the last attempt did not fail
+	NextAttempt *time.Time `json:"next_attempt"` // null: not in a back-off
+}
+
+// Scopes are the scopes of a connection. The lists are never null.
+type Scopes struct {
+	Requested []string `json:"requested"`
+	Granted   []string `json:"granted"` // none without a token; as requested when the server does not list them
+	Missing   []string `json:"missing"`
+}
+
+// Token says when a token was obtained, and when it ends. The token itself is never shown.
+type Token struct {
+	Obtained time.Time `json:"obtained"`
+	Expires  time.Time `json:"expires"`
+	Refresh  time.Time `json:"refresh"`
+}
+
+// Counts are what has happened since the connection came into use.
+type Counts struct {
+	TokenRequests uint64 `json:"token_requests"`
+	TokenFailures uint64 `json:"token_failures"`
+	Rejected      uint64 `json:"rejected"` // tokens, by the API
+}
+
+// Failure is why the last token request failed.
+type Failure struct {
+	At      time.Time `json:"at"`
+	Class   Class     `json:"class"`
+	Code    *string   `json:"code"` // null: the server gave none that may be shown
+	Message string    `json:"message"`
+}
+
+// Reason is the failure in words, with the server's error code, as in the log.
+func (f *Failure) Reason() string {
+	if f.Code == nil {
+		return f.Message
+	}
+	return f.Message + " (" + *f.Code + ")"
+}
+
+// Ping is the result of a ping. Without a response of the API, its status and body are null.
+type Ping struct {
+	Working  bool         `json:"working"`
+	Response PingResponse `json:"service_response"`
+}
+
+// PingResponse is what the API has sent, and what that means.
+type PingResponse struct {
+	StatusCode *int    `json:"status_code"`
+	Message    string  `json:"message"`
+	Body       *string `json:"response_body"`
+}
+
+// Connector is a connector as a form: what it asks of a new connection.
+type Connector struct {
+	Name         string        `json:"name"`
+	Label        string        `json:"label"`
+	AuthMethod   string        `json:"auth_method"`
+	TokenURL     *string       `json:"token_url"` // as written, without query; null: found by the issuer
+	BaseURL      string        `json:"base_url"`  // as written
+	Fields       []Field       `json:"fields"`
+	ConfigValues []ConfigValue `json:"config_values"`
+	Scopes       []Scope       `json:"scopes"`
+	Permissions  Permissions   `json:"permissions"`
+	Connections  []string      `json:"connections"` // that use it
+}
+
+// Field is a field of the form. The fixed ones come first; they are options of a connection, the
+// others its parameters.
+type Field struct {
+	Key     string   `json:"key"`
+	Type    string   `json:"type"`
+	Label   string   `json:"label"`
+	Fixed   bool     `json:"fixed"`
+	Options []Option `json:"options,omitempty"`
+	Default *string  `json:"default,omitempty"`
+}
+
+// Types of fields.
+const (
+	TypeText     = "text"
+	TypePassword = "password"
+	TypeDropdown = "dropdown"
+	TypeFile     = "file" // a path
+)
+
+// Option is one choice of a dropdown.
+type Option struct {
+	Value string `json:"value"`
+	Label string `json:"label"`
+}
+
+// ConfigValue is a config value that operators may see, as it is written. That of a password or of a
+// helper flow is not shown.
+type ConfigValue struct {
+	Key   string  `json:"key"`
+	Type  string  `json:"type"`
+	Label string  `json:"label"`
+	Value *string `json:"value"`
+	Flow  *string `json:"flow"`
+}
+
+// Scope is a scope of a connector.
+type Scope struct {
+	Name        string  `json:"name"`
+	Required    bool    `json:"required"` // requested even where connections may choose
+	Description *string `json:"description"`
+}
+
+// MaxAdditionalScopes is how many characters additional scopes may have.
+const MaxAdditionalScopes = 500
+
+// Permissions say what a connection may choose.
+type Permissions struct {
+	CustomizeScopes  bool    `json:"customize_scopes"`
+	AdditionalScopes bool    `json:"additional_scopes"`
+	ScopesDelimiter  string  `json:"scopes_delimiter"`
+	ScopesHelp       *string `json:"scopes_help"`
+}

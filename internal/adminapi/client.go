@@ -1,0 +1,164 @@
+package adminapi
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+const (
+	// dialTimeout is how long a client waits for an admin endpoint to accept a connection.
+	dialTimeout = 3 * time.Second
+
+	maxResponseBytes = 8 << 20
+)
+
+// Client talks to the admin endpoint of a running Caddy.
+type Client struct {
+	address  string // as people write it
+	origin   string // as a URL; empty: a unix socket
+	patience time.Duration
+	client   *http.Client
+}
+
+// AddressError is the error of a text that is not the address of an admin endpoint.
+type AddressError struct{ Address string }
+
+func (e *AddressError) Error() string {
+	return e.Address + " is not the address of an admin endpoint, such as localhost:2019 or unix//path/to/admin.sock"
+}
+
+// New returns a client for the admin endpoint at an address, which may be the path of a unix socket.
+// Patience is how long it waits for what it gets; what it posts may take as long as the server does.
+// The error is an *AddressError.
+func New(address string, patience time.Duration) (*Client, error) {
+	address = UnixPath(address)
+	a, err := caddy.ParseNetworkAddress(address)
+	if err != nil || a.PortRangeSize() > 1 || !a.IsUnixNetwork() && !strings.HasPrefix(a.Network, "tcp") {
+		return nil, &AddressError{Address: address}
+	}
+	dial := a.JoinHostPort(0)
+	c := &Client{address: address, origin: "http://" + dial, patience: patience}
+	if a.IsUnixNetwork() {
+		dial, _, _ = strings.Cut(dial, "|") // permissions
+		c.origin = ""
+	}
+	c.client = &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, a.Network, dial)
+		},
+	}}
+	return c, nil
+}
+
+// UnixPath completes an address that is only the path of a unix socket.
+func UnixPath(address string) string {
+	if filepath.IsAbs(address) {
+		return "unix/" + address
+	}
+	return address
+}
+
+// Response is the response of an admin endpoint, which may be an error.
+type Response struct {
+	Status int
+	Body   []byte
+
+	address string
+}
+
+// UnreachableError says why there is no response of an admin endpoint.
+type UnreachableError struct {
+	Address string
+	Err     error
+}
+
+func (e *UnreachableError) Error() string {
+	if e.Forbidden() {
+		return "you may not open " + e.Address + " (permission denied)"
+	}
+	return "no Caddy answers at " + e.Address + " (" + innermost(e.Err) + ")"
+}
+
+// Unwrap lets errors.Is look inside.
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// Forbidden tells whether the user has no permission to connect.
+func (e *UnreachableError) Forbidden() bool { return errors.Is(e.Err, fs.ErrPermission) }
+
+// Do makes a request. The error is an *UnreachableError, unless the response breaks off.
+func (c *Client) Do(ctx context.Context, method, path string) (*Response, error) {
+	if method == http.MethodGet {
+		limited, cancel := context.WithTimeout(ctx, c.patience)
+		defer cancel()
+		ctx = limited
+	}
+	// The host does not matter on a unix socket, but there must be one.
+	req, err := http.NewRequestWithContext(ctx, method, cmp.Or(c.origin, "http://127.0.0.1")+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	if c.origin != "" {
+		req.Header.Set("Origin", c.origin) // Caddy may insist on it
+	}
+	res, err := c.client.Do(req)
+	if err != nil {
+		return nil, &UnreachableError{Address: c.address, Err: err}
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxResponseBytes))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer of %s: %s", c.address, innermost(err))
+	}
+	return &Response{Status: res.StatusCode, Body: body, address: c.address}, nil
+}
+
+// innermost is a network error without what wraps it.
+func innermost(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "it takes too long"
+	}
+	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
+		err = inner
+	}
+	return err.Error()
+}
+
+// Error is an error that the admin API has sent. With status 404, there is nothing of the name.
+type Error struct {
+	Status  int    `json:"-"`
+	Message string `json:"error"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Decode reads the JSON of a response. What the admin API says is wrong becomes an *Error.
+func (r *Response) Decode(into any) error {
+	if r.Status == http.StatusOK {
+		if err := json.Unmarshal(r.Body, into); err != nil {
+			return fmt.Errorf("%s does not answer as http_helper does: is it of another version?", r.address)
+		}
+		return nil
+	}
+	failed := &Error{Status: r.Status}
+	switch err := json.Unmarshal(r.Body, failed); {
+	case err == nil && failed.Message != "":
+		return failed
+	case r.Status == http.StatusNotFound:
+		return fmt.Errorf("the Caddy at %s was built without http_helper", r.address)
+	default:
+		return fmt.Errorf("the Caddy at %s answers with status %d", r.address, r.Status)
+	}
+}

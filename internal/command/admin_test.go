@@ -1,0 +1,147 @@
+package command_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// inline is a Caddyfile with the connection c in its directive.
+func inline(s *services, options string) string {
+	return "SITE {\n\thttp_helper " + s.api.URL + "/base {\n\t\tname c\n\t\ttoken_url " + s.idp.URL +
+		"/token\n\t\tclient_id id\n\t\tclient_secret literal-secret\n\t\t" + options + "\n\t}\n}\n"
+}
+
+// sidecarWithCLI runs a sidecar with the connection c, and returns its site and what asks about it.
+func sidecarWithCLI(t *testing.T, s *services, options string) (site string, ask func(args ...string) result) {
+	t.Helper()
+	site = s.run(t, inline(s, options))
+	return site, func(args ...string) result {
+		t.Helper()
+		return cli(t, "", append(args, "--address", s.admin)...)
+	}
+}
+
+func TestCommandsInEachState(t *testing.T) {
+	s := newServices(t, nil)
+	site, ask := sidecarWithCLI(t, s, "ping GET /me 200")
+	ask("list").want(t, 0, "NAME", "c     -          idle   none\n")
+	ask("show", "c").want(t, 0, "State             idle: it has no token, and none was needed lately", "API               "+s.api.URL+"/base", "Token endpoint    "+s.idp.URL+"/token")
+
+	get(t, site)
+	ask("list").want(t, 0, "ready  expires in 5")
+	ask("show", "c").want(t, 0, "ready: it has a token", "Token expires", "1, of which 0 failed")
+	ask("ping", "c").want(t, 0, "c works: the API responded with 200 OK")
+	ask("refresh", "c").want(t, 0, "c has a new token, which expires in 5")
+
+	refuse := func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = w.Write([]byte(`{"error":"invalid_client"}`))
+	}
+	s.respond(refuse)
+	ask("refresh", "c").want(t, 1, "Error: connection c: ", "invalid_client", "check client_id")
+	ask("list").want(t, 0, "failing", "c cannot get a new token, while the one in hand lives: ", "invalid_client",
+		"Token endpoint: "+s.idp.URL+"/token\n", "It does not mend itself: correct what is named here, then run: caddy http-helper refresh c --address unix/")
+	ask("show", "c").want(t, 0, "State                failing", "Last tried ", "; tried again when it is needed")
+
+	site, ask = sidecarWithCLI(t, s, "ping GET /me 200\n\t\ttoken_request_param other 1")
+	get(t, site)
+	ask("list").want(t, 1, "c     -          down   none\n", "c cannot get a token: the token endpoint refused the request (status 401)")
+	ask("show", "c").want(t, 1, "down: it has no token, and cannot get one")
+	ask("ping", "c").want(t, 1, "c does not work: there is no token: ", "invalid_client")
+
+	s.idp.Close()
+	site, ask = sidecarWithCLI(t, s, "token_request_param other 2")
+	get(t, site)
+	ask("show", "c").want(t, 1, "the token endpoint cannot be reached: connection refused", "It ends by itself once that server answers as it should. If it never has, correct what is named here. To try now, run: caddy http-helper refresh c")
+}
+
+func TestUnknownNames(t *testing.T) {
+	s := newServices(t, nil)
+	_, ask := sidecarWithCLI(t, s, "")
+	for _, args := range [][]string{{"show", "x y/z"}, {"refresh", "x"}, {"ping", "x"}, {"connectors", "x"}, {"new", "x"}} {
+		got := ask(args...)
+		got.want(t, exitUsage, "Error: there is no conn")
+		if got.stdout != "" {
+			t.Errorf("%s prints %q", args, got.stdout)
+		}
+	}
+	for _, name := range []string{"", ".", ".."} { // that lead elsewhere in a URL
+		ask("show", name).want(t, exitUsage, "is not a name")
+		ask("ping", name).want(t, exitUsage, "is not a name")
+		ask("connectors", name).want(t, exitUsage, "is not a name")
+	}
+}
+
+func TestPingNotWorking(t *testing.T) {
+	status := http.StatusForbidden
+	s := newServices(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope", scope="contacts.read"`)
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte("not\x1b[31m red\n"))
+	})
+	_, ask := sidecarWithCLI(t, s, "ping GET /me 200")
+	got := ask("ping", "c")
+	got.want(t, 1, "c does not work: the API refuses the request (403 Forbidden): it wants the scope contacts.read", "The API's answer:\nnot\uFFFD[31m red\n")
+	if strings.Contains(got.stdout, "\x1b") {
+		t.Error("the API steers the terminal")
+	}
+	ask("ping", "c", "--json").want(t, 1, `"working": false`, `"status_code": 403`)
+	s.api.Close()
+	ask("ping", "c").want(t, 1, "the API cannot be reached: connection refused")
+}
+
+func TestAsJSON(t *testing.T) {
+	s := newServices(t, nil)
+	_, ask := sidecarWithCLI(t, s, "")
+	for _, test := range []struct{ args, want string }{
+		{"list", "[\n  {\n    \"name\": \"c\","},
+		{"show c", "{\n  \"name\": \"c\","},
+		{"refresh c", "{\n  \"name\": \"c\","},
+		{"ping c", "{\n  \"working\": true,"},
+		{"connectors", "[]\n"},
+	} {
+		got := ask(append(strings.Fields(test.args), "--json")...)
+		got.want(t, 0)
+		if !strings.HasPrefix(got.stdout, test.want) || got.stderr != "" {
+			t.Errorf("%s: %q %q", test.args, got.stdout, got.stderr)
+		}
+	}
+	got := ask("show", "x", "--json")
+	got.want(t, exitUsage, "Error: there is no connection")
+	if !strings.HasPrefix(got.stdout, "{\n  \"error\": ") {
+		t.Errorf("an error as JSON: %q", got.stdout)
+	}
+}
+
+func TestConnectorsShown(t *testing.T) {
+	s := newServices(t, nil)
+	caddyfile := crm(s, `additional_scopes
+			parameter secret password
+			parameter region dropdown {
+				option eu "Europe"
+				option us
+				default us
+			}
+			config_value audience text {
+				label "Audience"
+				value https://{param.instance}.example
+			}
+			config_value key password {
+				value password-value
+			}
+			config_value computed text {
+				flow f
+			}
+			flow f template {{.param.instance}}`, "parameter secret s\n")
+	s.run(t, caddyfile)
+	address := s.admin
+	cli(t, "", "connectors", "--address", address).want(t, 0, "acme_crm  Acme CRM  billing")
+	got := cli(t, "", "connectors", "acme_crm", "--address", address)
+	got.want(t, 0, "Client secret       password", "Your instance name  text", "region              dropdown  eu (Europe); us, the default",
+		"Audience  https://{param.instance}.example", "key       a secret", "computed  computed by the flow f",
+		"choose among these scopes, and may add others", "contacts.read  always  Read contacts", "caddy http-helper new acme_crm")
+	if strings.Contains(got.stdout, "password-value") {
+		t.Error("a secret is shown")
+	}
+}

@@ -1,0 +1,328 @@
+package command
+
+import (
+	"bufio"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
+)
+
+// questionKind is how a question is answered.
+type questionKind int
+
+const (
+	anyText     questionKind = iota
+	secretText               // nothing is shown
+	choice                   // one of the options
+	multiSelect              // any of the options; the answer has them separated by spaces
+	limitedText              // text with a limit that is counted while it is typed
+	yesOrNo                  // the answer is yes or no
+)
+
+// question is something that a person is asked.
+type question struct {
+	kind    questionKind
+	title   string
+	help    string
+	options []adminapi.Option
+	limit   int                // of characters, for limitedText
+	check   func(string) error // nil: anything goes
+	value   *string            // where the answer goes; the default stands there at first
+}
+
+const (
+	yes = "yes"
+	no  = "no"
+)
+
+// accepts checks an answer.
+func (q *question) accepts(answer string) error {
+	if strings.ContainsFunc(answer, unicode.IsControl) {
+		return errors.New("there is a control character in it")
+	}
+	switch {
+	case q.kind == multiSelect:
+		return q.offers(strings.Fields(answer)...)
+	case q.kind == yesOrNo:
+		return subdirective.OneOf(yes, no)(answer)
+	case q.check != nil:
+		return q.check(answer)
+	default:
+		return nil
+	}
+}
+
+// offers checks that all answers are among the options.
+func (q *question) offers(answers ...string) error {
+	values := make([]string, len(q.options))
+	for i, o := range q.options {
+		values[i] = o.Value
+	}
+	for _, answer := range answers {
+		if err := subdirective.OneOf(values...)(answer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// set takes what was typed as the answer. Nothing means the default.
+func (q *question) set(typed string) error {
+	typed = cmp.Or(typed, *q.value)
+	if q.kind == yesOrNo {
+		typed = cmp.Or(map[string]string{"y": yes, "n": no}[strings.ToLower(typed)], typed)
+	}
+	if err := q.accepts(typed); err != nil {
+		return err
+	}
+	*q.value = typed
+	return nil
+}
+
+// asker asks questions.
+type asker interface {
+	ask(questions []*question) error
+	// interactive tells whether somebody is there who can be asked again.
+	interactive() bool
+	// finish tells that there are no more questions.
+	finish() error
+}
+
+// errGivenUp is the error of a person who does not want to answer.
+var errGivenUp = errors.New("given up; nothing was made")
+
+// newAsker asks on the terminal, or reads answers that are piped in. Questions are written to
+// standard error, so that what the command prints can go to a file.
+func newAsker(cmd *cobra.Command) asker {
+	typed := &lines{bufio.NewReader(cmd.InOrStdin())}
+	in, out, ok := terminal(cmd)
+	if !ok {
+		return typed
+	}
+	if columns, rows, err := term.GetSize(int(out.Fd())); err == nil && drawsOn(columns, rows) {
+		return &screen{in: in, out: out, columns: columns, rows: rows}
+	}
+	return newDialogue(typed, int(in.Fd()), out)
+}
+
+// terminal is the terminal that a command runs on, if somebody types there. Where standard error leads
+// elsewhere, what is said goes past it: otherwise a secret would be typed where it can be seen.
+func terminal(cmd *cobra.Command) (in, out *os.File, ok bool) {
+	if in, ok = cmd.InOrStdin().(*os.File); !ok || !term.IsTerminal(int(in.Fd())) {
+		return nil, nil, false
+	}
+	if out, ok = cmd.ErrOrStderr().(*os.File); ok && term.IsTerminal(int(out.Fd())) {
+		return in, out, true
+	}
+	out, err := os.OpenFile("/dev/tty", os.O_WRONLY, 0)
+	return in, out, err == nil
+}
+
+const (
+	leastColumns = 40
+	leastRows    = 12
+)
+
+// drawsOn tells whether forms can be drawn on the terminal: not on simple ones and on tiny ones, nor
+// for somebody who lets a screen reader read them.
+func drawsOn(columns, rows int) bool {
+	kind := os.Getenv("TERM")
+	return kind != "" && kind != "dumb" && os.Getenv("ACCESSIBLE") == "" && columns >= leastColumns && rows >= leastRows
+}
+
+// lines are answers that stand one on a line, in the order of the questions. An empty line means the
+// default.
+type lines struct{ *bufio.Reader }
+
+func (*lines) interactive() bool { return false }
+
+func (l *lines) ask(questions []*question) error {
+	for _, q := range questions {
+		line, err := l.line()
+		if err != nil && err != io.EOF {
+			return err
+		}
+		if err := q.set(line); err != nil {
+			return usageErrorf("%s: %w", q.title, err)
+		}
+	}
+	return nil
+}
+
+// line reads a line. The last one may lack its end.
+func (l *lines) line() (string, error) {
+	line, err := l.ReadString('\n')
+	if err == io.EOF && line != "" {
+		err = nil
+	}
+	return strings.TrimRight(line, "\r\n"), err
+}
+
+// finish refuses answers that are left over: some were taken for those to other questions.
+func (l *lines) finish() error {
+	rest, err := io.ReadAll(l)
+	if err == nil && strings.TrimSpace(string(rest)) != "" {
+		return usageErrorf("there are more answers than questions")
+	}
+	return err
+}
+
+// dialogue asks a person in plain lines of text, one question after the other.
+type dialogue struct {
+	*lines
+	in          int // the terminal's file descriptor
+	out         io.Writer
+	interrupted chan os.Signal
+}
+
+func newDialogue(typed *lines, in int, out io.Writer) *dialogue {
+	d := &dialogue{lines: typed, in: in, out: out, interrupted: make(chan os.Signal, 1)}
+	signal.Notify(d.interrupted, os.Interrupt)
+	return d
+}
+
+func (*dialogue) interactive() bool { return true }
+
+func (d *dialogue) finish() error {
+	signal.Stop(d.interrupted)
+	return nil
+}
+
+func (d *dialogue) ask(questions []*question) error {
+	for _, q := range questions {
+		d.show(q)
+		for {
+			typed, err := d.read(q)
+			if err != nil {
+				return err
+			}
+			if err = q.set(q.byNumber(typed)); err == nil {
+				break
+			}
+			fmt.Fprintf(d.out, "Not so: %v\n", err)
+		}
+	}
+	return nil
+}
+
+func (d *dialogue) show(q *question) {
+	fmt.Fprintf(d.out, "\n%s\n", q.title)
+	if q.help != "" {
+		fmt.Fprintln(d.out, q.help)
+	}
+	for i, o := range q.options {
+		fmt.Fprintf(d.out, "%d. %s\n", i+1, o.Label)
+	}
+}
+
+// prompt stands before the place where the answer is typed.
+func (q *question) prompt() string {
+	what := "Answer"
+	switch q.kind {
+	case choice:
+		what = "Number"
+	case multiSelect:
+		what = "Numbers, separated by spaces"
+	case limitedText:
+		what = fmt.Sprintf("At most %d characters", q.limit)
+	case yesOrNo:
+		what = yes + " or " + no
+	case anyText, secretText:
+	}
+	if preset := *q.value; preset != "" && q.kind != secretText {
+		what += " [" + q.numbered(preset) + "]"
+	}
+	return what + ": "
+}
+
+// numbered replaces the value of an option by its number.
+func (q *question) numbered(answer string) string {
+	for i, o := range q.options {
+		if o.Value == answer {
+			return strconv.Itoa(i + 1)
+		}
+	}
+	return answer
+}
+
+// byNumber replaces the numbers of options by their values.
+func (q *question) byNumber(typed string) string {
+	if len(q.options) == 0 {
+		return typed
+	}
+	words := strings.Fields(typed)
+	for i, word := range words {
+		if n, err := strconv.Atoi(word); err == nil && n >= 1 && n <= len(q.options) && q.offers(word) != nil {
+			words[i] = q.options[n-1].Value
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// read asks for an answer. Nothing is shown of a secret, also of one that is typed as soon as it is
+// asked for. Whoever interrupts gives up, with the terminal as it was.
+func (d *dialogue) read(q *question) (string, error) {
+	before, err := term.GetState(d.in)
+	if err != nil {
+		return "", err
+	}
+	type answer struct {
+		typed string
+		err   error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		typed, err := d.typed(q)
+		answered <- answer{typed, err}
+	}()
+	if q.kind == secretText {
+		d.awaitChange(before)
+	}
+	fmt.Fprint(d.out, q.prompt())
+	select {
+	case a := <-answered:
+		if q.kind == secretText {
+			fmt.Fprintln(d.out) // the person's is not shown
+		}
+		if errors.Is(a.err, io.EOF) {
+			a.err = errGivenUp
+		}
+		return a.typed, a.err
+	case <-d.interrupted:
+		fmt.Fprintln(d.out)
+		return "", errors.Join(errGivenUp, term.Restore(d.in, before))
+	}
+}
+
+func (d *dialogue) typed(q *question) (string, error) {
+	if q.kind != secretText {
+		return d.line()
+	}
+	secret, err := term.ReadPassword(d.in)
+	return string(secret), err
+}
+
+// awaitChange waits until the terminal is in another state, or until it seems to have been in that one
+// all along.
+func (d *dialogue) awaitChange(before *term.State) {
+	for range 100 {
+		if now, err := term.GetState(d.in); err != nil || !reflect.DeepEqual(now, before) {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}

@@ -1,0 +1,352 @@
+package command
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+)
+
+// printer prints for people: tables and lines of text.
+type printer struct {
+	*tabwriter.Writer
+	now   time.Time
+	flags string // that commands which are named here need, to ask the same Caddy
+}
+
+func newPrinter(w io.Writer, now time.Time, flags string) *printer {
+	return &printer{Writer: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0), now: now, flags: flags}
+}
+
+func (p *printer) flush() { _ = p.Flush() }
+
+// row is a row of a table.
+func (p *printer) row(cells ...string) {
+	fmt.Fprintln(p, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+}
+
+// line is a line that belongs to no table.
+func (p *printer) line(format string, args ...any) {
+	p.flush()
+	fmt.Fprintf(p, format+"\n", args...)
+	p.flush()
+}
+
+// connections is the table of all connections, and what is wrong with some.
+func (p *printer) connections(conns []adminapi.Connection) {
+	if len(conns) == 0 {
+		p.line("There are no connections.")
+		return
+	}
+	p.row("NAME", "CONNECTOR", "STATE", "TOKEN")
+	for _, c := range conns {
+		p.row(c.Name, orDash(c.Connector), string(c.State), p.tokenLeft(c.Token))
+	}
+	p.problems(conns...)
+}
+
+// ago is how far away a time is, in the past or in the future.
+func (p *printer) ago(t time.Time) string {
+	if t.Sub(p.now) >= time.Second {
+		return "in " + strings.TrimSpace(humanize.RelTime(t, p.now, "", ""))
+	}
+	return humanize.RelTime(t, p.now, "ago", "")
+}
+
+// stateMeaning explains a state.
+var stateMeaning = map[adminapi.State]string{
+	adminapi.StateIdle:    "it has no token, and none was needed lately",
+	adminapi.StateReady:   "it has a token",
+	adminapi.StateFailing: "it has a token, but cannot get a new one",
+	adminapi.StateDown:    "it has no token, and cannot get one",
+}
+
+func (p *printer) tokenLeft(t *adminapi.Token) string {
+	if t == nil {
+		return "none"
+	}
+	return "expires " + p.ago(t.Expires)
+}
+
+// connection is all about one connection.
+func (p *printer) connection(c adminapi.Connection) {
+	p.row("Name", c.Name)
+	p.row("State", string(c.State)+": "+stateMeaning[c.State])
+	p.row("Connector", orDash(c.Connector))
+	p.row("API", c.BaseURL)
+	p.row("Token endpoint", orDash(c.TokenURL))
+	p.row("Authentication", c.AuthMethod)
+	p.row("Scopes asked for", words(c.Scopes.Requested))
+	if t := c.Token; t != nil {
+		p.row("Scopes granted", words(c.Scopes.Granted))
+		p.row("Token obtained", p.moment(t.Obtained))
+		p.row("Token replaced from", p.moment(t.Refresh))
+		p.row("Token expires", p.moment(t.Expires))
+	}
+	p.row("Token requests", fmt.Sprintf("%d, of which %d failed", c.Counts.TokenRequests, c.Counts.TokenFailures))
+	p.row("Tokens rejected", fmt.Sprintf("%d, by the API", c.Counts.Rejected))
+	c.TokenURL = nil // it stands above
+	p.problems(c)
+}
+
+func (p *printer) moment(t time.Time) string {
+	return t.Format(time.RFC3339) + " (" + p.ago(t) + ")"
+}
+
+func (p *printer) refreshed(c adminapi.Connection) {
+	p.line("%s has a new token, which %s.", c.Name, p.tokenLeft(c.Token))
+	p.problems(c)
+}
+
+// ping is what a ping has found out.
+func (p *printer) ping(name string, result adminapi.Ping) {
+	if result.Working {
+		p.line("%s works: %s.", name, result.Response.Message)
+		return
+	}
+	p.line("%s does not work: %s.", name, result.Response.Message)
+	if body := result.Response.Body; body != nil && strings.TrimSpace(*body) != "" {
+		p.line("The API's answer:\n%s", stripControl(strings.TrimSpace(*body)))
+	}
+}
+
+// stripControl keeps what a server says from steering the terminal.
+func stripControl(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+}
+
+// connectors is the table of all connectors.
+func (p *printer) connectors(forms []adminapi.Connector) {
+	if len(forms) == 0 {
+		p.line("There are no connectors.")
+		return
+	}
+	p.row("NAME", "LABEL", "CONNECTIONS")
+	for _, f := range forms {
+		p.row(f.Name, f.Label, words(f.Connections))
+	}
+	p.line("\nTo write a connection, run: caddy http-helper new <connector>%s", p.flags)
+}
+
+// form is what a connector asks of a new connection.
+func (p *printer) form(f adminapi.Connector) {
+	p.row("Name", f.Name)
+	p.row("Label", f.Label)
+	p.row("API", f.BaseURL)
+	p.row("Token endpoint", orDash(f.TokenURL))
+	p.row("Authentication", f.AuthMethod)
+	p.row("Connections", words(f.Connections))
+	p.line("\nIt asks for:")
+	for _, field := range f.Fields {
+		p.row("  "+field.Label, field.Type, choices(field))
+	}
+	if len(f.ConfigValues) > 0 {
+		p.line("\nIt sets by itself:")
+		for _, v := range f.ConfigValues {
+			p.row("  "+v.Label, origin(v))
+		}
+	}
+	p.line("\n%s", scopeRule(f))
+	for _, s := range f.Scopes {
+		p.row("  "+s.Name, requiredWord(s.Required), orZero(s.Description))
+	}
+	p.line("\nTo write a connection, run: caddy http-helper new %s%s", f.Name, p.flags)
+}
+
+// choices are what a dropdown offers.
+func choices(f adminapi.Field) string {
+	all := make([]string, len(f.Options))
+	for i, o := range f.Options {
+		all[i] = o.Value
+		if o.Label != o.Value {
+			all[i] += " (" + o.Label + ")"
+		}
+		if o.Value == orZero(f.Default) {
+			all[i] += ", the default"
+		}
+	}
+	return strings.Join(all, "; ")
+}
+
+func origin(v adminapi.ConfigValue) string {
+	switch {
+	case v.Value != nil:
+		return *v.Value
+	case v.Flow != nil:
+		return "computed by the flow " + *v.Flow
+	default:
+		return "a secret"
+	}
+}
+
+// scopeRule says who decides which scopes are asked for.
+func scopeRule(f adminapi.Connector) string {
+	switch {
+	case len(f.Scopes) == 0 && !f.Permissions.AdditionalScopes:
+		return "It has no scopes."
+	case f.Permissions.AdditionalScopes:
+		return "Connections choose among these scopes, and may add others:"
+	case f.Permissions.CustomizeScopes:
+		return "Connections choose among these scopes:"
+	default:
+		return "All of these scopes are asked for:"
+	}
+}
+
+func requiredWord(required bool) string {
+	if required {
+		return "always"
+	}
+	return ""
+}
+
+func words(list []string) string {
+	if len(list) == 0 {
+		return "-"
+	}
+	return strings.Join(list, " ")
+}
+
+func orDash(s *string) string {
+	if s == nil {
+		return "-"
+	}
+	return *s
+}
+
+// orZero is what there is, or the zero value.
+func orZero[T any](v *T) T {
+	if v == nil {
+		return *new(T)
+	}
+	return *v
+}
+
+// namesShown is how many names are told of those that have the same problem.
+const namesShown = 3
+
+// problem is what is wrong with some connections, and what to do.
+type problem struct {
+	names  []string
+	text   string // follows the names
+	advice string // what to do
+
+	// Of a problem with getting tokens; zero for others.
+	tried, next time.Time // when they were asked for last, and may be again
+	endpoint    string    // the token endpoint; empty: not the same for all
+}
+
+func (one *problem) aboutTokens() bool { return !one.tried.IsZero() }
+
+// problems says what is wrong with connections. What is the same for many is said once.
+func (p *printer) problems(conns ...adminapi.Connection) {
+	var all []*problem
+	for _, c := range conns {
+		for _, one := range problemsOf(c) {
+			all = merged(all, one)
+		}
+	}
+	for _, one := range all {
+		p.line("\n%s %s", firstNames(one.names), one.text)
+		if !one.aboutTokens() {
+			p.line("  %s", one.advice)
+			continue
+		}
+		p.line("  %s", p.when(one))
+		if one.endpoint != "" {
+			p.line("  Token endpoint: %s", one.endpoint)
+		}
+		p.line("  %scaddy http-helper refresh %s%s", one.advice, oneOfThem(one.names), p.flags)
+	}
+}
+
+// problemsOf are the problems of a connection.
+func problemsOf(c adminapi.Connection) []*problem {
+	var all []*problem
+	if e := c.LastError; e != nil {
+		all = append(all, &problem{
+			names: []string{c.Name}, text: trouble[c.State] + e.Reason(), advice: adviceFor(c.State, e.Class),
+			tried: e.At, next: orZero(c.NextAttempt), endpoint: orZero(c.TokenURL),
+		})
+	}
+	if missing := c.Scopes.Missing; len(missing) > 0 {
+		all = append(all, &problem{
+			names: []string{c.Name}, text: "did not get scopes that were asked for: " + strings.Join(missing, " "),
+			advice: "Have the client granted them at the authorization server, or do not ask for them.",
+		})
+	}
+	return all
+}
+
+var trouble = map[adminapi.State]string{
+	adminapi.StateFailing: "cannot get a new token, while the one in hand lives: ",
+	adminapi.StateDown:    "cannot get a token: ",
+}
+
+// adviceFor begins the sentence that ends with the command to run.
+func adviceFor(state adminapi.State, class adminapi.Class) string {
+	switch {
+	case class == adminapi.ClassConfiguration:
+		return "It does not mend itself: correct what is named here, then run: "
+	case state == adminapi.StateDown: // may never have worked
+		return "It ends by itself once that server answers as it should. If it never has, correct what is named here. To try now, run: "
+	default:
+		return "It ends by itself once that server answers as it should. To try now, run: "
+	}
+}
+
+// merged adds a problem to others, or to the one of them that is the same.
+func merged(all []*problem, one *problem) []*problem {
+	for _, other := range all {
+		if other.text == one.text && other.advice == one.advice {
+			other.names = append(other.names, one.names...)
+			if one.tried.After(other.tried) {
+				other.tried = one.tried
+			}
+			if one.next.Before(other.next) {
+				other.next = one.next
+			}
+			if one.endpoint != other.endpoint {
+				other.endpoint = ""
+			}
+			return all
+		}
+	}
+	return append(all, one)
+}
+
+// firstNames are the first of many names.
+func firstNames(names []string) string {
+	if more := len(names) - namesShown; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:namesShown], ", "), more)
+	}
+	return strings.Join(names, ", ")
+}
+
+// when says when a token was asked for last, and when that may happen again.
+func (p *printer) when(one *problem) string {
+	when := "Last tried " + p.ago(one.tried) + "; tried again when it is needed"
+	if one.next.Sub(p.now) < time.Second {
+		return when + "."
+	}
+	return when + ", " + p.ago(one.next) + " at the earliest."
+}
+
+// oneOfThem stands for a name in a command.
+func oneOfThem(names []string) string {
+	if len(names) > 1 {
+		return "<connection>"
+	}
+	return names[0]
+}

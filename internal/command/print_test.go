@@ -1,0 +1,73 @@
+package command
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+)
+
+func TestScopeRules(t *testing.T) {
+	for _, test := range []struct {
+		form adminapi.Connector
+		want string
+	}{
+		{adminapi.Connector{}, "no scopes"},
+		{adminapi.Connector{Scopes: []adminapi.Scope{{Name: "a"}}}, "All of these"},
+		{adminapi.Connector{Scopes: []adminapi.Scope{{Name: "a"}}, Permissions: adminapi.Permissions{CustomizeScopes: true}}, "choose among these scopes:"},
+		{adminapi.Connector{Permissions: adminapi.Permissions{CustomizeScopes: true, AdditionalScopes: true}}, "may add others"},
+	} {
+		if got := scopeRule(test.form); !strings.Contains(got, test.want) {
+			t.Errorf("%+v: %s", test.form, got)
+		}
+	}
+}
+
+// What people see of one moment, to the letter.
+func TestPage(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	connector, tokenURL, code, next := "acme_crm", "https://emea.acme.example/oauth2/token", "invalid_client", now.Add(20*time.Second)
+	conns := []adminapi.Connection{
+		{
+			Name: "billing", Connector: &connector, State: adminapi.StateReady, AuthMethod: "client_secret_basic", TokenURL: &tokenURL,
+			BaseURL: "https://emea.acme.example/api",
+			Scopes:  adminapi.Scopes{Requested: []string{"contacts.read", "contacts.write"}, Granted: []string{"contacts.read"}, Missing: []string{"contacts.write"}},
+			Token:   &adminapi.Token{Obtained: now.Add(-10 * time.Minute), Expires: now.Add(50 * time.Minute), Refresh: now.Add(45 * time.Minute)},
+			Counts:  adminapi.Counts{TokenRequests: 3, TokenFailures: 1, Rejected: 1},
+		},
+		{
+			Name: "orders", State: adminapi.StateDown,
+			LastError:   &adminapi.Failure{At: now.Add(-3 * time.Minute), Class: adminapi.ClassConfiguration, Code: &code, Message: "the token endpoint refused the request (status 401)"},
+			NextAttempt: &next,
+		},
+		{
+			Name: "stock", State: adminapi.StateDown,
+			LastError:   &adminapi.Failure{At: now, Class: "outage", Message: "the token endpoint cannot be reached: no such host"},
+			NextAttempt: &now,
+		},
+	}
+	other, soon := "https://apac.acme.example/oauth2/token", now.Add(5*time.Second)
+	for _, name := range []string{"tenant-1", "tenant-2", "tenant-3", "tenant-4"} {
+		conns = append(conns, adminapi.Connection{
+			Name: name, State: adminapi.StateFailing, TokenURL: &other,
+			LastError:   &adminapi.Failure{At: now.Add(-time.Minute), Class: "outage", Message: "the token endpoint answered with status 503"},
+			NextAttempt: &next,
+		})
+	}
+	conns[4].LastError.At, conns[5].NextAttempt = now.Add(-time.Second), &soon
+	var out strings.Builder
+	p := newPrinter(&out, now, " --address unix//admin.sock")
+	p.connections(conns)
+	p.line("---")
+	p.connection(conns[0])
+	p.flush()
+	want, err := os.ReadFile("testdata/page.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != string(want) {
+		t.Errorf("got:\n%s", out.String())
+	}
+}
