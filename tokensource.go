@@ -75,7 +75,7 @@ func (t *connectionTokens) Replace(ctx context.Context, rejected *oauth.Token) *
 
 // acquireTokens takes the source of the connection's tokens, which a running config may hold already.
 func (c *activeConnection) acquireTokens() {
-	c.tokens.timeout = cmp.Or(time.Duration(c.config.TokenTimeout), token.DefaultTokenTimeout)
+	c.tokens.timeout = cmp.Or(time.Duration(c.config.TokenTimeout), token.DefaultTimeout)
 	user := &token.User{
 		Name:          c.name,
 		Host:          c.values.TokenHost(),

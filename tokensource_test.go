@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -157,7 +158,7 @@ func watchedConnection(t *testing.T, f *tokentest.Fetcher) *activeConnection {
 // TestBoundTokenIsReplacedWithItsCertificate in the background: the request that finds it out goes
 // on with the token in hand, and none is fetched without a request.
 func TestBoundTokenIsReplacedWithItsCertificate(t *testing.T) {
-	tokentest.Simulated(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		f := new(tokentest.Fetcher)
 		c := watchedConnection(t, f)
 		first := tokentest.MustToken(t, c.tokens.source)
@@ -184,7 +185,7 @@ func TestBoundTokenIsReplacedWithItsCertificate(t *testing.T) {
 // TestBoundTokenStays while its certificate does, whoever has loaded it, and while that cannot be
 // read.
 func TestBoundTokenStays(t *testing.T) {
-	tokentest.Simulated(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		f := new(tokentest.Fetcher)
 		c := watchedConnection(t, f)
 		f.SetRespond(boundTo(&keys.Certificate{CertFile: c.values.Certificate.CertFile, KeyFile: c.values.Certificate.KeyFile})) // of a config before
@@ -200,7 +201,7 @@ func TestBoundTokenStays(t *testing.T) {
 
 // TestUnboundTokenStays when the certificate changes: only tokens that are bound to it depend on it.
 func TestUnboundTokenStays(t *testing.T) {
-	tokentest.Simulated(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		f := new(tokentest.Fetcher)
 		c := watchedConnection(t, f)
 		f.SetRespond(nil)

@@ -71,7 +71,7 @@ var troubles = map[string]trouble{
 		ping:       []string{"billing does not work: the API refuses the request (403 Forbidden): it wants the scope b c; the connection does not request c; the token endpoint did not grant b.\nThe API's answer:\n{\"error\":\"no\"}\n"},
 		pingStatus: 1, ready: http.StatusOK, health: `"state":"ready"`,
 		metrics: []string{`requests_total{connection="billing",outcome="sent"}`, `token_requests_total{connection="billing",result="ok"}`},
-		log:     []string{`"msg":"the token lacks scopes that were asked for","connection":"billing","missing":["b"]`},
+		log:     []string{`"msg":"the token lacks scopes that were requested","connection":"billing","missing":["b"]`},
 	},
 	"a token endpoint that is down": {
 		cause:  func(t *testing.T, w *world) { w.tokens.URL = "http://127.0.0.1:" + harness.Port(t) + "/token" },

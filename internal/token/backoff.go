@@ -11,20 +11,22 @@ const (
 	minBackoff = time.Second
 	maxBackoff = time.Minute
 
-	// How often a request inside a back-off may look at the credentials again.
-	credentialsPause = time.Second
+	// minRecheckPause is how long requests inside a back-off do not read the credentials again after
+	// one has done so.
+	minRecheckPause = time.Second
 )
 
-// Failure is a failure of the last attempt to get a token, remembered for its back-off.
+// Failure is the failure of the last attempt, with its back-off.
 type Failure struct {
 	err         *oauth.Error
 	at          time.Time
-	wait        time.Duration // the back-off; from at on
+	wait        time.Duration // the back-off, which begins at at
 	consecutive int           // how many failures in a row have lengthened it
 	credentials string        // fingerprint of the credentials that failed
 }
 
-// NewFailure remembers err. before is the failure of the attempt before, or nil.
+// NewFailure returns a failure with the back-off for it. before is the failure of the attempt before,
+// or nil; credentials is the fingerprint of the credentials that failed, or "".
 func NewFailure(err *oauth.Error, before *Failure, credentials string, now time.Time) *Failure {
 	f := &Failure{err: err, at: now, consecutive: 1, credentials: credentials}
 	if before != nil {
@@ -34,10 +36,10 @@ func NewFailure(err *oauth.Error, before *Failure, credentials string, now time.
 	return f
 }
 
-// backoff is how long to wait after so many failures in a row.
-func backoff(row int) time.Duration {
+// backoff returns how long to wait after so many consecutive failures.
+func backoff(failures int) time.Duration {
 	wait := minBackoff
-	for range row - 1 {
+	for range failures - 1 {
 		if wait *= 2; wait >= maxBackoff {
 			break
 		}
@@ -45,7 +47,7 @@ func backoff(row int) time.Duration {
 	return min(jitter(min(wait, maxBackoff), 0.2), maxBackoff)
 }
 
-// Left is what is left of the back-off; zero without a failure.
+// Left returns what is left of the back-off. It is zero if f is nil.
 func (f *Failure) Left(now time.Time) time.Duration {
 	if f == nil {
 		return 0
@@ -53,7 +55,15 @@ func (f *Failure) Left(now time.Time) time.Duration {
 	return max(0, f.wait-clock.Elapsed(f.at, now))
 }
 
-// withoutBackoff is the failure with its back-off ended, and the next one short again.
+// AsError returns the error for requests inside the back-off. Its RetryAfter is what is left of the
+// back-off, in whole seconds.
+func (f *Failure) AsError(now time.Time) *oauth.Error {
+	err := *f.err
+	err.RetryAfter = max(time.Second, (f.Left(now) + time.Second - 1).Truncate(time.Second))
+	return &err
+}
+
+// withoutBackoff returns the failure with its back-off ended. The next back-off is short again.
 func (f *Failure) withoutBackoff() *Failure {
 	if f == nil {
 		return nil
@@ -63,10 +73,42 @@ func (f *Failure) withoutBackoff() *Failure {
 	return &ended
 }
 
-// AsError is the error for requests inside the back-off: they learn when to come again, in whole
-// seconds as in Retry-After.
-func (f *Failure) AsError(now time.Time) *oauth.Error {
-	err := *f.err
-	err.RetryAfter = max(time.Second, (f.Left(now) + time.Second - 1).Truncate(time.Second))
-	return &err
+// resetBackoff ends the back-off of failed, if that is still the last failure.
+func (s *Source) resetBackoff(failed *Failure) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failure == failed {
+		s.failure = failed.withoutBackoff()
+	}
+}
+
+// credentialsChanged reports whether the credentials differ from those that failed. It reads them at
+// most once a second, because they may be files.
+func (s *Source) credentialsChanged(failed *Failure) bool {
+	s.mu.Lock()
+	may, u := s.mayRecheck(s.now()), s.primary()
+	s.mu.Unlock()
+	return may && credentialsDiffer(u, failed)
+}
+
+// mayRecheck reports whether the credentials may be read again. If so, the caller must do it. Call it
+// with mu held.
+func (s *Source) mayRecheck(now time.Time) bool {
+	if clock.Elapsed(s.recheckedAt, now) < minRecheckPause {
+		return false
+	}
+	s.recheckedAt = now
+	return true
+}
+
+// credentialsDiffer reports whether the user's credentials differ from those that failed.
+func credentialsDiffer(u *User, failed *Failure) bool {
+	current := credentialsOf(u)
+	return current != "" && current != failed.credentials
+}
+
+// credentialsOf returns the fingerprint of the current credentials, or "" if reading them panics.
+func credentialsOf(u *User) string {
+	defer RecoverAndLog(u.log(), "reading credentials")
+	return u.Fetcher.Fingerprint()
 }

@@ -3,7 +3,6 @@ package token
 import (
 	"context"
 	"errors"
-	"net/http"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,7 +13,7 @@ import (
 )
 
 func TestBackoffDoubles(t *testing.T) {
-	tokentest.Simulated(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		f := &tokentest.Fetcher{Respond: fails(errTestOutage)}
 		s, _ := startSource(t, f)
 		for f.Count() < 12 {
@@ -35,27 +34,27 @@ func TestBackoffDoubles(t *testing.T) {
 }
 
 func TestBackoffIsJittered(t *testing.T) {
-	for row, want := range map[int]time.Duration{1: time.Second, 3: 4 * time.Second} {
+	for failures, want := range map[int]time.Duration{1: time.Second, 3: 4 * time.Second} {
 		least, most := time.Hour, time.Duration(0)
 		for range 1000 {
-			least, most = min(least, backoff(row)), max(most, backoff(row))
+			least, most = min(least, backoff(failures)), max(most, backoff(failures))
 		}
 		if least > want*85/100 || most < want*115/100 || least < want*80/100 || most > want*120/100 {
-			t.Errorf("after %d failures from %v to %v", row, least, most)
+			t.Errorf("after %d failures from %v to %v", failures, least, most)
 		}
 	}
 }
 
 func TestBackoffNeverGivesUp(t *testing.T) {
-	for _, row := range []int{7, 10, 1000, 1 << 20} {
-		if got := backoff(row); got < 48*time.Second || got > time.Minute {
-			t.Errorf("after %d failures %v", row, got)
+	for _, failures := range []int{7, 10, 1000, 1 << 20} {
+		if got := backoff(failures); got < 48*time.Second || got > time.Minute {
+			t.Errorf("after %d failures %v", failures, got)
 		}
 	}
 }
 
-func TestBackoffStartsAnewAfterSuccess(t *testing.T) {
-	tokentest.Simulated(t, func(t *testing.T) {
+func TestBackoffIsShortAgainAfterASuccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		f := &tokentest.Fetcher{Respond: func(_ context.Context, call int) (*oauth.Token, error) {
 			if call == 5 {
 				return tokentest.Token(call, time.Second), nil
@@ -74,32 +73,32 @@ func TestBackoffStartsAnewAfterSuccess(t *testing.T) {
 }
 
 func TestRetryAfterIsRespected(t *testing.T) {
-	for asked, want := range map[time.Duration]time.Duration{
+	for retryAfter, want := range map[time.Duration]time.Duration{
 		30 * time.Second: 30 * time.Second,
 		time.Hour:        5 * time.Minute,
 		time.Nanosecond:  time.Second,
 	} {
-		tokentest.Simulated(t, func(t *testing.T) {
-			busy := &oauth.Error{Class: oauth.ClassOutage, Status: http.StatusServiceUnavailable, Message: "busy", RetryAfter: asked}
-			f := &tokentest.Fetcher{Respond: fails(busy)}
+		synctest.Test(t, func(t *testing.T) {
+			failure := busy(retryAfter)
+			f := &tokentest.Fetcher{Respond: fails(failure)}
 			s, _ := startSource(t, f)
-			if first := wantFailure(t, s, busy); first.RetryAfter < want || first.RetryAfter > want+time.Second {
-				t.Errorf("asked for %v: retry after %v, want %v", asked, first.RetryAfter, want)
+			if first := wantFailure(t, s, failure); first.RetryAfter < want || first.RetryAfter > want+time.Second {
+				t.Errorf("Retry-After %v: retry after %v, want %v", retryAfter, first.RetryAfter, want)
 			}
 			time.Sleep(want * 3 / 4)
-			if later := wantFailure(t, s, busy); later.RetryAfter > want/4+time.Second {
-				t.Errorf("asked for %v: retry after %v with a quarter left", asked, later.RetryAfter)
+			if later := wantFailure(t, s, failure); later.RetryAfter > want/4+time.Second {
+				t.Errorf("Retry-After %v: retry after %v with a quarter left", retryAfter, later.RetryAfter)
 			}
 			tokentest.WantCalls(t, f, 1)
 			time.Sleep(want/4 + time.Second)
-			wantFailure(t, s, busy)
+			wantFailure(t, s, failure)
 			tokentest.WantCalls(t, f, 2)
 		})
 	}
 }
 
-func TestRequestsInsideTheBackoffAreAnsweredAtOnce(t *testing.T) {
-	tokentest.Simulated(t, func(t *testing.T) {
+func TestRequestsInsideTheBackoffFailAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		f := &tokentest.Fetcher{Takes: time.Second / 2, Respond: fails(errTestConfiguration)}
 		s, _ := startSource(t, f)
 		wantFailure(t, s, errTestConfiguration)
@@ -133,7 +132,7 @@ func (r *rotating) get() (string, error) {
 	return r.value, r.err
 }
 
-// grantsFor hands out tokens for good credentials only.
+// grantsFor grants tokens for good credentials only.
 func (r *rotating) grantsFor(good string) func(context.Context, int) (*oauth.Token, error) {
 	return func(_ context.Context, call int) (*oauth.Token, error) {
 		value, err := r.get()
@@ -153,15 +152,15 @@ func TestChangedCredentialsEndTheBackoff(t *testing.T) {
 		"unreadable": {err: errors.New("no such file")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tokentest.Simulated(t, func(t *testing.T) {
-				f := &tokentest.Fetcher{Looked: secret.get, Respond: secret.grantsFor("new")}
+			synctest.Test(t, func(t *testing.T) {
+				f := &tokentest.Fetcher{Credentials: secret.get, Respond: secret.grantsFor("new")}
 				s, _ := startSource(t, f)
 				wantFailure(t, s, errTestConfiguration)
 				wantFailure(t, s, errTestConfiguration)
 				secret.set("new", nil)
 				time.Sleep(time.Second)
 				for _, o := range crowd(func() (*oauth.Token, error) {
-					time.Sleep(time.Millisecond) // the first has looked by then
+					time.Sleep(time.Millisecond) // the first has read the credentials by then
 					return s.Token(t.Context())
 				}) {
 					var failed *oauth.Error
@@ -176,28 +175,29 @@ func TestChangedCredentialsEndTheBackoff(t *testing.T) {
 	}
 }
 
-func TestCredentialsAreLookedAtOnceASecond(t *testing.T) {
-	tokentest.Simulated(t, func(t *testing.T) {
-		busy := &oauth.Error{Class: oauth.ClassOutage, Status: http.StatusServiceUnavailable, Message: "busy", RetryAfter: time.Minute}
-		f := &tokentest.Fetcher{Respond: fails(busy)}
+func TestCredentialsAreReadOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failure := busy(time.Minute)
+		f := &tokentest.Fetcher{Respond: fails(failure)}
 		s, _ := startSource(t, f)
 		for range 1000 { // ten seconds
-			wantFailure(t, s, busy)
+			wantFailure(t, s, failure)
 			time.Sleep(10 * time.Millisecond)
 		}
 		tokentest.WantCalls(t, f, 1)
-		// One look belongs to the attempt itself.
-		if got := len(f.Looks) - 1; got < 9 || got > 10 {
-			t.Errorf("looked %d times in 10s", got)
+		// One read belongs to the attempt itself.
+		if got := len(f.Reads) - 1; got < 9 || got > 10 {
+			t.Errorf("read %d times in 10s", got)
 		}
 	})
 }
 
-// Each change of the credentials ends the back-off, and the short one after it ends by itself.
+// TestCredentialsThatKeepChangingMeanFewAttempts: each change ends the back-off, and the short one after
+// it ends by itself.
 func TestCredentialsThatKeepChangingMeanFewAttempts(t *testing.T) {
-	tokentest.Simulated(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var secret rotating
-		f := &tokentest.Fetcher{Looked: secret.get, Respond: fails(errTestConfiguration)}
+		f := &tokentest.Fetcher{Credentials: secret.get, Respond: fails(errTestConfiguration)}
 		s, _ := startSource(t, f)
 		for range 1000 { // ten seconds
 			secret.set(time.Now().String(), nil)
@@ -211,9 +211,9 @@ func TestCredentialsThatKeepChangingMeanFewAttempts(t *testing.T) {
 }
 
 func TestChangedCredentialsEndTheBackoffOfARefresh(t *testing.T) {
-	tokentest.Simulated(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		secret := &rotating{value: "first"}
-		f := &tokentest.Fetcher{Respond: secret.grantsFor("first"), Looked: secret.get}
+		f := &tokentest.Fetcher{Respond: secret.grantsFor("first"), Credentials: secret.get}
 		s, _ := startSource(t, f)
 		tokentest.WantToken(t, s, "token-1")
 		synctest.Wait()
@@ -223,8 +223,8 @@ func TestChangedCredentialsEndTheBackoffOfARefresh(t *testing.T) {
 		tokentest.WantCalls(t, f, 2)
 
 		f.SetRespond(secret.grantsFor("second"))
-		look, end := slowLook(secret)
-		f.LookOnce(look, secret.get)
+		read, end := slowRead(secret)
+		f.SetCredentials(read, secret.get)
 		secret.set("second", nil)
 		time.Sleep(time.Second)
 		start := time.Now()
@@ -237,28 +237,28 @@ func TestChangedCredentialsEndTheBackoffOfARefresh(t *testing.T) {
 		end()
 		synctest.Wait()
 		tokentest.WantToken(t, s, "token-3")
-		// One look for each attempt, and one in the back-off.
-		if got := len(f.Looks); got != 4 {
-			t.Errorf("looked %d times", got)
+		// One read for each attempt, and one in the back-off.
+		if got := len(f.Reads); got != 4 {
+			t.Errorf("read %d times", got)
 		}
 	})
 }
 
-// slowLook is credentials whose next look takes until the returned function is called.
-func slowLook(s *rotating) (look func() (string, error), end func()) {
+// slowRead returns credentials whose next read takes until end is called.
+func slowRead(s *rotating) (read func() (string, error), end func()) {
 	stuck := make(chan struct{})
 	return func() (string, error) { <-stuck; return s.get() }, func() { close(stuck) }
 }
 
-func TestSlowLookAtCredentialsDoesNotUndoASuccess(t *testing.T) {
-	tokentest.Simulated(t, func(t *testing.T) {
+func TestSlowReadOfCredentialsDoesNotUndoASuccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		var secret rotating
-		f := &tokentest.Fetcher{Looked: secret.get, Respond: secret.grantsFor("good")}
+		f := &tokentest.Fetcher{Credentials: secret.get, Respond: secret.grantsFor("good")}
 		s, _ := startSource(t, f)
 		wantFailure(t, s, errTestConfiguration)
 		secret.set("good", nil)
-		look, end := slowLook(&secret)
-		f.LookOnce(look, secret.get)
+		read, end := slowRead(&secret)
+		f.SetCredentials(read, secret.get)
 		waiting := make(chan error)
 		go func() { _, err := s.Token(t.Context()); waiting <- err }()
 		synctest.Wait()
@@ -276,17 +276,17 @@ func TestSlowLookAtCredentialsDoesNotUndoASuccess(t *testing.T) {
 	})
 }
 
-func TestSlowLookAtCredentialsStartsNothingAnyMore(t *testing.T) {
+func TestSlowReadOfCredentialsStartsNothingAfterwards(t *testing.T) {
 	for name, test := range map[string]struct {
 		meanwhile func(*Source, *User)
 		calls     int
 	}{
 		"nothing else": {func(*Source, *User) {}, 3},
-		"failed anew":  {func(s *Source, _ *User) { _ = s.Refresh(context.Background()) }, 3},
+		"failed again": {func(s *Source, _ *User) { _ = s.Refresh(context.Background()) }, 3},
 		"released":     {func(s *Source, u *User) { s.releaseUser(u) }, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tokentest.Simulated(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				var secret rotating
 				f := &tokentest.Fetcher{Respond: grants(100 * time.Second)}
 				s, u := startSource(t, f)
@@ -297,8 +297,8 @@ func TestSlowLookAtCredentialsStartsNothingAnyMore(t *testing.T) {
 				tokentest.WantCalls(t, f, 2)
 
 				secret.set("bad again", nil)
-				look, end := slowLook(&secret)
-				f.LookOnce(look, secret.get)
+				read, end := slowRead(&secret)
+				f.SetCredentials(read, secret.get)
 				tokentest.WantToken(t, s, "token-1")
 				synctest.Wait()
 				test.meanwhile(s, u)
@@ -310,17 +310,41 @@ func TestSlowLookAtCredentialsStartsNothingAnyMore(t *testing.T) {
 }
 
 func TestBackoffEndsAfterASuspend(t *testing.T) {
-	busy := &oauth.Error{Class: oauth.ClassOutage, Status: http.StatusServiceUnavailable, Message: "busy", RetryAfter: time.Minute}
+	failure := busy(time.Minute)
 	f := &tokentest.Fetcher{Respond: func(_ context.Context, call int) (*oauth.Token, error) {
 		if call == 1 {
-			return nil, busy
+			return nil, failure
 		}
 		return &oauth.Token{Value: "awake", Lifetime: 24 * time.Hour}, nil
 	}}
 	var c clocks
 	s, _ := acquireTestSource(t, f)
 	s.now = c.now
-	wantFailure(t, s, busy)
+	wantFailure(t, s, failure)
 	c.move(time.Hour, time.Second)
 	tokentest.WantToken(t, s, "awake")
+}
+
+// TestPanicWhileReadingCredentials inside of a back-off ends neither the process nor the back-off.
+func TestPanicWhileReadingCredentials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &tokentest.Fetcher{Respond: fails(errTestConfiguration)}
+		s, _ := startSource(t, f)
+		wantFailure(t, s, errTestConfiguration)
+		f.SetCredentials(func() (string, error) { panic("hunter2") }, nil)
+		wantFailure(t, s, errTestConfiguration)
+	})
+}
+
+func TestErrorsOfOthersAreNotShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := startSource(t, &tokentest.Fetcher{Respond: fails(errTestOutage)})
+		first, second := wantFailure(t, s, errTestOutage), wantFailure(t, s, errTestOutage)
+		if first == second || first == errTestOutage {
+			t.Error("one error for two requests inside the back-off")
+		}
+		if errors.Is(first, errTestOutage) {
+			t.Error("not a copy")
+		}
+	})
 }

@@ -12,83 +12,89 @@ const (
 	// A token is not sent in the last moments of its life, because a request needs time to arrive.
 	maxHardMargin = 5 * time.Second
 
-	// How long before its expiry a token is replaced, unless `refresh_before` says.
+	// maxRefreshMargin is how long before its expiry a token is replaced at most, unless
+	// refresh_before is set.
 	maxRefreshMargin = 5 * time.Minute
 
-	// The shortest pause between two requests that keep yielding the same token.
+	// minSameTokenPause is the shortest pause between two requests that yield the same token.
 	minSameTokenPause = 400 * time.Millisecond
 )
 
-// cached is a token in the hands of a source, with what its life means for requests. It does
-// not change.
+// cached is a token that a source has obtained, with how long requests may use it. It is immutable.
+//
+// The token is embedded, so that a read returns a pointer to it and allocates nothing. refreshAfter is
+// the only other field that a read of a fresh token needs, so it comes first.
 type cached struct {
-	refreshAfter time.Duration // from sent on; then a newer one is fetched in the background
+	refreshAfter time.Duration // from Sent on; then a newer token is fetched in the background
 	oauth.Token
-	usableFor time.Duration // from sent on; then the token is no longer sent
+	usableFor time.Duration // from Sent on; then the token is no longer sent
 }
 
-// newCached works out when t has to be refreshed. before is the last token held, or nil.
+// newCached works out how long t may be used and when it is refreshed. before is the last token
+// obtained, or nil.
 func newCached(t *oauth.Token, before *cached, refreshBefore time.Duration, now time.Time) *cached {
-	if before == nil || before.Value != t.Value {
-		return &cached{
-			Token:        *t,
-			usableFor:    t.Lifetime - hardMargin(t.Lifetime),
-			refreshAfter: t.Lifetime - jitterMargin(t.Lifetime, refreshMargin(t.Lifetime, refreshBefore)),
-		}
+	if before != nil && before.Value == t.Value {
+		return newCachedAgain(t, before, now)
 	}
-	return newCachedAgain(t, before, now)
+	return &cached{
+		Token:        *t,
+		usableFor:    t.Lifetime - hardMargin(t.Lifetime),
+		refreshAfter: t.Lifetime - jitterMargin(t.Lifetime, refreshMargin(t.Lifetime, refreshBefore)),
+	}
 }
 
-// newCachedAgain holds a token that the server has handed out once more. Some servers do so until
-// it dies: the next refresh is as late as allowed, and the pauses between further ones halve
-// until they are too short; then it is left to expire.
+// newCachedAgain is newCached for a token that the server has granted again. Some servers do so until
+// it expires: the next refresh is as late as allowed, and the pauses between further ones halve until
+// they are too short. Then the token is left to expire.
 func newCachedAgain(t *oauth.Token, before *cached, now time.Time) *cached {
 	if !t.HasExpiresIn && before.usable(now) {
-		// Handing it out again has made it no younger.
+		// Without expires_in the server does not say that it lives longer now.
 		again := *t
 		again.Sent, again.Lifetime = before.Sent, before.Lifetime
 		t = &again
 	}
 	hard, age := hardMargin(t.Lifetime), clock.Elapsed(t.Sent, now)
-	h := &cached{Token: *t, usableFor: t.Lifetime - hard}
-	h.refreshAfter = h.usableFor
-	if pause := (h.usableFor - age) / 2; pause >= minSameTokenPause {
-		h.refreshAfter = max(t.Lifetime-2*hard, age+pause)
+	c := &cached{Token: *t, usableFor: t.Lifetime - hard}
+	c.refreshAfter = c.usableFor
+	if pause := (c.usableFor - age) / 2; pause >= minSameTokenPause {
+		c.refreshAfter = max(t.Lifetime-2*hard, age+pause)
 	}
-	return h
+	return c
 }
 
-func (h *cached) usable(now time.Time) bool {
-	return h != nil && clock.Elapsed(h.Sent, now) < h.usableFor
+// usable reports whether the token may be sent. It is false if c is nil.
+func (c *cached) usable(now time.Time) bool {
+	return c != nil && clock.Elapsed(c.Sent, now) < c.usableFor
 }
 
-// expires is the end of the token's life on the wall clock.
-func (h *cached) expires() time.Time {
-	return h.Sent.Add(h.Lifetime).Round(0)
+// expires returns the end of the token's life on the wall clock.
+func (c *cached) expires() time.Time {
+	return c.Sent.Add(c.Lifetime).Round(0)
 }
 
-func hardMargin(life time.Duration) time.Duration {
-	return min(maxHardMargin, life/10)
+// hardMargin returns how long before its expiry a token is no longer sent.
+func hardMargin(lifetime time.Duration) time.Duration {
+	return min(maxHardMargin, lifetime/10)
 }
 
-// refreshMargin is how long before its expiry a token is to be replaced.
-func refreshMargin(life, refreshBefore time.Duration) time.Duration {
+// refreshMargin returns how long before its expiry a token is refreshed, without jitter.
+func refreshMargin(lifetime, refreshBefore time.Duration) time.Duration {
 	if refreshBefore <= 0 {
-		refreshBefore = min(life/5, maxRefreshMargin)
+		refreshBefore = min(lifetime/5, maxRefreshMargin)
 	}
-	return clampMargin(life, refreshBefore)
+	return clampMargin(lifetime, refreshBefore)
 }
 
-// jitterMargin varies a margin by ±10 %, so that many proxies do not refresh at one moment.
-func jitterMargin(life, margin time.Duration) time.Duration {
-	return clampMargin(life, jitter(margin, 0.1))
+// jitterMargin varies a margin by ±10 %, so that many proxies do not refresh at the same moment.
+func jitterMargin(lifetime, margin time.Duration) time.Duration {
+	return clampMargin(lifetime, jitter(margin, 0.1))
 }
 
-func clampMargin(life, margin time.Duration) time.Duration {
-	return min(max(margin, 2*hardMargin(life)), life/2)
+func clampMargin(lifetime, margin time.Duration) time.Duration {
+	return min(max(margin, 2*hardMargin(lifetime)), lifetime/2)
 }
 
-// jitter varies d by up to the given part of it, in both directions.
-func jitter(d time.Duration, part float64) time.Duration {
-	return time.Duration(float64(d) * (1 + part*(2*rand.Float64()-1))) //nolint:gosec // nobody gains from guessing it
+// jitter varies d by up to the given fraction of it, in both directions.
+func jitter(d time.Duration, fraction float64) time.Duration {
+	return time.Duration(float64(d) * (1 + fraction*(2*rand.Float64()-1))) //nolint:gosec // nobody gains from guessing it
 }

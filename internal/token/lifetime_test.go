@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unsafe"
 
@@ -12,7 +13,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token/tokentest"
 )
 
-// at is now with both clocks moved, each by its own amount.
+// at returns now with each of its clocks moved by its own amount.
 func at(now time.Time, wall, monotonic time.Duration) time.Time {
 	moved := now.Add(wall)
 	// No function of package time moves one clock alone. The monotonic reading is the second word.
@@ -114,8 +115,8 @@ func TestRefreshIsJittered(t *testing.T) {
 	const life, margin = time.Hour, 5 * time.Minute
 	least, most := life, time.Duration(0)
 	for range 1000 {
-		h := newCached(tokentest.Token(1, life), nil, 0, time.Now())
-		least, most = min(least, life-h.refreshAfter), max(most, life-h.refreshAfter)
+		c := newCached(tokentest.Token(1, life), nil, 0, time.Now())
+		least, most = min(least, life-c.refreshAfter), max(most, life-c.refreshAfter)
 	}
 	if least < margin*9/10 || most > margin*11/10 {
 		t.Errorf("margins from %v to %v", least, most)
@@ -145,7 +146,7 @@ func TestSameTokenIsRefreshedLate(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		before, again *oauth.Token
-		age           time.Duration // of the token as held from now on
+		age           time.Duration // of the cached token
 		refreshAfter  time.Duration
 	}{
 		"dated":                    {held(80*time.Second, 100*time.Second, true), held(0, 20*time.Second, true), 0, 16 * time.Second},
@@ -156,13 +157,90 @@ func TestSameTokenIsRefreshedLate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := newCached(test.before, nil, 0, now)
-			h := newCached(test.again, before, 0, now)
-			if got := clock.Elapsed(h.Sent, now); got != test.age {
+			c := newCached(test.again, before, 0, now)
+			if got := clock.Elapsed(c.Sent, now); got != test.age {
 				t.Errorf("age %v, want %v", got, test.age)
 			}
-			if h.refreshAfter != test.refreshAfter {
-				t.Errorf("refresh after %v, want %v", h.refreshAfter, test.refreshAfter)
+			if c.refreshAfter != test.refreshAfter {
+				t.Errorf("refresh after %v, want %v", c.refreshAfter, test.refreshAfter)
 			}
 		})
 	}
+}
+
+func TestShortLifeDoesNotMeanARequestPerCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &tokentest.Fetcher{Respond: grants(time.Second)}
+		s, _ := startSource(t, f)
+		for range 10000 { // ten seconds
+			tokentest.MustToken(t, s)
+			time.Sleep(time.Millisecond)
+		}
+		if got := f.Count(); got > 14 {
+			t.Errorf("%d token requests in 10s", got)
+		}
+	})
+}
+
+func TestSameTokenDoesNotLoop(t *testing.T) {
+	death := 100 * time.Second
+	for name, test := range map[string]struct {
+		life  func(left time.Duration) time.Duration
+		dated bool
+		most  int // requests within one life
+	}{
+		// The server says what is left of the token's life.
+		"shrinking": {func(left time.Duration) time.Duration { return max(left, time.Second) }, true, 8},
+		// The server says the whole life each time.
+		"constant": {func(time.Duration) time.Duration { return 100 * time.Second }, true, 3},
+		// The server says nothing: default_lifetime.
+		"undated": {func(time.Duration) time.Duration { return 100 * time.Second }, false, 8},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				birth := time.Now()
+				f := &tokentest.Fetcher{Respond: func(context.Context, int) (*oauth.Token, error) {
+					return &oauth.Token{Value: "always", Lifetime: test.life(death - time.Since(birth)), HasExpiresIn: test.dated}, nil
+				}}
+				s, _ := startSource(t, f)
+				for range 98000 {
+					token := tokentest.MustToken(t, s)
+					if age := time.Since(token.Sent); age >= token.Lifetime-hardMargin(token.Lifetime) {
+						t.Fatalf("got a token %v old that lives %v", age, token.Lifetime)
+					}
+					time.Sleep(time.Millisecond)
+				}
+				if got := f.Count(); got < 2 || got > test.most {
+					t.Errorf("%d token requests", got)
+				}
+				for i := 1; i < len(f.Calls); i++ {
+					if pause := f.Calls[i].Sub(f.Calls[i-1]); pause < minSameTokenPause {
+						t.Errorf("request %d came %v after the one before", i+1, pause)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestUndatedSameTokenGetsNoYoungerUntilItDies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &tokentest.Fetcher{Respond: func(context.Context, int) (*oauth.Token, error) {
+			return &oauth.Token{Value: "always", Lifetime: 100 * time.Second}, nil
+		}}
+		s, _ := startSource(t, f)
+		first := tokentest.MustToken(t, s)
+		time.Sleep(85 * time.Second)
+		if err := s.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if again := tokentest.MustToken(t, s); !again.Sent.Equal(first.Sent) || again.Lifetime != first.Lifetime {
+			t.Errorf("sent %v later", again.Sent.Sub(first.Sent))
+		}
+		time.Sleep(10 * time.Second)
+		if newer := tokentest.MustToken(t, s); newer.Sent.Equal(first.Sent) {
+			t.Error("the token is dead for ever")
+		}
+		tokentest.WantCalls(t, f, 3)
+	})
 }

@@ -6,32 +6,33 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 )
 
-// State is how a source is doing.
+// State is the state of a source; see Source for how it changes.
 type State string
 
+// The states of a source.
 const (
-	StateIdle    State = "idle"    // no token, and none needed so far
-	StateReady   State = "ready"   // a live token
-	StateFailing State = "failing" // a live token, but the last attempt to replace it failed
-	StateDown    State = "down"    // no token, and the last attempt failed
+	StateIdle    State = "idle"    // no usable token, and no attempt failed
+	StateReady   State = "ready"   // a usable token
+	StateFailing State = "failing" // a usable token, but the last attempt to replace it failed
+	StateDown    State = "down"    // no usable token, and the last attempt failed
 )
 
-// Status is what people may see of a source. It holds no token.
+// Status is what people may see of a source. It contains no token.
 type Status struct {
 	State State
 
-	// Of the live token, on the wall clock; zero without one.
+	// Of the usable token, on the wall clock; zero without one.
 	Obtained, Expires, Refresh time.Time
 	Granted, Missing           []string
 
 	Requests, Failures, Rejected uint64
 
 	LastError   *StatusError // why the last attempt failed, nil if it did not
-	NextAttempt time.Time    // the end of the back-off; zero outside of one
-	HadToken    bool         // whether there ever was a token
+	NextAttempt time.Time    // the end of the back-off; zero outside of it
+	HadToken    bool         // whether a token was ever obtained
 }
 
-// StatusError is a failure as people may see it.
+// StatusError is the failure of an attempt as people may see it.
 type StatusError struct {
 	At      time.Time
 	Class   oauth.Class
@@ -39,7 +40,7 @@ type StatusError struct {
 	Message string
 }
 
-// Status reports how the source is doing, without doing anything.
+// Status returns the status of the source. It starts nothing.
 func (s *Source) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -51,11 +52,11 @@ func (s *Source) Status() Status {
 		Rejected: s.rejections.Load(),
 		HadToken: s.last != nil,
 	}
-	if h := s.cached.Load(); h.usable(now) {
+	if c := s.cached.Load(); c.usable(now) {
 		st.State = StateReady
-		st.Obtained, st.Expires = h.Sent.Round(0), h.expires()
-		st.Refresh = h.Sent.Add(h.refreshAfter).Round(0)
-		st.Granted, st.Missing = h.Granted, h.Missing
+		st.Obtained, st.Expires = c.Sent.Round(0), c.expires()
+		st.Refresh = c.Sent.Add(c.refreshAfter).Round(0)
+		st.Granted, st.Missing = c.Granted, c.Missing
 	}
 	if s.failure != nil {
 		st.addFailure(s.failure, now)

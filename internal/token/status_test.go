@@ -27,7 +27,7 @@ func wantState(t *testing.T, s *Source, want State) Status {
 }
 
 func TestStates(t *testing.T) {
-	tokentest.Simulated(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		f := &tokentest.Fetcher{Respond: fails(errTestConfiguration)}
 		s, _ := startSource(t, f)
 		if st := wantState(t, s, StateIdle); st.LastError != nil || st.HadToken || !st.NextAttempt.IsZero() || !st.Expires.IsZero() {
@@ -88,7 +88,7 @@ func TestStates(t *testing.T) {
 }
 
 func TestExpiredIdleSourceIsIdle(t *testing.T) {
-	tokentest.Simulated(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s, _ := startSource(t, &tokentest.Fetcher{})
 		tokentest.WantToken(t, s, "token-1")
 		time.Sleep(time.Hour)
@@ -111,7 +111,7 @@ func (e *events) observe(event Event) {
 }
 
 func TestObserverIsToldOfEachTokenRequest(t *testing.T) {
-	tokentest.Simulated(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		f := &tokentest.Fetcher{Takes: time.Second, Respond: func(_ context.Context, call int) (*oauth.Token, error) {
 			if call == 1 {
 				return nil, errTestTransient
@@ -119,11 +119,11 @@ func TestObserverIsToldOfEachTokenRequest(t *testing.T) {
 			return tokentest.Token(call, time.Hour), nil
 		}}
 		var old, current, other events
-		s, _ := startSource(t, f, func(u *User) { u.Observer = fakeOwner{observed: old.observe} })
-		startSource(t, f, func(u *User) { u.Observer = fakeOwner{observed: current.observe} })
-		startSource(t, f, func(u *User) { u.Name, u.Observer = "shipping", fakeOwner{observed: other.observe} })
+		s, _ := startSource(t, f, func(u *User) { u.Observer = fakeObserver{observed: old.observe} })
+		startSource(t, f, func(u *User) { u.Observer = fakeObserver{observed: current.observe} })
+		startSource(t, f, func(u *User) { u.Name, u.Observer = "shipping", fakeObserver{observed: other.observe} })
 		startSource(t, f, func(u *User) {
-			u.Name, u.Observer = "broken", fakeOwner{observed: func(Event) { panic("hunter2") }}
+			u.Name, u.Observer = "broken", fakeObserver{observed: func(Event) { panic("hunter2") }}
 		})
 
 		token := tokentest.MustToken(t, s)
@@ -148,12 +148,12 @@ func TestObserverIsToldOfEachTokenRequest(t *testing.T) {
 }
 
 func TestStateIsLoggedWhenItChanges(t *testing.T) {
-	tokentest.Simulated(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.DebugLevel)
 		f := &tokentest.Fetcher{Respond: fails(errTestOutage)}
 		s, _ := startSource(t, f, func(u *User) { u.Logger = zap.New(core) })
 		startSource(t, f, func(u *User) {
-			u.Name, u.Logger, u.Observer = "accounting", zap.New(core), fakeOwner{endpoint: "https://auth.example/token"}
+			u.Name, u.Logger, u.Observer = "accounting", zap.New(core), fakeObserver{endpoint: "https://auth.example/token"}
 		})
 		next := func(level zapcore.Level, message string) map[string]any {
 			t.Helper()
@@ -171,45 +171,45 @@ func TestStateIsLoggedWhenItChanges(t *testing.T) {
 				t.Fatalf("logged %+v", logs.All())
 			}
 		}
-		ask := func() {
+		use := func() {
 			time.Sleep(time.Minute)
 			_, _ = s.Token(t.Context())
 		}
 
-		ask()
+		use()
 		fields := next(zap.ErrorLevel, "getting a token failed; requests are refused until there is one")
 		if fields["connection"] != "accounting, billing" || fields["class"] != "outage" || fields["reason"] != "out of order" || fields["token_url"] != "https://auth.example/token" {
 			t.Errorf("fields %v", fields)
 		}
 		for range 5 {
-			ask()
+			use()
 		}
 		nothing()
 
 		f.SetRespond(fails(errTestConfiguration))
-		ask()
+		use()
 		fields = next(zap.ErrorLevel, "getting a token failed; requests are refused until there is one")
 		if fields["class"] != "configuration" || fields["reason"] != "refused (invalid_client)" {
 			t.Errorf("fields %v", fields)
 		}
 
 		f.SetRespond(grants(100 * time.Second))
-		ask()
+		use()
 		if fields = next(zap.InfoLevel, "getting tokens works again"); fields["failures"] != int64(7) {
 			t.Errorf("fields %v", fields)
 		}
-		ask()
+		use()
 		nothing()
 
 		f.SetRespond(fails(errTestOutage))
 		time.Sleep(25 * time.Second)
 		_, _ = s.Token(t.Context())
-		next(zap.WarnLevel, "getting a new token failed; requests go on with the current one while it lives")
-		ask()
+		next(zap.WarnLevel, "getting a new token failed; requests use the current one until it expires")
+		use()
 		next(zap.ErrorLevel, "getting a token failed; requests are refused until there is one")
 
 		f.SetRespond(grants(100 * time.Second))
-		ask()
+		use()
 		if fields = next(zap.InfoLevel, "getting tokens works again"); fields["failures"] != int64(2) {
 			t.Errorf("fields %v", fields)
 		}
@@ -217,7 +217,7 @@ func TestStateIsLoggedWhenItChanges(t *testing.T) {
 }
 
 func TestMissingScopesAreLoggedOnce(t *testing.T) {
-	tokentest.Simulated(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.DebugLevel)
 		missing := []string{"b", "c"}
 		f := &tokentest.Fetcher{Respond: func(_ context.Context, call int) (*oauth.Token, error) {
@@ -245,7 +245,7 @@ func TestMissingScopesAreLoggedOnce(t *testing.T) {
 }
 
 func TestRejectionsAreLoggedNowAndThen(t *testing.T) {
-	tokentest.Simulated(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.DebugLevel)
 		s, _ := startSource(t, &tokentest.Fetcher{}, func(u *User) { u.Logger = zap.New(core) })
 		reject := func(want ...uint64) {
@@ -268,7 +268,7 @@ func TestRejectionsAreLoggedNowAndThen(t *testing.T) {
 			time.Sleep(time.Minute)
 			reject()
 		}
-		time.Sleep(rejectionsPause)
+		time.Sleep(rejectionLogPause)
 		reject(5)
 	})
 }

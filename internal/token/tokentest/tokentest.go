@@ -1,3 +1,5 @@
+// Package tokentest has what tests need instead of an authorization server: a fake token.Fetcher and
+// checks of the tokens that a source yields.
 package tokentest
 
 import (
@@ -11,18 +13,26 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 )
 
-// Fetcher hands out token-1, token-2 and so on, each good for an hour, unless told otherwise.
+// Fetcher is a token.Fetcher. Without settings it grants token-1, token-2 and so on at once, each with
+// a lifetime of an hour. Once it is in use, the setters change its settings.
 type Fetcher struct {
+	// Respond returns the result of a token request; the first call is number 1.
 	Respond func(ctx context.Context, call int) (*oauth.Token, error)
-	Looked  func() (string, error)
-	then    func() (string, error) // from the look after the next on
-	Takes   time.Duration
+
+	// Takes is how long a token request takes.
+	Takes time.Duration
+
+	// Credentials returns the current credentials, or why they cannot be read.
+	Credentials func() (string, error)
 
 	mu    sync.Mutex
-	Calls []time.Time
-	Looks []time.Time
+	Calls []time.Time // when token requests began
+	Reads []time.Time // when the credentials were read
+
+	laterCredentials func() (string, error) // replaces Credentials at the next read
 }
 
+// Fetch implements token.Fetcher.
 func (f *Fetcher) Fetch(ctx context.Context) (*oauth.Token, string, error) {
 	fingerprint := f.Fingerprint()
 	t, err := f.request(ctx)
@@ -32,7 +42,7 @@ func (f *Fetcher) Fetch(ctx context.Context) (*oauth.Token, string, error) {
 func (f *Fetcher) request(ctx context.Context) (*oauth.Token, error) {
 	f.mu.Lock()
 	f.Calls = append(f.Calls, time.Now())
-	call, takes, answer := len(f.Calls), f.Takes, f.Respond
+	call, takes, respond := len(f.Calls), f.Takes, f.Respond
 	f.mu.Unlock()
 	sent := time.Now()
 	if takes > 0 {
@@ -42,78 +52,75 @@ func (f *Fetcher) request(ctx context.Context) (*oauth.Token, error) {
 			return nil, ctx.Err()
 		}
 	}
-	if answer == nil {
+	if respond == nil {
 		return Token(call, time.Hour), nil
 	}
-	t, err := answer(ctx, call)
+	t, err := respond(ctx, call)
 	if t != nil && t.Sent.IsZero() {
 		t.Sent = sent
 	}
 	return t, err
 }
 
+// Fingerprint implements token.Fetcher.
 func (f *Fetcher) Fingerprint() string {
 	f.mu.Lock()
-	f.Looks = append(f.Looks, time.Now())
-	looked := f.Looked
-	if f.then != nil {
-		f.Looked, f.then = f.then, nil
+	f.Reads = append(f.Reads, time.Now())
+	credentials := f.Credentials
+	if f.laterCredentials != nil {
+		f.Credentials, f.laterCredentials = f.laterCredentials, nil
 	}
 	f.mu.Unlock()
-	if looked == nil {
+	if credentials == nil {
 		return "same"
 	}
-	fingerprint, err := looked()
+	fingerprint, err := credentials()
 	if err != nil {
 		return "unreadable: " + err.Error()
 	}
 	return fingerprint
 }
 
-// SetRespond changes the answers from now on.
-func (f *Fetcher) SetRespond(answer func(context.Context, int) (*oauth.Token, error)) {
+// SetRespond sets Respond.
+func (f *Fetcher) SetRespond(respond func(context.Context, int) (*oauth.Token, error)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.Respond = answer
+	f.Respond = respond
 }
 
-// Slow changes how long token requests take from now on.
-func (f *Fetcher) Slow(takes time.Duration) {
+// SetTakes sets Takes.
+func (f *Fetcher) SetTakes(takes time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.Takes = takes
 }
 
-// LookOnce changes what the next look at the credentials finds, and what later ones do.
-func (f *Fetcher) LookOnce(next, then func() (string, error)) {
+// SetCredentials sets Credentials for the next read, and for later ones, which may be nil for the same.
+func (f *Fetcher) SetCredentials(next, later func() (string, error)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.Looked, f.then = next, then
+	f.Credentials, f.laterCredentials = next, later
 }
 
+// Count returns the number of token requests.
 func (f *Fetcher) Count() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.Calls)
 }
 
-// Token is a token whose life begins when it is made.
-func Token(number int, life time.Duration) *oauth.Token {
-	return &oauth.Token{Value: fmt.Sprintf("token-%d", number), Type: "Bearer", Sent: time.Now(), Lifetime: life, HasExpiresIn: true}
+// Token returns the token with a number, sent now.
+func Token(number int, lifetime time.Duration) *oauth.Token {
+	return &oauth.Token{Value: fmt.Sprintf("token-%d", number), Type: "Bearer", Sent: time.Now(), Lifetime: lifetime, HasExpiresIn: true}
 }
 
-// Simulated runs a test in a world of its own, whose clock goes as fast as it can.
-func Simulated(t *testing.T, test func(t *testing.T)) {
-	t.Helper()
-	synctest.Test(t, test)
-}
-
-// tokenGetter gets tokens, as a source does.
-type tokenGetter interface {
+// Tokens is a token.Source.
+type Tokens interface {
 	Token(ctx context.Context) (*oauth.Token, error)
 }
 
-func MustToken(t *testing.T, s tokenGetter) *oauth.Token {
+// MustToken returns the token of a source.
+func MustToken(t *testing.T, s Tokens) *oauth.Token {
 	t.Helper()
 	token, err := s.Token(t.Context())
 	if err != nil {
@@ -122,13 +129,15 @@ func MustToken(t *testing.T, s tokenGetter) *oauth.Token {
 	return token
 }
 
-func WantToken(t *testing.T, s tokenGetter, value string) {
+// WantToken checks the token of a source.
+func WantToken(t *testing.T, s Tokens, value string) {
 	t.Helper()
 	if token := MustToken(t, s); token.Value != value {
 		t.Fatalf("got %s, want %s", token.Value, value)
 	}
 }
 
+// WantCalls checks the number of token requests, in a synctest bubble.
 func WantCalls(t *testing.T, f *Fetcher, want int) {
 	t.Helper()
 	synctest.Wait()

@@ -1,0 +1,150 @@
+package token
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+)
+
+// retryPauses are the pauses before the quick retries within one attempt (rule 8).
+var retryPauses = []time.Duration{100 * time.Millisecond, 300 * time.Millisecond}
+
+// ErrTimeout is the error of an attempt that has yielded no token in time.
+var ErrTimeout = &oauth.Error{
+	Class:   oauth.ClassOutage,
+	Status:  http.StatusGatewayTimeout,
+	Message: "no token within token_timeout",
+}
+
+var (
+	errTooLate = &oauth.Error{
+		Class:   oauth.ClassOutage,
+		Status:  http.StatusServiceUnavailable,
+		Message: "the token had expired before it arrived",
+	}
+	errPanicked = &oauth.Error{
+		Class:   oauth.ClassOutage,
+		Status:  http.StatusServiceUnavailable,
+		Message: "fetching a token failed because of a bug; the log has its place",
+	}
+)
+
+// attempt is one running attempt to get a token: a token request and its quick retries. Any number of
+// requests wait for it; it continues when they leave.
+type attempt struct {
+	ctx  context.Context // ends at the attempt's deadline
+	done chan struct{}   // closed when token or err is set
+
+	token *oauth.Token
+	err   *oauth.Error
+}
+
+// finishedAttempt returns an attempt that has yielded t already.
+func finishedAttempt(t *oauth.Token) *attempt {
+	a := &attempt{ctx: context.Background(), done: make(chan struct{}), token: t}
+	close(a.done)
+	return a
+}
+
+// wait returns the result of the attempt, or ctx's error if the caller leaves first.
+func (a *attempt) wait(ctx context.Context) (*oauth.Token, error) {
+	select {
+	case <-a.done:
+		return a.result()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-a.ctx.Done():
+	}
+	// The deadline applies to the callers even if the fetcher hangs, for example on a file.
+	select {
+	case <-a.done:
+		return a.result()
+	default:
+		err := *ErrTimeout
+		err.RetryAfter = minBackoff
+		return nil, &err
+	}
+}
+
+func (a *attempt) result() (*oauth.Token, error) {
+	if a.err != nil {
+		return nil, a.err
+	}
+	return a.token, nil
+}
+
+// run makes the attempt with the user's fetcher and finishes it.
+func (s *Source) run(a *attempt, cancel context.CancelFunc, u *User) {
+	defer cancel()
+	for i := 0; ; i++ {
+		started := s.now()
+		s.requests.Add(1)
+		t, credentials, err := fetch(a.ctx, u)
+		event := Event{Err: err, Duration: s.now().Sub(started)}
+		if err == nil || !err.Transient || i == len(retryPauses) || !pauseFor(a.ctx, retryPauses[i]) {
+			s.finish(a, t, credentials, event)
+			return
+		}
+		s.failures.Add(1)
+		s.notify(event)
+	}
+}
+
+// fetch makes one token request. Every failure is an *oauth.Error, panics included.
+func fetch(ctx context.Context, u *User) (t *oauth.Token, credentials string, failed *oauth.Error) {
+	t, credentials, err := fetchOrRecover(ctx, u)
+	if t != nil && err == nil {
+		return t, credentials, nil
+	}
+	if err == nil {
+		return nil, credentialsOf(u), errPanicked
+	}
+	failed = oauth.AsError(err)
+	if ctx.Err() != nil && failed.Class == oauth.ClassOutage && failed.Status != http.StatusGatewayTimeout {
+		failed = ErrTimeout
+	}
+	return nil, credentials, failed
+}
+
+// fetchOrRecover keeps a panic in a fetcher from ending the process. It returns zero values then.
+func fetchOrRecover(ctx context.Context, u *User) (t *oauth.Token, credentials string, err error) {
+	defer RecoverAndLog(u.log(), "fetching a token")
+	return u.Fetcher.Fetch(ctx)
+}
+
+// RecoverAndLog, when deferred, recovers from a panic and logs it. The panic's text may contain a
+// secret, so only its type is logged.
+func RecoverAndLog(log *zap.Logger, doing string) {
+	if p := recover(); p != nil {
+		log.Error("panic while "+doing,
+			zap.String("type", fmt.Sprintf("%T", p)), zap.ByteString("stack", debug.Stack()))
+	}
+}
+
+// pauseFor waits about d before a retry. It reports false if the attempt's deadline comes first.
+func pauseFor(ctx context.Context, d time.Duration) bool {
+	d = jitter(d, 0.5)
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
+		return false
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// causedBy returns a context that belongs to the trace of ctx, but does not end with it.
+func causedBy(ctx context.Context) context.Context {
+	return trace.ContextWithSpan(context.Background(), trace.SpanFromContext(ctx))
+}

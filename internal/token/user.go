@@ -1,0 +1,77 @@
+package token
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+)
+
+// User is one connection of one config that uses a source. Its fields are set before it is attached.
+type User struct {
+	Name          string        // of the connection, for logs
+	Host          string        // of the token endpoint
+	Fetcher       Fetcher       // makes the token requests
+	RefreshBefore time.Duration // how long before its expiry a token is replaced; 0: default
+	Timeout       time.Duration // of one attempt to get a token (token_timeout); 0: DefaultTimeout
+	Warm          bool          // keep a token ready without requests
+	Logger        *zap.Logger   // may be nil
+	Observer      Observer      // may be nil
+
+	started, released bool // guarded by the source's mu
+}
+
+func (u *User) log() *zap.Logger {
+	if u.Logger == nil {
+		return zap.NewNop()
+	}
+	return u.Logger
+}
+
+// Fetcher makes one token request, without retries. It belongs to one config; a source may outlive
+// that, so it takes the fetcher of a user each time.
+type Fetcher interface {
+	// Fetch makes one token request with the current credentials and returns their fingerprint, even
+	// with an error. The error is an *oauth.Error or ctx's.
+	Fetch(ctx context.Context) (token *oauth.Token, fingerprint string, err error)
+
+	// Fingerprint returns a digest of the current credentials.
+	Fingerprint() string
+}
+
+// Observer learns what happens to the tokens of a source.
+type Observer interface {
+	// Endpoint returns the token endpoint as logs may show it.
+	Endpoint() string
+
+	// Observe is called after each token request and each rejection. Requests wait for it.
+	Observe(event Event)
+
+	// Removed is called in its own goroutine with the last usable token when the source goes away with
+	// this user, if the user was started.
+	Removed(last *oauth.Token)
+}
+
+// Event is a token request or a rejection. It contains no token.
+type Event struct {
+	Rejected bool          // an API has rejected the token; the other fields are unset
+	Err      *oauth.Error  // nil: a token was granted
+	Duration time.Duration // of the token request
+	Expires  time.Time     // of the token that was granted
+}
+
+// notify passes an event to every connection that uses the source.
+func (s *Source) notify(event Event) {
+	for _, u := range s.newestUsers() {
+		if u.Observer != nil {
+			u.observe(event)
+		}
+	}
+}
+
+func (u *User) observe(event Event) {
+	defer RecoverAndLog(u.log(), "observing a token request")
+	u.Observer.Observe(event)
+}
