@@ -15,7 +15,6 @@ import (
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
-	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
@@ -79,7 +78,7 @@ func (c *activeConnection) acquireTokens() {
 	user := &token.User{
 		Name:          c.name,
 		Host:          c.values.TokenHost(),
-		Fetcher:       telemetry.TracedFetcher{Fetcher: c.values, Tracing: c.app.tracing, Connection: c.name},
+		Fetcher:       c.app.tracing.Fetcher(c.values, c.name),
 		RefreshBefore: time.Duration(c.config.RefreshBefore),
 		Timeout:       time.Duration(c.config.TokenTimeout),
 		Warm:          c.config.Warm,
@@ -128,7 +127,7 @@ func (c *activeConnection) Endpoint() string { return c.values.ShownEndpoint() }
 // Observe is called after each token request and each rejection.
 func (c *activeConnection) Observe(event token.Event) {
 	c.forward.Metrics.Observe(event)
-	c.app.events.EmitToken(c.name, event)
+	c.app.events.Emit(c.name, event)
 }
 
 // tokenClients makes requests to the authorization server of one connection.

@@ -1,3 +1,5 @@
+// Package telemetry tells operators what happens to tokens and requests: metrics, events for Caddy's
+// events app, and trace spans. It decides nothing; its callers say what became of a request.
 package telemetry
 
 import (
@@ -21,10 +23,7 @@ const (
 // The metrics of all configs. They are registered with every config's own registry, so that their
 // values survive reloads.
 var (
-	tokenRequestsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "token_requests_total",
-		Help: "Token requests, by result.",
-	}, []string{"connection", "result"})
+	tokenRequestsTotal = newCounters("token_requests_total", "Token requests, by result.", "result")
 
 	tokenRequestDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "token_request_duration_seconds",
@@ -32,48 +31,24 @@ var (
 		Buckets: prometheus.DefBuckets,
 	}, []string{"connection"})
 
-	requestsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "requests_total",
-		Help: "Requests of the app, by what became of them.",
-	}, []string{"connection", "outcome"})
+	requestsTotal = newCounters("requests_total", "Requests of the app, by what became of them.", "outcome")
 
-	unauthorizedTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "unauthorized_total",
-		Help: "Responses 401 of the API to a token, by what became of them.",
-	}, []string{"connection", "outcome"})
+	unauthorizedTotal = newCounters("unauthorized_total", "Responses 401 of the API to a token, by what became of them.", "outcome")
 
-	// refusedUnnamed counts refused requests whose connection is not known.
-	refusedUnnamed = requestsTotal.WithLabelValues("", string(Refused))
+	tokenExpiryDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "token_expiry_timestamp_seconds"),
+		"When the token in hand expires, in Unix time. Absent without a live token.", []string{"connection"}, nil)
 )
 
-// The values of the label result.
-const (
-	resultOK            = "ok"
-	resultConfiguration = string(oauth.ClassConfiguration)
-	resultOutage        = string(oauth.ClassOutage)
-)
+func newCounters(name, help, label string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: name, Help: help,
+	}, []string{"connection", label})
+}
 
-// The values of the label outcome: of requests_total, then of unauthorized_total.
-const (
-	Sent    Outcome = "sent"
-	Kept    Outcome = "kept"
-	NoToken Outcome = "no_token"
-	Refused Outcome = "refused"
-
-	Replayed UnauthorizedOutcome = "replayed"
-	Passed   UnauthorizedOutcome = "passed"
-)
-
-// Outcome says what became of a request.
-type Outcome string
-
-// UnauthorizedOutcome says what became of a 401 to a token.
-type UnauthorizedOutcome string
-
-// Register makes the metrics part of a config's metrics. expiries yields the connections of the
-// running config with the expiry of their live tokens.
+// Register registers the metrics with a config's registry. expiries yields the connections of the
+// running config that have a usable token, with its expiry.
 func Register(registry prometheus.Registerer, expiries func() iter.Seq2[string, time.Time]) error {
-	for _, c := range []prometheus.Collector{tokenRequestsTotal, tokenRequestDuration, requestsTotal, unauthorizedTotal, tokenExpiry{expiries}} {
+	for _, c := range []prometheus.Collector{tokenRequestsTotal, tokenRequestDuration, requestsTotal, unauthorizedTotal, expiryCollector{expiries}} {
 		if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return err
 		}
@@ -81,120 +56,141 @@ func Register(registry prometheus.Registerer, expiries func() iter.Seq2[string, 
 	return nil
 }
 
-// tokenExpiry collects when the tokens of the running config expire.
-type tokenExpiry struct {
+// expiryCollector collects when tokens expire. That depends on the running config, so it is not kept
+// in a gauge.
+type expiryCollector struct {
 	expiries func() iter.Seq2[string, time.Time]
 }
 
-var tokenExpiryDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "token_expiry_timestamp_seconds"),
-	"When the token in hand expires, in Unix time. Absent without a live token.", []string{"connection"}, nil)
-
 // Describe implements prometheus.Collector.
-func (tokenExpiry) Describe(ch chan<- *prometheus.Desc) { ch <- tokenExpiryDesc }
+func (expiryCollector) Describe(ch chan<- *prometheus.Desc) { ch <- tokenExpiryDesc }
 
 // Collect implements prometheus.Collector.
-func (t tokenExpiry) Collect(ch chan<- prometheus.Metric) {
-	for connection, expires := range t.expiries() {
+func (c expiryCollector) Collect(ch chan<- prometheus.Metric) {
+	for connection, expires := range c.expiries() {
 		seconds := float64(expires.UnixMilli()) / 1000
 		ch <- prometheus.MustNewConstMetric(tokenExpiryDesc, prometheus.GaugeValue, seconds, connection)
 	}
 }
 
-// Connection are the series of one connection name, for all configs that have it. All of them
-// exist from the start.
+// Outcome is what became of a request.
+type Outcome int
+
+// The outcomes of a request.
+const (
+	Sent    Outcome = iota // sent with a token
+	Kept                   // sent with an Authorization of its own
+	NoToken                // not sent, because there was no token
+	Refused                // not sent for another reason
+)
+
+// UnauthorizedOutcome is what became of a response 401 to a token.
+type UnauthorizedOutcome int
+
+// The outcomes of a response 401 to a token.
+const (
+	Replayed UnauthorizedOutcome = iota // the request was sent again with a newer token
+	Passed                              // the response was passed to the app
+)
+
+// The label values, in the order of the outcomes.
+var (
+	outcomes             = [...]string{Sent: "sent", Kept: "kept", NoToken: "no_token", Refused: "refused"}
+	unauthorizedOutcomes = [...]string{Replayed: "replayed", Passed: "passed"}
+	tokenRequestResults  = [...]string{granted: "ok", misconfigured: string(oauth.ClassConfiguration), outage: string(oauth.ClassOutage)}
+)
+
+// The results of a token request.
+const (
+	granted = iota
+	misconfigured
+	outage
+)
+
+// refusedUnknown counts refused requests whose connection is not known.
+var refusedUnknown = requestsTotal.WithLabelValues("", outcomes[Refused])
+
+// Connection is the series of one connection name. It is shared by all configs that have a connection
+// of that name. All series exist from the start, so that rates can be computed.
 type Connection struct {
 	name string
 
-	granted, misconfigured, outages prometheus.Counter
-	duration                        prometheus.Observer
-	sent, kept, noToken, refused    prometheus.Counter
-	replayed, passed                prometheus.Counter
+	requests      [len(outcomes)]prometheus.Counter
+	unauthorized  [len(unauthorizedOutcomes)]prometheus.Counter
+	tokenRequests [len(tokenRequestResults)]prometheus.Counter
+	duration      prometheus.Observer
 }
 
-// InUse holds the series of the connections of all configs by name, so that those of a
-// connection that is no more go away with the last config that has it. Caddy loads and unloads one
-// config at a time, so series are not made anew while they are being deleted.
-var InUse = caddy.NewUsagePool()
+// connections counts the configs that use each connection name, so that the series of a connection are
+// deleted with the last config that has it. Caddy loads and unloads one config at a time, so no series
+// is made while it is being deleted.
+var connections = caddy.NewUsagePool()
 
+// Acquire returns the series of a connection name for one more config, which releases them in the end.
 func Acquire(name string) *Connection {
-	m, _, _ := InUse.LoadOrNew(name, func() (caddy.Destructor, error) { // never fails
+	c, _, _ := connections.LoadOrNew(name, func() (caddy.Destructor, error) { // never fails
 		return newConnection(name), nil
 	})
-	return m.(*Connection)
+	return c.(*Connection)
 }
 
 func newConnection(name string) *Connection {
-	return &Connection{
-		name:          name,
-		granted:       tokenRequestsTotal.WithLabelValues(name, resultOK),
-		misconfigured: tokenRequestsTotal.WithLabelValues(name, resultConfiguration),
-		outages:       tokenRequestsTotal.WithLabelValues(name, resultOutage),
-		duration:      tokenRequestDuration.WithLabelValues(name),
-		sent:          requestsTotal.WithLabelValues(name, string(Sent)),
-		kept:          requestsTotal.WithLabelValues(name, string(Kept)),
-		noToken:       requestsTotal.WithLabelValues(name, string(NoToken)),
-		refused:       requestsTotal.WithLabelValues(name, string(Refused)),
-		replayed:      unauthorizedTotal.WithLabelValues(name, string(Replayed)),
-		passed:        unauthorizedTotal.WithLabelValues(name, string(Passed)),
+	c := &Connection{name: name, duration: tokenRequestDuration.WithLabelValues(name)}
+	for i, outcome := range outcomes {
+		c.requests[i] = requestsTotal.WithLabelValues(name, outcome)
 	}
+	for i, outcome := range unauthorizedOutcomes {
+		c.unauthorized[i] = unauthorizedTotal.WithLabelValues(name, outcome)
+	}
+	for i, result := range tokenRequestResults {
+		c.tokenRequests[i] = tokenRequestsTotal.WithLabelValues(name, result)
+	}
+	return c
 }
 
-// Release ends one config's use of the series.
-func (m *Connection) Release() { _, _ = InUse.Delete(m.name) }
+// Release ends one config's use of the series. The last one deletes them.
+func (c *Connection) Release() { _, _ = connections.Delete(c.name) }
 
 // Destruct implements caddy.Destructor. It deletes the series one by one, because DeletePartialMatch
-// looks at those of all connections.
-func (m *Connection) Destruct() error {
-	for _, result := range []string{resultOK, resultConfiguration, resultOutage} {
-		tokenRequestsTotal.DeleteLabelValues(m.name, result)
+// searches those of all connections.
+func (c *Connection) Destruct() error {
+	tokenRequestDuration.DeleteLabelValues(c.name)
+	for _, outcome := range outcomes {
+		requestsTotal.DeleteLabelValues(c.name, outcome)
 	}
-	tokenRequestDuration.DeleteLabelValues(m.name)
-	for _, o := range []Outcome{Sent, Kept, NoToken, Refused} {
-		requestsTotal.DeleteLabelValues(m.name, string(o))
+	for _, outcome := range unauthorizedOutcomes {
+		unauthorizedTotal.DeleteLabelValues(c.name, outcome)
 	}
-	for _, o := range []UnauthorizedOutcome{Replayed, Passed} {
-		unauthorizedTotal.DeleteLabelValues(m.name, string(o))
+	for _, result := range tokenRequestResults {
+		tokenRequestsTotal.DeleteLabelValues(c.name, result)
 	}
 	return nil
 }
 
-// Observe counts a token request.
-func (m *Connection) Observe(event token.Event) {
+// Count counts a request. If c is nil, it is a refused request whose connection is not known.
+func (c *Connection) Count(o Outcome) {
+	if c == nil {
+		refusedUnknown.Inc()
+		return
+	}
+	c.requests[o].Inc()
+}
+
+// CountUnauthorized counts a response 401 of the API to a token.
+func (c *Connection) CountUnauthorized(o UnauthorizedOutcome) { c.unauthorized[o].Inc() }
+
+// Observe counts a token request. Rejections are counted as responses 401.
+func (c *Connection) Observe(event token.Event) {
 	if event.Rejected {
 		return
 	}
-	m.duration.Observe(event.Duration.Seconds())
+	c.duration.Observe(event.Duration.Seconds())
 	switch {
 	case event.Err == nil:
-		m.granted.Inc()
+		c.tokenRequests[granted].Inc()
 	case event.Err.Class == oauth.ClassConfiguration:
-		m.misconfigured.Inc()
+		c.tokenRequests[misconfigured].Inc()
 	default:
-		m.outages.Inc()
-	}
-}
-
-// Count counts a request, of none that is known if m is nil.
-func (m *Connection) Count(o Outcome) {
-	switch {
-	case m == nil:
-		refusedUnnamed.Inc()
-	case o == Sent:
-		m.sent.Inc()
-	case o == Kept:
-		m.kept.Inc()
-	case o == NoToken:
-		m.noToken.Inc()
-	default:
-		m.refused.Inc()
-	}
-}
-
-// CountUnauthorized counts a 401 of the API to a token.
-func (m *Connection) CountUnauthorized(u UnauthorizedOutcome) {
-	if u == Replayed {
-		m.replayed.Inc()
-	} else {
-		m.passed.Inc()
+		c.tokenRequests[outage].Inc()
 	}
 }

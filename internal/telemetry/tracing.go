@@ -15,12 +15,13 @@ import (
 
 const tracerName = "github.com/caddy-httphelper/caddy-httphelper"
 
-// Tracing finds the tracer of Caddy's `tracing`, which is known by the requests that it traces only.
+// Tracing makes spans of token requests. Caddy does not offer the tracer of its `tracing` handler, so it
+// is learned from the first request with a span.
 type Tracing struct {
-	provider atomic.Pointer[trace.TracerProvider] // nil: no traced request so far
+	provider atomic.Pointer[trace.TracerProvider] // nil: not learned yet
 }
 
-// Learn takes the tracer of a request's span, if there is one.
+// Learn takes the tracer from the span of a request's context, if it has one.
 func (t *Tracing) Learn(ctx context.Context) {
 	if t.provider.Load() != nil {
 		return
@@ -31,7 +32,32 @@ func (t *Tracing) Learn(ctx context.Context) {
 	}
 }
 
-// start begins a span for a token request: below the request that caused it, or on its own.
+// Fetcher returns f with a span around each token request of the connection.
+func (t *Tracing) Fetcher(f token.Fetcher, connection string) token.Fetcher {
+	return tracedFetcher{f, t, connection}
+}
+
+type tracedFetcher struct {
+	token.Fetcher
+	tracing    *Tracing
+	connection string
+}
+
+// Fetch implements token.Fetcher.
+func (f tracedFetcher) Fetch(ctx context.Context) (t *oauth.Token, fingerprint string, err error) {
+	ctx, span := f.tracing.start(ctx, f.connection)
+	defer span.End()
+	t, fingerprint, err = f.Fetcher.Fetch(ctx)
+	if failed := new(oauth.Error); errors.As(err, &failed) {
+		span.SetStatus(codes.Error, failed.Error())
+		span.SetAttributes(attribute.String("error.type", string(failed.Class)))
+	} else if err != nil {
+		span.SetStatus(codes.Error, "no response in time")
+	}
+	return t, fingerprint, err
+}
+
+// start begins a span: a child of the span of the request that caused the token request, or a root.
 func (t *Tracing) start(ctx context.Context, connection string) (context.Context, trace.Span) {
 	t.Learn(ctx)
 	provider := t.provider.Load()
@@ -41,24 +67,4 @@ func (t *Tracing) start(ctx context.Context, connection string) (context.Context
 	return (*provider).Tracer(tracerName).Start(ctx, "http_helper token",
 		trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithAttributes(attribute.String("http_helper.connection", connection)))
-}
-
-// TracedFetcher makes a span of each token request.
-type TracedFetcher struct {
-	token.Fetcher
-	Tracing    *Tracing
-	Connection string
-}
-
-func (f TracedFetcher) Fetch(ctx context.Context) (token *oauth.Token, fingerprint string, err error) {
-	ctx, span := f.Tracing.start(ctx, f.Connection)
-	defer span.End()
-	token, fingerprint, err = f.Fetcher.Fetch(ctx)
-	if failed := new(oauth.Error); errors.As(err, &failed) {
-		span.SetStatus(codes.Error, failed.Error())
-		span.SetAttributes(attribute.String("error.type", string(failed.Class)))
-	} else if err != nil {
-		span.SetStatus(codes.Error, "no response in time")
-	}
-	return token, fingerprint, err
 }
