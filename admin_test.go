@@ -20,6 +20,7 @@ import (
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/flows"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/flows/flowstest"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
 
@@ -646,7 +647,7 @@ func TestPingShowsNoSecretThatWasForgotten(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, r.Header.Get("X-Pass")+" and "+r.Header.Get("X-Key"))
 	})
-	asked := flowServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `"computed-pass"`) })
+	asked := flowstest.NewServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `"computed-pass"`) })
 	key := writeFile(t, "key", "the-key-before")
 	connector := `ping /me
 			config_value pass password {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/flows"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/flows/flowstest"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/keys"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/keys/keystest"
@@ -238,7 +238,7 @@ func TestWatchEndsWithTheConnection(t *testing.T) {
 var flowsLaterBy atomic.Int64
 
 func init() {
-	flows.Results = flows.NewFlowMemory(func() time.Time { return time.Now().Add(time.Duration(flowsLaterBy.Load())) })
+	flows.Results = flows.NewMemory(func() time.Time { return time.Now().Add(time.Duration(flowsLaterBy.Load())) })
 }
 
 // laterForFlows has the memory of helper flows believe that it is later.
@@ -258,7 +258,7 @@ type shards struct {
 func newShards(t *testing.T) *shards {
 	t.Helper()
 	s := new(shards)
-	s.url = flowServer(t, func(w http.ResponseWriter, _ *http.Request) {
+	s.url = flowstest.NewServer(t, func(w http.ResponseWriter, _ *http.Request) {
 		n := s.asked.Add(1)
 		if s.down.Load() {
 			w.WriteHeader(http.StatusInternalServerError)
@@ -344,7 +344,7 @@ func TestFlowFailsWhileTokenLives(t *testing.T) {
 	s.down.Store(true)
 	laterForFlows(t, flows.ResultLifetime)
 	status, body := refreshed(t)
-	if status != http.StatusServiceUnavailable || !strings.Contains(body, "flow shard: its server answered with status 500") {
+	if status != http.StatusServiceUnavailable || !strings.Contains(body, "flow shard: its server responded with status 500") {
 		t.Fatal(status, body)
 	}
 	if v := shownConnection(t, "billing"); v["state"] != "failing" {
@@ -373,7 +373,7 @@ func TestFailingFlowIsNamedOnce(t *testing.T) {
 	s.down.Store(true)
 	runSidecar(t, crm(a, e, withShards(s)+"\ntoken_request_param again {config.second}", ""))
 	status, body := refreshed(t)
-	if status != http.StatusServiceUnavailable || body != "connection billing: flow shard: its server answered with status 500" {
+	if status != http.StatusServiceUnavailable || body != "connection billing: flow shard: its server responded with status 500" {
 		t.Error(status, body)
 	}
 	s.wantAsked(t, 3) // an attempt has three tries
@@ -396,7 +396,7 @@ func TestFlowForTheAPIFailsLikeATokenRequest(t *testing.T) {
 			}
 			site := runSidecar(t, config)
 			res, _ := call(t, "GET", site+"/", nil)
-			const reason = "flow shard: its server answered with status 500"
+			const reason = "flow shard: its server responded with status 500"
 			if res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(res.Header.Get("Proxy-Status"), reason) {
 				t.Fatal(res.Status, res.Header)
 			}
@@ -423,7 +423,7 @@ func TestFlowForTheAPIFailsLikeATokenRequest(t *testing.T) {
 // other.
 func TestFlowForTheAPIIsOfOneConnection(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
-	service := flowServer(t, func(w http.ResponseWriter, r *http.Request) {
+	service := flowstest.NewServer(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/bad" {
 			w.WriteHeader(http.StatusNotFound)
 			return
@@ -453,7 +453,7 @@ func TestUnusableFlowResult(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	var result atomic.Value
 	result.Store(`".."`)
-	service := flowServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, result.Load().(string)) })
+	service := flowstest.NewServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, result.Load().(string)) })
 	config := crm(a, e, "config_value shard text {\n flow shard\n}\nflow shard request "+service, "")
 	runSidecar(t, strings.Replace(config, "/token?key=", "/{config.shard}/token?key=", 1))
 	status, body := refreshed(t)
@@ -469,10 +469,10 @@ func TestUnusableFlowResult(t *testing.T) {
 // A flow that hangs is named, also when token_timeout ends before its own.
 func TestFlowThatHangsIsNamed(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
-	address, _ := flowServerThatWaits(t)
+	address, _ := flowstest.NewHangingServer(t)
 	site := runSidecar(t, crm(a, e, "config_value shard text {\n flow shard\n}\nflow shard request "+address+"\ntoken_request_param shard {config.shard}", "token_timeout 200ms"))
 	res, _ := call(t, "GET", site+"/", nil)
-	const reason = "flow shard: no answer within token_timeout"
+	const reason = "flow shard: no response within token_timeout"
 	if res.StatusCode != http.StatusGatewayTimeout || !strings.Contains(res.Header.Get("Proxy-Status"), reason) {
 		t.Error(res.Status, res.Header)
 	}
@@ -487,22 +487,4 @@ func TestNoFlowRunsForNoRevocation(t *testing.T) {
 	runSidecar(t, crm(a, e, withShards(s), ""))
 	activeApp().active["billing"].revoke(&oauth.Token{Value: "t1"})
 	s.wantAsked(t, 0)
-}
-
-// flowServer starts a server for flows to ask.
-func flowServer(t *testing.T, answer http.HandlerFunc) string {
-	t.Helper()
-	server := httptest.NewServer(answer)
-	t.Cleanup(server.Close)
-	return server.URL
-}
-
-// flowServerThatWaits never answers; it tells when it is asked.
-func flowServerThatWaits(t *testing.T) (address string, asked <-chan struct{}) {
-	t.Helper()
-	arrived := make(chan struct{}, 1)
-	return flowServer(t, func(_ http.ResponseWriter, r *http.Request) {
-		arrived <- struct{}{}
-		<-r.Context().Done()
-	}), arrived
 }

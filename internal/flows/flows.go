@@ -1,3 +1,6 @@
+// Package flows has the helper flows: guest modules that compute a config value from a connection's
+// parameters, such as the shard of a tenant. A flow never sees the connection's credentials or token.
+// When flows run is decided elsewhere; this package remembers their results.
 package flows
 
 import (
@@ -11,29 +14,28 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
 
-// Flow is a helper flow: it computes a config value from a connection's answers. Guest modules in
-// the namespace `http_helper.flows` implement it.
+// Flow is a helper flow. Guest modules in the namespace `http_helper.flows` implement it.
 type Flow interface {
-	// Check tells at load whether the flow may run, as far as it is known.
+	// Check reports at load why the flow must not run, as far as that is known then.
 	Check(allowInsecure bool) error
 
-	// Parameters are the keys of the parameters that it uses.
+	// Parameters returns the keys of the parameters that the flow uses.
 	Parameters() []string
 
-	// Run computes the value. The error is a *oauth.Error whose message begins in the middle of a
-	// sentence about the flow, or ctx's.
+	// Run computes the value. The error is ctx's or an *oauth.Error, whose message continues a
+	// sentence that begins with the flow's name.
 	Run(ctx context.Context, in Input) (string, error)
 }
 
-// Input is what a flow works with: nothing of the connection's own authentication.
+// Input is what a flow works with.
 type Input struct {
-	Params        map[string]string // the connection's answers, by key
-	Client        *http.Client      // the token endpoint's: follows no redirects
-	AllowInsecure bool              // whether the token endpoint may be called in the clear
+	Params        map[string]string // the connection's parameter values, by key
+	Client        *http.Client      // the one for the token endpoint; follows no redirects
+	AllowInsecure bool              // whether a flow may call http URLs of other hosts than loopback
 }
 
-// parameter finds the answer to a parameter.
-func (in Input) parameter(_, key string) (string, error) {
+// lookup is a placeholder lookup of parameter values.
+func (in Input) lookup(_, key string) (string, error) {
 	value, ok := in.Params[key]
 	if !ok {
 		return "", fmt.Errorf("there is no parameter %s", key)
@@ -44,10 +46,10 @@ func (in Input) parameter(_, key string) (string, error) {
 	return value, nil
 }
 
-// anyParameter stands for every answer while there are none yet.
+// anyParameter has a value for every parameter, for checks before the values are known.
 var anyParameter = placeholder.Lookup(func(_, _ string) (string, error) { return "x", nil })
 
-// checkResult refuses what cannot be used anywhere.
+// checkResult refuses a result that is of no use anywhere.
 func checkResult(value string) (string, error) {
 	switch {
 	case value == "":

@@ -10,19 +10,16 @@ import (
 // ResultLifetime is how long the result of a helper flow is used.
 const ResultLifetime = 5 * time.Minute
 
-// Results remembers results of helper flows, also across reloads, by a digest of the flow and
-// the parameters that it was given.
-var Results = NewFlowMemory(time.Now)
+// Results are the results of all configs, so that they survive reloads. The key is a digest of the flow
+// and everything that its result depends on.
+var Results = NewMemory(time.Now)
 
-// memory remembers results until they are too old. It is safe for concurrent use.
-type memory struct {
+// Memory remembers results of helper flows for ResultLifetime. It is safe for concurrent use.
+type Memory struct {
+	now func() time.Time
+
 	mu      sync.Mutex
-	now     func() time.Time
 	results map[string]result
-}
-
-func NewFlowMemory(now func() time.Time) *memory {
-	return &memory{now: now, results: make(map[string]result)}
 }
 
 type result struct {
@@ -30,30 +27,38 @@ type result struct {
 	at    time.Time
 }
 
-// live tells whether the result may still be used.
-func (r result) live(now time.Time) bool { return clock.Elapsed(r.at, now) < ResultLifetime }
-
-func (m *memory) Get(key string) (string, bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	result, ok := m.results[key]
-	return result.value, ok && result.live(m.now())
+// NewMemory returns an empty memory with a clock.
+func NewMemory(now func() time.Time) *Memory {
+	return &Memory{now: now, results: make(map[string]result)}
 }
 
-func (m *memory) Put(key, value string) {
+// Get returns the result with a key, unless there is none or it is too old.
+func (m *Memory) Get(key string) (value string, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.results[key]
+	return r.value, ok && r.fresh(m.now())
+}
+
+// Put remembers a result. It also deletes those that are too old.
+func (m *Memory) Put(key, value string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.now()
-	for k, result := range m.results {
-		if !result.live(now) {
+	for k, r := range m.results {
+		if !r.fresh(now) {
 			delete(m.results, k)
 		}
 	}
 	m.results[key] = result{value: value, at: now}
 }
 
-func (m *memory) Forget(key string) {
+// Forget deletes a result, because it has turned out to be unusable.
+func (m *Memory) Forget(key string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.results, key)
 }
+
+// fresh reports whether the result may still be used.
+func (r result) fresh(now time.Time) bool { return clock.Elapsed(r.at, now) < ResultLifetime }

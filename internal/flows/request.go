@@ -27,52 +27,52 @@ import (
 const (
 	defaultTimeout = 10 * time.Second
 
-	// deadlineMargin is how long before a token_timeout a request ends at most, so that who waits for the
-	// token learns which flow it was.
+	// deadlineMargin is how long before token_timeout a flow's request times out at most, so that the
+	// error names the flow.
 	deadlineMargin = 50 * time.Millisecond
 
 	contentTypeJSON = "application/json"
 	contentTypeForm = "application/x-www-form-urlencoded"
 )
 
-// Request is a helper flow that makes one HTTP request and takes its result from the JSON
-// answer. It goes the way of token requests (`token_transport`) and follows no redirects, but never
-// carries the connection's own authentication. The answer must be a 2xx of at most 1 MiB.
+// Request is a helper flow that makes one HTTP request and takes its result from the JSON response. The
+// request uses the transport of token requests (`token_transport`) and follows no redirects, but never
+// carries the connection's own authentication. The response must have a status 2xx and at most 1 MiB.
 //
-// `{param.<key>}` is understood in the URL, in header values and in the body; `{env.*}` and
-// `{file.*}` too. An answer is escaped for where it stands: as in `token_url` in a URL, and in a
-// body as its `Content-Type` asks, JSON or a form.
+// `{param.<key>}`, `{env.*}` and `{file.*}` are replaced in the URL, in header values and in the body. A
+// parameter value is escaped for its place: in a URL as in `token_url`, and in a body by its
+// `Content-Type`, as JSON or as a form.
 type Request struct {
-	// Default: `GET`, with a body `POST`.
+	// The method, in capital letters. Default: `GET`, or `POST` if there is a body.
 	Method string `json:"method,omitempty"`
 
-	// https, or http on loopback, without fragment and userinfo. Required.
+	// The URL: https, or http on loopback, without a fragment and without a user name. Required.
 	URL string `json:"url,omitempty"`
 
-	// Headers of the request. Default: `Accept: application/json`, with a body also
+	// The header fields. Default: `Accept: application/json`, and if there is a body
 	// `Content-Type: application/json`.
 	Headers []Header `json:"headers,omitempty"`
 
-	// Body of the request. Default: none.
+	// The body. Default: none.
 	Body string `json:"body,omitempty"`
 
-	// JSON pointer (RFC 6901) to the result in the answer: a string, a number or a boolean.
-	// Default: the whole answer.
+	// The JSON pointer (RFC 6901) to the result in the response: a string, a number or a boolean.
+	// Default: the whole response.
 	Pointer string `json:"pointer,omitempty"`
 
-	// The longest that the request may take. Default: `10s`.
+	// How long the request may take. Default: `10s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
 	url, body placeholder.Template
 	headers   []placeholder.Template // in the order of Headers
 }
 
-// Header is a header of a helper flow's request.
+// Header is a header field of a helper flow's request.
 type Header struct {
-	// The header field. Required.
+	// The name of the field. Required.
 	Name string `json:"name"`
 
-	// Its value.
+	// The value of the field.
 	Value string `json:"value"`
 }
 
@@ -84,7 +84,7 @@ func (Request) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision parses the flow's texts and checks all that does not depend on a connection.
+// Provision parses the flow's templates and checks everything that does not depend on a connection.
 func (f *Request) Provision(_ caddy.Context) error {
 	f.setDefaults()
 	errs := []error{f.parse()}
@@ -100,7 +100,7 @@ func (f *Request) Provision(_ caddy.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return f.tryTexts()
+	return f.tryTemplates()
 }
 
 func (f *Request) setDefaults() {
@@ -120,13 +120,13 @@ func (f *Request) setDefaults() {
 }
 
 func (f *Request) defaultHeader(name string) {
-	if f.header(name) < 0 {
+	if f.headerIndex(name) < 0 {
 		f.Headers = append(f.Headers, Header{Name: name, Value: contentTypeJSON})
 	}
 }
 
-// header is the index of a header, or negative.
-func (f *Request) header(name string) int {
+// headerIndex returns the index of a header field, or a negative number.
+func (f *Request) headerIndex(name string) int {
 	return slices.IndexFunc(f.Headers, func(h Header) bool { return strings.EqualFold(h.Name, name) })
 }
 
@@ -147,7 +147,7 @@ func (f *Request) parse() error {
 			errs = append(errs, err)
 			continue
 		}
-		if f.header(h.Name) != i {
+		if f.headerIndex(h.Name) != i {
 			errs = append(errs, fmt.Errorf("header %s is given twice", h.Name))
 		}
 		f.headers[i] = parse("header "+h.Name, h.Value)
@@ -165,16 +165,16 @@ func checkHeader(name string) error {
 	return nil
 }
 
-// tryTexts finds unset variables, unreadable files and impossible URLs before the flow is used.
-func (f *Request) tryTexts() error {
+// tryTemplates finds unset variables, unreadable files and invalid URLs before the flow is used.
+func (f *Request) tryTemplates() error {
 	_, errURL := f.expandURL(anyParameter)
 	_, errHeader := f.expandHeader(anyParameter)
 	_, errBody := f.expandBody(anyParameter)
 	return errors.Join(errURL, errHeader, errBody)
 }
 
-// Check tells at load whether the flow's URL may be called, as far as it is known: a host that is a
-// parameter may turn out to be loopback.
+// Check reports at load why the flow's URL must not be called. A host that is a parameter may turn out to
+// be loopback, so that is checked again when the flow runs.
 func (f *Request) Check(allowInsecure bool) error {
 	u, err := f.expandURL(placeholder.Lookup(func(_, _ string) (string, error) { return "localhost", nil }))
 	if err != nil {
@@ -190,7 +190,7 @@ func checkScheme(u *url.URL, allowInsecure bool) error {
 	return nil
 }
 
-// Parameters are the keys of the parameters that the flow uses.
+// Parameters returns the keys of the parameters that the flow uses.
 func (f *Request) Parameters() []string {
 	keys := append(f.url.Keys(placeholder.Param), f.body.Keys(placeholder.Param)...)
 	for _, h := range f.headers {
@@ -200,10 +200,11 @@ func (f *Request) Parameters() []string {
 	return slices.Compact(keys)
 }
 
+// Run makes the request and returns the result.
 func (f *Request) Run(ctx context.Context, in Input) (string, error) {
 	limited, cancel := context.WithDeadline(ctx, f.deadline(ctx))
 	defer cancel()
-	req, err := f.request(limited, in)
+	req, err := f.newRequest(limited, in)
 	if err != nil {
 		return "", oauth.ConfigurationErrorf("%v", err)
 	}
@@ -218,7 +219,7 @@ func (f *Request) Run(ctx context.Context, in Input) (string, error) {
 	return value, nil
 }
 
-// deadline is the end of the flow's own timeout, or before that the one of what needs the result.
+// deadline returns the end of the flow's timeout, or a moment before the deadline of ctx if that is earlier.
 func (f *Request) deadline(ctx context.Context) time.Time {
 	own := time.Now().Add(time.Duration(f.Timeout))
 	outer, ok := ctx.Deadline()
@@ -232,8 +233,8 @@ func (f *Request) deadline(ctx context.Context) time.Time {
 	return own
 }
 
-func (f *Request) request(ctx context.Context, in Input) (*http.Request, error) {
-	parameters := placeholder.Lookup(in.parameter)
+func (f *Request) newRequest(ctx context.Context, in Input) (*http.Request, error) {
+	parameters := placeholder.Lookup(in.lookup)
 	u, err := f.expandURL(parameters)
 	if err != nil {
 		return nil, err
@@ -281,7 +282,7 @@ func (f *Request) expandHeader(values *placeholder.Values) (http.Header, error) 
 	return header, nil
 }
 
-// expandBody escapes answers, so that they cannot change what the body says beyond their place.
+// expandBody escapes parameter values, so that they cannot change the body beyond their place.
 func (f *Request) expandBody(values *placeholder.Values) (string, error) {
 	escape := f.bodyEscape()
 	body, err := f.body.ExpandLines(placeholder.Lookup(func(kind, key string) (string, error) {
@@ -294,9 +295,10 @@ func (f *Request) expandBody(values *placeholder.Values) (string, error) {
 	return body, nil
 }
 
+// bodyEscape returns how the body's Content-Type wants parameter values to be escaped.
 func (f *Request) bodyEscape() func(string) string {
 	asIs := func(value string) string { return value }
-	i := f.header("Content-Type")
+	i := f.headerIndex("Content-Type")
 	if i < 0 {
 		return asIs
 	}
@@ -311,17 +313,17 @@ func (f *Request) bodyEscape() func(string) string {
 	}
 }
 
-// escapeJSON escapes a value for its place inside of a JSON string.
+// escapeJSON escapes a value inside a JSON string.
 func escapeJSON(value string) string {
 	quoted, err := json.Marshal(value)
-	if err != nil { // a string has always a JSON form
+	if err != nil { // never: every string has a JSON form
 		return ""
 	}
 	return string(quoted[1 : len(quoted)-1])
 }
 
-// send makes the request and returns the body of a good answer. Nothing that the server says goes
-// into an error.
+// send sends the request and returns the body of a response with a status 2xx. Errors never quote the
+// response.
 func (f *Request) send(req *http.Request, client *http.Client) ([]byte, error) {
 	resp, err := client.Do(req)
 	if err != nil {
@@ -333,12 +335,12 @@ func (f *Request) send(req *http.Request, client *http.Client) ([]byte, error) {
 	}
 	body, err := oauth.ReadBody(resp)
 	if errors.Is(err, oauth.ErrUnreadable) {
-		return nil, oauth.ConfigurationErrorf("the answer is %v", err)
+		return nil, oauth.ConfigurationErrorf("the response is %v", err)
 	}
 	return body, err
 }
 
-// failure says why there is no answer before the deadline.
+// failure returns the error for a request without a response: an *oauth.Error, or ctx's.
 func (f *Request) failure(ctx, limited context.Context, err error) error {
 	if failed, ok := errors.AsType[*oauth.Error](err); ok {
 		return failed
@@ -347,7 +349,7 @@ func (f *Request) failure(ctx, limited context.Context, err error) error {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err()
 	case neterror.DeadlinePassed(limited):
-		failed := oauth.OutageErrorf("no answer within %s", f.patience(ctx))
+		failed := oauth.OutageErrorf("no response within %s", f.timeoutName(ctx))
 		failed.Status = http.StatusGatewayTimeout
 		return failed
 	}
@@ -356,8 +358,8 @@ func (f *Request) failure(ctx, limited context.Context, err error) error {
 	return failed
 }
 
-// patience names what has ended the waiting for an answer.
-func (f *Request) patience(ctx context.Context) string {
+// timeoutName names the timeout that ended the request.
+func (f *Request) timeoutName(ctx context.Context) string {
 	if outer, ok := ctx.Deadline(); ok && time.Until(outer) <= deadlineMargin {
 		return "token_timeout"
 	}
@@ -366,7 +368,7 @@ func (f *Request) patience(ctx context.Context) string {
 
 func statusError(resp *http.Response) *oauth.Error {
 	retryAfter := oauth.ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
-	failure := oauth.OutageErrorf("its server answered with status %d", resp.StatusCode)
+	failure := oauth.OutageErrorf("its server responded with status %d", resp.StatusCode)
 	failure.Transient = resp.StatusCode >= 500 && retryAfter == 0
 	if resp.StatusCode >= 400 && resp.StatusCode <= 499 {
 		failure = oauth.ConfigurationErrorf("its server refused the request with status %d: check the flow's URL, headers and body, and the parameters in them", resp.StatusCode)
@@ -375,15 +377,15 @@ func statusError(resp *http.Response) *oauth.Error {
 	return failure
 }
 
-// result finds the flow's result in an answer.
+// result returns the flow's result from the body of a response.
 func (f *Request) result(body []byte) (string, error) {
 	document := oauth.ParseJSON(body)
 	if document == nil {
-		return "", errors.New("the answer is not JSON")
+		return "", errors.New("the response is not JSON")
 	}
 	value, found := jsonpointer.Find(document, f.Pointer)
 	if !found {
-		return "", fmt.Errorf("the answer has nothing at pointer %q", f.Pointer)
+		return "", fmt.Errorf("the response has nothing at pointer %q", f.Pointer)
 	}
 	switch value := value.(type) {
 	case string:
@@ -391,7 +393,7 @@ func (f *Request) result(body []byte) (string, error) {
 	case json.Number, bool:
 		return fmt.Sprint(value), nil
 	default:
-		return "", fmt.Errorf("what the answer has at pointer %q is neither a string nor a number nor a boolean", f.Pointer)
+		return "", fmt.Errorf("what the response has at pointer %q is neither a string nor a number nor a boolean", f.Pointer)
 	}
 }
 
@@ -404,7 +406,7 @@ func (f *Request) result(body []byte) (string, error) {
 //	    timeout <duration>
 //	}
 func (f *Request) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the type
+	d.Next() // skip the type
 	switch args := d.RemainingArgs(); len(args) {
 	case 1:
 		f.URL = args[0]
@@ -421,7 +423,7 @@ func (f *Request) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// unmarshalOption never quotes an argument: it may be a secret.
+// unmarshalOption reads one option. Its errors never quote an argument: it may be a secret.
 func (f *Request) unmarshalOption(d *caddyfile.Dispenser, option string, args []string) error {
 	set := func(field *string) error {
 		if len(args) != 1 {

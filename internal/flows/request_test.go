@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -20,24 +19,11 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/flows/flowstest"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth/oauthtest"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
-
-// flowServer starts a server for flows to ask.
-func flowServer(t *testing.T, answer http.HandlerFunc) string {
-	t.Helper()
-	server := httptest.NewServer(answer)
-	t.Cleanup(server.Close)
-	return server.URL
-}
-
-func flowAnswer(status int, body string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(status)
-		_, _ = io.WriteString(w, body)
-	}
-}
 
 func provisioned(t *testing.T, f *Request) *Request {
 	t.Helper()
@@ -47,7 +33,18 @@ func provisioned(t *testing.T, f *Request) *Request {
 	return f
 }
 
-// runFlow runs a flow with parameters that stand in pairs: key, value.
+// wantError checks what an error says, and that it does not quote a value.
+func wantError(t *testing.T, err error, want string) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
+	}
+	if err != nil && strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("the error quotes a value: %v", err)
+	}
+}
+
+// runFlow runs a flow with parameters, in pairs of key and value.
 func runFlow(ctx context.Context, f Flow, params ...string) (string, error) {
 	in := Input{Params: make(map[string]string), Client: oauth.NewClient(http.DefaultTransport)}
 	for pair := range slices.Chunk(params, 2) {
@@ -76,7 +73,7 @@ func TestFlowRequestOnTheWire(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got string
-			test.flow.URL = flowServer(t, func(w http.ResponseWriter, r *http.Request) {
+			test.flow.URL = flowstest.NewServer(t, func(w http.ResponseWriter, r *http.Request) {
 				body, _ := io.ReadAll(r.Body)
 				got = r.Method + " " + r.RequestURI
 				for _, field := range []string{"Accept", "Content-Type", "X-Key", "Authorization"} {
@@ -110,11 +107,11 @@ func TestFlowRequestResult(t *testing.T) {
 		"array":             {`{"a":[{"x":1},{"x":2}]}`, "/a/1/x", "2"},
 		"escapes":           {`{"a/b":{"c~d":"x"}}`, "/a~1b/c~0d", "x"},
 		"empty key":         {`{"":"x"}`, "/", "x"},
-		"whole answer":      {` "x" `, "", "x"},
+		"whole response":    {` "x" `, "", "x"},
 		"escapes in JSON":   {`"\u00e4\"\\"`, "", `ä"\`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := provisioned(t, &Request{URL: flowServer(t, flowAnswer(200, test.body)), Pointer: test.pointer})
+			f := provisioned(t, &Request{URL: flowstest.NewServer(t, oauthtest.Responds(200, test.body)), Pointer: test.pointer})
 			if got, err := runFlow(t.Context(), f); err != nil || got != test.want {
 				t.Errorf("got %q, %v; want %q", got, err, test.want)
 			}
@@ -140,35 +137,35 @@ func wantTokenError(t *testing.T, err error, class oauth.Class, status int, mess
 func TestFlowRequestFailures(t *testing.T) {
 	large := `"` + strings.Repeat("x", 1<<20) + `"`
 	for name, test := range map[string]struct {
-		answer  http.HandlerFunc
+		respond http.HandlerFunc
 		class   oauth.Class
 		status  int
 		message string
 	}{
-		"400": {flowAnswer(400, `{"error":"hunter2"}`), oauth.ClassConfiguration, 502, "refused the request with status 400"},
-		"401": {flowAnswer(401, `hunter2`), oauth.ClassConfiguration, 502, "status 401"},
-		"404": {flowAnswer(404, `hunter2`), oauth.ClassConfiguration, 502, "status 404"},
-		"429": {flowAnswer(429, `hunter2`), oauth.ClassConfiguration, 502, "status 429"},
-		"500": {flowAnswer(500, `hunter2`), oauth.ClassOutage, 503, "its server answered with status 500"},
-		"503": {flowAnswer(503, `hunter2`), oauth.ClassOutage, 503, "status 503"},
+		"400": {oauthtest.Responds(400, `{"error":"hunter2"}`), oauth.ClassConfiguration, 502, "refused the request with status 400"},
+		"401": {oauthtest.Responds(401, `hunter2`), oauth.ClassConfiguration, 502, "status 401"},
+		"404": {oauthtest.Responds(404, `hunter2`), oauth.ClassConfiguration, 502, "status 404"},
+		"429": {oauthtest.Responds(429, `hunter2`), oauth.ClassConfiguration, 502, "status 429"},
+		"500": {oauthtest.Responds(500, `hunter2`), oauth.ClassOutage, 503, "its server responded with status 500"},
+		"503": {oauthtest.Responds(503, `hunter2`), oauth.ClassOutage, 503, "status 503"},
 		"redirect": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/hunter2", http.StatusTemporaryRedirect)
 		}, oauth.ClassConfiguration, 502, "redirect"},
-		"no JSON":           {flowAnswer(200, "<html>hunter2"), oauth.ClassConfiguration, 502, "the answer is not JSON"},
-		"more than JSON":    {flowAnswer(200, `{"shard":"x"} hunter2`), oauth.ClassConfiguration, 502, "the answer is not JSON"},
-		"no content":        {flowAnswer(204, ""), oauth.ClassConfiguration, 502, "the answer is not JSON"},
-		"nothing there":     {flowAnswer(200, `{"hunter2":1}`), oauth.ClassConfiguration, 502, `nothing at pointer "/shard"`},
-		"null":              {flowAnswer(200, `{"shard":null}`), oauth.ClassConfiguration, 502, "neither a string nor a number nor a boolean"},
-		"an object":         {flowAnswer(200, `{"shard":{"hunter2":1}}`), oauth.ClassConfiguration, 502, "neither a string"},
-		"an array":          {flowAnswer(200, `{"shard":["hunter2"]}`), oauth.ClassConfiguration, 502, "neither a string"},
-		"empty":             {flowAnswer(200, `{"shard":""}`), oauth.ClassConfiguration, 502, "the result is empty"},
-		"control character": {flowAnswer(200, `{"shard":"hunter2\u0000"}`), oauth.ClassConfiguration, 502, "control character"},
-		"too large":         {flowAnswer(200, large), oauth.ClassConfiguration, 502, "larger than 1 MiB"},
+		"no JSON":           {oauthtest.Responds(200, "<html>hunter2"), oauth.ClassConfiguration, 502, "the response is not JSON"},
+		"more than JSON":    {oauthtest.Responds(200, `{"shard":"x"} hunter2`), oauth.ClassConfiguration, 502, "the response is not JSON"},
+		"no content":        {oauthtest.Responds(204, ""), oauth.ClassConfiguration, 502, "the response is not JSON"},
+		"nothing there":     {oauthtest.Responds(200, `{"hunter2":1}`), oauth.ClassConfiguration, 502, `nothing at pointer "/shard"`},
+		"null":              {oauthtest.Responds(200, `{"shard":null}`), oauth.ClassConfiguration, 502, "neither a string nor a number nor a boolean"},
+		"an object":         {oauthtest.Responds(200, `{"shard":{"hunter2":1}}`), oauth.ClassConfiguration, 502, "neither a string"},
+		"an array":          {oauthtest.Responds(200, `{"shard":["hunter2"]}`), oauth.ClassConfiguration, 502, "neither a string"},
+		"empty":             {oauthtest.Responds(200, `{"shard":""}`), oauth.ClassConfiguration, 502, "the result is empty"},
+		"control character": {oauthtest.Responds(200, `{"shard":"hunter2\u0000"}`), oauth.ClassConfiguration, 502, "control character"},
+		"too large":         {oauthtest.Responds(200, large), oauth.ClassConfiguration, 502, "larger than 1 MiB"},
 		"too large, packed": {zipped(large), oauth.ClassConfiguration, 502, "larger than 1 MiB"},
 		"broken off":        {brokenOff, oauth.ClassOutage, 503, "its server cannot be reached: the connection was closed"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := provisioned(t, &Request{URL: flowServer(t, test.answer) + "?key=hunter2", Pointer: "/shard"})
+			f := provisioned(t, &Request{URL: flowstest.NewServer(t, test.respond) + "?key=hunter2", Pointer: "/shard"})
 			_, err := runFlow(t.Context(), f)
 			wantTokenError(t, err, test.class, test.status, test.message)
 		})
@@ -207,7 +204,7 @@ func TestFlowRequestNobodyThere(t *testing.T) {
 
 func TestFlowRequestRetryAfter(t *testing.T) {
 	for status, header := range map[int]string{503: "7", 429: "7"} {
-		f := provisioned(t, &Request{URL: flowServer(t, func(w http.ResponseWriter, _ *http.Request) {
+		f := provisioned(t, &Request{URL: flowstest.NewServer(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", header)
 			w.WriteHeader(status)
 		})})
@@ -219,42 +216,32 @@ func TestFlowRequestRetryAfter(t *testing.T) {
 	}
 }
 
-// flowServerThatWaits never answers; it tells when it is asked.
-func flowServerThatWaits(t *testing.T) (address string, asked <-chan struct{}) {
-	t.Helper()
-	arrived := make(chan struct{}, 1)
-	return flowServer(t, func(_ http.ResponseWriter, r *http.Request) {
-		arrived <- struct{}{}
-		<-r.Context().Done()
-	}), arrived
-}
-
 func TestFlowRequestTimeout(t *testing.T) {
-	address, _ := flowServerThatWaits(t)
+	address, _ := flowstest.NewHangingServer(t)
 	_, err := runFlow(t.Context(), provisioned(t, &Request{URL: address, Timeout: caddy.Duration(50 * time.Millisecond)}))
-	wantTokenError(t, err, oauth.ClassOutage, 504, "no answer within its timeout of 50ms")
+	wantTokenError(t, err, oauth.ClassOutage, 504, "no response within its timeout of 50ms")
 	if f := provisioned(t, &Request{URL: address}); f.Timeout != caddy.Duration(10*time.Second) {
 		t.Errorf("the default is %s", time.Duration(f.Timeout))
 	}
 }
 
 func TestFlowRequestDeadlineOfTheCaller(t *testing.T) {
-	address, _ := flowServerThatWaits(t)
+	address, _ := flowstest.NewHangingServer(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := runFlow(ctx, provisioned(t, &Request{URL: address}))
 	failed, ok := errors.AsType[*oauth.Error](err)
-	if !ok || failed.Class != oauth.ClassOutage || failed.Status != http.StatusGatewayTimeout || failed.Message != "no answer within token_timeout" {
+	if !ok || failed.Class != oauth.ClassOutage || failed.Status != http.StatusGatewayTimeout || failed.Message != "no response within token_timeout" {
 		t.Error(err)
 	}
 }
 
 func TestFlowRequestCallerLeaves(t *testing.T) {
-	address, asked := flowServerThatWaits(t)
+	address, arrived := flowstest.NewHangingServer(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		<-asked
+		<-arrived
 		cancel()
 	}()
 	if _, err := runFlow(ctx, provisioned(t, &Request{URL: address})); !errors.Is(err, context.Canceled) {
@@ -264,20 +251,20 @@ func TestFlowRequestCallerLeaves(t *testing.T) {
 
 func TestFlowRequestValuesKeepTheirPlace(t *testing.T) {
 	called := false
-	server := flowServer(t, func(http.ResponseWriter, *http.Request) { called = true })
+	server := flowstest.NewServer(t, func(http.ResponseWriter, *http.Request) { called = true })
 	host := strings.TrimPrefix(server, "http://")
 	for name, test := range map[string]struct {
 		flow  Request
 		value string
 		want  string
 	}{
-		"path":           {Request{URL: server + "/{param.p}"}, "../hunter2", "url: {param.p}: the value has a dot segment"},
-		"host":           {Request{URL: "http://{param.p}" + host}, "hunter2@", "url: {param.p}: the value is not a host name"},
-		"query":          {Request{URL: server + "/?{param.p}"}, "hunter2\n", "the parameter p contains a control character"},
-		"header":         {Request{URL: server, Headers: []Header{{"X-A", "{param.p}"}}}, "hunter2\r\nX-B: 1", "header X-A: the parameter p contains a control character"},
-		"body":           {Request{URL: server, Body: `"{param.p}"`}, "hunter2\x00", "body: the parameter p contains a control character"},
-		"no such answer": {Request{URL: server, Body: `"{param.q}"`}, "hunter2", "body: there is no parameter q"},
-		"in the clear":   {Request{URL: "http://{param.p}.example/"}, "hunter2", "the URL is http and its host is not loopback: use https, or permit it with allow_insecure token_url"},
+		"path":              {Request{URL: server + "/{param.p}"}, "../hunter2", "url: {param.p}: the value has a dot segment"},
+		"host":              {Request{URL: "http://{param.p}" + host}, "hunter2@", "url: {param.p}: the value is not a host name"},
+		"query":             {Request{URL: server + "/?{param.p}"}, "hunter2\n", "the parameter p contains a control character"},
+		"header":            {Request{URL: server, Headers: []Header{{"X-A", "{param.p}"}}}, "hunter2\r\nX-B: 1", "header X-A: the parameter p contains a control character"},
+		"body":              {Request{URL: server, Body: `"{param.p}"`}, "hunter2\x00", "body: the parameter p contains a control character"},
+		"no such parameter": {Request{URL: server, Body: `"{param.q}"`}, "hunter2", "body: there is no parameter q"},
+		"in the clear":      {Request{URL: "http://{param.p}.example/"}, "hunter2", "the URL is http and its host is not loopback: use https, or permit it with allow_insecure token_url"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := runFlow(t.Context(), provisioned(t, &test.flow), "p", test.value)
@@ -303,7 +290,7 @@ func FuzzFlowBody(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, value string) {
 		in := Input{Params: map[string]string{"p": value}}
-		parameters := placeholder.Lookup(in.parameter)
+		parameters := placeholder.Lookup(in.lookup)
 		body, err := asJSON.expandBody(parameters)
 		if err != nil {
 			return
@@ -340,16 +327,12 @@ func TestFlowRequestInsecure(t *testing.T) {
 		}
 	}
 	f := provisioned(t, &Request{URL: "http://d.example/"})
-	refused := errors.New("dialed")
-	in := Input{AllowInsecure: true, Client: oauth.NewClient(roundTripperFunc(func(*http.Request) (*http.Response, error) { return nil, refused }))}
+	in := Input{AllowInsecure: true, Client: oauth.NewClient(&http.Transport{
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("dialed") },
+	})}
 	_, err := f.Run(t.Context(), in)
 	wantTokenError(t, err, oauth.ClassOutage, 503, "cannot be reached")
 }
-
-// roundTripperFunc is an http.RoundTripper that is a function.
-type roundTripperFunc func(*http.Request) (*http.Response, error)
-
-func (f roundTripperFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
 func TestFlowRequestProvision(t *testing.T) {
 	t.Setenv("FLOW_EMPTY", "")
@@ -377,10 +360,7 @@ func TestFlowRequestProvision(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := test.flow.Provision(caddy.Context{})
-			wantErrors(t, err, test.want)
-			if err != nil && strings.Contains(err.Error(), "hunter2") {
-				t.Errorf("the error says too much: %v", err)
-			}
+			wantError(t, err, test.want)
 		})
 	}
 }
@@ -429,24 +409,7 @@ func TestFlowRequestCaddyfile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := new(Request).UnmarshalCaddyfile(caddyfile.NewTestDispenser(test.input))
-			wantErrors(t, err, test.want)
-			if err != nil && strings.Contains(err.Error(), "hunter2") {
-				t.Errorf("the error quotes an argument: %v", err)
-			}
+			wantError(t, err, test.want)
 		})
-	}
-}
-
-// wantErrors checks that an error says everything that it should; without anything to say there must
-// be none.
-func wantErrors(t *testing.T, err error, want ...string) {
-	t.Helper()
-	if err != nil && len(want) == 0 {
-		t.Fatal(err)
-	}
-	for _, part := range want {
-		if err == nil || !strings.Contains(err.Error(), part) {
-			t.Errorf("got %v, want %q", err, part)
-		}
 	}
 }

@@ -16,13 +16,13 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 )
 
-// maxTemplateResult bounds a template's result, as that of a request is.
+// maxTemplateResult bounds the result of a template, like the response of a request.
 const maxTemplateResult = 1 << 20
 
-// Template is a helper flow that is a Go template over the connection's answers: `.param.region`,
-// or `index .param "api-region"` for a key with a hyphen. The functions are those of Go and sprig, as
-// in Caddy's `templates`, without the ones that read the environment or ask the network. Caddy's
-// placeholders are not understood. White space around the result is dropped.
+// Template is a helper flow that executes a Go template with the connection's parameter values. They
+// are `.param.region`, or `index .param "api-region"` for a key with a hyphen. The functions are those
+// of Go and sprig, as in Caddy's `templates`, without those that read the environment or use the
+// network. Caddy's placeholders are not replaced. White space around the result is trimmed.
 type Template struct {
 	// The template. Required.
 	Template string `json:"template,omitempty"`
@@ -52,11 +52,13 @@ func (f *Template) Provision(_ caddy.Context) error {
 	return err
 }
 
+// Check implements Flow. A template may always run.
 func (*Template) Check(bool) error { return nil }
 
+// Run executes the template and returns its result.
 func (f *Template) Run(_ context.Context, in Input) (string, error) {
 	var result limitedBuilder
-	// The error is not passed on: functions quote what they were given.
+	// The error is dropped: functions quote their arguments.
 	if err := f.template.Execute(&result, map[string]any{"param": in.Params}); err != nil {
 		return "", oauth.ConfigurationErrorf("its template fails with the parameters that it was given")
 	}
@@ -78,7 +80,7 @@ func (b *limitedBuilder) Write(p []byte) (int, error) {
 	return b.Builder.Write(p)
 }
 
-// Parameters are the keys of the parameters that the template names.
+// Parameters returns the keys of the parameters that the template names.
 func (f *Template) Parameters() []string {
 	var keys []string
 	for _, t := range f.template.Templates() {
@@ -91,7 +93,7 @@ func (f *Template) Parameters() []string {
 	return keys
 }
 
-// parameterKey is the key in `.param.key`, `$.param.key` and `index .param "key"`, or nothing.
+// parameterKey returns the key in `.param.key`, `$.param.key` and `index .param "key"`, or "".
 func parameterKey(n parse.Node) string {
 	switch n := n.(type) {
 	case *parse.FieldNode:
@@ -155,7 +157,7 @@ func walkBranch(n *parse.BranchNode, visit func(parse.Node)) {
 //
 //	template <text>
 func (f *Template) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the type
+	d.Next() // skip the type
 	args := d.RemainingArgs()
 	if len(args) != 1 || d.NextBlock(0) {
 		return d.Err("a template flow takes one text; put it in quotes")
