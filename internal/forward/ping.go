@@ -70,7 +70,7 @@ func (t *Transport) Ping(ctx context.Context, p PingRequest) PingResult {
 	req, cause := httptransport.TraceDial(req)
 	res, err := t.sendWithRetry(req, q, p.Token)
 	if err != nil {
-		return FailedPing("%s", describePingFailure(ctx, cause.Of(err)))
+		return FailedPing("%s", describePingFailure(ctx, cause.AddTo(err)))
 	}
 	defer res.Body.Close()
 	secrets := slices.Concat(p.Secrets, p.Target.keys(), []string{p.Token.Value, res.Request.Header.Get(oauth.DPoPHeader)})

@@ -6,15 +6,16 @@ import (
 	"sync"
 )
 
-// ByCertificate are copies of one transport that differ in the client certificate that
-// they show. A connection opened with one certificate is never used with another: that is why each
-// has a transport of its own. The last two are kept, because tokens that are bound to the older
-// certificate stay in use for a while.
+// ByCertificate makes copies of one transport that differ in their client certificate. Each certificate
+// needs a transport of its own, so that a connection that was opened with one is never used for
+// another. Two copies are kept, because tokens that are bound to the previous certificate stay in use
+// for a while.
 type ByCertificate struct {
+	// Base is the transport to copy. It has no client certificate.
 	Base *http.Transport
 
-	mu   sync.Mutex
-	last [2]certifiedTransport // the newest first
+	mu     sync.Mutex
+	copies [2]certifiedTransport // newest first
 }
 
 type certifiedTransport struct {
@@ -22,43 +23,43 @@ type certifiedTransport struct {
 	transport   *http.Transport
 }
 
-// For returns the transport that shows the certificate; without one, the base.
+// For returns the transport with the certificate, or Base if it is nil.
 func (t *ByCertificate) For(certificate *tls.Certificate) *http.Transport {
 	if certificate == nil {
 		return t.Base
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, known := range t.last {
-		if known.certificate == certificate {
-			return known.transport
+	for _, c := range t.copies {
+		if c.certificate == certificate {
+			return c.transport
 		}
 	}
-	if old := t.last[1].transport; old != nil {
+	if old := t.copies[1].transport; old != nil {
 		old.CloseIdleConnections()
 	}
-	t.last[1] = t.last[0]
-	t.last[0] = certifiedTransport{certificate, withCertificate(t.Base, certificate)}
-	return t.last[0].transport
+	t.copies[1] = t.copies[0]
+	t.copies[0] = certifiedTransport{certificate, withCertificate(t.Base, certificate)}
+	return t.copies[0].transport
 }
 
-// CloseIdleConnections closes what is open and not in use.
+// CloseIdleConnections closes the idle connections of Base and its copies.
 func (t *ByCertificate) CloseIdleConnections() {
 	t.Base.CloseIdleConnections()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, known := range t.last {
-		if known.transport != nil {
-			known.transport.CloseIdleConnections()
+	for _, c := range t.copies {
+		if c.transport != nil {
+			c.transport.CloseIdleConnections()
 		}
 	}
 }
 
-// withCertificate returns a copy of base that shows the certificate to every server that asks for
-// one, whichever authorities that server names.
+// withCertificate returns a copy of base that sends the certificate to every server that requests one,
+// whichever certificate authorities the server names.
 func withCertificate(base *http.Transport, certificate *tls.Certificate) *http.Transport {
 	transport := base.Clone()
-	transport.DialTLSContext = nil // a handshake of base's own would not show the certificate
+	transport.DialTLSContext = nil // its handshake would not send the certificate
 	if transport.TLSClientConfig == nil {
 		transport.TLSClientConfig = new(tls.Config)
 	}

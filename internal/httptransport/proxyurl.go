@@ -15,15 +15,21 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
 
-// ProxyURL is what `network_proxy url` means in a transport of http_helper. Caddy's own module
-// logs the URL with its password, and takes an unset variable in it for a connection that broke. This
-// one stands in for it while a config is provisioned: there is no need to name it in one.
+var (
+	proxySchemes = []string{"http", "https", "socks5", "socks5h"}
+
+	errProxyURL = errors.New("it is not like http://proxy.example:3128 or http://name:password@proxy.example:3128; in name and password, percent-encode special characters")
+)
+
+// ProxyURL is the forward proxy of `network_proxy url` in a transport of http_helper. It replaces Caddy's
+// own module when a config is provisioned; a config need not name it. Unlike that module it keeps the
+// URL, which may contain a password, out of logs, and says which variable is unset.
 type ProxyURL struct {
-	// The forward proxy's URL: http, https, socks5 or socks5h, with a name and a password if it
-	// wants them. `{env.*}` and `{file.*}` are understood, and read again for each request.
+	// The URL of the forward proxy: http, https, socks5 or socks5h, with a user name and a password
+	// if it requires them. `{env.*}` and `{file.*}` are replaced for each request.
 	URL string `json:"url,omitempty"`
 
-	text placeholder.Template
+	template placeholder.Template
 }
 
 // CaddyModule returns the Caddy module information.
@@ -34,22 +40,10 @@ func (ProxyURL) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// replaceProxyModule has a transport that is to be provisioned get its forward proxy's URL from
-// ForwardProxyURL instead of Caddy's module. Other placeholders than ours are left to that.
-func replaceProxyModule(t *reverseproxy.HTTPTransport) {
-	var source struct{ From, URL string }
-	if json.Unmarshal(t.NetworkProxyRaw, &source) != nil || source.From != "url" {
-		return
-	}
-	if _, err := placeholder.Parse(source.URL); err == nil {
-		t.NetworkProxyRaw = caddyconfig.JSONModuleObject(ProxyURL{URL: source.URL}, "from", "http_helper", nil)
-	}
-}
-
-// Provision checks the URL as it is now.
+// Provision parses the URL and checks its current value.
 func (p *ProxyURL) Provision(caddy.Context) error {
 	var err error
-	if p.text, err = placeholder.Parse(p.URL); err == nil {
+	if p.template, err = placeholder.Parse(p.URL); err == nil {
 		_, err = p.current()
 	}
 	return err
@@ -60,9 +54,9 @@ func (p *ProxyURL) ProxyFunc() func(*http.Request) (*url.URL, error) {
 	return func(*http.Request) (*url.URL, error) { return p.current() }
 }
 
-// current is the URL as it is now. Errors do not quote it.
+// current returns the current URL. Its errors do not quote it.
 func (p *ProxyURL) current() (*url.URL, error) {
-	text, err := p.text.Expand(nil)
+	text, err := p.template.Expand(nil)
 	if err != nil {
 		return nil, neterror.ProxyURLError{Err: err}
 	}
@@ -73,12 +67,19 @@ func (p *ProxyURL) current() (*url.URL, error) {
 	return u, nil
 }
 
-var (
-	proxySchemes = []string{"http", "https", "socks5", "socks5h"}
+// replaceProxyModule replaces Caddy's module for `network_proxy url` by ProxyURL in a transport that is
+// to be provisioned. A URL with placeholders that ProxyURL does not know is left to Caddy's module.
+func replaceProxyModule(t *reverseproxy.HTTPTransport) {
+	var source struct{ From, URL string }
+	if json.Unmarshal(t.NetworkProxyRaw, &source) != nil || source.From != "url" {
+		return
+	}
+	if _, err := placeholder.Parse(source.URL); err == nil {
+		t.NetworkProxyRaw = caddyconfig.JSONModuleObject(ProxyURL{URL: source.URL}, "from", "http_helper", nil)
+	}
+}
 
-	errProxyURL = errors.New("it is not like http://proxy.example:3128 or http://name:password@proxy.example:3128; in name and password, percent-encode special characters")
-)
-
+// Interface guards
 var (
 	_ caddy.Provisioner       = (*ProxyURL)(nil)
 	_ caddy.ProxyFuncProducer = (*ProxyURL)(nil)

@@ -20,7 +20,7 @@ const (
 type Failure struct {
 	err         *oauth.Error
 	at          time.Time
-	wait        time.Duration // the back-off, which begins at at
+	wait        time.Duration // the length of the back-off
 	consecutive int           // how many failures in a row have lengthened it
 	credentials string        // fingerprint of the credentials that failed
 }

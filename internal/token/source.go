@@ -34,11 +34,10 @@ type Key [sha256.Size]byte
 //
 // A source has no field for its state: the state follows from cached and failure.
 //
-//	         usable token   last attempt failed
-//	idle     no             no
-//	ready    yes            no
-//	failing  yes            yes
-//	down     no             yes
+//   - idle: there is no usable token, and no failure since the last one
+//   - ready: there is a usable token
+//   - failing: there is a usable token, but the last attempt failed
+//   - down: there is no usable token, and the last attempt failed
 //
 // An attempt to get a token moves it: success leads to ready from everywhere, failure from ready to
 // failing and from idle to down. Expiry of the token and its rejection by an API (Invalidate) lead from

@@ -1,0 +1,57 @@
+package httptransport
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
+)
+
+func TestOnlyTLSUsesAForwardProxy(t *testing.T) {
+	proxy := &url.URL{Scheme: "http", Host: "proxy.example:3128"}
+	broken := errors.New("no URL")
+	for name, test := range map[string]struct {
+		proxy *url.URL
+		err   error
+		url   string
+		want  error
+	}{
+		"TLS":                    {proxy, nil, "https://api.example", nil},
+		"in the clear":           {proxy, nil, "http://api.example", neterror.ErrCleartextProxy},
+		"in the clear, excepted": {nil, nil, "http://api.example", nil},
+		"no proxy URL":           {nil, broken, "https://api.example", broken},
+	} {
+		t.Run(name, func(t *testing.T) {
+			guarded := refuseCleartext(func(req *http.Request) (*url.URL, error) {
+				if req.Context().Value(caddy.ReplacerCtxKey) == nil {
+					t.Error("the request has no replacer")
+				}
+				return test.proxy, test.err
+			})
+			u, err := guarded(httptest.NewRequest(http.MethodGet, test.url, nil))
+			if !errors.Is(err, test.want) || err == nil && u != test.proxy {
+				t.Errorf("got %v, %v; want %v", u, err, test.want)
+			}
+		})
+	}
+	if refuseCleartext(nil) != nil {
+		t.Error("without a forward proxy there is a function to find one")
+	}
+}
+
+func TestRefusalOfAForwardProxyKeepsItsStatus(t *testing.T) {
+	transport := new(http.Transport)
+	guardForwardProxy(transport)
+	for _, status := range []int{http.StatusOK, http.StatusProxyAuthRequired} {
+		err := transport.OnProxyConnectResponse(t.Context(), nil, nil, &http.Response{StatusCode: status})
+		var refused neterror.ProxyStatus
+		if errors.As(err, &refused) != (status != http.StatusOK) || err != nil && int(refused) != status {
+			t.Errorf("%d: got %v", status, err)
+		}
+	}
+}
