@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The test command. On a fresh machine it needs Go, Node with npm, curl, and a C compiler for the
-# race detector; what else the tests use is installed by exact version into .tools (ignored by git).
+# The test command. It needs Go, Node with npm, curl, and a C compiler for the race detector. The other
+# tools are installed into .tools (ignored by git) by exact version.
 #
 #   ./integration/run.sh                  everything
 #   ./integration/run.sh lint unit …      only these steps: install format vet lint vuln unit fuzz integration
 #   GO_TEST_FLAGS='-run Foo -v' ./integration/run.sh integration
 #
-# FUZZTIME (default 10s) is for each fuzz target, SOAK (default 20s) for the soak test.
+# FUZZTIME (default 10s) is the time for each fuzz target, SOAK (default 20s) the time for the soak test.
 set -euo pipefail
 
 GOLANGCI_LINT_VERSION=v2.15.0
@@ -70,8 +70,9 @@ vuln_step() {
 	"$govulncheck" ./...
 }
 
-# tests <flags…> runs a module's tests. They watch real clocks, sockets and processes, so up to three
-# that fail beside others get one more try alone, said aloud; a data race or a panic gets none.
+# tests <flags…> runs the tests of a module. They depend on real clocks, sockets and processes, so up to
+# three that fail while others run are tried once more, alone; the output says so. A data race or a panic
+# fails the step at once.
 tests() {
 	local log failed
 	log=$(mktemp)
@@ -85,7 +86,7 @@ tests() {
 		return 1
 	fi
 	rm -f "$log"
-	say "once more, alone: ${failed//$'\n'/, }"
+	say "again, alone: ${failed//$'\n'/, }"
 	go test -race -count=1 -parallel 1 -timeout 10m -run "^(${failed//$'\n'/|})\$" ./...
 }
 
@@ -95,9 +96,17 @@ unit_step() {
 }
 
 fuzz_step() {
-	local target
-	for target in $(go test -list '^Fuzz' . | grep '^Fuzz' || true); do
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-10s}" .
+	local list target targets package name
+	list=$(go test -list '^Fuzz' ./...)
+	# The names of a package's targets come first, then the line `ok <package> <time>`.
+	mapfile -t targets < <(awk '/^Fuzz/ { names[++n] = $1 } /^ok/ { for (i = 1; i <= n; i++) print $2, names[i]; n = 0 }' <<<"$list")
+	[ ${#targets[@]} -gt 0 ] || {
+		echo 'no fuzz target found'
+		return 1
+	}
+	for target in "${targets[@]}"; do
+		read -r package name <<<"$target"
+		go test -run '^$' -fuzz "^$name\$" -fuzztime "${FUZZTIME:-10s}" "$package"
 	done
 }
 
@@ -117,7 +126,7 @@ for step in "${steps[@]}"; do
 done
 for step in "${steps[@]}"; do
 	say "$step"
-	# Not in a condition: there bash would let the step's failures pass.
+	# Not in a condition: bash ignores failures inside a function that a condition calls.
 	"${step}_step"
 done
 say 'all passed'
