@@ -72,26 +72,26 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// awaitAnswer asks until the API has answered, or what leads there has ended.
-func (w *world) awaitAnswer(t *testing.T, ended <-chan struct{}, logs func() string) {
+// awaitResponse makes requests until the API responds. It fails when the process in between has ended.
+func (w *world) awaitResponse(t *testing.T, ended <-chan struct{}, logs func() string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
 	defer cancel()
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.URL+"/hello", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		answer, err := w.Do(req)
+		response, err := w.Do(req)
 		if err == nil {
-			wantStatus(t, answer, http.StatusOK)
+			wantStatus(t, response, http.StatusOK)
 			return
 		}
 		select {
 		case <-ended:
 			t.Fatalf("it has ended:\n%s", logs())
 		case <-ctx.Done():
-			t.Fatalf("no answer: %v\n%s", err, logs())
+			t.Fatalf("no response: %v\n%s", err, logs())
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

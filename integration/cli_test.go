@@ -14,7 +14,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 )
 
-// operator is somebody who looks after a sidecar with connections.
+// operator is a user who looks after a sidecar with connections.
 type operator struct {
 	*world
 	*harness.User
@@ -29,14 +29,14 @@ func newOperator(t *testing.T, config string, o options) *operator {
 	return op
 }
 
-// ask runs a command about the sidecar.
-func (o *operator) ask(t *testing.T, args ...string) harness.Printed {
+// command runs a command about the sidecar.
+func (o *operator) command(t *testing.T, args ...string) harness.Result {
 	t.Helper()
 	return o.User.Run(t, append(args, "--address", o.admin)...)
 }
 
 // want checks what a command has printed.
-func want(t *testing.T, got harness.Printed, status int, texts ...string) {
+func want(t *testing.T, got harness.Result, status int, texts ...string) {
 	t.Helper()
 	if got.Status != status {
 		t.Errorf("exit status %d, want %d: %s%s", got.Status, status, got.Stdout, got.Stderr)
@@ -48,7 +48,7 @@ func want(t *testing.T, got harness.Printed, status int, texts ...string) {
 	}
 }
 
-// TestCommandsPrintWhatTheAdminAPISays holds --json against the admin API.
+// TestCommandsPrintWhatTheAdminAPISays compares --json with the admin API.
 func TestCommandsPrintWhatTheAdminAPISays(t *testing.T) {
 	t.Parallel()
 	o := newOperator(t, documentedCaddyfile, options{})
@@ -64,25 +64,25 @@ func TestCommandsPrintWhatTheAdminAPISays(t *testing.T) {
 		{[]string{"connectors", "acme"}, "GET", "/http_helper/connectors/acme"},
 		{[]string{"ping", "billing"}, "POST", "/http_helper/connections/billing/ping"},
 	} {
-		got := o.ask(t, append(c.args, "--json")...)
+		got := o.command(t, append(c.args, "--json")...)
 		want(t, got, 0)
 		equal(t, "complaints of "+c.args[0], got.Stderr, "")
-		status, said, err := o.Admin(c.method, c.path, "", "")
+		status, body, err := o.Admin(c.method, c.path, "", "")
 		if err != nil || status != http.StatusOK {
 			t.Fatalf("%s: %d %v", c.path, status, err)
 		}
-		if !reflect.DeepEqual(parsedJSON(t, got.Stdout), parsedJSON(t, said)) {
-			t.Errorf("%s prints\n%s, the admin API says\n%s", c.args[0], got.Stdout, said)
+		if !reflect.DeepEqual(parsedJSON(t, got.Stdout), parsedJSON(t, body)) {
+			t.Errorf("%s prints\n%s, the admin API says\n%s", c.args[0], got.Stdout, body)
 		}
 	}
-	got := o.ask(t, "refresh", "billing", "--json")
+	got := o.command(t, "refresh", "billing", "--json")
 	want(t, got, 0)
 	if parsedJSON(t, got.Stdout).(map[string]any)["state"] != "ready" {
 		t.Error(got.Stdout)
 	}
-	got = o.ask(t, "show", "nobody", "--json")
+	got = o.command(t, "show", "nobody", "--json")
 	want(t, got, 2, `Error: there is no connection "nobody"; there are billing, my-connection`)
-	if said := parsedJSON(t, got.Stdout).(map[string]any)["error"]; said == "" {
+	if body := parsedJSON(t, got.Stdout).(map[string]any)["error"]; body == "" {
 		t.Error(got.Stdout)
 	}
 }
@@ -117,12 +117,12 @@ func TestCommandsFindTheSidecar(t *testing.T) {
 	want(t, listed, 0, "To write a connection, run: caddy http-helper new <connector> --config Caddyfile\n")
 }
 
-// TestCommandsFindNobody has no sidecar where they look.
-func TestCommandsFindNobody(t *testing.T) {
+// TestCommandsFindNoSidecar has no sidecar where they look.
+func TestCommandsFindNoSidecar(t *testing.T) {
 	t.Parallel()
 	u := harness.NewUser(t)
 	port := harness.Port(t)
-	// Not Caddy's default port, which may be somebody's.
+	// Not Caddy's default port, which may be in use.
 	want(t, u.Run(t, "list", "--address", "127.0.0.1:"+port), 1,
 		"Error: no Caddy answers at 127.0.0.1:"+port+" (connection refused); choose another one with --address or --config\n")
 	want(t, u.Run(t, "ping", "x", "--address", "unix//none.sock"), 1, "no Caddy answers at unix//none.sock (no such file or directory)")
@@ -131,7 +131,7 @@ func TestCommandsFindNobody(t *testing.T) {
 	want(t, u.Run(t, "list", "--adapter", "caddyfile"), 2, "--adapter needs --config")
 }
 
-// TestCommandsOfAnotherUser has somebody without permission look.
+// TestCommandsOfAnotherUser has a user without permission look.
 func TestCommandsOfAnotherUser(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
@@ -166,13 +166,13 @@ func TestManyConnections(t *testing.T) {
 	}
 	config.WriteString("}\n")
 	w := newWorld(t, nil)
-	w.tokens.Answer(harness.Refuse(http.StatusUnauthorized, "invalid_client"))
+	w.tokens.RespondWith(harness.Refuse(http.StatusUnauthorized, "invalid_client"))
 	o := &operator{world: w, User: harness.NewUser(t), admin: "unix/" + w.AdminSocket()}
 	w.Run(t, w.expand(options{}, harness.Config{Options: config.String(), Site: "http_helper billing"}))
 	w.tokens.Await(t, many)
-	var got harness.Printed
+	var got harness.Result
 	eventually(t, "all are down", func() bool {
-		got = o.ask(t, "list")
+		got = o.command(t, "list")
 		return strings.Count(got.Stdout, "  down ") == many
 	})
 	want(t, got, 1, "\na-tenant-with-a-rather-long-name.1, a-tenant-with-a-rather-long-name.10, a-tenant-with-a-rather-long-name.100 and 297 more cannot get a token: ",
@@ -180,7 +180,7 @@ func TestManyConnections(t *testing.T) {
 	if lines := strings.Count(got.Stdout, "\n"); lines > many+10 {
 		t.Errorf("%d lines about %d connections", lines, many)
 	}
-	want(t, o.ask(t, "show", "billin"), 2, `there is no connection "billin"; there are a-tenant-with-a-rather-long-name.1, `, "and 290 more\n")
+	want(t, o.command(t, "show", "billin"), 2, `there is no connection "billin"; there are a-tenant-with-a-rather-long-name.1, `, "and 290 more\n")
 }
 
 // TestNothingIsColoured has programs read what is printed.
@@ -188,7 +188,7 @@ func TestNothingIsColoured(t *testing.T) {
 	t.Parallel()
 	o := newOperator(t, documentedCaddyfile, options{})
 	for _, args := range [][]string{{"list"}, {"show", "billing"}, {"ping", "billing"}, {"connectors", "acme"}, {"list", "--json"}} {
-		if got := o.ask(t, args...); strings.Contains(got.Stdout+got.Stderr, "\x1b") {
+		if got := o.command(t, args...); strings.Contains(got.Stdout+got.Stderr, "\x1b") {
 			t.Errorf("%s: %q", args, got.Stdout+got.Stderr)
 		}
 	}

@@ -18,7 +18,7 @@ bind 'set bell-style none' 'set show-all-if-ambiguous on' 'set enable-bracketed-
 clear
 `
 
-// TestCompletionInBash has somebody press Tab in a real bash.
+// TestCompletionInBash presses Tab in a real bash.
 func TestCompletionInBash(t *testing.T) {
 	t.Parallel()
 	bash, err := exec.LookPath("bash")
@@ -26,7 +26,7 @@ func TestCompletionInBash(t *testing.T) {
 		t.Skip("there is no bash")
 	}
 	l := newLaptop(t)
-	l.HaveCaddy(t)
+	l.InstallCaddy(t)
 	l.start(t, l.withSecret(harness.Port(t), "--name", "billing")...)
 	file := l.File(t, "rc", completions)
 	shell := harness.OpenTerminal(t, l.onTerminal(bash, "--rcfile", file, "-i"), 120, 30)

@@ -7,7 +7,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 )
 
-// dialogue is `new` where it asks in plain lines.
+// dialogue is `new` when it asks its questions in plain lines.
 type dialogue struct{ *harness.Terminal }
 
 // plainTerminals are variables that say that nothing can be drawn.
@@ -61,7 +61,7 @@ func TestNewInPlainLines(t *testing.T) {
 	}
 }
 
-// TestNewInPlainLinesIsGivenUp has somebody press Ctrl-C or Ctrl-D, also where the terminal shows
+// TestNewInPlainLinesIsGivenUp presses Ctrl-C or Ctrl-D, also while the terminal shows
 // nothing.
 func TestNewInPlainLinesIsGivenUp(t *testing.T) {
 	t.Parallel()

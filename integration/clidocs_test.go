@@ -22,7 +22,7 @@ type documentedUse struct {
 	prints []string
 }
 
-// documentedUses are the commands that the documentation names, as they stand there.
+// documentedUses are the commands that the documentation names, as they are written there.
 var documentedUses = map[string]documentedUse{
 	"caddy http-helper":      {status: 2, prints: []string{"Available Commands:"}},
 	"caddy http-helper list": {prints: []string{"NAME", "billing", "my-connection"}},
@@ -133,7 +133,7 @@ func TestCommandsInDocs(t *testing.T) {
 	w.Run(t, harness.Config{Whole: caddyfile, Env: whole.Env})
 	u.File(t, "Caddyfile", caddyfile)
 	u.File(t, "Caddyfile.example", caddyfile)
-	u.HaveCaddy(t)
+	u.InstallCaddy(t)
 	u.Env = append(u.Env, whole.Env...)
 	here := strings.NewReplacer(
 		"unix//run/http_helper/admin.sock", "unix/"+socket, "/run/http_helper/admin.sock", socket, "docker exec sidecar /caddy", "caddy", "./caddy", "caddy",
@@ -184,7 +184,7 @@ func TestRunInDocs(t *testing.T) {
 		l.tokens = harness.NewTokenEndpoint(t, ca)
 		l.api = harness.NewAPI(t, ca, l.tokens)
 		l.Env = append(l.Env, "SSL_CERT_FILE="+ca.File)
-		l.HaveCaddy(t)
+		l.InstallCaddy(t)
 		port := harness.Port(t)
 		command = strings.NewReplacer("127.0.0.1:8080", "127.0.0.1:"+port, "https://api.example.com", l.api.URL,
 			"https://auth.example.com/oauth2/token", l.tokens.URL).Replace(command)

@@ -56,7 +56,7 @@ func newSigner(t testing.TB, alg, kid string) *signer {
 	return &signer{key, alg, kid}
 }
 
-// pem is the private key as a file holds it.
+// pem is the private key as it is in a file.
 func (s *signer) pem(t testing.TB) string {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(s.key)
@@ -180,9 +180,9 @@ func TestOIDCProviderByEveryMethod(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				wantStatus(t, w.Get(t, "/"+name+"/x"), http.StatusOK)
 				tokens[name] = harness.Bearer(w.api.Last(t).Header)
-				answer := server.Introspect(t, "introspector", longSecret, tokens[name])
-				equal[any](t, "active", answer["active"], true)
-				equal[any](t, "client", answer["client_id"], m.id)
+				response := server.Introspect(t, "introspector", longSecret, tokens[name])
+				equal[any](t, "active", response["active"], true)
+				equal[any](t, "client", response["client_id"], m.id)
 				w.wantAudience(t, map[string]string{"configured": server.URL, "discovered": server.Issuer}[place])
 			})
 		}
@@ -258,9 +258,9 @@ func TestHydraByPrivateKey(t *testing.T) {
 		for place := range places {
 			t.Run(alg+", "+place, func(t *testing.T) {
 				wantStatus(t, w.Get(t, "/"+alg+"-"+place+"/x"), http.StatusOK)
-				answer := server.Introspect(t, harness.Bearer(w.api.Last(t).Header))
-				equal[any](t, "active", answer["active"], true)
-				equal[any](t, "client", answer["client_id"], alg)
+				response := server.Introspect(t, harness.Bearer(w.api.Last(t).Header))
+				equal[any](t, "active", response["active"], true)
+				equal[any](t, "client", response["client_id"], alg)
 			})
 		}
 	}
@@ -367,14 +367,14 @@ func TestDPoP(t *testing.T) {
 			}
 			w := beforeOIDC(t, server, o, files, false)
 			checker := &proofChecker{seen: map[string]bool{}, keys: map[string]bool{}, nonce: c.nonceRS}
-			w.api.Answer(checker.handler(t, w.api.Addr))
+			w.api.RespondWith(checker.handler(t, w.api.Addr))
 			for range 5 {
 				wantStatus(t, w.Send(t, http.MethodPut, "/a%20b?x=1", []byte("body")), http.StatusOK)
 			}
 			token, _ := strings.CutPrefix(w.api.Last(t).Header.Get("Authorization"), "DPoP ")
-			answer := server.Introspect(t, "introspector", longSecret, token)
-			equal[any](t, "active", answer["active"], true)
-			cnf, _ := answer["cnf"].(map[string]any)
+			response := server.Introspect(t, "introspector", longSecret, token)
+			equal[any](t, "active", response["active"], true)
+			cnf, _ := response["cnf"].(map[string]any)
 			thumbprint, _ := cnf["jkt"].(string)
 			if len(checker.keys) != 1 || !checker.keys[thumbprint] {
 				t.Errorf("token bound to %q, proofs by %v", thumbprint, checker.keys)
@@ -383,10 +383,10 @@ func TestDPoP(t *testing.T) {
 	}
 }
 
-func TestBearerAnswerIsRefusedWhenDPoPWasAskedFor(t *testing.T) {
+func TestBearerTokenIsRefusedWhenDPoPWasRequested(t *testing.T) {
 	t.Parallel()
 	w := startInline(t, options{connection: "dpop"})
-	wantOurs(t, w.Get(t, "/"), http.StatusBadGateway, "proxy_configuration_error")
+	wantSidecarError(t, w.Get(t, "/"), http.StatusBadGateway, "proxy_configuration_error")
 	equal(t, "API requests", w.api.Count(), 0)
 }
 
@@ -415,9 +415,9 @@ func TestMutualTLS(t *testing.T) {
 				env: []string{"SSL_CERT_FILE=" + ca.File},
 			}))
 			token := w.wantGranted(t)
-			answer := server.Introspect(t, "introspector", longSecret, token)
-			equal[any](t, "active", answer["active"], true)
-			cnf, _ := answer["cnf"].(map[string]any)
+			response := server.Introspect(t, "introspector", longSecret, token)
+			equal[any](t, "active", response["active"], true)
+			cnf, _ := response["cnf"].(map[string]any)
 			shown := w.api.Last(t).TLS.PeerCertificates
 			if len(shown) == 0 {
 				t.Fatal("the API saw no certificate")
@@ -438,8 +438,8 @@ func thumbprintOf(certificate *x509.Certificate) string {
 	return base64.RawURLEncoding.EncodeToString(hash[:])
 }
 
-// checkNewCertificate replaces the certificate. The token that is bound to the old one, which has most
-// of its life before it, is soon replaced. Until then it is used with the old certificate.
+// checkNewCertificate replaces the certificate. The token that is bound to the old one, most of whose
+// lifetime is left, is soon replaced. Until then it is used with the old certificate.
 func (w *world) checkNewCertificate(t *testing.T, ca *harness.CA, certFile, keyFile string, boundTo func(token string) any) {
 	t.Helper()
 	first := w.api.Last(t)
@@ -483,7 +483,7 @@ func TestBrokenCertificateIsAnError(t *testing.T) {
 		service: "auth_method tls_client_auth", secretLine: "client_certificate " + certFile + " " + keyFile,
 		env: []string{"SSL_CERT_FILE=" + ca.File},
 	}
-	w.tokens.Answer(w.tokens.Grant(2 * time.Second))
+	w.tokens.RespondWith(w.tokens.Grant(2 * time.Second))
 	w.Run(t, w.inline(o))
 	w.wantOK(t)
 	harness.WriteFile(t, keyFile, newSigner(t, "ES256", "").pem(t))
@@ -504,12 +504,12 @@ func TestResourceIndicators(t *testing.T) {
 		Scopes:  []string{"a", "b"}, Resources: []string{"https://api.example.com/v2"},
 	})
 	w := beforeOIDC(t, server, options{service: "resource https://api.example.com/v2"}, nil, false)
-	answer := server.Introspect(t, "introspector", longSecret, w.wantGranted(t))
-	equal[any](t, "audience", answer["aud"], "https://api.example.com/v2")
+	response := server.Introspect(t, "introspector", longSecret, w.wantGranted(t))
+	equal[any](t, "audience", response["aud"], "https://api.example.com/v2")
 
 	w = beforeOIDC(t, server, options{service: "resource https://other.example.com"}, nil, false)
 	refused := w.Get(t, "/")
-	wantOurs(t, refused, http.StatusBadGateway, "proxy_configuration_error")
+	wantSidecarError(t, refused, http.StatusBadGateway, "proxy_configuration_error")
 	if got := refused.Header.Get("Proxy-Status"); !strings.Contains(got, "invalid_target") {
 		t.Errorf("Proxy-Status %q", got)
 	}
@@ -521,12 +521,12 @@ func TestAssertionsAreFresh(t *testing.T) {
 	w := newWorld(t, nil)
 	key := newSigner(t, "ES256", "key-1")
 	w.File(t, "key.pem", key.pem(t))
-	w.tokens.Answer(harness.Status(http.StatusInternalServerError))
+	w.tokens.RespondWith(harness.Status(http.StatusInternalServerError))
 	w.Run(t, w.inline(options{
 		service: "auth_method private_key_jwt", secretLine: "client_key_file $DIR/key.pem\nassertion_lifetime 30s\nassertion_audience https://as.example",
 	}))
 	wantStatus(t, w.Get(t, "/"), http.StatusServiceUnavailable)
-	w.tokens.Answer(w.tokens.Grant(2 * time.Second))
+	w.tokens.RespondWith(w.tokens.Grant(2 * time.Second))
 	eventually(t, "five token requests", func() bool {
 		w.Get(t, "/")
 		return w.tokens.Count() >= 5
@@ -550,8 +550,8 @@ func TestAssertionsAreFresh(t *testing.T) {
 		if err := claims.Validate(expected); err != nil {
 			t.Error(err)
 		}
-		if life := claims.Expiry.Time().Sub(claims.IssuedAt.Time()); life != 30*time.Second {
-			t.Errorf("an assertion lives %v", life)
+		if lifetime := claims.Expiry.Time().Sub(claims.IssuedAt.Time()); lifetime != 30*time.Second {
+			t.Errorf("an assertion lives %v", lifetime)
 		}
 		if claims.ID == "" || seen[claims.ID] {
 			t.Error("an assertion came twice")
@@ -564,7 +564,7 @@ func TestAssertionThatThePlatformMounts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	w.File(t, "assertion", "first.assertion.x\n")
-	w.tokens.Answer(w.tokens.Grant(2 * time.Second))
+	w.tokens.RespondWith(w.tokens.Grant(2 * time.Second))
 	w.Run(t, w.inline(options{service: "auth_method private_key_jwt", secretLine: "client_assertion_file $DIR/assertion"}))
 	w.wantOK(t)
 	equal(t, "assertion", w.tokens.Requests()[0].Form().Get("client_assertion"), "first.assertion.x")
@@ -577,12 +577,12 @@ func TestAssertionThatThePlatformMounts(t *testing.T) {
 
 	for _, content := range []string{"", "\n", "two\nlines"} {
 		w.File(t, "assertion", content)
-		var answer *harness.Answer
+		var response *harness.Response
 		eventually(t, "a request that is refused", func() bool {
-			answer = w.Get(t, "/")
-			return answer.StatusCode != http.StatusOK
+			response = w.Get(t, "/")
+			return response.StatusCode != http.StatusOK
 		})
-		wantOurs(t, answer, http.StatusBadGateway, "proxy_configuration_error")
+		wantSidecarError(t, response, http.StatusBadGateway, "proxy_configuration_error")
 		w.File(t, "assertion", "third.assertion.x")
 		eventually(t, "recovery", func() bool { return w.try("/").status == http.StatusOK })
 	}

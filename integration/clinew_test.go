@@ -45,7 +45,7 @@ const acme = `
 		ping GET /me 200
 	}`
 
-// office is where somebody writes a connection: a sidecar that knows the connector, and a real
+// office is where a user writes a connection: a sidecar that knows the connector, and a real
 // authorization server.
 type office struct {
 	*world
@@ -87,7 +87,7 @@ func (f form) answer(t *testing.T, title string, keys ...string) {
 
 const tryIt = "Make this request once now, to try it?"
 
-// answerAll answers as far as the question whether to try it.
+// answerAll answers all questions up to whether to try the connection.
 func (f form) answerAll(t *testing.T, secret string) {
 	t.Helper()
 	f.answer(t, "Client ID", "my app", harness.Enter)
@@ -196,8 +196,8 @@ func (o *office) wantWorks(t *testing.T, block string) {
 	equal[any](t, "scope", o.server.Introspect(t, "my app", secret, token)["scope"], "contacts.read contacts.write reports.read")
 }
 
-// TestNewShowsNothingOfASecret has secrets of different length typed: whoever looks at the screen
-// cannot tell them apart, neither behind somebody's back nor later.
+// TestNewShowsNothingOfASecret types secrets of different length: the screen is
+// the same for all of them, while they are typed and afterwards.
 func TestNewShowsNothingOfASecret(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t)
@@ -232,7 +232,7 @@ func TestNewTriedInVain(t *testing.T) {
 	equal(t, "restored", f.Restored(t), true)
 }
 
-// TestNewIsGivenUp has somebody press Ctrl-C at each kind of question.
+// TestNewIsGivenUp presses Ctrl-C at each kind of question.
 func TestNewIsGivenUp(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t)
@@ -263,14 +263,14 @@ func TestNewIsEnded(t *testing.T) {
 	f.wantGivenUp(t)
 }
 
-// TestNewTriedTooLong has somebody press Ctrl-C because the token endpoint does not answer. The
+// TestNewTriedTooLong presses Ctrl-C because the token endpoint does not respond. The
 // answers are not lost.
 func TestNewTriedTooLong(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t)
 	never := make(chan struct{})
 	defer close(never)
-	o.server.Answer(harness.Held(never, harness.Status(http.StatusOK)))
+	o.server.RespondWith(harness.Blocked(never, harness.Status(http.StatusOK)))
 	f := o.openForm(t, 120, 40)
 	f.answerAll(t, secret)
 	f.Type(t, "y")

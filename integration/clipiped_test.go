@@ -9,13 +9,13 @@ import (
 )
 
 // piped is `new acme` with answers from standard input, one a line.
-func (o *office) piped(t *testing.T, cmd *exec.Cmd, answers ...string) harness.Printed {
+func (o *office) piped(t *testing.T, cmd *exec.Cmd, answers ...string) harness.Result {
 	t.Helper()
 	cmd.Stdin = strings.NewReader(strings.Join(answers, "\n"))
 	return harness.Execute(t, cmd)
 }
 
-// TestNewFromPipedAnswers has programs answer. What is printed is a connection and nothing else.
+// TestNewFromPipedAnswers has a program answer the questions. Only the connection is printed.
 func TestNewFromPipedAnswers(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t)

@@ -162,7 +162,7 @@ func TestRunSecrets(t *testing.T) {
 	}
 }
 
-// TestRunAsksForTheSecret has somebody type the secret, and nobody sees it, also when the log goes to a
+// TestRunAsksForTheSecret types the secret, which is not shown, also when the log goes to a
 // file.
 func TestRunAsksForTheSecret(t *testing.T) {
 	t.Parallel()
@@ -213,7 +213,7 @@ func everyFlag(admin string) []string {
 func (l *laptop) wantEveryFlag(t *testing.T, r harness.Running, address, admin string) {
 	t.Helper()
 	before := l.tokens.Count()
-	l.tokens.Await(t, max(before, 1)) // warm: nobody has asked yet
+	l.tokens.Await(t, max(before, 1)) // warm: fetched before the first request
 	sent := l.tokens.Requests()[l.tokens.Count()-1]
 	equal(t, "token request", sent.Body, "audience=https%3A%2F%2Fx+y&audience=2%3D3&b=1&client_id=my-app&client_secret="+secret+"&grant_type=client_credentials&scope=a+b+c")
 	equal(t, "status", l.get(t, address), http.StatusOK)
@@ -314,12 +314,12 @@ func TestRunOnAUnixSocket(t *testing.T) {
 	for _, from := range []string{"unix/" + socket, socket} {
 		r := l.start(t, l.withSecret("", "--from", from)...)
 		got := harness.Execute(t, l.Program("curl", "-fsS", "--unix-socket", socket, "http://orders/orders"))
-		equal(t, "answer", got.Stdout, "hello")
+		equal(t, "body", got.Stdout, "hello")
 		r.wantGone(t, syscall.SIGINT)
 	}
 }
 
-// TestRunWithoutARuntimeDirectory has the admin endpoint stand in the cache directory.
+// TestRunWithoutARuntimeDirectory has the admin socket in the cache directory.
 func TestRunWithoutARuntimeDirectory(t *testing.T) {
 	t.Parallel()
 	l := newLaptop(t)

@@ -54,7 +54,7 @@ func indented(t *testing.T, text string) string {
 }
 
 // TestConfigErrors loads wrong configurations into a running sidecar. Each error names what is
-// wrong, and the sidecar goes on with what it had.
+// wrong, and the sidecar keeps its configuration.
 func TestConfigErrors(t *testing.T) {
 	t.Parallel()
 	w := startInline(t, options{})

@@ -41,7 +41,7 @@ var staticCaddy = sync.OnceValues(func() (string, error) {
 })
 
 // TestContainerImage builds the image without a container engine, checks it as a registry would, and
-// runs what is in it: as nobody in particular, on a read-only root file system.
+// runs what is in it: as an arbitrary user, on a read-only root file system.
 func TestContainerImage(t *testing.T) {
 	t.Parallel()
 	image := buildImage(t)
@@ -228,7 +228,7 @@ func runImage(t *testing.T, config imageConfig, rootfs string) {
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, config.Env...)
 	began := time.Now()
 	c := startChild(t, cmd)
-	w.awaitAnswer(t, c.done, c.logs)
+	w.awaitResponse(t, c.done, c.logs)
 	took := time.Since(began)
 	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "status"))
 	if err != nil {
@@ -238,7 +238,7 @@ func runImage(t *testing.T, config imageConfig, rootfs string) {
 	if logs := c.logs(); strings.Contains(logs, "read-only file system") || strings.Contains(logs, "permission denied") || strings.Contains(logs, `"level":"error"`) {
 		t.Errorf("something is wrong in the container:\n%s", logs)
 	}
-	t.Logf("%v from start to the first answer; %s", took.Round(time.Millisecond), resident(string(status)))
+	t.Logf("%v from start to the first response; %s", took.Round(time.Millisecond), resident(string(status)))
 }
 
 // openPath lets other users pass through the directories of the test.

@@ -100,8 +100,8 @@ func helmCaddyfile(t *testing.T) string {
 	return values.HTTPHelper.Caddyfile
 }
 
-// TestDeployedCaddyfilesAnswer runs each Caddyfile of deploy/ as it is, but for addresses and paths.
-func TestDeployedCaddyfilesAnswer(t *testing.T) {
+// TestDeployedCaddyfilesServe runs each Caddyfile of deploy/ as it is, but for addresses and paths.
+func TestDeployedCaddyfilesServe(t *testing.T) {
 	t.Parallel()
 	for name, caddyfile := range map[string]string{
 		"kubernetes": deployedFile(t, "kubernetes/example/Caddyfile"),
@@ -124,7 +124,7 @@ func TestDeployedCaddyfilesAnswer(t *testing.T) {
 	}
 }
 
-// wantProbes asks what the kubelet and Prometheus ask.
+// wantProbes makes the requests of the kubelet and of Prometheus.
 func (s site) wantProbes(t *testing.T) {
 	t.Helper()
 	for path, want := range map[string]int{"/live": 200, "/ready": 200, "/metrics": 200, "/hello": 404} {
@@ -136,10 +136,10 @@ func (s site) wantProbes(t *testing.T) {
 	}
 }
 
-// probe asks the site of the probes. It may be up a moment later than the app's.
+// probe makes a request to the site of the probes, which may be up a moment later than the app's.
 func (s site) probe(t *testing.T, path string) (status int, text string) {
 	t.Helper()
-	eventually(t, "the site of the probes answers", func() bool {
+	eventually(t, "the site of the probes responds", func() bool {
 		res, err := s.Client.Get("http://" + s.health + path)
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			return false
@@ -172,12 +172,12 @@ func (s site) wantNothingWritten(t *testing.T) {
 	}
 }
 
-// TestReadinessFollowsTheTokenEndpoint asks the pod's probes while no token can be had, and after.
+// TestReadinessFollowsTheTokenEndpoint makes the requests of the pod's probes while no token can be had, and afterwards.
 func TestReadinessFollowsTheTokenEndpoint(t *testing.T) {
 	t.Parallel()
 	s := here(t, deployedFile(t, "kubernetes/example/Caddyfile"))
 	s.provide(t)
-	s.tokens.Answer(harness.Status(http.StatusServiceUnavailable))
+	s.tokens.RespondWith(harness.Status(http.StatusServiceUnavailable))
 	s.Run(t, harness.Config{Whole: s.caddyfile})
 	status := func(path string) int {
 		status, _ := s.probe(t, path)
@@ -185,7 +185,7 @@ func TestReadinessFollowsTheTokenEndpoint(t *testing.T) {
 	}
 	eventually(t, "the pod is not ready", func() bool { return status("/ready") == http.StatusServiceUnavailable })
 	equal(t, "liveness", status("/live"), http.StatusOK)
-	s.tokens.Answer(s.tokens.Grant(time.Hour))
+	s.tokens.RespondWith(s.tokens.Grant(time.Hour))
 	eventually(t, "the pod is ready", func() bool { return status("/ready") == http.StatusOK })
 }
 

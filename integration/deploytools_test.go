@@ -17,7 +17,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 )
 
-// goTool is a Go program of somebody else's that the tests check the shipped files with. It is
+// goTool is a third-party Go program with which the tests check the shipped files. It is
 // installed into .tools once, by exact version.
 type goTool struct {
 	name, pkg, version string

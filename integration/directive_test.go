@@ -40,7 +40,7 @@ func TestAccessTokenHeader(t *testing.T) {
 
 func TestAppAuthorization(t *testing.T) {
 	t.Parallel()
-	send := func(t *testing.T, w *world) *harness.Answer {
+	send := func(t *testing.T, w *world) *harness.Response {
 		t.Helper()
 		w.api.Accept(nil)
 		return w.Get(t, "/", "Authorization", "Basic the-apps", "Proxy-Authorization", "Basic x", "DPoP", "proof")
@@ -71,7 +71,7 @@ func TestAppAuthorization(t *testing.T) {
 	t.Run("reject", func(t *testing.T) {
 		t.Parallel()
 		eachForm(t, options{directive: "app_authorization reject"}, func(t *testing.T, w *world) {
-			wantOurs(t, send(t, w), http.StatusBadRequest, "http_request_error")
+			wantSidecarError(t, send(t, w), http.StatusBadRequest, "http_request_error")
 			equal(t, "API requests", w.api.Count(), 0)
 			wantStatus(t, w.Get(t, "/"), http.StatusOK)
 		})
@@ -113,26 +113,26 @@ func TestAllowClients(t *testing.T) {
 			family = "TCP6"
 		}
 		prologue := fmt.Sprintf("PROXY %s %s %s 40000 80\r\n", family, peer, peer)
-		answer := w.raw(t, prologue+"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 127.0.0.1\r\nConnection: close\r\n\r\n")
+		response := w.raw(t, prologue+"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 127.0.0.1\r\nConnection: close\r\n\r\n")
 		if want == http.StatusForbidden {
-			wantOurs(t, answer, want, "http_request_denied")
+			wantSidecarError(t, response, want, "http_request_denied")
 			continue
 		}
-		wantStatus(t, answer, want)
+		wantStatus(t, response, want)
 	}
 }
 
 func TestOnlyLocalClientsByDefault(t *testing.T) {
 	t.Parallel()
 	w := startInline(t, options{global: "servers {\ntrusted_proxies static 0.0.0.0/0\nlistener_wrappers {\nproxy_protocol {\nallow 127.0.0.0/8\n}\n}\n}"})
-	answer := w.raw(t, "PROXY TCP4 10.1.2.3 10.1.2.3 40000 80\r\nGET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 127.0.0.1\r\nConnection: close\r\n\r\n")
-	wantOurs(t, answer, http.StatusForbidden, "http_request_denied")
+	response := w.raw(t, "PROXY TCP4 10.1.2.3 10.1.2.3 40000 80\r\nGET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 127.0.0.1\r\nConnection: close\r\n\r\n")
+	wantSidecarError(t, response, http.StatusForbidden, "http_request_denied")
 	equal(t, "API requests", w.api.Count(), 0)
 	equal(t, "token requests", w.tokens.Count(), 0)
 }
 
-// raw sends bytes as they are and reads one answer.
-func (w *world) raw(t testing.TB, request string) *harness.Answer {
+// raw sends bytes as they are and reads one response.
+func (w *world) raw(t testing.TB, request string) *harness.Response {
 	t.Helper()
 	conn, err := net.Dial("tcp", w.Addr)
 	if err != nil {
@@ -144,14 +144,14 @@ func (w *world) raw(t testing.TB, request string) *harness.Answer {
 	}
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
-		t.Fatalf("reading the answer to %q: %v", request, err)
+		t.Fatalf("reading the response to %q: %v", request, err)
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &harness.Answer{Response: res, Text: string(text)}
+	return &harness.Response{Response: res, Text: string(text)}
 }
 
 func TestConnectionChosenByPlaceholder(t *testing.T) {
@@ -173,7 +173,7 @@ func TestConnectionChosenByPlaceholder(t *testing.T) {
 	equal(t, "request URI of two", other.Last(t).RequestURI, "/b")
 	equal(t, "Authorization of two", otherTokens.Only(t).Header.Get("Authorization"), basicAuth("two-app", secret))
 	for _, name := range []string{"hidden", "nobody", "", "one,two"} {
-		wantOurs(t, w.Get(t, "/", "X-Connection", name), http.StatusBadRequest, "http_request_error")
+		wantSidecarError(t, w.Get(t, "/", "X-Connection", name), http.StatusBadRequest, "http_request_error")
 	}
 	equal(t, "requests of one", w.api.Count(), 1)
 	equal(t, "requests of two", other.Count(), 1)
@@ -191,15 +191,15 @@ func TestTransportUsedByHand(t *testing.T) {
 	equal(t, "request URI", r.RequestURI, "/v2/a%2Fb?c=d")
 	equal(t, "X-Token", strings.Join(r.Header["X-Token"], "|"), "token-1")
 
-	wantOurs(t, w.raw(t, "GET /a/../../x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), http.StatusBadRequest, "http_request_error")
-	w.tokens.Answer(harness.Refuse(http.StatusUnauthorized, "invalid_client"))
+	wantSidecarError(t, w.raw(t, "GET /a/../../x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), http.StatusBadRequest, "http_request_error")
+	w.tokens.RespondWith(harness.Refuse(http.StatusUnauthorized, "invalid_client"))
 	config.Site = strings.Replace(config.Site, "billing", "broken", 1)
 	config.Options = strings.Replace(config.Options, "connection billing", "connection broken", 1)
 	config.Options = strings.Replace(config.Options, "client_id app", "client_id other", 1)
 	if err := w.Reload(config); err != nil {
 		t.Fatal(err)
 	}
-	wantOurs(t, w.Get(t, "/"), http.StatusBadGateway, "proxy_configuration_error")
+	wantSidecarError(t, w.Get(t, "/"), http.StatusBadGateway, "proxy_configuration_error")
 }
 
 func TestTransportWithoutConnectionRefusesToSend(t *testing.T) {
@@ -232,17 +232,17 @@ func TestReverseProxyOptions(t *testing.T) {
 			equal(t, "X-Down", w.Get(t, "/").Header.Get("X-Down"), "200")
 		}},
 		"handle_response": {"@gone status 410\nhandle_response @gone {\nrespond \"gone for good\" 404\n}", func(t *testing.T, w *world) {
-			w.api.Answer(harness.Status(http.StatusGone))
-			answer := w.Get(t, "/")
-			wantStatus(t, answer, http.StatusNotFound)
-			equal(t, "body", answer.Text, "gone for good")
+			w.api.RespondWith(harness.Status(http.StatusGone))
+			response := w.Get(t, "/")
+			wantStatus(t, response, http.StatusNotFound)
+			equal(t, "body", response.Text, "gone for good")
 		}},
 		"transport http": {"transport http {\nversions 1.1\ndial_timeout 2s\nresponse_header_timeout 300ms\n}", func(t *testing.T, w *world) {
 			w.wantOK(t)
-			w.api.Answer(harness.Slow(harness.Patience, harness.Status(http.StatusOK)))
-			answer := w.Get(t, "/")
-			wantStatus(t, answer, http.StatusGatewayTimeout)
-			equal(t, "Proxy-Status", strings.HasPrefix(answer.Header.Get("Proxy-Status"), "http_helper; error=connection_timeout"), true)
+			w.api.RespondWith(harness.Slow(harness.Timeout, harness.Status(http.StatusOK)))
+			response := w.Get(t, "/")
+			wantStatus(t, response, http.StatusGatewayTimeout)
+			equal(t, "Proxy-Status", strings.HasPrefix(response.Header.Get("Proxy-Status"), "http_helper; error=connection_timeout"), true)
 		}},
 		"to and lb_policy": {"to 127.0.0.1:$PORT\nlb_policy first\nlb_retries 1\nfail_duration 1s", func(t *testing.T, w *world) {
 			w.wantOK(t)
@@ -276,23 +276,23 @@ func TestMatcherOnTheDirective(t *testing.T) {
 func TestHandleErrorsSeesOurErrors(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.tokens.Answer(harness.Refuse(http.StatusUnauthorized, "invalid_client"))
+	w.tokens.RespondWith(harness.Refuse(http.StatusUnauthorized, "invalid_client"))
 	config := w.inline(options{})
 	config.Site += "\nhandle_errors {\nrespond \"sorry: {err.status_code}\"\n}"
 	w.Run(t, config)
-	answer := w.Get(t, "/")
-	wantOurs(t, answer, http.StatusBadGateway, "proxy_configuration_error")
-	equal(t, "body", answer.Text, "sorry: 502")
+	response := w.Get(t, "/")
+	wantSidecarError(t, response, http.StatusBadGateway, "proxy_configuration_error")
+	equal(t, "body", response.Text, "sorry: 502")
 }
 
 func TestUnreachableAPI(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.api.URL = "http://127.0.0.1:" + harness.Port(t) // bound, but nobody listens
+	w.api.URL = "http://127.0.0.1:" + harness.Port(t) // bound, but not listening
 	w.Run(t, w.inline(options{}))
-	answer := w.Get(t, "/")
-	wantStatus(t, answer, http.StatusBadGateway)
-	if got := answer.Header.Get("Proxy-Status"); !strings.HasPrefix(got, "http_helper; error=destination_unavailable") {
+	response := w.Get(t, "/")
+	wantStatus(t, response, http.StatusBadGateway)
+	if got := response.Header.Get("Proxy-Status"); !strings.HasPrefix(got, "http_helper; error=destination_unavailable") {
 		t.Errorf("Proxy-Status %q", got)
 	}
 }
@@ -300,10 +300,10 @@ func TestUnreachableAPI(t *testing.T) {
 func TestProxyStatusOfTheSameNameFromTheAPIIsRemoved(t *testing.T) {
 	t.Parallel()
 	w := startInline(t, options{})
-	w.api.Answer(harness.Reply(http.StatusBadGateway, "{}", "Proxy-Status", `edge; received-status=502, http_helper; error=proxy_internal_error`))
-	answer := w.Get(t, "/")
-	wantStatus(t, answer, http.StatusBadGateway)
-	got := strings.Join(answer.Header["Proxy-Status"], ", ")
+	w.api.RespondWith(harness.Reply(http.StatusBadGateway, "{}", "Proxy-Status", `edge; received-status=502, http_helper; error=proxy_internal_error`))
+	response := w.Get(t, "/")
+	wantStatus(t, response, http.StatusBadGateway)
+	got := strings.Join(response.Header["Proxy-Status"], ", ")
 	if !strings.HasPrefix(got, "edge") || strings.Contains(got, "http_helper") {
 		t.Errorf("Proxy-Status %q, want only the member of the edge", got)
 	}
@@ -326,30 +326,30 @@ func TestSpellingsOfLoopback(t *testing.T) {
 	}
 }
 
-// TestTransportUsedByHandAnswersWithOurErrors has errors that, without the handler before it, the
-// transport answers itself, and that handle_errors does not see.
-func TestTransportUsedByHandAnswersWithOurErrors(t *testing.T) {
+// TestTransportUsedByHandWritesItsErrors has errors for which the transport, without the handler before
+// it, writes the response itself; handle_errors does not see them.
+func TestTransportUsedByHandWritesItsErrors(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		answer http.Handler
-		status int
-		kind   string
+		response  http.Handler
+		status    int
+		errorType string
 	}{
 		"outage":        {harness.Refuse(http.StatusServiceUnavailable, "temporarily_unavailable"), http.StatusServiceUnavailable, "proxy_internal_error"},
 		"configuration": {harness.Refuse(http.StatusUnauthorized, "invalid_client"), http.StatusBadGateway, "proxy_configuration_error"},
-		"no answer":     {harness.Slow(harness.Patience, harness.Status(http.StatusOK)), http.StatusGatewayTimeout, "proxy_internal_error"},
+		"no response":   {harness.Slow(harness.Timeout, harness.Status(http.StatusOK)), http.StatusGatewayTimeout, "proxy_internal_error"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nil)
-			w.tokens.Answer(c.answer)
+			w.tokens.RespondWith(c.response)
 			config := w.named(options{connection: "token_timeout 500ms"})
 			config.Site = "reverse_proxy " + w.api.URL + " {\nfail_duration 60s\ntransport http_helper {\nconnection billing\n}\n}\nhandle_errors {\nrespond \"not this\" 418\n}"
 			w.Run(t, config)
-			wantOurs(t, w.Get(t, "/"), c.status, c.kind)
+			wantSidecarError(t, w.Get(t, "/"), c.status, c.errorType)
 			equal(t, "API requests", w.api.Count(), 0)
 			// The API's health is untouched.
-			w.tokens.Answer(w.tokens.Grant(time.Hour))
+			w.tokens.RespondWith(w.tokens.Grant(time.Hour))
 			eventually(t, "recovery", func() bool { return w.try("/").status == http.StatusOK || name == "configuration" })
 		})
 	}

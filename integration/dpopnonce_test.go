@@ -36,15 +36,15 @@ func proofOf(t testing.TB, header http.Header) proofClaims {
 }
 
 // dpopTokens grants tokens that are bound to a key.
-func (w *world) dpopTokens(life time.Duration) http.Handler {
+func (w *world) dpopTokens(lifetime time.Duration) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		harness.Reply(http.StatusOK, map[string]any{
-			"access_token": w.tokens.Issue(life), "token_type": "DPoP", "expires_in": int(life.Seconds()),
+			"access_token": w.tokens.Issue(lifetime), "token_type": "DPoP", "expires_in": int(lifetime.Seconds()),
 		}).ServeHTTP(rw, r)
 	})
 }
 
-// wantNonce answers that another nonce is wanted: this one.
+// wantNonce responds that another nonce is required: this one.
 func wantNonce(rw http.ResponseWriter, nonce string) {
 	rw.Header().Set("WWW-Authenticate", `DPoP error="use_dpop_nonce", error_description="another nonce is wanted"`)
 	rw.Header().Set("DPoP-Nonce", nonce)
@@ -52,14 +52,14 @@ func wantNonce(rw http.ResponseWriter, nonce string) {
 }
 
 // TestNoncesOfTwoServersAtOneOrigin: a token endpoint and an API behind one host have nonces of their
-// own (RFC 9449 §9). A body that is too large for a replay arrives, whoever gave a nonce last.
+// own (RFC 9449 §9). A body that is too large for a replay arrives, whichever server gave a nonce last.
 func TestNoncesOfTwoServersAtOneOrigin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	tokens := w.dpopTokens(time.Hour)
 	w.tokens.URL = w.api.URL + "/token"
 	w.api.Accept(nil)
-	w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/token" {
 			if proofOf(t, r.Header).Nonce != "of-the-api" {
 				wantNonce(rw, "of-the-api")
@@ -77,9 +77,9 @@ func TestNoncesOfTwoServersAtOneOrigin(t *testing.T) {
 	w.wantOK(t)
 	for range 2 {
 		before := w.api.Count()
-		status, answer, err := w.Admin(http.MethodPost, "/http_helper/connections/billing/refresh", "", "")
+		status, response, err := w.Admin(http.MethodPost, "/http_helper/connections/billing/refresh", "", "")
 		if err != nil || status != http.StatusOK {
-			t.Fatalf("status %d, %s, %v", status, answer, err)
+			t.Fatalf("status %d, %s, %v", status, response, err)
 		}
 		wantStatus(t, w.Send(t, http.MethodPut, "/x", make([]byte, 1<<20)), http.StatusOK)
 		equal(t, "requests for a refresh and an upload", w.api.Count()-before, 2)
@@ -87,14 +87,14 @@ func TestNoncesOfTwoServersAtOneOrigin(t *testing.T) {
 }
 
 // TestNonceForTheNewerToken: an API looks at the token before it looks at the nonce. The newer token's
-// first proof lacks the nonce, which nobody could know.
+// first proof lacks the nonce, which the sidecar cannot know yet.
 func TestNonceForTheNewerToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.tokens.Answer(w.dpopTokens(time.Hour))
+	w.tokens.RespondWith(w.dpopTokens(time.Hour))
 	w.Run(t, w.inline(options{connection: "dpop"}))
 	w.wantOK(t)
-	w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if proofOf(t, r.Header).Nonce != "n-1" {
 			wantNonce(rw, "n-1")
 		}
@@ -110,8 +110,8 @@ func TestNonceForTheNewerToken(t *testing.T) {
 func TestNonceThatIsNotGiven(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.tokens.Answer(w.dpopTokens(time.Hour))
-	w.api.Answer(harness.Reply(http.StatusUnauthorized, "", "WWW-Authenticate", `DPoP error="use_dpop_nonce"`))
+	w.tokens.RespondWith(w.dpopTokens(time.Hour))
+	w.api.RespondWith(harness.Reply(http.StatusUnauthorized, "", "WWW-Authenticate", `DPoP error="use_dpop_nonce"`))
 	w.Run(t, w.inline(options{connection: "dpop"}))
 	wantStatus(t, w.Get(t, "/x"), http.StatusUnauthorized)
 	equal(t, "API requests", w.api.Count(), 1)
@@ -123,7 +123,7 @@ func TestNonceIsNothingToABearerToken(t *testing.T) {
 	w := startInline(t, options{})
 	w.wantOK(t)
 	rejected := harness.Bearer(w.api.Last(t).Header)
-	w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if harness.Bearer(r.Header) == rejected {
 			wantNonce(rw, "n-1")
 		}
@@ -131,12 +131,12 @@ func TestNonceIsNothingToABearerToken(t *testing.T) {
 	w.wantOK(t)
 }
 
-// TestProofsAreNotRepeatedBelowUs: when a connection that was in use before ends without an answer,
+// TestProofsAreNotRepeatedByTheHTTPClient: when a connection that was in use before ends without a response,
 // net/http sends the request once more by itself. The API may have seen the first one's proof.
-func TestProofsAreNotRepeatedBelowUs(t *testing.T) {
+func TestProofsAreNotRepeatedByTheHTTPClient(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.tokens.Answer(w.dpopTokens(time.Hour))
+	w.tokens.RespondWith(w.dpopTokens(time.Hour))
 	api := serveOncePerConnection(t)
 	w.api.URL = "http://" + api.address
 	w.Run(t, w.inline(options{connection: "dpop"}))
@@ -157,7 +157,7 @@ func TestProofsAreNotRepeatedBelowUs(t *testing.T) {
 	}
 }
 
-// fickleAPI answers the first request of each connection, takes the second and hangs up.
+// fickleAPI responds to the first request of each connection, reads the second and hangs up.
 type fickleAPI struct {
 	address string
 
@@ -188,7 +188,7 @@ func serveOncePerConnection(t *testing.T) *fickleAPI {
 func (a *fickleAPI) serve(conn net.Conn) {
 	defer conn.Close()
 	reader := bufio.NewReader(conn)
-	for _, answer := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", ""} {
+	for _, response := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", ""} {
 		r, err := http.ReadRequest(reader)
 		if err != nil {
 			return
@@ -196,7 +196,7 @@ func (a *fickleAPI) serve(conn net.Conn) {
 		a.mu.Lock()
 		a.headers = append(a.headers, r.Header)
 		a.mu.Unlock()
-		if _, err := strings.NewReader(answer).WriteTo(conn); err != nil {
+		if _, err := strings.NewReader(response).WriteTo(conn); err != nil {
 			return
 		}
 	}

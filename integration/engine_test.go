@@ -88,7 +88,7 @@ func (e *engine) wantServes(t *testing.T) {
 	start, list, _ := strings.Cut(documented(t, "docs/deployment.md", "docker run "), "docker exec ")
 	output(t, e.run(dir, start))
 	logs := func() string { return output(t, e.run("", "docker logs sidecar 2>&1")) }
-	w.awaitAnswer(t, nil, logs)
+	w.awaitResponse(t, nil, logs)
 	took := time.Since(began)
 	if table := output(t, e.run(dir, "docker exec "+list)); !strings.Contains(table, "ready") {
 		t.Errorf("the documented command prints\n%s", table)
@@ -113,10 +113,10 @@ func (e *engine) wantServes(t *testing.T) {
 		t.Errorf("the container did not end well:\n%s", text)
 	}
 	output(t, e.run("", "docker rm sidecar"))
-	t.Logf("%v from the command to the first answer; %s", took.Round(time.Millisecond), resident(status))
+	t.Logf("%v from the command to the first response; %s", took.Round(time.Millisecond), resident(status))
 }
 
-// wantWritable checks that a process could write to one place only, whoever it were: the rest is
+// wantWritable checks that a process could write to one place only, as any user: the rest is
 // mounted read-only, or belongs to the kernel.
 func wantWritable(t *testing.T, pid, place string) {
 	t.Helper()

@@ -49,7 +49,7 @@ func newExample(t *testing.T, heading string) *example {
 	return e
 }
 
-// run starts the example; each of the files holds the secret.
+// run starts the example; each of the files contains the secret.
 func (e *example) run(t *testing.T, secrets ...string) {
 	t.Helper()
 	e.provide(t, secrets...)
@@ -94,7 +94,7 @@ func TestExampleBehindPaths(t *testing.T) {
 	e.run(t, "secrets/orders_secret", "secrets/mail_secret")
 	e.wantReached(t, "/orders/17", "/v2/17")
 	e.wantReached(t, "/mail/send?now=1", "/mail-api/send?now=1")
-	e.api.Answer(http.RedirectHandler("/v2/18", http.StatusFound))
+	e.api.RespondWith(http.RedirectHandler("/v2/18", http.StatusFound))
 	equal(t, "redirect", e.Get(t, "/orders/17").Header.Get("Location"), "/orders/18")
 	wantStatus(t, e.Get(t, "/else"), http.StatusNotFound)
 }
@@ -113,8 +113,8 @@ func TestExampleTenants(t *testing.T) {
 		}
 	}
 	equal(t, "token requests", e.tokens.Count(), 2)
-	wantOurs(t, e.Get(t, "/contacts", "X-Tenant", "other"), http.StatusBadRequest, "http_request_error")
-	wantOurs(t, e.Get(t, "/contacts"), http.StatusBadRequest, "http_request_error")
+	wantSidecarError(t, e.Get(t, "/contacts", "X-Tenant", "other"), http.StatusBadRequest, "http_request_error")
+	wantSidecarError(t, e.Get(t, "/contacts"), http.StatusBadRequest, "http_request_error")
 }
 
 func TestExampleGRPC(t *testing.T) {
@@ -128,7 +128,7 @@ func TestExampleGRPC(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
 	defer cancel()
 	if _, err := testpb.NewTestServiceClient(conn).UnaryCall(ctx, &testpb.SimpleRequest{}); err != nil {
 		t.Error(err)
@@ -158,14 +158,14 @@ func TestExampleUnixSocket(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
 	var res *http.Response
-	eventually(t, "the socket answers", func() bool {
+	eventually(t, "the socket responds", func() bool {
 		var err error
 		res, err = client.Get("http://orders/17")
 		return err == nil
 	})
 	text, _ := io.ReadAll(res.Body)
 	res.Body.Close()
-	equal(t, "answer", string(text), "hello")
+	equal(t, "body", string(text), "hello")
 	equal(t, "request", e.api.Last(t).RequestURI, "/v2/17")
 	info, err := os.Stat(socket)
 	if err != nil {

@@ -8,13 +8,13 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 )
 
-// trouble is something that does not work, and what each of those says who can be asked about it.
+// trouble is something that does not work, and what each place where one can look says about it.
 type trouble struct {
 	connection string
 	cause      func(t *testing.T, w *world) // before the sidecar runs
 
 	status     int    // that the app gets
-	details    string // in Proxy-Status; empty: the answer is the API's own
+	details    string // in Proxy-Status; empty: the response is the API's own
 	documented string // what docs/troubleshooting.md has about it
 
 	list, show, ping []string
@@ -62,8 +62,8 @@ var troubles = map[string]trouble{
 	"a scope that is not granted": {
 		connection: "scopes a b",
 		cause: func(_ *testing.T, w *world) {
-			w.tokens.Answer(harness.Reply(http.StatusOK, `{"access_token":"t","expires_in":3600,"scope":"a"}`))
-			w.api.Answer(harness.Reply(http.StatusForbidden, `{"error":"no"}`, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="b c"`))
+			w.tokens.RespondWith(harness.Reply(http.StatusOK, `{"access_token":"t","expires_in":3600,"scope":"a"}`))
+			w.api.RespondWith(harness.Reply(http.StatusForbidden, `{"error":"no"}`, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="b c"`))
 		},
 		status: http.StatusForbidden, documented: "403 without `Proxy-Status`",
 		list:       []string{"billing  service    ready  expires in 59 minutes", "billing did not get scopes that were asked for: b\n  Have the client granted them at the authorization server, or do not ask for them."},
@@ -87,7 +87,7 @@ var troubles = map[string]trouble{
 	"a token endpoint that hangs": {
 		connection: "token_timeout 500ms",
 		cause: func(t *testing.T, w *world) {
-			w.tokens.Answer(harness.Held(t.Context().Done(), harness.Status(http.StatusOK)))
+			w.tokens.RespondWith(harness.Blocked(t.Context().Done(), harness.Status(http.StatusOK)))
 		},
 		status: http.StatusGatewayTimeout, details: "connection billing: no token within token_timeout", documented: "`no token within token_timeout`",
 		list: []string{"billing cannot get a token: no token within token_timeout"}, listStatus: 1,
@@ -117,7 +117,7 @@ var troubles = map[string]trouble{
 	},
 }
 
-// TestTroubles has each of them named by everybody who is asked, in the same words.
+// TestTroubles has each of them named in the same words in every place.
 func TestTroubles(t *testing.T) {
 	t.Parallel()
 	for name, c := range troubles {
@@ -138,7 +138,7 @@ func TestTroubles(t *testing.T) {
 				settings.connection += "\nscopes a"
 			}
 			if strings.Contains(c.connection, "client_secret ") {
-				settings.secretLine = "# the secret stands below"
+				settings.secretLine = "# the secret is below"
 			}
 			w.Run(t, w.named(settings))
 			o.wantTrouble(t, c, probes)
@@ -157,23 +157,23 @@ func (o *operator) wantTrouble(t *testing.T, c trouble, probes string) {
 			}
 		}
 	}
-	answer := o.Get(t, "/hello")
-	wantStatus(t, answer, c.status)
+	response := o.Get(t, "/hello")
+	wantStatus(t, response, c.status)
 	if c.details == "" {
-		equal(t, "Proxy-Status", answer.Header.Get("Proxy-Status"), "")
+		equal(t, "Proxy-Status", response.Header.Get("Proxy-Status"), "")
 	} else {
-		says("the answer", answer.Header.Get("Proxy-Status"), `details="`+c.details+`"`)
+		says("the response", response.Header.Get("Proxy-Status"), `details="`+c.details+`"`)
 	}
 	says("docs/troubleshooting.md", readShipped(t, "docs/troubleshooting.md"), c.documented)
 
-	list := o.ask(t, "list")
+	list := o.command(t, "list")
 	equal(t, "exit status of list", list.Status, c.listStatus)
 	says("list", list.Stdout, c.list...)
-	says("show", o.ask(t, "show", "billing").Stdout, c.show...)
-	ping := o.ask(t, "ping", "billing")
+	says("show", o.command(t, "show", "billing").Stdout, c.show...)
+	ping := o.command(t, "ping", "billing")
 	equal(t, "exit status of ping", ping.Status, c.pingStatus)
 	says("ping", ping.Stdout, c.ping...)
-	refresh := o.ask(t, "refresh", "billing")
+	refresh := o.command(t, "refresh", "billing")
 	equal(t, "refresh works", refresh.Status == 0, c.refresh == "")
 	says("refresh", refresh.Stderr, c.refresh)
 
@@ -195,19 +195,19 @@ func (o *operator) wantTrouble(t *testing.T, c trouble, probes string) {
 	}
 }
 
-// probe asks a site of probes.
+// probe makes a request to a site of probes.
 func (o *operator) probe(t *testing.T, address string) (status int, text string) {
 	t.Helper()
 	req, err := http.NewRequest(http.MethodGet, "http://"+address, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the site of the probes answers", func() bool {
-		answer, err := o.Do(req)
+	eventually(t, "the site of the probes responds", func() bool {
+		response, err := o.Do(req)
 		if err != nil {
 			return false
 		}
-		status, text = answer.StatusCode, answer.Text
+		status, text = response.StatusCode, response.Text
 		return true
 	})
 	return status, text

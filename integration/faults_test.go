@@ -37,26 +37,26 @@ func (w *world) cut(t testing.TB) *wire {
 	return &wire{proxy}
 }
 
-// fault breaks the wire until mend is called. Connections that are open feel it too.
+// fault breaks the wire until fix is called, also for open connections.
 type fault struct {
-	name        string
-	begin, mend func(t testing.TB, w *wire)
-	retries     bool // whether an attempt is made of several requests
-	status      int  // of requests without a token
+	name       string
+	begin, fix func(t testing.TB, w *wire)
+	retries    bool // whether an attempt is made of several requests
+	status     int  // of requests without a token
 }
 
 // toxic is a fault of toxiproxy's.
-func toxic(kind, stream, attributes string, retries bool, status int) fault {
+func toxic(toxicType, stream, attributes string, retries bool, status int) fault {
 	return fault{
-		name: kind, retries: retries, status: status,
+		name: toxicType, retries: retries, status: status,
 		begin: func(t testing.TB, w *wire) {
 			t.Helper()
-			text := fmt.Sprintf(`{"name":"fault","type":%q,"stream":%q,"toxicity":1,"attributes":{%s}}`, kind, stream, attributes)
+			text := fmt.Sprintf(`{"name":"fault","type":%q,"stream":%q,"toxicity":1,"attributes":{%s}}`, toxicType, stream, attributes)
 			if _, err := w.proxy.Toxics.AddToxicJson(strings.NewReader(text)); err != nil {
 				t.Fatal(err)
 			}
 		},
-		mend: func(t testing.TB, w *wire) {
+		fix: func(t testing.TB, w *wire) {
 			t.Helper()
 			if err := w.proxy.Toxics.RemoveToxic(context.Background(), "fault"); err != nil {
 				t.Fatal(err)
@@ -70,7 +70,7 @@ func down() fault {
 	return fault{
 		name: "down", retries: true, status: http.StatusServiceUnavailable,
 		begin: func(_ testing.TB, w *wire) { w.proxy.Stop() },
-		mend: func(t testing.TB, w *wire) {
+		fix: func(t testing.TB, w *wire) {
 			t.Helper()
 			if err := w.proxy.Start(); err != nil {
 				t.Fatal(err)
@@ -92,20 +92,20 @@ func faults() []fault {
 
 // TestFaultsOfTheTokenEndpoint breaks the network to the token endpoint while requests of every
 // authentication method run, for longer than tokens live. Requests fail only while no token is alive,
-// the token endpoint is asked no more often than the back-off allows, and afterwards everything
+// the token endpoint gets no more requests than the back-off allows, and afterwards everything
 // recovers without help. No assertion and no proof is used twice.
 func TestFaultsOfTheTokenEndpoint(t *testing.T) {
 	t.Parallel()
 	const (
-		life    = 3 * time.Second
-		lasting = 6 * time.Second
+		lifetime = 3 * time.Second
+		lasting  = 6 * time.Second
 	)
 	for _, f := range faults() {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			w := newMethodsWorld(t)
 			wire := w.cut(t)
-			w.tokens.Answer(w.grant(life))
+			w.tokens.RespondWith(w.grant(lifetime))
 			w.Run(t, w.config("token_timeout 2s"))
 			loads := make(map[*clientMethod]*load)
 			for _, m := range w.methods {
@@ -118,16 +118,16 @@ func TestFaultsOfTheTokenEndpoint(t *testing.T) {
 			f.begin(t, wire)
 			time.Sleep(lasting)
 			after := w.countEach()
-			f.mend(t, wire)
-			mended := time.Now()
-			recovered := w.awaitRecovery(t, mended)
-			time.Sleep(life / 2)
+			f.fix(t, wire)
+			fixed := time.Now()
+			recovered := w.awaitRecovery(t, fixed)
+			time.Sleep(lifetime / 2)
 			for m, l := range loads {
 				t.Run(m.name, func(t *testing.T) {
-					f.check(t, l.stop(), began, recovered[m], life)
+					f.check(t, l.stop(), began, recovered[m], lifetime)
 					f.checkCount(t, after[m]-before[m])
 					// The back-off may have grown to 4s, a fifth more at most, and one more try may fail at once.
-					if took := recovered[m].Sub(mended); took > 8*time.Second {
+					if took := recovered[m].Sub(fixed); took > 8*time.Second {
 						t.Errorf("recovered %v after the fault ended", took)
 					}
 				})
@@ -146,9 +146,9 @@ func (w *methodsWorld) countEach() map[*clientMethod]int {
 	return counts
 }
 
-// awaitRecovery waits until a request of each method that began after the fault is answered, and
+// awaitRecovery waits until a request of each method that began after the fault succeeds, and
 // returns when that was.
-func (w *methodsWorld) awaitRecovery(t *testing.T, mended time.Time) map[*clientMethod]time.Time {
+func (w *methodsWorld) awaitRecovery(t *testing.T, fixed time.Time) map[*clientMethod]time.Time {
 	t.Helper()
 	recovered := make(map[*clientMethod]time.Time)
 	var mu sync.Mutex
@@ -157,7 +157,7 @@ func (w *methodsWorld) awaitRecovery(t *testing.T, mended time.Time) map[*client
 		all.Go(func() {
 			if !soon(func() bool {
 				o := w.try("/" + m.name + "/x")
-				return o.status == http.StatusOK && o.began.After(mended)
+				return o.status == http.StatusOK && o.began.After(fixed)
 			}) {
 				t.Errorf("%s does not recover", m.name)
 			}
@@ -171,9 +171,9 @@ func (w *methodsWorld) awaitRecovery(t *testing.T, mended time.Time) map[*client
 }
 
 // checkCount wants no more token requests during the fault than the back-off allows. A slow close
-// hinders nobody. Else attempts begin when the refresh is due and then 1s, 2s and 4s apart, a fifth
+// breaks nothing. Otherwise attempts begin when the refresh is due and then 1s, 2s and 4s apart, a fifth
 // less at most; a request may be under way when the fault begins.
-func (f fault) checkCount(t *testing.T, asked int) {
+func (f fault) checkCount(t *testing.T, count int) {
 	t.Helper()
 	attempts := 5
 	if f.status == 0 {
@@ -182,13 +182,13 @@ func (f fault) checkCount(t *testing.T, asked int) {
 	if f.retries {
 		attempts *= 3
 	}
-	if asked > attempts+1 {
-		t.Errorf("%d token requests while it failed", asked)
+	if count > attempts+1 {
+		t.Errorf("%d token requests while it failed", count)
 	}
 }
 
 // check wants failures only while no token can have been alive, and only of the right kind.
-func (f fault) check(t *testing.T, outcomes []outcome, began, recovered time.Time, life time.Duration) {
+func (f fault) check(t *testing.T, outcomes []outcome, began, recovered time.Time, lifetime time.Duration) {
 	t.Helper()
 	failures := 0
 	for _, o := range outcomes {
@@ -209,10 +209,10 @@ func (f fault) check(t *testing.T, outcomes []outcome, began, recovered time.Tim
 	if failures == 0 {
 		t.Error("no request failed although no token was alive")
 	}
-	// The token in hand was at most refresh-due when the fault began, so a fifth of its life was left,
+	// The token in hand was at most refresh-due when the fault began, so a fifth of its lifetime was left,
 	// less the margin of a tenth in which it is not sent.
 	for _, o := range outcomes {
-		if o.status != http.StatusOK && o.ended.Sub(began) < life/20 {
+		if o.status != http.StatusOK && o.ended.Sub(began) < lifetime/20 {
 			t.Fatalf("a request failed %v after the fault began", o.ended.Sub(began))
 		}
 	}
@@ -221,11 +221,11 @@ func (f fault) check(t *testing.T, outcomes []outcome, began, recovered time.Tim
 // BenchmarkLatencyAcrossRefreshes reports the distribution of latency, with tokens that are replaced
 // every two seconds by a token endpoint that takes half a second, and with one that lasts.
 func BenchmarkLatencyAcrossRefreshes(b *testing.B) {
-	for name, life := range map[string]time.Duration{"refreshing": 4 * time.Second, "lasting": time.Hour} {
+	for name, lifetime := range map[string]time.Duration{"refreshing": 4 * time.Second, "lasting": time.Hour} {
 		b.Run(name, func(b *testing.B) {
 			w := newWorld(b, nil)
 			w.api.Accept(nil)
-			w.tokens.Answer(harness.Slow(500*time.Millisecond, w.tokens.Grant(life)))
+			w.tokens.RespondWith(harness.Slow(500*time.Millisecond, w.tokens.Grant(lifetime)))
 			w.Run(b, w.inline(options{connection: "refresh_before 2s"}))
 			w.wantOK(b)
 			latencies := make([]time.Duration, 0, b.N)

@@ -12,7 +12,7 @@ import (
 )
 
 // withFlow is a connector whose config values come from helper flows, with the discovery service's
-// URL as %s, and stand wherever they may. Two values share a flow.
+// URL as %s, and are used in every place where they are allowed. Two values share a flow.
 const withFlow = `
 	parameter tenant text
 	parameter pass password
@@ -41,7 +41,7 @@ const withFlow = `
 func startWithFlow(t *testing.T) (w *world, service *harness.API) {
 	t.Helper()
 	w, service = newWorld(t, nil), harness.NewAPI(t, nil, nil)
-	service.Answer(harness.Reply(http.StatusOK, `{"data":[{"shard":"s 7"}]}`))
+	service.RespondWith(harness.Reply(http.StatusOK, `{"data":[{"shard":"s 7"}]}`))
 	config := w.named(options{
 		base: "/{config.shard}", service: fmt.Sprintf(withFlow, service.URL),
 		connection: "parameter tenant \"a b\"\nparameter pass {env.PASS}", env: []string{"PASS=p"},
@@ -54,7 +54,7 @@ func startWithFlow(t *testing.T) (w *world, service *harness.API) {
 func TestValuesOfFlowsArriveWhereTheyStand(t *testing.T) {
 	t.Parallel()
 	w, service := startWithFlow(t)
-	service.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	service.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		if string(body) != "tenant=a b" {
 			rw.WriteHeader(http.StatusBadRequest)
@@ -69,25 +69,25 @@ func TestValuesOfFlowsArriveWhereTheyStand(t *testing.T) {
 	equal(t, "request URI", r.RequestURI, "/s%207/x")
 	equal(t, "X-Shard", r.Header.Get("X-Shard"), "s 7")
 	equal(t, "X-Greeting", r.Header.Get("X-Greeting"), "hello A B")
-	asks := w.tokens.Only(t)
-	equal(t, "token URL", asks.RequestURI, "/s%207/token")
-	equal(t, "shard in the token request", asks.Form().Get("shard"), "s 7")
-	// The result is remembered for all that it stands for, and the flow does not authenticate as the
+	tokenRequest := w.tokens.Only(t)
+	equal(t, "token URL", tokenRequest.RequestURI, "/s%207/token")
+	equal(t, "shard in the token request", tokenRequest.Form().Get("shard"), "s 7")
+	// The result is remembered for all values that share it, and the flow does not authenticate as the
 	// connection.
 	equal(t, "requests of the flow", service.Count(), 1)
-	asked := service.Last(t)
-	equal(t, "method", asked.Method, http.MethodPost)
-	equal(t, "request URI", asked.RequestURI, "/a%20b")
-	equal(t, "X-Pass", asked.Header.Get("X-Pass"), "p")
-	equal(t, "Authorization", asked.Header.Get("Authorization"), "")
+	flowRequest := service.Last(t)
+	equal(t, "method", flowRequest.Method, http.MethodPost)
+	equal(t, "request URI", flowRequest.RequestURI, "/a%20b")
+	equal(t, "X-Pass", flowRequest.Header.Get("X-Pass"), "p")
+	equal(t, "Authorization", flowRequest.Header.Get("Authorization"), "")
 }
 
 func TestAFailingFlowIsAFailedTokenRequestThatNamesIt(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		answer http.Handler
-		status int
-		kind   string
+		response  http.Handler
+		status    int
+		errorType string
 	}{
 		"down":          {harness.Status(http.StatusInternalServerError), http.StatusServiceUnavailable, "proxy_internal_error"},
 		"slow":          {nil, http.StatusServiceUnavailable, "proxy_internal_error"},
@@ -99,16 +99,16 @@ func TestAFailingFlowIsAFailedTokenRequestThatNamesIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, service := startWithFlow(t)
-			if c.answer == nil {
-				c.answer = harness.Held(t.Context().Done(), harness.Status(http.StatusOK))
+			if c.response == nil {
+				c.response = harness.Blocked(t.Context().Done(), harness.Status(http.StatusOK))
 			}
-			service.Answer(c.answer)
-			answer := w.Get(t, "/x")
-			if name == "slow" && answer.StatusCode == http.StatusGatewayTimeout {
-				c.status = answer.StatusCode // a timeout either way
+			service.RespondWith(c.response)
+			response := w.Get(t, "/x")
+			if name == "slow" && response.StatusCode == http.StatusGatewayTimeout {
+				c.status = response.StatusCode // a timeout either way
 			}
-			wantOurs(t, answer, c.status, c.kind)
-			if details := answer.Header.Get("Proxy-Status"); !strings.Contains(details, "shard_of") {
+			wantSidecarError(t, response, c.status, c.errorType)
+			if details := response.Header.Get("Proxy-Status"); !strings.Contains(details, "shard_of") {
 				t.Errorf("Proxy-Status %q does not name the flow", details)
 			}
 			equal(t, "token requests", w.tokens.Count(), 0)
@@ -117,14 +117,14 @@ func TestAFailingFlowIsAFailedTokenRequestThatNamesIt(t *testing.T) {
 	}
 }
 
-// TestTokensAreReplacedWhileAFlowIsDown has the service that a flow asks end after its first answer.
-// That is remembered, so that nobody notices.
+// TestTokensAreReplacedWhileAFlowIsDown has the service of a flow fail after its first response.
+// The result is remembered, so that no request fails.
 func TestTokensAreReplacedWhileAFlowIsDown(t *testing.T) {
 	t.Parallel()
 	w, service := startWithFlow(t)
-	w.tokens.Answer(w.tokens.Grant(time.Second))
+	w.tokens.RespondWith(w.tokens.Grant(time.Second))
 	w.wantOK(t)
-	service.Answer(harness.Status(http.StatusInternalServerError))
+	service.RespondWith(harness.Status(http.StatusInternalServerError))
 	for w.tokens.Count() < 4 {
 		w.wantOK(t)
 	}
@@ -136,27 +136,27 @@ func TestTokensAreReplacedWhileAFlowIsDown(t *testing.T) {
 func TestAFlowThatComesBack(t *testing.T) {
 	t.Parallel()
 	w, service := startWithFlow(t)
-	service.Answer(harness.Status(http.StatusInternalServerError))
-	wantOurs(t, w.Get(t, "/x"), http.StatusServiceUnavailable, "proxy_internal_error")
+	service.RespondWith(harness.Status(http.StatusInternalServerError))
+	wantSidecarError(t, w.Get(t, "/x"), http.StatusServiceUnavailable, "proxy_internal_error")
 	o := &operator{world: w, User: harness.NewUser(t), admin: "unix/" + w.AdminSocket()}
 	const reason = "flow shard_of: its server responded with status 500"
-	want(t, o.ask(t, "list"), 1, "billing cannot get a token: "+reason+"\n", "It ends by itself once that server answers as it should. If it never has, correct what is named here.")
-	want(t, o.ask(t, "ping", "billing"), 1, "billing does not work: there is no token: "+reason+".\n")
+	want(t, o.command(t, "list"), 1, "billing cannot get a token: "+reason+"\n", "It ends by itself once that server answers as it should. If it never has, correct what is named here.")
+	want(t, o.command(t, "ping", "billing"), 1, "billing does not work: there is no token: "+reason+".\n")
 	w.WaitLog(t, `"reason":"`+reason+`"`)
-	service.Answer(harness.Reply(http.StatusOK, `{"data":[{"shard":"s7"}]}`))
-	want(t, o.ask(t, "refresh", "billing"), 0, "billing has a new token")
+	service.RespondWith(harness.Reply(http.StatusOK, `{"data":[{"shard":"s7"}]}`))
+	want(t, o.command(t, "refresh", "billing"), 0, "billing has a new token")
 	w.wantOK(t)
 	w.WaitLog(t, "getting tokens works again")
 }
 
-// TestHostileFlowAnswersMoveNothing has values that would leave their place in a URL (rule 7).
-func TestHostileFlowAnswersMoveNothing(t *testing.T) {
+// TestHostileFlowResultsStayInTheirPlace has values that would leave their place in a URL (rule 7).
+func TestHostileFlowResultsStayInTheirPlace(t *testing.T) {
 	t.Parallel()
 	for _, value := range []string{"..", "a/../b", "%2e%2e", "..\\\\x", "a\\u0000b", "a\\nb"} {
 		t.Run(value, func(t *testing.T) {
 			t.Parallel()
 			w, service := startWithFlow(t)
-			service.Answer(harness.Reply(http.StatusOK, `{"data":[{"shard":"`+value+`"}]}`))
+			service.RespondWith(harness.Reply(http.StatusOK, `{"data":[{"shard":"`+value+`"}]}`))
 			if got := w.Get(t, "/x").StatusCode; got != http.StatusBadGateway {
 				t.Errorf("status %d, want 502", got)
 			}

@@ -25,7 +25,7 @@ func TestEveryMethodWithALargeBody(t *testing.T) {
 	t.Parallel()
 	body := randomBody(300_000)
 	eachForm(t, options{base: "/v2"}, func(t *testing.T, w *world) {
-		w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			received, _ := io.ReadAll(r.Body)
 			if r.Method != http.MethodHead {
 				_, _ = rw.Write(received)
@@ -35,14 +35,14 @@ func TestEveryMethodWithALargeBody(t *testing.T) {
 			http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
 			http.MethodOptions, "PROPFIND", "PURGE", "QUERY", "x-own",
 		} {
-			answer := w.Send(t, method, "/things", body, "Content-Type", "application/x-own")
-			wantStatus(t, answer, http.StatusOK)
+			response := w.Send(t, method, "/things", body, "Content-Type", "application/x-own")
+			wantStatus(t, response, http.StatusOK)
 			r := w.api.Last(t)
 			equal(t, "method", r.Method, method)
 			equal(t, method+" body", r.BodySHA256, harness.SHA256(body))
 			equal(t, method+" Content-Type", r.Header.Get("Content-Type"), "application/x-own")
-			if method != http.MethodHead && answer.Text != string(body) {
-				t.Errorf("%s: the answer's body changed", method)
+			if method != http.MethodHead && response.Text != string(body) {
+				t.Errorf("%s: the response's body changed", method)
 			}
 		}
 	})
@@ -51,7 +51,7 @@ func TestEveryMethodWithALargeBody(t *testing.T) {
 func TestChunkedBodyWithTrailers(t *testing.T) {
 	t.Parallel()
 	w := startInline(t, options{})
-	w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Trailer", "X-Down")
 		received, _ := io.ReadAll(r.Body)
 		_, _ = rw.Write(received)
@@ -62,14 +62,14 @@ func TestChunkedBodyWithTrailers(t *testing.T) {
 		t.Fatal(err)
 	}
 	req.Trailer = http.Header{"X-Up": {"up"}}
-	answer, err := w.Do(req)
+	response, err := w.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantStatus(t, answer, http.StatusOK)
-	equal(t, "length", len(answer.Text), 100_001)
+	wantStatus(t, response, http.StatusOK)
+	equal(t, "length", len(response.Text), 100_001)
 	equal(t, "trailer up", w.api.Last(t).Trailer.Get("X-Up"), "up")
-	equal(t, "trailer down", answer.Trailer.Get("X-Down"), "down up")
+	equal(t, "trailer down", response.Trailer.Get("X-Down"), "down up")
 }
 
 func TestPathsAndQueriesArriveUnchanged(t *testing.T) {
@@ -84,9 +84,9 @@ func TestPathsAndQueriesArriveUnchanged(t *testing.T) {
 				"/?", "/x?a=b&a=c", "/x?q=a+b%20c&d=%2F&e", "/x?a;b=c", "/x?%zz", "/...", "/.hidden", "/a..b/..c/d..", "/%2e.x",
 				"/x?redirect=http://elsewhere.example/../..",
 			} {
-				answer := w.raw(t, "GET "+target+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-				if answer.StatusCode != http.StatusOK {
-					t.Errorf("%s: status %d, %s", target, answer.StatusCode, answer.Header.Get("Proxy-Status"))
+				response := w.raw(t, "GET "+target+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+				if response.StatusCode != http.StatusOK {
+					t.Errorf("%s: status %d, %s", target, response.StatusCode, response.Header.Get("Proxy-Status"))
 					continue
 				}
 				equal(t, target, w.api.Last(t).RequestURI, prefix+target)
@@ -103,9 +103,9 @@ func TestPathsThatLeaveTheBaseAreRefused(t *testing.T) {
 		"/..%2fadmin", "/..%252fadmin", "/a%2f..%2f..%2fadmin", "/%5c..%5cadmin", "/a%5cb", "/a%255cb", "/a\\b", "/\\..\\x", "/a%00b", "/a%2500b",
 		"/..;/admin", "/..?x", "/a/%2e%2e%2f",
 	} {
-		answer := w.raw(t, "GET "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-		if answer.StatusCode != http.StatusBadRequest {
-			t.Errorf("%s: status %d, want 400", path, answer.StatusCode)
+		response := w.raw(t, "GET "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		if response.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s: status %d, want 400", path, response.StatusCode)
 		}
 	}
 	equal(t, "API requests", w.api.Count(), 0)
@@ -116,14 +116,14 @@ func TestRequestLinesCannotMoveTheTarget(t *testing.T) {
 	t.Parallel()
 	w := startInline(t, options{base: "/v2"})
 	elsewhere := harness.NewAPI(t, nil, nil)
-	answer := w.raw(t, "GET "+elsewhere.URL+"/x HTTP/1.1\r\nHost: "+elsewhere.Addr+"\r\nConnection: close\r\n\r\n")
-	if answer.StatusCode == http.StatusOK {
+	response := w.raw(t, "GET "+elsewhere.URL+"/x HTTP/1.1\r\nHost: "+elsewhere.Addr+"\r\nConnection: close\r\n\r\n")
+	if response.StatusCode == http.StatusOK {
 		equal(t, "request URI", w.api.Last(t).RequestURI, "/v2/x")
 		equal(t, "Host", w.api.Last(t).Host, w.api.Addr)
 	}
 	for method, target := range map[string]string{"TRACE": "/", "CONNECT": elsewhere.Addr} {
-		answer := w.raw(t, fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", method, target, elsewhere.Addr))
-		wantOurs(t, answer, http.StatusMethodNotAllowed, "http_request_error")
+		response := w.raw(t, fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", method, target, elsewhere.Addr))
+		wantSidecarError(t, response, http.StatusMethodNotAllowed, "http_request_error")
 	}
 	equal(t, "requests elsewhere", elsewhere.Count(), 0)
 }
@@ -148,7 +148,7 @@ func TestTheAPISeesNothingOfTheProxy(t *testing.T) {
 }
 
 // TestNoHeaderIsAdded has an app that says next to nothing: Go's http client would ask for a
-// compressed answer on its own, and undo the compression without a word.
+// compressed response on its own, and decompress it silently.
 func TestNoHeaderIsAdded(t *testing.T) {
 	t.Parallel()
 	w := startInline(t, options{})
@@ -160,17 +160,17 @@ func TestNoHeaderIsAdded(t *testing.T) {
 	}
 }
 
-// TestACompressedAnswerStaysAsItIs has an API that compresses unasked, and one that was asked.
-func TestACompressedAnswerStaysAsItIs(t *testing.T) {
+// TestCompressedResponseStaysAsItIs has an API that compresses without and with a request for it.
+func TestCompressedResponseStaysAsItIs(t *testing.T) {
 	t.Parallel()
 	w := startInline(t, options{})
-	w.api.Answer(harness.Reply(http.StatusOK, "no gzip at all", "Content-Encoding", "gzip"))
+	w.api.RespondWith(harness.Reply(http.StatusOK, "no gzip at all", "Content-Encoding", "gzip"))
 	for _, accept := range []string{"", "Accept-Encoding: gzip\r\n"} {
-		answer := w.raw(t, "GET / HTTP/1.1\r\nHost: x\r\n"+accept+"Connection: close\r\n\r\n")
-		wantStatus(t, answer, http.StatusOK)
-		equal(t, "Content-Encoding", answer.Header.Get("Content-Encoding"), "gzip")
-		equal(t, "Content-Length", answer.Header.Get("Content-Length"), "14")
-		equal(t, "body", answer.Text, "no gzip at all")
+		response := w.raw(t, "GET / HTTP/1.1\r\nHost: x\r\n"+accept+"Connection: close\r\n\r\n")
+		wantStatus(t, response, http.StatusOK)
+		equal(t, "Content-Encoding", response.Header.Get("Content-Encoding"), "gzip")
+		equal(t, "Content-Length", response.Header.Get("Content-Length"), "14")
+		equal(t, "body", response.Text, "no gzip at all")
 	}
 }
 
@@ -206,7 +206,7 @@ func TestCleartextGoesOnlyToTheBaseURLsOwnAddress(t *testing.T) {
 	w := newWorld(t, nil)
 	elsewhere := harness.NewAPI(t, nil, nil)
 	w.Run(t, w.inline(options{directive: "to " + elsewhere.Addr}))
-	wantOurs(t, w.Get(t, "/"), http.StatusBadGateway, "proxy_configuration_error")
+	wantSidecarError(t, w.Get(t, "/"), http.StatusBadGateway, "proxy_configuration_error")
 	equal(t, "requests elsewhere", elsewhere.Count(), 0)
 }
 
@@ -226,14 +226,14 @@ func TestRedirectsAreHandedToTheApp(t *testing.T) {
 		{w.api.URL + "/v20/x", w.api.URL + "/v20/x", w.api.URL + "/v20/x"},
 		{"https://login.example.com/v2/x", "https://login.example.com/v2/x", "https://login.example.com/v2/x"},
 	} {
-		w.api.Answer(harness.Reply(http.StatusFound, "{}", "Location", c.location, "Content-Location", c.location))
+		w.api.RespondWith(harness.Reply(http.StatusFound, "{}", "Location", c.location, "Content-Location", c.location))
 		for path, want := range map[string]string{"/a/b": c.plain, "/svc/a/b": c.prefixed} {
-			answer := w.Get(t, path)
-			wantStatus(t, answer, http.StatusFound)
+			response := w.Get(t, path)
+			wantStatus(t, response, http.StatusFound)
 			for _, name := range []string{"Location", "Content-Location"} {
-				got := answer.Header.Get(name)
+				got := response.Header.Get(name)
 				if got != want && !(strings.HasSuffix(want, "/") && got == strings.TrimSuffix(want, "/")) {
-					t.Errorf("%s %q asked as %s: got %q, want %q", name, c.location, path, got, want)
+					t.Errorf("%s %q requested as %s: got %q, want %q", name, c.location, path, got, want)
 				}
 			}
 		}

@@ -101,7 +101,7 @@ func (w *wiretap) reached() (conns int, sent string) {
 	return w.conns, string(w.sent)
 }
 
-// wantNothing checks that nobody has connected there.
+// wantNothing checks that there was no connection.
 func (w *wiretap) wantNothing(t *testing.T) {
 	t.Helper()
 	if conns, sent := w.reached(); conns > 0 {
@@ -122,14 +122,14 @@ func (w *wiretap) wantNoCredentials(t *testing.T) {
 
 var proxyBasic = base64.StdEncoding.EncodeToString([]byte("app:" + proxyPassword))
 
-// forwardProxy is a forward proxy that asks for a name and a password, and knows one server only.
+// forwardProxy is a forward proxy that requires a name and a password, and knows one server only.
 type forwardProxy struct {
 	url    string // with the name and the password
-	known  string // host:port that clients ask for
-	server string // host:port of what is there
+	known  string // host:port that clients request
+	server string // host:port that the proxy dials for it
 
 	mu        sync.Mutex
-	asked     []string // CONNECT host:port, or another request
+	requested []string // CONNECT host:port, or another request
 	strangers int      // clients without the password
 }
 
@@ -149,16 +149,16 @@ func startForwardProxy(t *testing.T, scheme string, ca *harness.CA, known, serve
 	return p
 }
 
-// tunnel notes what a client asks for, and dials it.
-func (p *forwardProxy) tunnel(asked string, welcome bool) (net.Conn, error) {
+// tunnel records what a client requests, and dials it.
+func (p *forwardProxy) tunnel(requested string, welcome bool) (net.Conn, error) {
 	p.mu.Lock()
-	p.asked = append(p.asked, asked)
+	p.requested = append(p.requested, requested)
 	if !welcome {
 		p.strangers++
 	}
 	p.mu.Unlock()
-	if asked != "CONNECT "+p.known || !welcome {
-		return nil, fmt.Errorf("%s: not allowed", asked)
+	if requested != "CONNECT "+p.known || !welcome {
+		return nil, fmt.Errorf("%s: not allowed", requested)
 	}
 	return net.Dial("tcp", p.server)
 }
@@ -209,28 +209,28 @@ func (p *forwardProxy) serveSOCKS(conn net.Conn) {
 	join(conn, server)
 }
 
-// wantTunnels checks that the proxy was asked for tunnels to the server that it knows, by clients
-// with its password, and for nothing else.
+// wantTunnels checks that the proxy got only requests for tunnels to the server that it knows, from
+// clients with its password.
 func (p *forwardProxy) wantTunnels(t *testing.T) {
 	t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.asked) == 0 {
-		t.Error("the forward proxy was not asked for anything")
+	if len(p.requested) == 0 {
+		t.Error("the forward proxy got no request")
 	}
-	for _, asked := range p.asked {
-		equal(t, "the forward proxy was asked for", asked, "CONNECT "+p.known)
+	for _, requested := range p.requested {
+		equal(t, "request to the forward proxy", requested, "CONNECT "+p.known)
 	}
 	equal(t, "clients without the forward proxy's password", p.strangers, 0)
 }
 
-// wantNothing checks that nobody has asked the proxy for anything.
+// wantNothing checks that the proxy got no request.
 func (p *forwardProxy) wantNothing(t *testing.T) {
 	t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.asked) > 0 {
-		t.Errorf("the forward proxy was asked for %q", p.asked)
+	if len(p.requested) > 0 {
+		t.Errorf("the forward proxy got requests: %q", p.requested)
 	}
 }
 
@@ -309,28 +309,28 @@ func (p *proxied) run(t *testing.T, directive, transport string, env ...string) 
 
 const checked = "health_uri /health\nhealth_interval 100ms"
 
-// askAll has the API be asked in each way that there is, beginning with the one that the
+// checkRequests has each kind of request reach the API, beginning with the one that the
 // configuration is about: a ping or, with health checks, a check.
-func (p *proxied) askAll(t *testing.T, directive string) {
+func (p *proxied) checkRequests(t *testing.T, directive string) {
 	t.Helper()
-	asked := func(path string) int {
+	requested := func(path string) int {
 		return len(slices.DeleteFunc(p.api.Requests(), func(r harness.APIRequest) bool { return r.RequestURI != path }))
 	}
 	if strings.Contains(directive, checked) && !soon(func() bool {
 		_, sent := p.tap.reached()
-		return asked("/health") > 2 || strings.Contains(sent, "CONNECT")
+		return requested("/health") > 2 || strings.Contains(sent, "CONNECT")
 	}) {
 		t.Error("no health check has reached the API")
 	}
 	printed := harness.NewUser(t).Run(t, "ping", "billing", "--address", "unix/"+p.AdminSocket())
 	want(t, printed, 0, "billing works")
-	status, said, err := p.Admin(http.MethodPost, "/http_helper/connections/billing/ping", "", "")
-	if err != nil || status != http.StatusOK || !strings.Contains(said, `"working":true`) {
-		t.Errorf("the admin endpoint's ping: %d %v %s", status, err, said)
+	status, body, err := p.Admin(http.MethodPost, "/http_helper/connections/billing/ping", "", "")
+	if err != nil || status != http.StatusOK || !strings.Contains(body, `"working":true`) {
+		t.Errorf("the admin endpoint's ping: %d %v %s", status, err, body)
 	}
 	equal(t, "status of a request", p.Get(t, "/hello").StatusCode, http.StatusOK)
-	equal(t, "pings that reached the API", asked("/me"), 2)
-	equal(t, "requests that reached the API", asked("/hello"), 1)
+	equal(t, "pings that reached the API", requested("/me"), 2)
+	equal(t, "requests that reached the API", requested("/hello"), 1)
 	if strings.Contains(p.Logs(), proxyPassword) {
 		t.Error("the forward proxy's password is in the log")
 	}
@@ -362,7 +362,7 @@ func TestForwardProxyOfTokenRequests(t *testing.T) {
 				p.proxy.known, p.proxy.server = tap.Addr().String(), tokens
 				p.tokens.URL = strings.Replace(p.tokens.URL, tokens, p.proxy.known, 1)
 				p.run(t, directive+"\ntoken_transport {\n"+explicitProxy+"}", "")
-				p.askAll(t, directive)
+				p.checkRequests(t, directive)
 				p.proxy.wantTunnels(t)
 				tap.wantNothing(t)
 			})
@@ -372,8 +372,8 @@ func TestForwardProxyOfTokenRequests(t *testing.T) {
 
 const explicitProxy = "network_proxy url {env.FORWARD_PROXY}\n"
 
-// TestForwardProxyIsTheOnlyWay has the sidecar know the API's own address: nothing is sent there,
-// least of all the forward proxy's password.
+// TestForwardProxyIsTheOnlyWay gives the sidecar the API's own address too: nothing is sent there, in
+// particular not the forward proxy's password.
 func TestForwardProxyIsTheOnlyWay(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ scheme, transport, variable string }{
@@ -392,7 +392,7 @@ func TestForwardProxyIsTheOnlyWay(t *testing.T) {
 				p := newProxied(t, test.scheme, "api.test")
 				transport := strings.ReplaceAll(test.transport, "$PROXY", p.proxy.url)
 				p.run(t, directive, transport+"resolvers "+startResolver(t), test.variable+"="+p.proxy.url)
-				p.askAll(t, directive)
+				p.checkRequests(t, directive)
 				p.proxy.wantTunnels(t)
 				p.tap.wantNoCredentials(t)
 				p.tap.wantNothing(t)
@@ -401,7 +401,7 @@ func TestForwardProxyIsTheOnlyWay(t *testing.T) {
 	}
 }
 
-// TestForwardProxyAloneKnowsTheName has an API whose name nobody else can resolve.
+// TestForwardProxyAloneKnowsTheName has an API whose name only the forward proxy can resolve.
 func TestForwardProxyAloneKnowsTheName(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ scheme, transport, variable string }{
@@ -414,23 +414,23 @@ func TestForwardProxyAloneKnowsTheName(t *testing.T) {
 			eachStart(t, func(t *testing.T, directive string) {
 				p := newProxied(t, test.scheme, "api.test")
 				p.run(t, directive, test.transport, test.variable+"="+p.proxy.url)
-				p.askAll(t, directive)
+				p.checkRequests(t, directive)
 				p.proxy.wantTunnels(t)
 			})
 		})
 	}
 }
 
-// TestForwardProxyIsAskedForUpstreams has the configuration say what to dial instead of the base
-// URL's host: that is what the forward proxy is asked for, by pings too.
-func TestForwardProxyIsAskedForUpstreams(t *testing.T) {
+// TestForwardProxyDialsUpstreams has the configuration say what to dial instead of the base URL's
+// host: that is what the sidecar requests of the forward proxy, for pings too.
+func TestForwardProxyDialsUpstreams(t *testing.T) {
 	t.Parallel()
 	eachStart(t, func(t *testing.T, directive string) {
 		p := newProxied(t, "http", "127.0.0.1")
 		directive += "\nto " + p.base
 		p.base = "api.test"
 		p.run(t, directive, explicitProxy)
-		p.askAll(t, directive)
+		p.checkRequests(t, directive)
 		p.proxy.wantTunnels(t)
 		p.tap.wantNoCredentials(t)
 		p.tap.wantNothing(t)
@@ -438,7 +438,7 @@ func TestForwardProxyIsAskedForUpstreams(t *testing.T) {
 }
 
 // TestNoForwardProxyOnTheWay has addresses that are not for the forward proxy to dial: they are
-// dialed, and learn nothing of it.
+// dialed directly, and get none of its credentials.
 func TestNoForwardProxyOnTheWay(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ to, transport, env string }{
@@ -456,7 +456,7 @@ func TestNoForwardProxyOnTheWay(t *testing.T) {
 				p.base = "api.test"
 				directive += "\nto " + strings.NewReplacer("$SOCKET", socket, "$TAP", p.tap.Addr().String()).Replace(test.to)
 				p.run(t, directive, test.transport, "HTTPS_PROXY="+p.proxy.url, test.env)
-				p.askAll(t, directive)
+				p.checkRequests(t, directive)
 				p.proxy.wantNothing(t)
 				for _, tap := range []*wiretap{p.tap, onSocket} {
 					tap.wantNoCredentials(t)

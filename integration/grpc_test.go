@@ -79,7 +79,7 @@ func (a *grpcAPI) UnaryCall(ctx context.Context, in *testpb.SimpleRequest) (*tes
 	return &testpb.SimpleResponse{Payload: in.GetPayload()}, nil
 }
 
-// FullDuplexCall answers each message before it waits for the next.
+// FullDuplexCall responds to each message before it waits for the next.
 func (a *grpcAPI) FullDuplexCall(stream testpb.TestService_FullDuplexCallServer) error {
 	if err := a.authorize(stream.Context()); err != nil {
 		return err
@@ -125,18 +125,18 @@ func TestGRPC(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, api, client := startGRPCWorld(t, ca)
-			ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
+			ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
 			defer cancel()
 
 			var header, trailer metadata.MD
 			payload := &testpb.Payload{Body: randomBody(300_000)}
 			// The app's own authorization must not come through.
-			answer, err := client.UnaryCall(metadata.AppendToOutgoingContext(ctx, "authorization", "Basic mine"),
+			response, err := client.UnaryCall(metadata.AppendToOutgoingContext(ctx, "authorization", "Basic mine"),
 				&testpb.SimpleRequest{Payload: payload}, grpc.Header(&header), grpc.Trailer(&trailer))
 			if err != nil {
 				t.Fatal(err)
 			}
-			equal(t, "payload", string(answer.GetPayload().GetBody()), string(payload.GetBody()))
+			equal(t, "payload", string(response.GetPayload().GetBody()), string(payload.GetBody()))
 			equal(t, "header", strings.Join(header.Get("x-head"), "|"), "head")
 			equal(t, "trailer", strings.Join(trailer.Get("x-tail"), "|"), "tail")
 
@@ -173,25 +173,25 @@ func TestGRPC(t *testing.T) {
 	}
 }
 
-// TestGRPCErrorsOfOurs has each error that gRPC callers get as a status of their own (rule 21).
-func TestGRPCErrorsOfOurs(t *testing.T) {
+// TestGRPCErrorsOfTheSidecar has each error that gRPC callers get as a gRPC status (rule 21).
+func TestGRPCErrorsOfTheSidecar(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		answer http.Handler
-		code   codes.Code
-		header string // of the app's
-		option string
+		response http.Handler
+		code     codes.Code
+		header   string // of the app's
+		option   string
 	}{
 		"outage":        {harness.Refuse(http.StatusServiceUnavailable, "temporarily_unavailable"), codes.Unavailable, "", ""},
-		"no answer":     {harness.Slow(harness.Patience, harness.Status(http.StatusOK)), codes.DeadlineExceeded, "", "token_timeout 500ms"},
+		"no response":   {harness.Slow(harness.Timeout, harness.Status(http.StatusOK)), codes.DeadlineExceeded, "", "token_timeout 500ms"},
 		"configuration": {harness.Refuse(http.StatusUnauthorized, "invalid_client"), codes.FailedPrecondition, "", ""},
 		"app's token":   {harness.Refuse(http.StatusUnauthorized, "invalid_client"), codes.InvalidArgument, "Basic mine", "app_authorization reject"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, api, client := startGRPCWorld(t, nil, c.option)
-			w.tokens.Answer(c.answer)
-			ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
+			w.tokens.RespondWith(c.response)
+			ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
 			defer cancel()
 			if c.header != "" {
 				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", c.header)

@@ -18,11 +18,11 @@ import (
 type hostileRequest struct {
 	name    string
 	request string
-	status  int      // of the first answer
-	arrives []string // the targets that the API is asked for, below /v2; none: nothing may arrive
+	status  int      // of the first response
+	arrives []string // the targets of the requests to the API, below /v2; none: nothing may arrive
 }
 
-// asking is a request for a path, or for whatever stands in a request line.
+// asking is a request for a path, or for any other text in the request line.
 func asking(target string) string { return lines("GET " + target + " HTTP/1.1") }
 
 // saying is a harmless request with header lines besides.
@@ -63,7 +63,7 @@ func hostilePaths() []hostileRequest {
 		"/http://$ELSEWHERE/":       "/http://$ELSEWHERE/",
 		"/x?/../../admin":           "/x?/../../admin",
 		"/x?url=//$ELSEWHERE/..":    "/x?url=//$ELSEWHERE/..",
-		"/%25252e%25252e/admin":     "/%25252e%25252e/admin", // three times: nobody's server does that
+		"/%25252e%25252e/admin":     "/%25252e%25252e/admin", // decoded three times: no server does that
 		"/%u002e%u002e/admin":       "",                      // no URL
 		"/%":                        "",
 		"/a%2Fb":                    "/a%2Fb",
@@ -157,7 +157,7 @@ var smuggling = []hostileRequest{
 	{"body of a GET", lines("GET /x HTTP/1.1", fmt.Sprintf("Content-Length: %d", len(inner))) + inner, 200, []string{"/x"}},
 	{"chunk with an extension", lines("POST /x HTTP/1.1", "Transfer-Encoding: chunked") + "3;a=b\r\nabc\r\n0\r\n\r\n" + inner, 200, []string{"/x"}},
 	{"pipelined", "GET /x HTTP/1.1\r\nHost: x\r\n\r\nGET /../evil HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 200, []string{"/x"}},
-	// The last, because what arrives of it may do so after the answer.
+	// The last, because what arrives of it may do so after the response.
 	{"broken chunk", lines("POST /x HTTP/1.1", "Transfer-Encoding: chunked") + "zz\r\n" + inner, 502, nil},
 }
 
@@ -174,8 +174,8 @@ func TestHostileRequests(t *testing.T) {
 	for _, h := range hostileRequests {
 		before := len(w.api.Requests())
 		request := strings.ReplaceAll(h.request, "$ELSEWHERE", elsewhere.Addr)
-		answers := w.converse(t, request)
-		if status := statusOf(answers); status != h.status {
+		responses := w.converse(t, request)
+		if status := statusOf(responses); status != h.status {
 			t.Errorf("%s: status %d, want %d", h.name, status, h.status)
 		}
 		arrived := w.api.Requests()[before:]
@@ -187,7 +187,7 @@ func TestHostileRequests(t *testing.T) {
 			continue
 		}
 		for i, r := range arrived {
-			w.judgeArrival(t, h, i, r, elsewhere.Addr)
+			w.checkArrival(t, h, i, r, elsewhere.Addr)
 		}
 	}
 	if n := elsewhere.Count(); n != 0 {
@@ -196,8 +196,8 @@ func TestHostileRequests(t *testing.T) {
 	w.wantOK(t)
 }
 
-// judgeArrival checks what of a hostile request has arrived at the API.
-func (w *world) judgeArrival(t *testing.T, h hostileRequest, i int, r harness.APIRequest, elsewhere string) {
+// checkArrival checks what of a hostile request has arrived at the API.
+func (w *world) checkArrival(t *testing.T, h hostileRequest, i int, r harness.APIRequest, elsewhere string) {
 	t.Helper()
 	target := "/v2" + strings.ReplaceAll(h.arrives[i], "$ELSEWHERE", elsewhere)
 	separator := "?"
@@ -225,16 +225,16 @@ func (w *world) converse(t *testing.T, request string) string {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(harness.Patience))
-	_, _ = io.WriteString(conn, request) // an answer may come before all is written
-	answers, err := io.ReadAll(conn)
-	if err != nil && len(answers) == 0 {
+	_ = conn.SetDeadline(time.Now().Add(harness.Timeout))
+	_, _ = io.WriteString(conn, request) // a response may come before all is written
+	responses, err := io.ReadAll(conn)
+	if err != nil && len(responses) == 0 {
 		t.Errorf("%.60q: %v", request, err)
 	}
-	return string(answers)
+	return string(responses)
 }
 
-func statusOf(answers string) (status int) {
-	_, _ = fmt.Sscanf(answers, "HTTP/1.%d %d", new(int), &status)
+func statusOf(responses string) (status int) {
+	_, _ = fmt.Sscanf(responses, "HTTP/1.%d %d", new(int), &status)
 	return status
 }

@@ -25,18 +25,18 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 )
 
-// gram is how many characters of a secret in a row give it away.
-const gram = 12
+// leakLength is how many consecutive characters of a secret count as a leak.
+const leakLength = 12
 
 // leaks searches texts for secrets, in the forms in which they could be written, and for pieces of
 // them.
 type leaks struct {
-	mu    sync.Mutex
-	grams map[string]string // a piece to the name of its secret
-	fresh map[string]int    // how many secrets of a name were made on the way
+	mu     sync.Mutex
+	pieces map[string]string // a piece to the name of its secret
+	fresh  map[string]int    // how many secrets of a name were made on the way
 }
 
-func newLeaks() *leaks { return &leaks{grams: make(map[string]string), fresh: make(map[string]int)} }
+func newLeaks() *leaks { return &leaks{pieces: make(map[string]string), fresh: make(map[string]int)} }
 
 // secret makes a secret that is found from now on. It has characters that are often escaped.
 func (l *leaks) secret(name string) string {
@@ -45,7 +45,7 @@ func (l *leaks) secret(name string) string {
 	return secret
 }
 
-// token is a secret that may stand in a header.
+// token is a secret that is allowed in a header.
 func (l *leaks) token(name string) string {
 	token := rand.Text() + rand.Text()
 	l.add(name, token)
@@ -78,9 +78,9 @@ func (l *leaks) addForms(name string, forms []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, form := range forms {
-		for i := 0; i+gram <= len(form); i++ {
-			if piece := form[i : i+gram]; l.grams[piece] == "" {
-				l.grams[piece] = name
+		for i := 0; i+leakLength <= len(form); i++ {
+			if piece := form[i : i+leakLength]; l.pieces[piece] == "" {
+				l.pieces[piece] = name
 			}
 		}
 	}
@@ -95,7 +95,7 @@ func formsOf(secret string) []string {
 	}
 	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 		for before := range 3 {
-			// What stands around the secret changes the characters at both ends.
+			// What is around the secret changes the characters at both ends.
 			encoded := encoding.EncodeToString([]byte(strings.Repeat("x", before) + secret))
 			forms = append(forms, encoded[4:len(encoded)-4])
 		}
@@ -108,8 +108,8 @@ func (l *leaks) in(text string) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var names []string
-	for i := 0; i+gram <= len(text); i++ {
-		if name, ok := l.grams[text[i:i+gram]]; ok && !slices.Contains(names, name) {
+	for i := 0; i+leakLength <= len(text); i++ {
+		if name, ok := l.pieces[text[i:i+leakLength]]; ok && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
@@ -130,14 +130,14 @@ func TestTheSearchForLeaksFindsEveryForm(t *testing.T) {
 			t.Errorf("%q: found %q", text, got)
 		}
 	}
-	for _, text := range []string{"", "nothing", secret[:gram-1], strings.Repeat("text ", 1000)} {
+	for _, text := range []string{"", "nothing", secret[:leakLength-1], strings.Repeat("text ", 1000)} {
 		if got := l.in(text); got != nil {
 			t.Errorf("%q: found %q", text, got)
 		}
 	}
 }
 
-// leakWorld is a world whose servers quote all that they are asked, in every way that there is.
+// leakWorld is a world whose servers quote the requests that they get, in every way that there is.
 type leakWorld struct {
 	*world
 	*leaks
@@ -181,35 +181,35 @@ func quoteOf(r *http.Request) (quote, secret string) {
 	return quote, secret
 }
 
-// noSecret stands for the secret of a request that has none.
+// noSecret is the placeholder for the secret of a request that has none.
 const noSecret = "this request carries no secret and no assertion"
 
-// tokenModes are answers of the token endpoint that quote the request.
+// tokenModes are responses of the token endpoint that quote the request.
 var tokenModes = map[string]func(w http.ResponseWriter, quote, secret string){
-	"code": answer(400, func(quote, secret string) any {
+	"code": response(400, func(quote, secret string) any {
 		return map[string]string{"error": secret, "error_description": quote, "error_uri": quote}
 	}),
-	"code in base64": answer(400, func(_, secret string) any {
+	"code in base64": response(400, func(_, secret string) any {
 		return map[string]string{"error": base64.StdEncoding.EncodeToString([]byte(secret))[:40]}
 	}),
-	"code, escaped": answer(400, func(_, secret string) any { return map[string]string{"error": url.QueryEscape(secret)[:40]} }),
-	"piece": answer(400, func(_, secret string) any {
+	"code, escaped": response(400, func(_, secret string) any { return map[string]string{"error": url.QueryEscape(secret)[:40]} }),
+	"piece": response(400, func(_, secret string) any {
 		return map[string]string{"error": "no " + secret[:min(20, len(secret))] + "."}
 	}),
-	"ticket": answer(400, func(quote, _ string) any { return map[string]string{"error": lastField(quote, 3)} }),
-	"description": answer(401, func(quote, _ string) any {
+	"ticket": response(400, func(quote, _ string) any { return map[string]string{"error": lastField(quote, 3)} }),
+	"description": response(401, func(quote, _ string) any {
 		return map[string]string{"error": "invalid_client", "error_description": quote}
 	}),
-	"outage": answer(500, func(quote, _ string) any { return quote }),
-	"later": answer(503, func(quote, _ string) any {
+	"outage": response(500, func(quote, _ string) any { return quote }),
+	"later": response(503, func(quote, _ string) any {
 		return map[string]string{"error": "temporarily_unavailable", "error_description": quote}
 	}),
-	"page":       answer(200, func(quote, _ string) any { return "<html>" + quote }),
-	"no token":   answer(200, func(quote, _ string) any { return map[string]string{"message": quote} }),
-	"type":       answer(200, func(quote, secret string) any { return map[string]string{"access_token": secret, "token_type": quote} }),
-	"bad token":  answer(200, func(quote, _ string) any { return map[string]string{"access_token": quote + "\r\n"} }),
-	"long token": answer(200, func(quote, _ string) any { return map[string]string{"access_token": strings.Repeat(quote, 1000)} }),
-	"redirect":   answer(307, func(quote, _ string) any { return quote }),
+	"page":       response(200, func(quote, _ string) any { return "<html>" + quote }),
+	"no token":   response(200, func(quote, _ string) any { return map[string]string{"message": quote} }),
+	"type":       response(200, func(quote, secret string) any { return map[string]string{"access_token": secret, "token_type": quote} }),
+	"bad token":  response(200, func(quote, _ string) any { return map[string]string{"access_token": quote + "\r\n"} }),
+	"long token": response(200, func(quote, _ string) any { return map[string]string{"access_token": strings.Repeat(quote, 1000)} }),
+	"redirect":   response(307, func(quote, _ string) any { return quote }),
 	"no HTTP":    raw("HTTP/1.1 %s\r\n\r\n"),
 	"no header":  raw("HTTP/1.1 200 OK\r\n%s\r\n\r\n"),
 	"cut":        raw("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n%s"),
@@ -224,14 +224,14 @@ func lastField(text string, fromEnd int) string {
 	return fields[max(0, len(fields)-fromEnd)]
 }
 
-func answer(status int, body func(quote, secret string) any) func(http.ResponseWriter, string, string) {
+func response(status int, body func(quote, secret string) any) func(http.ResponseWriter, string, string) {
 	return func(w http.ResponseWriter, quote, secret string) {
 		w.Header().Set("Location", "https://elsewhere.example/?"+url.QueryEscape(quote))
 		harness.Reply(status, body(quote, secret), "X-Quote", quote, "WWW-Authenticate", `Basic realm="`+quote+`"`).ServeHTTP(w, nil)
 	}
 }
 
-// raw answers with bytes as they are.
+// raw responds with bytes as they are.
 func raw(format string) func(http.ResponseWriter, string, string) {
 	return func(w http.ResponseWriter, quote, _ string) {
 		conn, buffer, err := http.NewResponseController(w).Hijack()
@@ -241,13 +241,13 @@ func raw(format string) func(http.ResponseWriter, string, string) {
 		defer conn.Close()
 		_, _ = fmt.Fprintf(buffer, format, quote)
 		_ = buffer.Flush()
-		// The sidecar looks at what comes after an answer.
+		// The sidecar looks at what comes after a response.
 		_ = conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 		_, _ = bufio.NewReader(conn).ReadByte()
 	}
 }
 
-func (w *leakWorld) answerToken(rw http.ResponseWriter, r *http.Request) {
+func (w *leakWorld) serveToken(rw http.ResponseWriter, r *http.Request) {
 	quote, secret := quoteOf(r)
 	if strings.Contains(quote, "client_assertion=") {
 		w.addFresh("assertion", secret)
@@ -258,17 +258,17 @@ func (w *leakWorld) answerToken(rw http.ResponseWriter, r *http.Request) {
 		misbehave(rw, quote, secret)
 		return
 	}
-	kind := "Bearer"
+	tokenType := "Bearer"
 	if r.Header.Get("DPoP") != "" {
-		kind = "DPoP"
+		tokenType = "DPoP"
 	}
 	harness.Reply(http.StatusOK, map[string]any{
-		"access_token": w.token("token"), "refresh_token": w.token("refresh token"), "token_type": kind,
+		"access_token": w.token("token"), "refresh_token": w.token("refresh token"), "token_type": tokenType,
 		"expires_in": 3600, "scope": "read " + secret + " " + secret[:min(20, len(secret))],
 	}, "X-Quote", quote).ServeHTTP(rw, nil)
 }
 
-// apiModes are answers of the API that quote the request.
+// apiModes are responses of the API that quote the request.
 var apiModes = map[string]func(w http.ResponseWriter, quote, secret string){
 	"no HTTP":   raw("HTTP/1.1 %s\r\n\r\n"),
 	"no header": raw("HTTP/1.1 200 OK\r\n%s\r\n\r\n"),
@@ -277,12 +277,12 @@ var apiModes = map[string]func(w http.ResponseWriter, quote, secret string){
 	"no length": raw("HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n"),
 	"cut":       raw("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n%s"),
 	"upgrade":   raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: %s\r\nConnection: Upgrade\r\n\r\n"),
-	"echo":      answer(200, func(quote, _ string) any { return quote }),
-	"refusal":   answer(401, func(quote, _ string) any { return quote }),
-	"scope":     answer(403, func(quote, _ string) any { return quote }),
+	"echo":      response(200, func(quote, _ string) any { return quote }),
+	"refusal":   response(401, func(quote, _ string) any { return quote }),
+	"scope":     response(403, func(quote, _ string) any { return quote }),
 }
 
-func (w *leakWorld) answerAPI(rw http.ResponseWriter, r *http.Request) {
+func (w *leakWorld) serveAPI(rw http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, "/flow/") {
 		harness.Reply(http.StatusOK, map[string]string{"shard": w.secrets["shard"]}).ServeHTTP(rw, nil)
 		return
@@ -485,11 +485,11 @@ func newLeakWorld(t *testing.T) (*leakWorld, harness.Config) {
 	w.File(t, "tls.crt", certificate)
 	w.File(t, "tls.key", key)
 	for _, tokens := range []*harness.TokenEndpoint{w.tokens, w.secure} {
-		tokens.Answer(http.HandlerFunc(w.answerToken))
+		tokens.RespondWith(http.HandlerFunc(w.serveToken))
 	}
 	for _, api := range []*harness.API{w.api, w.secureAPI} {
 		api.Accept(nil)
-		api.Answer(http.HandlerFunc(w.answerAPI))
+		api.RespondWith(http.HandlerFunc(w.serveAPI))
 	}
 	config := w.expand(options{env: []string{
 		"SECRET=" + w.secrets["env"], "PIN=" + w.secrets["pin"], "TICKET=" + w.secrets["ticket"],
@@ -531,17 +531,17 @@ func (w *leakWorld) keep(where, text string) {
 	w.outputs[where] += text + "\n"
 }
 
-// ask makes a request for each connection and keeps what is not the API's own answer.
-func (w *leakWorld) ask(t *testing.T, what string) {
+// requestAll makes a request for each connection and keeps what is not the API's own response.
+func (w *leakWorld) requestAll(t *testing.T, what string) {
 	t.Helper()
 	var all sync.WaitGroup
 	for _, name := range leakyConnections {
 		all.Go(func() {
 			req, _ := http.NewRequest(http.MethodPost, w.URL+"/"+name+"/x?a=b", strings.NewReader("body"))
 			req.Header.Set("Authorization", "Bearer "+w.secrets["app"])
-			answer, err := w.Do(req)
-			if err == nil && answer.Header.Get("Proxy-Status") != "" { // neither cut off nor the API's own
-				w.keep("errors for the app: "+what, fmt.Sprint(answer.Header, answer.Text, answer.Trailer))
+			response, err := w.Do(req)
+			if err == nil && response.Header.Get("Proxy-Status") != "" { // neither cut off nor the API's own
+				w.keep("errors for the app: "+what, fmt.Sprint(response.Header, response.Text, response.Trailer))
 			}
 		})
 	}
@@ -593,7 +593,7 @@ func TestNothingLeaks(t *testing.T) {
 	for mode := range tokenModes {
 		w.set(mode, "")
 		w.steer(t, "refresh")
-		w.ask(t, "token endpoint: "+mode)
+		w.requestAll(t, "token endpoint: "+mode)
 		w.steer(t, "ping")
 	}
 	w.look(t)
@@ -601,14 +601,14 @@ func TestNothingLeaks(t *testing.T) {
 	// With one: success, replay and every kind of failure of the API.
 	w.set("", "")
 	w.steer(t, "refresh")
-	w.ask(t, "success")
+	w.requestAll(t, "success")
 	for _, name := range leakyConnections {
-		answer := w.Get(t, "/"+name+"/x", "Authorization", "Bearer "+w.secrets["app"])
-		equal(t, "status with a token of "+name, answer.StatusCode, http.StatusOK)
+		response := w.Get(t, "/"+name+"/x", "Authorization", "Bearer "+w.secrets["app"])
+		equal(t, "status with a token of "+name, response.StatusCode, http.StatusOK)
 	}
 	for mode := range apiModes {
 		w.set("", mode)
-		w.ask(t, "API: "+mode)
+		w.requestAll(t, "API: "+mode)
 		w.steer(t, "ping")
 	}
 	w.wantEcho(t)
@@ -616,7 +616,7 @@ func TestNothingLeaks(t *testing.T) {
 	for _, mode := range []string{"code", "more", "outage", "description"} {
 		w.set(mode, "")
 		w.steer(t, "refresh")
-		w.ask(t, "refresh: "+mode)
+		w.requestAll(t, "refresh: "+mode)
 	}
 
 	// Rotation and reloads, good and bad. A connection that goes revokes its token.
@@ -631,15 +631,15 @@ func TestNothingLeaks(t *testing.T) {
 	w.reloads(t, config)
 	w.look(t)
 	w.collect(t, config)
-	w.judge(t)
+	w.check(t)
 }
 
-// wantEcho: an API may tell the app what it was sent, in its header too.
+// wantEcho: an API may return to the app what it was sent, in its header too.
 func (w *leakWorld) wantEcho(t *testing.T) {
 	t.Helper()
 	w.set("", "echo")
-	answer := w.Get(t, "/literal/x")
-	if got := answer.Header.Get("X-Quote"); !slices.Contains(w.in(got), "token") {
+	response := w.Get(t, "/literal/x")
+	if got := response.Header.Get("X-Quote"); !slices.Contains(w.in(got), "token") {
 		t.Errorf("the API's own header has not arrived: %q", got)
 	}
 }
@@ -673,7 +673,7 @@ func (w *leakWorld) reloads(t *testing.T, config harness.Config) {
 	}
 	w.WaitLog(t, "revoking a token failed")
 	w.set("", "")
-	w.ask(t, "after reloads")
+	w.requestAll(t, "after reloads")
 }
 
 // collect keeps what is left: adapted and saved configs, the log, and what a crash prints.
@@ -691,8 +691,8 @@ func (w *leakWorld) collect(t *testing.T, config harness.Config) {
 	w.keep("log", w.Logs())
 }
 
-// judge looks for leaks, and whether there was anything to find.
-func (w *leakWorld) judge(t *testing.T) {
+// check looks for leaks, and that there was anything to find.
+func (w *leakWorld) check(t *testing.T) {
 	t.Helper()
 	var size int
 	for where, text := range w.outputs {
@@ -702,7 +702,7 @@ func (w *leakWorld) judge(t *testing.T) {
 		case "GET /config/", "adapted", "autosave", "POST /adapt":
 			// Caddy shows them as they are written, literals included.
 			if !slices.Equal(found, []string{"literal"}) {
-				t.Errorf("%s: found %q, want the literal that stands there", where, found)
+				t.Errorf("%s: found %q, want the literal that is there", where, found)
 			}
 		default:
 			if found != nil {
@@ -710,7 +710,7 @@ func (w *leakWorld) judge(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("searched %d outputs, %d bytes, for %d pieces of secrets", len(w.outputs), size, len(w.grams))
+	t.Logf("searched %d outputs, %d bytes, for %d pieces of secrets", len(w.outputs), size, len(w.pieces))
 	for _, want := range []string{
 		"upstream roundtrip", "http_helper.token_failed", `"level":"debug"`, "SIGABRT: abort", "goroutine ",
 		"Bearer " + w.secrets["app"], "http.log.access", "is a literal in the configuration",
@@ -728,8 +728,8 @@ func (w *leakWorld) judge(t *testing.T) {
 func (w *leakWorld) around(text string, names []string) string {
 	var places []string
 	for _, name := range names {
-		for i := 0; i+gram <= len(text); i++ {
-			if slices.Contains(w.in(text[i:i+gram]), name) {
+		for i := 0; i+leakLength <= len(text); i++ {
+			if slices.Contains(w.in(text[i:i+leakLength]), name) {
 				places = append(places, name+": "+text[max(0, i-300):min(len(text), i+200)])
 				break
 			}

@@ -15,7 +15,7 @@ import (
 // outcome is what became of one request.
 type outcome struct {
 	began, ended time.Time
-	status       int // 0 when there was no answer
+	status       int // 0 when there was no response
 	err          error
 }
 
@@ -68,10 +68,10 @@ func (w *world) try(path string) outcome {
 			o.err = err
 			return o
 		}
-		answer, err := w.Do(req)
+		response, err := w.Do(req)
 		o.ended, o.err = time.Now(), err
 		if err == nil {
-			o.status = answer.StatusCode
+			o.status = response.StatusCode
 		}
 		if err == nil || !w.reloads || attempt == 3 {
 			return o
@@ -94,14 +94,14 @@ func (l *load) stop() []outcome {
 	return l.outcomes
 }
 
-// count is the number of requests answered so far.
+// count is the number of requests that have ended so far.
 func (l *load) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.outcomes)
 }
 
-// wantAllOK checks that every request was answered by the API.
+// wantAllOK checks that every request got the API's response.
 func wantAllOK(t testing.TB, outcomes []outcome) {
 	t.Helper()
 	failed := 0
@@ -120,7 +120,7 @@ func wantAllOK(t testing.TB, outcomes []outcome) {
 	}
 }
 
-// eventually checks a condition until it holds.
+// eventually checks a condition until it is met.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	if !soon(holds) {
@@ -128,9 +128,9 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-// soon checks a condition until it holds or patience ends. Any goroutine may call it.
+// soon checks a condition until it is met or harness.Timeout is over. Any goroutine may call it.
 func soon(holds func() bool) bool {
-	deadline := time.Now().Add(harness.Patience)
+	deadline := time.Now().Add(harness.Timeout)
 	for !holds() {
 		if time.Now().After(deadline) {
 			return false

@@ -12,7 +12,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 )
 
-// TestEveryMethodKeepsTheRules takes the connections of all methods through the life of a sidecar:
+// TestEveryMethodKeepsTheRules takes the connections of all methods through the lifecycle of a sidecar:
 // a redirect, a refusal, a first token, a crowd, a failing refresh, an API that rejects the token, a
 // reload. Token requests are counted, and looked at in the end.
 func TestEveryMethodKeepsTheRules(t *testing.T) {
@@ -49,11 +49,11 @@ func (w *methodsWorld) wantAnother(t *testing.T, count int, meanwhile func(t tes
 
 func (w *methodsWorld) checkRedirect(t *testing.T) {
 	elsewhere := harness.NewTokenEndpoint(t, w.ca)
-	w.tokens.Answer(harness.Reply(http.StatusTemporaryRedirect, "", "Location", elsewhere.URL))
+	w.tokens.RespondWith(harness.Reply(http.StatusTemporaryRedirect, "", "Location", elsewhere.URL))
 	w.wantAnother(t, 1, func(t testing.TB, m *clientMethod) {
-		answer := w.Get(t, "/"+m.name+"/x")
-		wantOurs(t, answer, http.StatusBadGateway, "proxy_configuration_error")
-		if status := answer.Header.Get("Proxy-Status"); !strings.Contains(status, "redirect") {
+		response := w.Get(t, "/"+m.name+"/x")
+		wantSidecarError(t, response, http.StatusBadGateway, "proxy_configuration_error")
+		if status := response.Header.Get("Proxy-Status"); !strings.Contains(status, "redirect") {
 			t.Errorf("Proxy-Status %q", status)
 		}
 	})
@@ -61,19 +61,19 @@ func (w *methodsWorld) checkRedirect(t *testing.T) {
 }
 
 func (w *methodsWorld) checkRefusal(t *testing.T) {
-	w.tokens.Answer(harness.Reply(http.StatusUnauthorized, `{"error":"invalid_client"}`, "WWW-Authenticate", "Basic", "Retry-After", "300"))
+	w.tokens.RespondWith(harness.Reply(http.StatusUnauthorized, `{"error":"invalid_client"}`, "WWW-Authenticate", "Basic", "Retry-After", "300"))
 	w.wantAnother(t, 1, func(t testing.TB, m *clientMethod) {
-		status, answer, err := w.Admin(http.MethodPost, "/http_helper/connections/"+m.name+"/refresh", "", "")
-		if err != nil || status != http.StatusBadGateway || !strings.Contains(answer, "invalid_client") {
-			t.Errorf("status %d, %s, %v", status, answer, err)
+		status, response, err := w.Admin(http.MethodPost, "/http_helper/connections/"+m.name+"/refresh", "", "")
+		if err != nil || status != http.StatusBadGateway || !strings.Contains(response, "invalid_client") {
+			t.Errorf("status %d, %s, %v", status, response, err)
 		}
-		wantOurs(t, w.Get(t, "/"+m.name+"/x"), http.StatusBadGateway, "proxy_configuration_error")
+		wantSidecarError(t, w.Get(t, "/"+m.name+"/x"), http.StatusBadGateway, "proxy_configuration_error")
 	})
 }
 
 func (w *methodsWorld) checkCrowd(t *testing.T) {
 	release := make(chan struct{})
-	w.tokens.Answer(harness.Held(release, w.grant(time.Hour)))
+	w.tokens.RespondWith(harness.Blocked(release, w.grant(time.Hour)))
 	before := w.tokens.Count()
 	var crowd sync.WaitGroup
 	for _, m := range w.methods {
@@ -106,14 +106,14 @@ func (w *methodsWorld) checkCrowd(t *testing.T) {
 
 func (w *methodsWorld) refresh(t testing.TB, m *clientMethod) {
 	t.Helper()
-	status, answer, err := w.Admin(http.MethodPost, "/http_helper/connections/"+m.name+"/refresh", "", "")
+	status, response, err := w.Admin(http.MethodPost, "/http_helper/connections/"+m.name+"/refresh", "", "")
 	if err != nil || status != http.StatusOK {
-		t.Fatalf("%s: status %d, %s, %v", m.name, status, answer, err)
+		t.Fatalf("%s: status %d, %s, %v", m.name, status, response, err)
 	}
 }
 
 func (w *methodsWorld) checkFailedRefresh(t *testing.T) {
-	w.tokens.Answer(harness.Refuse(http.StatusInternalServerError, "server_error"))
+	w.tokens.RespondWith(harness.Refuse(http.StatusInternalServerError, "server_error"))
 	// One attempt is up to three requests.
 	var refreshes sync.WaitGroup
 	for _, m := range w.methods {
@@ -128,7 +128,7 @@ func (w *methodsWorld) checkFailedRefresh(t *testing.T) {
 	w.wantAnother(t, 0, func(t testing.TB, m *clientMethod) {
 		wantStatus(t, w.Get(t, "/"+m.name+"/x"), http.StatusOK)
 	})
-	w.tokens.Answer(w.grant(time.Hour))
+	w.tokens.RespondWith(w.grant(time.Hour))
 	for _, m := range w.methods {
 		w.refresh(t, m)
 	}
@@ -179,12 +179,12 @@ func (w *methodsWorld) checkReload(t *testing.T) {
 }
 
 // TestCredentialsOfEveryMethodRotateUnderLoad replaces what is on disk while requests run and tokens
-// end all the time. Keys and certificates are replaced as badly as people do: one file after the
+// expire all the time. Keys and certificates are replaced as badly as people do: one file after the
 // other, each written in two halves. No request fails.
 func TestCredentialsOfEveryMethodRotateUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := newMethodsWorld(t)
-	w.tokens.Answer(w.grant(2 * time.Second))
+	w.tokens.RespondWith(w.grant(2 * time.Second))
 	w.Run(t, w.config(""))
 	loads := make(map[*clientMethod]*load)
 	for _, m := range w.methods {

@@ -30,7 +30,7 @@ type clientMethod struct {
 	dpop    bool
 }
 
-// newFile is what a file of credentials is to hold.
+// newFile is the new content of a file of credentials.
 type newFile struct{ name, content string }
 
 // What a token request may prove, or say of the client.
@@ -90,8 +90,8 @@ func newMethodsWorld(t testing.TB) *methodsWorld {
 		w.rotate(t, m)
 	}
 	w.File(t, "proofs.pem", newSigner(t, "ES256", "").pem(t))
-	w.tokens.Answer(w.grant(time.Hour))
-	w.api.Answer(http.HandlerFunc(w.answerAPI))
+	w.tokens.RespondWith(w.grant(time.Hour))
+	w.api.RespondWith(http.HandlerFunc(w.serveAPI))
 	return w
 }
 
@@ -230,7 +230,7 @@ func (g *generations[T]) count() int {
 	return len(g.all)
 }
 
-// find returns the index of the credentials for which it holds, else -1.
+// find returns the index of the credentials for which it is true, else -1.
 func (g *generations[T]) find(holds func(T) bool) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -254,22 +254,22 @@ func connectionOf(requestURI string) string {
 	return u.Query().Get("connection")
 }
 
-// grant answers with tokens that live so long, bound to a key when there is a proof of one.
-func (w *methodsWorld) grant(life time.Duration) http.Handler {
+// grant responds with tokens of that lifetime, bound to a key when there is a proof of one.
+func (w *methodsWorld) grant(lifetime time.Duration) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		token, kind := w.tokens.Issue(life), "Bearer"
+		token, tokenType := w.tokens.Issue(lifetime), "Bearer"
 		if r.Header.Get("DPoP") != "" {
-			kind = "DPoP"
+			tokenType = "DPoP"
 		}
 		w.mu.Lock()
 		w.owners[token] = connectionOf(r.RequestURI)
 		w.mu.Unlock()
-		harness.Reply(http.StatusOK, map[string]any{"access_token": token, "token_type": kind, "expires_in": int(life.Seconds())}).ServeHTTP(rw, r)
+		harness.Reply(http.StatusOK, map[string]any{"access_token": token, "token_type": tokenType, "expires_in": int(lifetime.Seconds())}).ServeHTTP(rw, r)
 	})
 }
 
-// answerAPI wants each connection to bring a token of its own.
-func (w *methodsWorld) answerAPI(rw http.ResponseWriter, r *http.Request) {
+// serveAPI requires that each connection sends a token of its own.
+func (w *methodsWorld) serveAPI(rw http.ResponseWriter, r *http.Request) {
 	name, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	w.mu.Lock()
 	owner := w.owners[harness.AccessToken(r.Header)]

@@ -15,7 +15,7 @@ import (
 )
 
 // corporate is a network in which servers are reached through a forward proxy only, by names that
-// nobody but the proxy knows, and have certificates of a private CA.
+// only the proxy knows, and have certificates of a private CA.
 type corporate struct {
 	*world
 	ca           *harness.CA
@@ -26,7 +26,7 @@ type corporate struct {
 
 const proxyPassword = "proxy-p4ssword"
 
-// newCorporate starts tinyproxy, which asks for a name and a password.
+// newCorporate starts tinyproxy, which requires a name and a password.
 func newCorporate(t *testing.T) *corporate {
 	t.Helper()
 	program := debianProgram(t, "tinyproxy", "tinyproxy-bin")
@@ -80,11 +80,11 @@ func (c *corporate) wantTunnels(t *testing.T) {
 	for _, url := range []string{c.api, c.tokens} {
 		authority := strings.Split(url, "/")[2]
 		if !strings.Contains(c.proxy.logs(), "CONNECT "+authority) {
-			t.Errorf("the forward proxy was not asked for %s:\n%s", authority, c.proxy.logs())
+			t.Errorf("the forward proxy got no request for %s:\n%s", authority, c.proxy.logs())
 		}
 	}
 	if strings.Contains(c.Logs(), proxyPassword) {
-		t.Error("the proxy's password stands in the log")
+		t.Error("the proxy's password is in the log")
 	}
 }
 
@@ -131,9 +131,9 @@ func TestForwardProxyFailures(t *testing.T) {
 				test.env[i] = expand(test.env[i])
 			}
 			c.Run(t, c.config("", "", test.env...))
-			answer := c.Get(t, "/hello")
-			wantOurs(t, answer, http.StatusServiceUnavailable, "proxy_internal_error")
-			if details := answer.Header.Get("Proxy-Status"); !strings.Contains(details, "the token endpoint cannot be reached: "+test.details) {
+			response := c.Get(t, "/hello")
+			wantSidecarError(t, response, http.StatusServiceUnavailable, "proxy_internal_error")
+			if details := response.Header.Get("Proxy-Status"); !strings.Contains(details, "the token endpoint cannot be reached: "+test.details) {
 				t.Errorf("the app is told %s", details)
 			}
 			equal(t, "requests that reached the API", c.world.api.Count(), 0)
@@ -157,9 +157,9 @@ func TestNothingInTheClearPassesAForwardProxy(t *testing.T) {
 	c := newCorporate(t)
 	c.api = strings.Replace(c.api, "https", "http", 1)
 	c.Run(t, c.config("allow_insecure", "", "HTTPS_PROXY=$PROXY", "HTTP_PROXY=$PROXY", "SSL_CERT_FILE=$CA"))
-	answer := c.Get(t, "/hello")
-	wantOurs(t, answer, http.StatusBadGateway, "proxy_configuration_error")
-	t.Log(answer.Header.Get("Proxy-Status"))
+	response := c.Get(t, "/hello")
+	wantSidecarError(t, response, http.StatusBadGateway, "proxy_configuration_error")
+	t.Log(response.Header.Get("Proxy-Status"))
 	if strings.Contains(c.proxy.logs(), "http://") {
 		t.Errorf("the forward proxy has seen a request in the clear:\n%s", c.proxy.logs())
 	}

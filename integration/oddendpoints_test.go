@@ -10,17 +10,17 @@ import (
 	"testing"
 )
 
-// oddEndpoint is a token endpoint by the bytes that it answers with, and what comes of it.
+// oddEndpoint is a token endpoint, described by the bytes of its response, and what comes of it.
 type oddEndpoint struct {
 	name, wire string
 	status     int    // that the app gets
 	details    string // in Proxy-Status
-	requests   int    // at the token endpoint: three when it looks like a fault that may pass
+	requests   int    // at the token endpoint: three when it looks like a transient fault
 }
 
 const plainToken = `{"access_token":"token","token_type":"Bearer","expires_in":3600}`
 
-// whole is a complete answer.
+// whole is a complete response.
 func whole(status int, body string, header ...string) string {
 	return fmt.Sprintf("HTTP/1.1 %d Odd\r\n%s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		status, strings.Join(append(header, "X-Odd: yes"), "\r\n"), len(body), body)
@@ -97,7 +97,7 @@ func oddEndpoints(t *testing.T) []oddEndpoint {
 	}
 }
 
-// ServeHTTP writes the bytes and closes the connection, unless the sidecar is to get tired of waiting.
+// ServeHTTP writes the bytes and closes the connection, unless the sidecar is to time out.
 func (o oddEndpoint) ServeHTTP(rw http.ResponseWriter, _ *http.Request) {
 	conn, buffer, err := http.NewResponseController(rw).Hijack()
 	if err != nil {
@@ -111,7 +111,7 @@ func (o oddEndpoint) ServeHTTP(rw http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// TestOddTokenEndpoints has token endpoints that answer in every way in which HTTP, JSON and OAuth can
+// TestOddTokenEndpoints has token endpoints that respond in every way in which HTTP, JSON and OAuth can
 // be stretched. There is a token, or an error of the right kind and the right number of requests.
 func TestOddTokenEndpoints(t *testing.T) {
 	t.Parallel()
@@ -121,9 +121,9 @@ func TestOddTokenEndpoints(t *testing.T) {
 	w.api.Accept(func(token string) bool { return token == "token" })
 	for i, odd := range endpoints {
 		t.Run(odd.name, func(t *testing.T) {
-			answer := w.Get(t, fmt.Sprintf("/%d/x", i))
-			wantStatus(t, answer, odd.status)
-			if details := answer.Header.Get("Proxy-Status"); !strings.Contains(details, odd.details) {
+			response := w.Get(t, fmt.Sprintf("/%d/x", i))
+			wantStatus(t, response, odd.status)
+			if details := response.Header.Get("Proxy-Status"); !strings.Contains(details, odd.details) {
 				t.Errorf("Proxy-Status %q, want it to say %q", details, odd.details)
 			}
 			requests := 0

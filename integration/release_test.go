@@ -25,7 +25,7 @@ func TestRelease(t *testing.T) {
 	s := taggedSources(t)
 	dir := filepath.Join(t.TempDir(), "dist")
 	release := s.releaseCommand(s.version, dir)
-	// What the maker's environment says does not count: nobody else could build the same again.
+	// The environment of the release's author has no effect: others could not build the same bytes.
 	release.Env = append(release.Env, "CGO_ENABLED=1", "GOAMD64=v3", "GOFLAGS=-tags=other", "GOOS=plan9")
 	output(t, release)
 	binary := filepath.Join(dir, "caddy-http-helper_"+s.version[1:]+"_"+runtime.GOOS+"_"+runtime.GOARCH)
@@ -76,7 +76,7 @@ func taggedSources(t *testing.T) sources {
 	return s
 }
 
-// git runs git as nobody in particular. The same sources are the same commit.
+// git runs git with a fixed author. The same sources are the same commit.
 func (s sources) git(t *testing.T, args ...string) {
 	t.Helper()
 	cmd := exec.Command("git", append([]string{"-C", s.dir}, args...)...)
@@ -130,7 +130,7 @@ func (s sources) wantVersion(t *testing.T, binary string) {
 	site := here(t, deployedFile(t, "compose/Caddyfile"))
 	site.provide(t)
 	c := startChild(t, exec.Command(binary, "run", "--config", site.File(t, "Caddyfile", site.caddyfile), "--adapter", "caddyfile"))
-	site.awaitAnswer(t, c.done, c.logs)
+	site.awaitResponse(t, c.done, c.logs)
 	if want := `"version":"` + s.version + `"`; !strings.Contains(c.logs(), want) {
 		t.Errorf("the log does not tell %s:\n%s", want, c.logs())
 	}
@@ -188,7 +188,7 @@ func (s sources) wantBillOfMaterials(t *testing.T, binary string) {
 	}
 }
 
-// TestReleaseRefuses has a release asked for that would not be what its version says.
+// TestReleaseRefuses requests a release that would not be what its version says.
 func TestReleaseRefuses(t *testing.T) {
 	t.Parallel()
 	s := taggedSources(t)

@@ -17,8 +17,8 @@ func generation(o options, n int) options {
 	return o
 }
 
-// awaitGeneration makes requests until one is answered by that configuration. For a moment after a reload
-// Caddy's old listener may still take connections, to answer or to cut them.
+// awaitGeneration makes requests until that configuration responds to one. For a moment after a reload
+// Caddy's old listener may still accept connections, and serve or close them.
 func (w *world) awaitGeneration(t *testing.T, n int) {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
@@ -26,12 +26,12 @@ func (w *world) awaitGeneration(t *testing.T, n int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if answer, err := w.Do(req); err == nil && answer.Header.Get("X-Generation") == strconv.Itoa(n) {
-			equal(t, "status", answer.StatusCode, http.StatusOK)
+		if response, err := w.Do(req); err == nil && response.Header.Get("X-Generation") == strconv.Itoa(n) {
+			equal(t, "status", response.StatusCode, http.StatusOK)
 			return
 		}
 	}
-	t.Fatalf("no answer of configuration %d", n)
+	t.Fatalf("no response of configuration %d", n)
 }
 
 func TestFiftyReloadsUnderLoad(t *testing.T) {
@@ -54,7 +54,7 @@ func TestAReloadDuringTheFirstTokenRequest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	release := make(chan struct{})
-	w.tokens.Answer(harness.Held(release, w.tokens.Grant(time.Hour)))
+	w.tokens.RespondWith(harness.Blocked(release, w.tokens.Grant(time.Hour)))
 	w.Run(t, w.inline(generation(options{}, 0)))
 	before := make(chan outcome, 1)
 	go func() { before <- w.try("/before") }()
@@ -196,7 +196,7 @@ func TestRequestsInFlightOutliveAReload(t *testing.T) {
 	inFlight := make(chan outcome, 1)
 	go func() { inFlight <- w.try("/in-flight") }()
 	<-arrived
-	// The connection is gone when the API rejects the token; the request still gets another.
+	// The connection is gone when the API rejects the token; the request still gets another token.
 	if err := w.Reload(harness.Config{Site: "respond gone 410"}); err != nil {
 		t.Fatal(err)
 	}

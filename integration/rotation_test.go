@@ -9,7 +9,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 )
 
-// TestRotationUnderLoad has Hydra refuse the old secret from one moment on, while requests run. The
+// TestRotationUnderLoad has Hydra refuse the old secret while requests run. The
 // file follows a little later, as it does when people rotate; no request notices.
 func TestRotationUnderLoad(t *testing.T) {
 	t.Parallel()
@@ -43,13 +43,13 @@ func TestChangedCredentialsEndTheBackOff(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	file := w.File(t, "secret", "wrong")
-	w.tokens.Answer(harness.Reply(http.StatusUnauthorized, `{"error":"invalid_client"}`, "Retry-After", "300"))
+	w.tokens.RespondWith(harness.Reply(http.StatusUnauthorized, `{"error":"invalid_client"}`, "Retry-After", "300"))
 	w.Run(t, w.inline(options{secretLine: "client_secret_file " + file}))
 	for range 20 {
-		wantOurs(t, w.Get(t, "/"), http.StatusBadGateway, "proxy_configuration_error")
+		wantSidecarError(t, w.Get(t, "/"), http.StatusBadGateway, "proxy_configuration_error")
 	}
 	equal(t, "token requests", w.tokens.Count(), 1)
-	w.tokens.Answer(w.tokens.Grant(time.Hour))
+	w.tokens.RespondWith(w.tokens.Grant(time.Hour))
 	harness.WriteFile(t, file, "right")
 	changed := time.Now()
 	eventually(t, "recovery", func() bool { return w.try("/").status == http.StatusOK })
@@ -60,9 +60,9 @@ func TestChangedCredentialsEndTheBackOff(t *testing.T) {
 	equal(t, "Authorization", w.tokens.Requests()[1].Header.Get("Authorization"), basicAuth("app", "right"))
 }
 
-// TestWhateverWasCorrectedEndsTheBackOff: all of a token request that may stand outside of the
+// TestAnyCorrectionEndsTheBackOff: every part of a token request that comes from outside the
 // configuration can be what was wrong, such as the name of a key or an API key in a header.
-func TestWhateverWasCorrectedEndsTheBackOff(t *testing.T) {
+func TestAnyCorrectionEndsTheBackOff(t *testing.T) {
 	t.Parallel()
 	const value = "{file.$DIR/value}"
 	for name, o := range map[string]options{
@@ -81,10 +81,10 @@ func TestWhateverWasCorrectedEndsTheBackOff(t *testing.T) {
 				w.tokens.URL += "?key=" + strings.Replace(value, "$DIR", w.Dir, 1)
 			}
 			file := w.File(t, "value", "wrong")
-			w.tokens.Answer(harness.Reply(http.StatusUnauthorized, `{"error":"invalid_client"}`, "Retry-After", "300"))
+			w.tokens.RespondWith(harness.Reply(http.StatusUnauthorized, `{"error":"invalid_client"}`, "Retry-After", "300"))
 			w.Run(t, w.inline(o))
-			wantOurs(t, w.Get(t, "/"), http.StatusBadGateway, "proxy_configuration_error")
-			w.tokens.Answer(w.tokens.Grant(time.Hour))
+			wantSidecarError(t, w.Get(t, "/"), http.StatusBadGateway, "proxy_configuration_error")
+			w.tokens.RespondWith(w.tokens.Grant(time.Hour))
 			harness.WriteFile(t, file, "right")
 			eventually(t, "recovery", func() bool { return w.try("/").status == http.StatusOK })
 			equal(t, "token requests", w.tokens.Count(), 2)
@@ -98,7 +98,7 @@ func TestAnUnreadableSecretIsAConfigurationErrorUntilItComesBack(t *testing.T) {
 	file := w.File(t, "secret", secret)
 	w.Run(t, w.inline(options{secretLine: "client_secret_file " + file}))
 	harness.WriteFile(t, file, "")
-	wantOurs(t, w.Get(t, "/"), http.StatusBadGateway, "proxy_configuration_error")
+	wantSidecarError(t, w.Get(t, "/"), http.StatusBadGateway, "proxy_configuration_error")
 	equal(t, "token requests", w.tokens.Count(), 0)
 	harness.WriteFile(t, file, secret)
 	eventually(t, "recovery", func() bool { return w.try("/").status == http.StatusOK })

@@ -26,9 +26,9 @@ func warnings(log, text string) (found []string) {
 	return found
 }
 
-// TestWhoeverReachesTheAdminEndpointReadsSecrets shows why the endpoint must not be on TCP beside an
-// app: it takes any config, also one that prints what the process can read.
-func TestWhoeverReachesTheAdminEndpointReadsSecrets(t *testing.T) {
+// TestAdminEndpointGivesAccessToSecrets shows why the endpoint must not be on TCP beside an
+// app: it accepts any config, also one that prints what the process can read.
+func TestAdminEndpointGivesAccessToSecrets(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	admin := "127.0.0.1:" + harness.Port(t)
@@ -75,9 +75,9 @@ func TestClosedAdminEndpoints(t *testing.T) {
 			if got := warnings(w.Logs(), "can read the secrets"); len(got) != 0 {
 				t.Errorf("warnings %q", got)
 			}
-			// The app's site itself answers nothing of the admin endpoint's.
+			// The app's site serves no path of the admin endpoint.
 			w.Get(t, "/config/")
-			equal(t, "who is asked for /config/", w.api.Last(t).RequestURI, "/config/")
+			equal(t, "path at the API", w.api.Last(t).RequestURI, "/config/")
 			listening, err := filepath.Glob(w.AdminSocket())
 			if err != nil || (len(listening) == 1) == (directive == "off") {
 				t.Errorf("sockets %q, %v", listening, err)
@@ -102,7 +102,7 @@ func TestPasswordsInAHostAreWarnedAbout(t *testing.T) {
 func TestPagesOfOtherSites(t *testing.T) {
 	t.Parallel()
 	w := startInline(t, options{})
-	wantOurs(t, w.Get(t, "/", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate"), http.StatusForbidden, "http_request_denied")
+	wantSidecarError(t, w.Get(t, "/", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate"), http.StatusForbidden, "http_request_denied")
 	equal(t, "API requests", w.api.Count(), 0)
 	equal(t, "token requests", w.tokens.Count(), 0)
 	for _, site := range []string{"same-origin", "same-site", "none"} {
@@ -119,14 +119,14 @@ func TestARebindingPageIsRefusedByTheHostMatcher(t *testing.T) {
 	w.Run(t, config)
 	w.wantOK(t)
 	for host, want := range map[string]int{"localhost": 200, "127.0.0.1": 200, "[::1]:8080": 200, "[::1]": 200, "evil.example": 403, "localhost.evil.example": 403} {
-		answer := w.raw(t, "GET / HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")
-		equal(t, host, answer.StatusCode, want)
+		response := w.raw(t, "GET / HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")
+		equal(t, host, response.StatusCode, want)
 	}
 }
 
-// TestTokenAnswersAreBounded: whatever the authorization server sends, there is an answer in time,
-// and memory stays where it is.
-func TestTokenAnswersAreBounded(t *testing.T) {
+// TestTokenResponsesAreBounded: whatever the authorization server sends, the app gets a response in
+// time, and memory does not grow.
+func TestTokenResponsesAreBounded(t *testing.T) {
 	t.Parallel()
 	var bomb bytes.Buffer
 	zipper, _ := gzip.NewWriterLevel(&bomb, gzip.BestSpeed)
@@ -154,8 +154,8 @@ func TestTokenAnswersAreBounded(t *testing.T) {
 		})
 	}
 	for name, c := range map[string]struct {
-		answer http.Handler
-		status int
+		response http.Handler
+		status   int
 	}{
 		"gzip bomb": {http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
@@ -184,13 +184,13 @@ func TestTokenAnswersAreBounded(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nil)
 			w.api.Accept(func(string) bool { return true })
-			w.tokens.Answer(c.answer)
+			w.tokens.RespondWith(c.response)
 			w.Run(t, w.inline(options{connection: "token_timeout 3s"}))
 			_, before := w.ResidentMemory(t)
 			started := time.Now()
-			answer := w.Get(t, "/")
-			if answer.StatusCode != http.StatusGatewayTimeout { // on a slow machine the time is over before
-				wantStatus(t, answer, c.status)
+			response := w.Get(t, "/")
+			if response.StatusCode != http.StatusGatewayTimeout { // on a slow machine the timeout comes first
+				wantStatus(t, response, c.status)
 			}
 			if took := time.Since(started); took > 10*time.Second {
 				t.Errorf("took %s", took)
@@ -198,34 +198,34 @@ func TestTokenAnswersAreBounded(t *testing.T) {
 			if _, peak := w.ResidentMemory(t); peak-before > 96<<20 {
 				t.Errorf("%d MiB more memory", (peak-before)>>20)
 			}
-			if retry := answer.Header.Get("Retry-After"); strings.HasPrefix(name, "Retry-After") {
+			if retry := response.Header.Get("Retry-After"); strings.HasPrefix(name, "Retry-After") {
 				equal(t, "Retry-After", retry, "300")
 			}
 		})
 	}
 }
 
-// TestFailureIsLoggedOnce: a crowd of requests that fail is no crowd of log lines of ours.
+// TestFailureIsLoggedOnce: many requests that fail make few log lines of the sidecar's own.
 func TestFailureIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.tokens.Answer(harness.Refuse(http.StatusUnauthorized, "invalid_client"))
+	w.tokens.RespondWith(harness.Refuse(http.StatusUnauthorized, "invalid_client"))
 	w.Run(t, w.inline(options{}))
 	for range 1000 {
 		wantStatus(t, w.Get(t, "/"), http.StatusBadGateway)
 	}
 	ours := 0
 	for line := range strings.Lines(w.Logs()) {
-		// Caddy itself logs every answer with a status of 5xx.
+		// Caddy itself logs every response with a status of 5xx.
 		if strings.Contains(line, "http_helper") && !strings.Contains(line, `"logger":"http.log.error`) {
 			ours++
 		}
 	}
 	// "connections loaded" and the failure.
 	if ours > 3 {
-		t.Errorf("%d lines of ours", ours)
+		t.Errorf("%d log lines of the sidecar's own", ours)
 	}
-	w.tokens.Answer(w.tokens.Grant(time.Hour))
+	w.tokens.RespondWith(w.tokens.Grant(time.Hour))
 	if status, body, err := w.Admin(http.MethodPost, "/http_helper/connections/127.0.0.1/refresh", "", ""); err != nil || status != http.StatusOK {
 		t.Fatal(status, body, err)
 	}
@@ -249,10 +249,10 @@ func TestPlaceholderChoosesAmongFew(t *testing.T) {
 		case 2:
 			name = strings.Repeat("b", i)
 		}
-		answer := w.Get(t, "/", "X-Connection", name)
-		wantOurs(t, answer, http.StatusBadRequest, "http_request_error")
-		if strings.Contains(fmt.Sprint(answer.Header, answer.Text), name) || strings.Contains(fmt.Sprint(answer.Header), secret) {
-			t.Errorf("the answer to %q repeats it", name)
+		response := w.Get(t, "/", "X-Connection", name)
+		wantSidecarError(t, response, http.StatusBadRequest, "http_request_error")
+		if strings.Contains(fmt.Sprint(response.Header, response.Text), name) || strings.Contains(fmt.Sprint(response.Header), secret) {
+			t.Errorf("the response to %q repeats it", name)
 		}
 	}
 	equal(t, "token requests", w.tokens.Count(), 1)
@@ -264,7 +264,7 @@ func TestPlaceholderChoosesAmongFew(t *testing.T) {
 	}
 }
 
-// TestSlowCallersHarmNobodyElse: an app that drips its request keeps no other from its answer.
+// TestSlowCallersHarmNobodyElse: an app that sends its request slowly delays no other.
 func TestSlowCallersHarmNobodyElse(t *testing.T) {
 	t.Parallel()
 	w := startInline(t, options{})

@@ -45,9 +45,9 @@ func (w *world) wantGranted(t *testing.T) (token string) {
 // wantRefused makes a request for which the server must refuse the client.
 func (w *world) wantRefused(t *testing.T) {
 	t.Helper()
-	answer := w.Get(t, "/")
-	wantOurs(t, answer, http.StatusBadGateway, "proxy_configuration_error")
-	if got := answer.Header.Get("Proxy-Status"); !strings.Contains(got, "invalid_client") {
+	response := w.Get(t, "/")
+	wantSidecarError(t, response, http.StatusBadGateway, "proxy_configuration_error")
+	if got := response.Header.Get("Proxy-Status"); !strings.Contains(got, "invalid_client") {
 		t.Errorf("Proxy-Status %q, want invalid_client", got)
 	}
 	equal(t, "token requests", w.tokens.Count(), 1)
@@ -94,10 +94,10 @@ func TestOIDCProviderByBasicAndPost(t *testing.T) {
 						w.wantRefused(t)
 						return
 					}
-					answer := server.Introspect(t, "by-post", "post secret", w.wantGranted(t))
-					equal[any](t, "active", answer["active"], true)
-					equal[any](t, "client", answer["client_id"], c.id)
-					equal[any](t, "scope", answer["scope"], "b")
+					response := server.Introspect(t, "by-post", "post secret", w.wantGranted(t))
+					equal[any](t, "active", response["active"], true)
+					equal[any](t, "client", response["client_id"], c.id)
+					equal[any](t, "scope", response["scope"], "b")
 				})
 			}
 		})
@@ -130,10 +130,10 @@ func TestHydraByBasicAndPost(t *testing.T) {
 				w.wantRefused(t)
 				return
 			}
-			answer := server.Introspect(t, w.wantGranted(t))
-			equal[any](t, "active", answer["active"], true)
-			equal[any](t, "client", answer["client_id"], c.id)
-			equal[any](t, "scope", answer["scope"], "a")
+			response := server.Introspect(t, w.wantGranted(t))
+			equal[any](t, "active", response["active"], true)
+			equal[any](t, "client", response["client_id"], c.id)
+			equal[any](t, "scope", response["scope"], "a")
 		})
 	}
 }

@@ -163,6 +163,6 @@ func TestExample(t *testing.T) {
 			t.Fatal(err)
 		}
 		equal(t, "status", res.StatusCode, http.StatusOK)
-		equal(t, "answer", string(text), "The API saw the token and was asked: GET /v2/hello")
+		equal(t, "body", string(text), "The API saw the token and was asked: GET /v2/hello")
 	}
 }

@@ -51,12 +51,12 @@ func soakTime(t *testing.T) time.Duration {
 }
 
 // TestSoak has short-lived tokens, random faults, rejections and reloads for a while. Nothing may
-// grow, and every answer that is not the API's must be one that the faults explain.
+// grow, and every response that is not the API's must be one that the faults explain.
 func TestSoak(t *testing.T) {
 	w := newWorld(t, nil)
 	w.reloads = true
 	wire := w.cut(t)
-	w.tokens.Answer(w.tokens.Grant(2 * time.Second))
+	w.tokens.RespondWith(w.tokens.Grant(2 * time.Second))
 	const connection = "token_timeout 1s"
 	w.Run(t, w.named(generation(options{connection: connection}, 0)))
 
@@ -80,11 +80,11 @@ func TestSoak(t *testing.T) {
 		disturb = append(disturb, func() {
 			f.begin(t, wire)
 			time.Sleep(time.Duration(rand.IntN(3000)) * time.Millisecond)
-			f.mend(t, wire)
+			f.fix(t, wire)
 		})
 	}
 
-	// What the first rounds allocate for good is no growth.
+	// What the first rounds allocate permanently is no growth.
 	soak := func(duration time.Duration) {
 		l := w.startLoad(t, 8, 5*time.Millisecond)
 		for began := time.Now(); time.Since(began) < duration; {
@@ -101,7 +101,7 @@ func TestSoak(t *testing.T) {
 				t.Fatalf("unexplained: %v", o)
 			}
 		}
-		t.Logf("answers by status: %v", counts)
+		t.Logf("responses by status: %v", counts)
 		eventually(t, "recovery", func() bool { return w.try("/").status == http.StatusOK })
 	}
 	total := soakTime(t)

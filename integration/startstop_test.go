@@ -21,45 +21,45 @@ import (
 func TestTheAppMayStartFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.tokens.Answer(harness.Status(http.StatusServiceUnavailable))
-	first := make(chan *harness.Answer, 1)
+	w.tokens.RespondWith(harness.Status(http.StatusServiceUnavailable))
+	first := make(chan *harness.Response, 1)
 	go func() {
 		for {
 			req, _ := http.NewRequest(http.MethodGet, w.URL+"/hello", nil)
-			answer, err := w.Do(req)
+			response, err := w.Do(req)
 			if errors.Is(err, syscall.ECONNREFUSED) && t.Context().Err() == nil {
 				time.Sleep(time.Millisecond)
 				continue
 			}
 			if err != nil {
-				t.Errorf("the first thing that the app sees is neither a refused connection nor an answer: %v", err)
+				t.Errorf("the first thing that the app sees is neither a refused connection nor a response: %v", err)
 			}
-			first <- answer
+			first <- response
 			return
 		}
 	}()
 	w.Run(t, w.inline(options{}))
-	answer := <-first
-	if answer == nil {
+	response := <-first
+	if response == nil {
 		return
 	}
-	wantOurs(t, answer, http.StatusServiceUnavailable, "proxy_internal_error")
-	wait, err := strconv.Atoi(answer.Header.Get("Retry-After"))
+	wantSidecarError(t, response, http.StatusServiceUnavailable, "proxy_internal_error")
+	wait, err := strconv.Atoi(response.Header.Get("Retry-After"))
 	if err != nil || wait < 1 {
-		t.Fatalf("Retry-After %q", answer.Header.Get("Retry-After"))
+		t.Fatalf("Retry-After %q", response.Header.Get("Retry-After"))
 	}
-	w.tokens.Answer(w.tokens.Grant(time.Hour))
+	w.tokens.RespondWith(w.tokens.Grant(time.Hour))
 	time.Sleep(time.Duration(wait) * time.Second) // as the app was told
 	w.wantOK(t)
 }
 
-// TestTerminationDrains has the sidecar end while an answer is on its way: the app gets all of it, new
+// TestTerminationDrains has the sidecar end while a response is on its way: the app gets all of it, new
 // connections are refused, and then the process is gone.
 func TestTerminationDrains(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	rest := make(chan struct{})
-	w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+	w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(rw, "first\n")
 		_ = http.NewResponseController(rw).Flush()
 		<-rest
@@ -90,7 +90,7 @@ func TestTerminationDrains(t *testing.T) {
 	}
 	close(rest)
 	if text, err := io.ReadAll(body); err != nil || string(text) != "last\n" {
-		t.Errorf("the rest of the answer: %q, %v", text, err)
+		t.Errorf("the rest of the response: %q, %v", text, err)
 	}
 	wantExit(t, w)
 	if !strings.Contains(w.Logs(), `"exit_code":0`) {
@@ -98,11 +98,11 @@ func TestTerminationDrains(t *testing.T) {
 	}
 }
 
-// TestTheGracePeriodEnds has the sidecar end although an answer does not.
+// TestTheGracePeriodEnds has the sidecar end although a response does not.
 func TestTheGracePeriodEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(rw).Flush()
 		<-r.Context().Done()
 	}))
@@ -114,7 +114,7 @@ func TestTheGracePeriodEnds(t *testing.T) {
 	defer res.Body.Close()
 	w.Signal(syscall.SIGTERM)
 	if _, err := io.ReadAll(res.Body); err == nil {
-		t.Error("an answer that was cut off looks complete")
+		t.Error("a response that was cut off looks complete")
 	}
 	wantExit(t, w)
 }
@@ -123,13 +123,13 @@ func wantExit(t *testing.T, w *world) {
 	t.Helper()
 	select {
 	case <-w.Exited():
-	case <-time.After(harness.Patience):
-		t.Fatal("the sidecar goes on")
+	case <-time.After(harness.Timeout):
+		t.Fatal("the sidecar is still running")
 	}
 }
 
 // TestTheEndRevokesNothing: a connection is removed by a configuration without it. The sidecar is about to
-// come back with those that it has, or another one may have been given the very tokens.
+// come back with its connections, or another one may have been given the same tokens.
 func TestTheEndRevokesNothing(t *testing.T) {
 	t.Parallel()
 	const connections = 20

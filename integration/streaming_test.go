@@ -21,7 +21,7 @@ func TestServerSentEventsArriveAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	next := make(chan string)
-	w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Content-Type", "text/event-stream")
 		for event := range next {
 			fmt.Fprintf(rw, "data: %s\n\n", event)
@@ -61,15 +61,15 @@ func TestWebsockets(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	upgrader := websocket.Upgrader{}
-	w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		conn, err := upgrader.Upgrade(rw, r, nil)
 		if err != nil {
 			return
 		}
 		defer conn.Close()
 		for {
-			kind, message, err := conn.ReadMessage()
-			if err != nil || conn.WriteMessage(kind, append([]byte("echo "), message...)) != nil {
+			messageType, message, err := conn.ReadMessage()
+			if err != nil || conn.WriteMessage(messageType, append([]byte("echo "), message...)) != nil {
 				return
 			}
 		}
@@ -101,7 +101,7 @@ func TestWebsockets(t *testing.T) {
 func TestExpect100Continue(t *testing.T) {
 	t.Parallel()
 	w := startInline(t, options{directive: "transport http {\nexpect_continue_timeout 5s\n}"})
-	w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		fmt.Fprintf(rw, "%d", len(body))
 	}))
@@ -116,7 +116,7 @@ func TestExpect100Continue(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(harness.Patience))
+			_ = conn.SetDeadline(time.Now().Add(harness.Timeout))
 			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 200000\r\nConnection: close\r\n\r\n")
 			reader := bufio.NewReader(conn)
 			res, err := http.ReadResponse(reader, nil)
@@ -126,7 +126,7 @@ func TestExpect100Continue(t *testing.T) {
 			if res.StatusCode != http.StatusContinue {
 				t.Fatalf("status %d before the body was sent", res.StatusCode)
 			}
-			// Larger than the replay buffer: it must not have been read before the API was willing.
+			// Larger than the replay buffer: it must not be read before the API accepts it.
 			if _, err := conn.Write(randomBody(200_000)); err != nil {
 				t.Fatal(err)
 			}
@@ -147,11 +147,11 @@ func TestEarlyHints(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	hinted := make(chan struct{})
-	w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Link", "</style.css>; rel=preload")
 		rw.WriteHeader(http.StatusEarlyHints)
 		select {
-		case <-hinted: // the hint arrived before the answer was made
+		case <-hinted: // the hint arrived before the response was made
 			rw.WriteHeader(http.StatusOK)
 		case <-r.Context().Done():
 		}
@@ -167,18 +167,18 @@ func TestEarlyHints(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer, err := w.Do(req)
+	response, err := w.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantStatus(t, answer, http.StatusOK)
+	wantStatus(t, response, http.StatusOK)
 }
 
 func TestACancelledRequestEndsAtTheAPI(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	arrived, ended := make(chan struct{}), make(chan struct{})
-	w.api.Answer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	w.api.RespondWith(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		close(arrived)
 		<-r.Context().Done()
 		close(ended)
@@ -194,12 +194,12 @@ func TestACancelledRequestEndsAtTheAPI(t *testing.T) {
 	cancel()
 	select {
 	case <-ended:
-	case <-time.After(harness.Patience):
+	case <-time.After(harness.Timeout):
 		t.Error("the API still works for a client that has left")
 	}
 }
 
-// endless yields zeros, so many and no more.
+// endless reads as a given number of zeros.
 func endless(length int64) io.Reader { return io.LimitReader(zeros{}, length) }
 
 type zeros struct{}
@@ -209,14 +209,14 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestLargeBodiesInConstantMemory moves far more both ways than the sidecar may hold.
+// TestLargeBodiesInConstantMemory sends far more in both directions than the sidecar may keep in memory.
 func TestLargeBodiesInConstantMemory(t *testing.T) {
 	const (
 		size  = 512 << 20
 		grows = 96 << 20 // the race detector's own needs included
 	)
 	w := newWorld(t, nil)
-	w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet {
 			_, _ = io.Copy(rw, endless(size))
 		}
@@ -230,11 +230,11 @@ func TestLargeBodiesInConstantMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	req.ContentLength = size
-	answer, err := w.Do(req)
+	response, err := w.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantStatus(t, answer, http.StatusOK)
+	wantStatus(t, response, http.StatusOK)
 	equal(t, "uploaded", w.api.Last(t).BodyLength, int64(size))
 
 	res, err := w.Client.Get(w.URL + "/")

@@ -89,8 +89,8 @@ func TestSystemd(t *testing.T) {
 	if table := b.run(t, "caddy http-helper list --address unix//run/http_helper/admin.sock"); !strings.Contains(table, "ready") {
 		t.Errorf("the documented command prints\n%s", table)
 	}
-	if answer := b.run(t, documented(t, "docs/operations.md", "curl --unix-socket")); !strings.Contains(answer, `"state":"ready"`) {
-		t.Errorf("the documented command prints\n%s", answer)
+	if response := b.run(t, documented(t, "docs/operations.md", "curl --unix-socket")); !strings.Contains(response, `"state":"ready"`) {
+		t.Errorf("the documented command prints\n%s", response)
 	}
 
 	b.run(t, "sed -i 's/scopes orders.read/&\\n\\t\\trefresh_before 1m/' /etc/http_helper/Caddyfile && systemctl reload http-helper")
@@ -99,12 +99,12 @@ func TestSystemd(t *testing.T) {
 
 	b.run(t, "systemctl kill --signal=KILL http-helper")
 	eventually(t, "the sidecar is back after a crash", func() bool {
-		answer, err := w.Client.Get(w.URL + "/hello")
+		response, err := w.Client.Get(w.URL + "/hello")
 		if err != nil {
 			return false
 		}
-		answer.Body.Close()
-		return answer.StatusCode == http.StatusOK
+		response.Body.Close()
+		return response.StatusCode == http.StatusOK
 	})
 	equal(t, "restarts", b.run(t, "systemctl show --property=NRestarts --value http-helper"), "1\n")
 

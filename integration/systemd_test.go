@@ -24,7 +24,7 @@ func unitLine(t *testing.T, setting string) string {
 	return ""
 }
 
-// TestSystemdUnitIsSound has systemd check the unit, and judge how well it is closed off.
+// TestSystemdUnitIsSound has systemd check the unit, and rate how well it is closed off.
 func TestSystemdUnitIsSound(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
@@ -79,7 +79,7 @@ func TestSystemdStartAndReload(t *testing.T) {
 // awaitNotice reads what the sidecar tells systemd until it says what is wanted.
 func awaitNotice(t *testing.T, socket *net.UnixConn, want string) {
 	t.Helper()
-	_ = socket.SetReadDeadline(time.Now().Add(harness.Patience))
+	_ = socket.SetReadDeadline(time.Now().Add(harness.Timeout))
 	message := make([]byte, 4<<10)
 	for {
 		n, err := socket.Read(message)

@@ -22,10 +22,10 @@ func (w *world) simultaneously(t *testing.T, release func()) []outcome {
 	client := harness.NewClient(t)
 	client.Transport.(*http.Transport).MaxIdleConnsPerHost = crowd
 	outcomes := make([]outcome, crowd)
-	var sent, answered sync.WaitGroup
+	var sent, finished sync.WaitGroup
 	sent.Add(crowd)
 	for i := range crowd {
-		answered.Go(func() {
+		finished.Go(func() {
 			var once sync.Once
 			done := func() { once.Do(sent.Done) }
 			defer done()
@@ -42,14 +42,14 @@ func (w *world) simultaneously(t *testing.T, release func()) []outcome {
 	}
 	sent.Wait()
 	release()
-	answered.Wait()
+	finished.Wait()
 	return outcomes
 }
 
 func TestACrowdSharesOneTokenRequest(t *testing.T) {
 	w := newWorld(t, nil)
 	release := make(chan struct{})
-	w.tokens.Answer(harness.Held(release, w.tokens.Grant(time.Hour)))
+	w.tokens.RespondWith(harness.Blocked(release, w.tokens.Grant(time.Hour)))
 	w.Run(t, w.inline(options{connection: "token_timeout 30s"}))
 	outcomes := w.simultaneously(t, func() {
 		w.tokens.Await(t, 1)
@@ -63,12 +63,12 @@ func TestACrowdSharesOneTokenRequest(t *testing.T) {
 
 func TestACrowdSharesOneTokenRequestOnExpiry(t *testing.T) {
 	w := newWorld(t, nil)
-	w.tokens.Answer(w.tokens.Grant(time.Second))
+	w.tokens.RespondWith(w.tokens.Grant(time.Second))
 	w.Run(t, w.inline(options{connection: "token_timeout 30s"}))
 	w.wantOK(t)
 	expired := time.After(time.Second)
 	release := make(chan struct{})
-	w.tokens.Answer(harness.Held(release, w.tokens.Grant(time.Hour)))
+	w.tokens.RespondWith(harness.Blocked(release, w.tokens.Grant(time.Hour)))
 	<-expired
 	wantAllOK(t, w.simultaneously(t, func() {
 		w.tokens.Await(t, 2)
@@ -80,7 +80,7 @@ func TestACrowdSharesOneTokenRequestOnExpiry(t *testing.T) {
 func TestACrowdSharesOneFailure(t *testing.T) {
 	w := newWorld(t, nil)
 	release := make(chan struct{})
-	w.tokens.Answer(harness.Held(release, harness.Refuse(http.StatusUnauthorized, "invalid_client")))
+	w.tokens.RespondWith(harness.Blocked(release, harness.Refuse(http.StatusUnauthorized, "invalid_client")))
 	w.Run(t, w.inline(options{connection: "token_timeout 30s"}))
 	var released time.Time
 	outcomes := w.simultaneously(t, func() {
@@ -93,7 +93,7 @@ func TestACrowdSharesOneFailure(t *testing.T) {
 			t.Fatalf("%v, %v after the attempt ended", o, o.ended.Sub(released))
 		}
 	}
-	// The failure is remembered for a second; a crowd that takes longer may cause one attempt more.
+	// The failure is remembered for a second; a crowd that takes longer may cause one more attempt.
 	if got := w.tokens.Count(); got > 2 {
 		t.Errorf("%d token requests", got)
 	}
@@ -104,7 +104,7 @@ func TestAWaiterLeavesAloneAndTakesNobodyWithIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	release := make(chan struct{})
-	w.tokens.Answer(harness.Held(release, w.tokens.Grant(time.Hour)))
+	w.tokens.RespondWith(harness.Blocked(release, w.tokens.Grant(time.Hour)))
 	w.Run(t, w.inline(options{}))
 	ctx, leave := context.WithCancel(context.Background())
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.URL+"/first", nil)
@@ -121,7 +121,7 @@ func TestAWaiterLeavesAloneAndTakesNobodyWithIt(t *testing.T) {
 	go func() { stays <- w.try("/second") }()
 	leave()
 	if err := <-left; err == nil {
-		t.Error("the first request was answered although its client had left")
+		t.Error("the first request got a response although its client had left")
 	}
 	close(release)
 	equal(t, "status of the second", (<-stays).status, http.StatusOK)
@@ -132,13 +132,13 @@ func TestAWaiterLeavesAloneAndTakesNobodyWithIt(t *testing.T) {
 func TestNoRequestWaitsWhileATokenIsAlive(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.tokens.Answer(w.tokens.Grant(8 * time.Second))
+	w.tokens.RespondWith(w.tokens.Grant(8 * time.Second))
 	w.Run(t, w.inline(options{connection: "refresh_before 4s\ntoken_timeout 30s"}))
 	w.wantOK(t)
-	// From now on the token endpoint does not answer at all. A request that waited for it would get
-	// nowhere; a hundred are answered with the token in hand.
+	// From now on the token endpoint does not respond at all. A request that waited for it would
+	// fail; a hundred succeed with the current token.
 	release := make(chan struct{})
-	w.tokens.Answer(harness.Held(release, w.tokens.Grant(time.Hour)))
+	w.tokens.RespondWith(harness.Blocked(release, w.tokens.Grant(time.Hour)))
 	eventually(t, "a refresh ahead of expiry", func() bool {
 		w.wantOK(t)
 		return w.tokens.Count() == 2
@@ -158,44 +158,44 @@ func TestNoRequestWaitsWhileATokenIsAlive(t *testing.T) {
 func TestAFailedRefreshIsSilentWhileTheTokenLives(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	const life = 4 * time.Second
-	w.tokens.Answer(w.tokens.Grant(life))
+	const lifetime = 4 * time.Second
+	w.tokens.RespondWith(w.tokens.Grant(lifetime))
 	w.Run(t, w.inline(options{connection: "refresh_before 2s"}))
-	before := time.Now() // the token's life begins after this, and before its request arrives
+	before := time.Now() // the token's lifetime begins after this, and before its request arrives
 	w.wantOK(t)
-	w.tokens.Answer(harness.Refuse(http.StatusInternalServerError, "server_error"))
+	w.tokens.RespondWith(harness.Refuse(http.StatusInternalServerError, "server_error"))
 	var first outcome
-	eventually(t, "an answer without a token", func() bool {
+	eventually(t, "a response without a token", func() bool {
 		first = w.try("/")
 		return first.status != http.StatusOK
 	})
 	equal(t, "status", first.status, http.StatusServiceUnavailable)
-	// The margin in which a token is no longer sent is a tenth of such a life.
-	if age := first.ended.Sub(before); age < life*9/10 {
-		t.Errorf("refused %v after the token was asked for, which lives %v", age, life)
+	// The margin in which a token is no longer sent is a tenth of such a lifetime.
+	if age := first.ended.Sub(before); age < lifetime*9/10 {
+		t.Errorf("refused %v after the token was requested, whose lifetime is %v", age, lifetime)
 	}
 	for _, r := range w.api.Requests() {
 		equal(t, "token", harness.Bearer(r.Header), "token-1")
 	}
-	w.tokens.Answer(w.tokens.Grant(time.Hour))
+	w.tokens.RespondWith(w.tokens.Grant(time.Hour))
 	eventually(t, "recovery", func() bool { return w.try("/").status == http.StatusOK })
 }
 
 func TestBackOffAndRetryAfter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.tokens.Answer(harness.Reply(http.StatusTooManyRequests, "{}", "Retry-After", "3"))
+	w.tokens.RespondWith(harness.Reply(http.StatusTooManyRequests, "{}", "Retry-After", "3"))
 	w.Run(t, w.inline(options{}))
 	began := time.Now()
-	answer := w.Get(t, "/")
-	wantOurs(t, answer, http.StatusServiceUnavailable, "proxy_internal_error")
-	seconds, err := strconv.Atoi(answer.Header.Get("Retry-After"))
+	response := w.Get(t, "/")
+	wantSidecarError(t, response, http.StatusServiceUnavailable, "proxy_internal_error")
+	seconds, err := strconv.Atoi(response.Header.Get("Retry-After"))
 	if err != nil || seconds < 1 || seconds > 4 {
-		t.Errorf("Retry-After %q", answer.Header.Get("Retry-After"))
+		t.Errorf("Retry-After %q", response.Header.Get("Retry-After"))
 	}
-	w.tokens.Answer(w.tokens.Grant(time.Hour))
+	w.tokens.RespondWith(w.tokens.Grant(time.Hour))
 	for time.Since(began) < 2500*time.Millisecond {
-		wantOurs(t, w.Get(t, "/"), http.StatusServiceUnavailable, "proxy_internal_error")
+		wantSidecarError(t, w.Get(t, "/"), http.StatusServiceUnavailable, "proxy_internal_error")
 	}
 	equal(t, "token requests while the server wants peace", w.tokens.Count(), 1)
 	eventually(t, "recovery", func() bool { return w.try("/").status == http.StatusOK })
@@ -205,7 +205,7 @@ func TestBackOffAndRetryAfter(t *testing.T) {
 func TestAnOutageCostsTheTokenEndpointLittle(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.tokens.Answer(harness.Refuse(http.StatusInternalServerError, "server_error"))
+	w.tokens.RespondWith(harness.Refuse(http.StatusInternalServerError, "server_error"))
 	w.Run(t, w.inline(options{}))
 	l := w.startLoad(t, 4, time.Millisecond)
 	time.Sleep(5 * time.Second)
@@ -220,9 +220,9 @@ func TestAnOutageCostsTheTokenEndpointLittle(t *testing.T) {
 func TestRejectedCredentialsAreNotRetriedWithinAnAttempt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.tokens.Answer(harness.Refuse(http.StatusUnauthorized, "invalid_client"))
+	w.tokens.RespondWith(harness.Refuse(http.StatusUnauthorized, "invalid_client"))
 	w.Run(t, w.inline(options{}))
-	wantOurs(t, w.Get(t, "/"), http.StatusBadGateway, "proxy_configuration_error")
+	wantSidecarError(t, w.Get(t, "/"), http.StatusBadGateway, "proxy_configuration_error")
 	equal(t, "token requests", w.tokens.Count(), 1)
 }
 
@@ -231,7 +231,7 @@ func TestNetworkErrorsAreRetriedWithinAnAttempt(t *testing.T) {
 	w := newWorld(t, nil)
 	var mu sync.Mutex
 	dropped := 0
-	w.tokens.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.tokens.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
 		if dropped++; dropped <= 2 {
@@ -251,7 +251,7 @@ func TestAShortLifeNeverLeadsToARequestPerCall(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nil)
 			w.api.Accept(nil)
-			w.tokens.Answer(harness.Reply(http.StatusOK, map[string]any{"access_token": "t", "expires_in": lifetime}))
+			w.tokens.RespondWith(harness.Reply(http.StatusOK, map[string]any{"access_token": "t", "expires_in": lifetime}))
 			w.Run(t, w.inline(options{}))
 			l := w.startLoad(t, 4, 5*time.Millisecond)
 			time.Sleep(3 * time.Second)
@@ -265,7 +265,7 @@ func TestAShortLifeNeverLeadsToARequestPerCall(t *testing.T) {
 
 func TestDefaultLifetime(t *testing.T) {
 	t.Parallel()
-	for name, answer := range map[string]string{
+	for name, response := range map[string]string{
 		"missing": `{"access_token":"t"}`, "zero": `{"access_token":"t","expires_in":0}`, "negative": `{"access_token":"t","expires_in":-5}`,
 		"nonsense": `{"access_token":"t","expires_in":"soon"}`,
 	} {
@@ -273,7 +273,7 @@ func TestDefaultLifetime(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nil)
 			w.api.Accept(nil)
-			w.tokens.Answer(harness.Reply(http.StatusOK, answer))
+			w.tokens.RespondWith(harness.Reply(http.StatusOK, response))
 			w.Run(t, w.inline(options{connection: "default_lifetime 2s"}))
 			w.wantOK(t)
 			eventually(t, "a second token request", func() bool {
@@ -292,8 +292,8 @@ func TestAnIdleConnectionMakesNoRequestsAndAWarmOneDoes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	idle := harness.NewTokenEndpoint(t, nil)
-	w.tokens.Answer(w.tokens.Grant(time.Second))
-	idle.Answer(idle.Grant(time.Second))
+	w.tokens.RespondWith(w.tokens.Grant(time.Second))
+	idle.RespondWith(idle.Grant(time.Second))
 	config := w.expand(options{}, harness.Config{
 		Options: strings.ReplaceAll(`http_helper {
 			connection warm {
@@ -334,18 +334,18 @@ func TestAnIdleConnectionMakesNoRequestsAndAWarmOneDoes(t *testing.T) {
 func TestATokenFailureNeverCountsAgainstTheAPIsHealth(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.tokens.Answer(harness.Refuse(http.StatusServiceUnavailable, "temporarily_unavailable"))
+	w.tokens.RespondWith(harness.Refuse(http.StatusServiceUnavailable, "temporarily_unavailable"))
 	w.Run(t, w.inline(options{directive: "fail_duration 60s\nmax_fails 1\nunhealthy_status 5xx"}))
 	for range 5 {
-		wantOurs(t, w.Get(t, "/"), http.StatusServiceUnavailable, "proxy_internal_error")
+		wantSidecarError(t, w.Get(t, "/"), http.StatusServiceUnavailable, "proxy_internal_error")
 	}
-	w.tokens.Answer(w.tokens.Grant(time.Hour))
+	w.tokens.RespondWith(w.tokens.Grant(time.Hour))
 	eventually(t, "recovery", func() bool {
-		answer := w.Get(t, "/")
-		if strings.Contains(answer.Header.Get("Proxy-Status"), "destination_unavailable") {
+		response := w.Get(t, "/")
+		if strings.Contains(response.Header.Get("Proxy-Status"), "destination_unavailable") {
 			t.Fatal("the API was taken down")
 		}
-		return answer.StatusCode == http.StatusOK
+		return response.StatusCode == http.StatusOK
 	})
 }
 

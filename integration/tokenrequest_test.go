@@ -211,7 +211,7 @@ func TestInlineScopesAreTheScopesThemselves(t *testing.T) {
 	equal(t, "scope", w.tokens.Only(t).Form().Get("scope"), "orders.read https://x.example/.default")
 }
 
-// TestParametersAndConfigValues follows answers and values into every place they may stand in.
+// TestParametersAndConfigValues follows parameter and config values into every place where they are allowed.
 func TestParametersAndConfigValues(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -267,7 +267,7 @@ func TestParametersAndConfigValues(t *testing.T) {
 	}
 }
 
-func TestDropdownAnswerOfTheConnection(t *testing.T) {
+func TestDropdownValueOfTheConnection(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	w.Run(t, w.named(options{
@@ -320,7 +320,7 @@ func TestUntrustedTokenEndpointGetsNoSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, harness.NewCA(t))
 	w.Run(t, w.inline(options{}))
-	wantOurs(t, w.Get(t, "/"), http.StatusServiceUnavailable, "proxy_internal_error")
+	wantSidecarError(t, w.Get(t, "/"), http.StatusServiceUnavailable, "proxy_internal_error")
 	equal(t, "token requests", w.tokens.Count(), 0)
 	equal(t, "API requests", w.api.Count(), 0)
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 )
 
-// startRevoked is a world whose sidecar holds a token that the API no longer accepts.
+// startRevoked is a world whose sidecar has a token that the API no longer accepts.
 func startRevoked(t *testing.T, o options) *world {
 	t.Helper()
 	w := startInline(t, o)
@@ -24,7 +24,7 @@ func startRevoked(t *testing.T, o options) *world {
 // rejectAfterReading makes the API read the whole body before it looks at the token.
 func (w *world) rejectAfterReading() {
 	w.api.Accept(nil)
-	w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		if !w.tokens.Valid(harness.Bearer(r.Header)) {
 			harness.Reply(http.StatusUnauthorized, "{}", "WWW-Authenticate", `Bearer error="invalid_token"`).ServeHTTP(rw, r)
@@ -42,18 +42,18 @@ func TestARejectedTokenIsReplacedAndTheRequestReplayed(t *testing.T) {
 		chunked bool
 		status  int
 	}{
-		"GET":                                  {method: http.MethodGet, status: http.StatusOK},
-		"DELETE":                               {method: http.MethodDelete, status: http.StatusOK},
-		"POST that fits the buffer":            {method: http.MethodPost, body: small, status: http.StatusOK},
-		"POST of unknown length that fits":     {method: http.MethodPost, body: small, chunked: true, status: http.StatusOK},
-		"POST that is too large":               {method: http.MethodPost, body: large, status: http.StatusUnauthorized},
-		"POST of unknown length, too large":    {method: http.MethodPost, body: large, chunked: true, status: http.StatusUnauthorized},
-		"POST with a larger buffer":            {options: options{directive: "replay_buffer 1MiB"}, method: http.MethodPost, body: large, status: http.StatusOK},
-		"PATCH with a larger buffer":           {options: options{directive: "replay_buffer 1MiB"}, method: http.MethodPatch, body: large, chunked: true, status: http.StatusOK},
-		"POST without a buffer":                {options: options{directive: "replay_buffer 0"}, method: http.MethodPost, body: []byte("x"), status: http.StatusUnauthorized},
-		"GET without a buffer":                 {options: options{directive: "replay_buffer 0"}, method: http.MethodGet, status: http.StatusOK},
-		"POST together with request_buffers":   {options: options{directive: "request_buffers 1MiB"}, method: http.MethodPost, body: small, status: http.StatusOK},
-		"PUT that the connection is not asked": {options: options{directive: "on_unauthorized pass"}, method: http.MethodPut, body: small, status: http.StatusUnauthorized},
+		"GET":                                {method: http.MethodGet, status: http.StatusOK},
+		"DELETE":                             {method: http.MethodDelete, status: http.StatusOK},
+		"POST that fits the buffer":          {method: http.MethodPost, body: small, status: http.StatusOK},
+		"POST of unknown length that fits":   {method: http.MethodPost, body: small, chunked: true, status: http.StatusOK},
+		"POST that is too large":             {method: http.MethodPost, body: large, status: http.StatusUnauthorized},
+		"POST of unknown length, too large":  {method: http.MethodPost, body: large, chunked: true, status: http.StatusUnauthorized},
+		"POST with a larger buffer":          {options: options{directive: "replay_buffer 1MiB"}, method: http.MethodPost, body: large, status: http.StatusOK},
+		"PATCH with a larger buffer":         {options: options{directive: "replay_buffer 1MiB"}, method: http.MethodPatch, body: large, chunked: true, status: http.StatusOK},
+		"POST without a buffer":              {options: options{directive: "replay_buffer 0"}, method: http.MethodPost, body: []byte("x"), status: http.StatusUnauthorized},
+		"GET without a buffer":               {options: options{directive: "replay_buffer 0"}, method: http.MethodGet, status: http.StatusOK},
+		"POST together with request_buffers": {options: options{directive: "request_buffers 1MiB"}, method: http.MethodPost, body: small, status: http.StatusOK},
+		"PUT with on_unauthorized pass":      {options: options{directive: "on_unauthorized pass"}, method: http.MethodPut, body: small, status: http.StatusUnauthorized},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -70,11 +70,11 @@ func TestARejectedTokenIsReplacedAndTheRequestReplayed(t *testing.T) {
 			if c.chunked {
 				req.Trailer = http.Header{"X-Trailer": {"after the body"}}
 			}
-			answer, err := w.Do(req)
+			response, err := w.Do(req)
 			if err != nil {
 				t.Fatal(err)
 			}
-			wantStatus(t, answer, c.status)
+			wantStatus(t, response, c.status)
 			if c.status == http.StatusOK {
 				equal(t, "API requests", w.api.Count(), 3)
 				equal(t, "token requests", w.tokens.Count(), 2)
@@ -86,15 +86,15 @@ func TestARejectedTokenIsReplacedAndTheRequestReplayed(t *testing.T) {
 				return
 			}
 			equal(t, "API requests", w.api.Count(), 2)
-			equal(t, "WWW-Authenticate", answer.Header.Get("WWW-Authenticate"), `Bearer error="invalid_token"`)
+			equal(t, "WWW-Authenticate", response.Header.Get("WWW-Authenticate"), `Bearer error="invalid_token"`)
 			if c.options.directive != "on_unauthorized pass" {
-				w.wantOK(t) // with a newer token: the rejected one was dropped all the same
+				w.wantOK(t) // with a newer token: the rejected one was invalidated all the same
 			}
 		})
 	}
 }
 
-// TestAnEarly401DuringALargeUpload has an API that answers before it has read the body.
+// TestAnEarly401DuringALargeUpload has an API that responds before it has read the body.
 func TestAnEarly401DuringALargeUpload(t *testing.T) {
 	t.Parallel()
 	for name, size := range map[string]int{"fits the buffer": 60_000, "too large": 20 << 20} {
@@ -105,16 +105,16 @@ func TestAnEarly401DuringALargeUpload(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			answer, err := w.Do(req)
+			response, err := w.Do(req)
 			switch {
 			case size > 64<<10 && err != nil:
 				// The API may close the connection while the body is still on its way.
 			case err != nil:
 				t.Fatal(err)
 			case size > 64<<10:
-				wantStatus(t, answer, http.StatusUnauthorized)
+				wantStatus(t, response, http.StatusUnauthorized)
 			default:
-				wantStatus(t, answer, http.StatusOK)
+				wantStatus(t, response, http.StatusOK)
 				equal(t, "body", w.api.Last(t).BodySHA256, harness.SHA256(randomBody(size)))
 			}
 			w.wantOK(t)
@@ -144,7 +144,7 @@ func TestAnEarly401WhileTheBodyIsStillComing(t *testing.T) {
 		_, _ = io.WriteString(writer, "first half, ")
 		select {
 		case <-rejected:
-		case <-time.After(harness.Patience):
+		case <-time.After(harness.Timeout):
 		}
 		_, _ = io.WriteString(writer, "second half")
 		writer.Close()
@@ -153,38 +153,38 @@ func TestAnEarly401WhileTheBodyIsStillComing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer, err := w.Do(req)
+	response, err := w.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantStatus(t, answer, http.StatusOK)
+	wantStatus(t, response, http.StatusOK)
 	equal(t, "body", w.api.Last(t).BodySHA256, harness.SHA256([]byte("first half, second half")))
 }
 
 func TestASecond401IsTheAppsUnchanged(t *testing.T) {
 	t.Parallel()
 	w := startInline(t, options{})
-	w.api.Answer(harness.Reply(http.StatusUnauthorized, `{"why":"because"}`, "WWW-Authenticate", `Bearer realm="r", error="invalid_token"`, "X-Own", "yes"))
-	answer := w.Get(t, "/")
-	wantStatus(t, answer, http.StatusUnauthorized)
-	equal(t, "body", answer.Text, `{"why":"because"}`)
-	equal(t, "X-Own", answer.Header.Get("X-Own"), "yes")
-	equal(t, "WWW-Authenticate", answer.Header.Get("WWW-Authenticate"), `Bearer realm="r", error="invalid_token"`)
-	equal(t, "Proxy-Status", answer.Header.Get("Proxy-Status"), "")
+	w.api.RespondWith(harness.Reply(http.StatusUnauthorized, `{"why":"because"}`, "WWW-Authenticate", `Bearer realm="r", error="invalid_token"`, "X-Own", "yes"))
+	response := w.Get(t, "/")
+	wantStatus(t, response, http.StatusUnauthorized)
+	equal(t, "body", response.Text, `{"why":"because"}`)
+	equal(t, "X-Own", response.Header.Get("X-Own"), "yes")
+	equal(t, "WWW-Authenticate", response.Header.Get("WWW-Authenticate"), `Bearer realm="r", error="invalid_token"`)
+	equal(t, "Proxy-Status", response.Header.Get("Proxy-Status"), "")
 	equal(t, "API requests", w.api.Count(), 2)
 	equal(t, "token requests", w.tokens.Count(), 2)
 }
 
 func TestTheFirst401IsTheAppsWhenNoNewerTokenCanBeHad(t *testing.T) {
 	t.Parallel()
-	for name, answer := range map[string]http.Handler{
+	for name, response := range map[string]http.Handler{
 		"outage":     harness.Refuse(http.StatusServiceUnavailable, "temporarily_unavailable"),
 		"same again": harness.Reply(http.StatusOK, `{"access_token":"token-1","expires_in":3600}`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := startRevoked(t, options{})
-			w.tokens.Answer(answer)
+			w.tokens.RespondWith(response)
 			got := w.Get(t, "/")
 			wantStatus(t, got, http.StatusUnauthorized)
 			equal(t, "WWW-Authenticate", got.Header.Get("WWW-Authenticate"), `Bearer error="invalid_token"`)
@@ -195,7 +195,7 @@ func TestTheFirst401IsTheAppsWhenNoNewerTokenCanBeHad(t *testing.T) {
 
 func TestWhatIsNoRejectionIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	for name, answer := range map[string]http.Handler{
+	for name, response := range map[string]http.Handler{
 		"insufficient scope": harness.Reply(http.StatusUnauthorized, "{}", "WWW-Authenticate", `Bearer realm="x", error="insufficient_scope", scope="a b"`),
 		"in other spelling":  harness.Reply(http.StatusUnauthorized, "{}", "WWW-Authenticate", `Basic realm="y", bearer Error = insufficient_scope`),
 		"403":                harness.Reply(http.StatusForbidden, "{}", "WWW-Authenticate", `Bearer error="invalid_token"`),
@@ -203,7 +203,7 @@ func TestWhatIsNoRejectionIsLeftAlone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := startInline(t, options{})
-			w.api.Answer(answer)
+			w.api.RespondWith(response)
 			w.Get(t, "/")
 			w.Get(t, "/")
 			equal(t, "API requests", w.api.Count(), 2)
@@ -248,7 +248,7 @@ func TestTheBodyOfA401IsNotWaitedFor(t *testing.T) {
 	var mu sync.Mutex
 	first := true
 	w.api.Accept(nil)
-	w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		reject := first
 		first = false
@@ -267,8 +267,8 @@ func TestTheBodyOfA401IsNotWaitedFor(t *testing.T) {
 	w.Run(t, w.inline(options{}))
 	began := time.Now()
 	w.wantOK(t)
-	if took := time.Since(began); took > harness.Patience/2 {
-		t.Errorf("answered after %v", took)
+	if took := time.Since(began); took > harness.Timeout/2 {
+		t.Errorf("response after %v", took)
 	}
 }
 
@@ -276,7 +276,7 @@ func TestReplayWithAnOwnTokenHeader(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	w.api.Accept(nil)
-	w.api.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if !w.tokens.Valid(strings.TrimPrefix(r.Header.Get("X-Token"), "Tok ")) {
 			rw.WriteHeader(http.StatusUnauthorized)
 		}

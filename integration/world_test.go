@@ -20,7 +20,7 @@ type world struct {
 	api    *harness.API
 
 	// Whether the test reloads under load. A connection that is opened while Caddy closes the old
-	// listener may be cut before any answer, with a bare reverse_proxy too, and is opened again.
+	// listener may be cut before any response, with a bare reverse_proxy too, and is opened again.
 	reloads bool
 }
 
@@ -32,8 +32,8 @@ func newWorld(t testing.TB, ca *harness.CA) *world {
 	return w
 }
 
-// options are pieces of a Caddyfile. In each $API, $TOKENS and $DIR stand for the API's URL, the
-// token endpoint's and the sidecar's directory.
+// options are pieces of a Caddyfile. In each, $API, $TOKENS and $DIR are replaced by the API's URL,
+// the token endpoint's and the sidecar's directory.
 type options struct {
 	service    string   // of a connector, or inline
 	connection string   // of a connection
@@ -106,17 +106,17 @@ func startInline(t testing.TB, o options) *world {
 }
 
 // startConnections is a world whose sidecar has many connections, each with its own options and a token
-// endpoint that answers in its own way. Requests for /<number>/… go by the connection of that number.
-func startConnections(t testing.TB, connections []string, answer func(number int) http.Handler) *world {
+// endpoint of its own. Requests for /<number>/… go by the connection of that number.
+func startConnections(t testing.TB, connections []string, respond func(number int) http.Handler) *world {
 	t.Helper()
 	w := newWorld(t, nil)
-	w.tokens.Answer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.tokens.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		number, err := strconv.Atoi(connectionOf(r.RequestURI))
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		answer(number).ServeHTTP(rw, r)
+		respond(number).ServeHTTP(rw, r)
 	}))
 	var global, site strings.Builder
 	for i, options := range connections {
@@ -127,28 +127,28 @@ func startConnections(t testing.TB, connections []string, answer func(number int
 	return w
 }
 
-// wantStatus checks an answer's status.
-func wantStatus(t testing.TB, answer *harness.Answer, want int) {
+// wantStatus checks a response's status.
+func wantStatus(t testing.TB, response *harness.Response, want int) {
 	t.Helper()
-	if answer.StatusCode != want {
-		t.Fatalf("status %d, want %d; Proxy-Status %q, body %q", answer.StatusCode, want, answer.Header.Get("Proxy-Status"), answer.Text)
+	if response.StatusCode != want {
+		t.Fatalf("status %d, want %d; Proxy-Status %q, body %q", response.StatusCode, want, response.Header.Get("Proxy-Status"), response.Text)
 	}
 }
 
-// wantOurs checks that an answer is an error of the sidecar's own (rule 21).
-func wantOurs(t testing.TB, answer *harness.Answer, status int, kind string) {
+// wantSidecarError checks that a response is an error of the sidecar's own (rule 21).
+func wantSidecarError(t testing.TB, response *harness.Response, status int, errorType string) {
 	t.Helper()
-	wantStatus(t, answer, status)
-	proxyStatus := answer.Header.Get("Proxy-Status")
-	if !strings.HasPrefix(proxyStatus, "http_helper; error="+kind) {
-		t.Errorf("Proxy-Status %q, want http_helper; error=%s", proxyStatus, kind)
+	wantStatus(t, response, status)
+	proxyStatus := response.Header.Get("Proxy-Status")
+	if !strings.HasPrefix(proxyStatus, "http_helper; error="+errorType) {
+		t.Errorf("Proxy-Status %q, want http_helper; error=%s", proxyStatus, errorType)
 	}
-	if got := answer.Header.Get("Cache-Control"); got != "no-store" {
+	if got := response.Header.Get("Cache-Control"); got != "no-store" {
 		t.Errorf("Cache-Control %q, want no-store", got)
 	}
 }
 
-// wantOK makes a request and wants it answered by the API.
+// wantOK makes a request that the API must response to.
 func (w *world) wantOK(t testing.TB) {
 	t.Helper()
 	wantStatus(t, w.Get(t, "/hello"), http.StatusOK)

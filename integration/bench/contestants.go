@@ -13,7 +13,7 @@ type contestant struct {
 	name       string
 	plain, tls string // ports: to the API in the clear, and over TLS
 	caddyfile  string
-	under      []string // the command that runs it, if it is not run by itself
+	wrapper    []string // command and arguments that the proxy is started with, such as valgrind
 	world      *world
 	proc       *proc
 }
@@ -66,7 +66,7 @@ func (s *settings) caddy(binary string, config func(*contestant) string, env ...
 		if err := c.world.write(file, site); err != nil {
 			return err
 		}
-		command := append(slices.Clone(c.under), path, "run", "--config", file, "--adapter", "caddyfile")
+		command := append(slices.Clone(c.wrapper), path, "run", "--config", file, "--adapter", "caddyfile")
 		c.proc, err = c.world.run(c.tls, append(env, "SECRET=secret"), command[0], command[1:]...)
 		return err
 	}

@@ -39,7 +39,7 @@ func (w *world) countInstructions(s *settings, binary string) (float64, error) {
 	}
 	c := &contestant{name: binary, plain: freePort(), tls: freePort(), world: w}
 	out := w.file(binary + ".callgrind")
-	c.under = []string{"valgrind", "--tool=callgrind", "--instr-atstart=no", "--callgrind-out-file=" + out}
+	c.wrapper = []string{"valgrind", "--tool=callgrind", "--instr-atstart=no", "--callgrind-out-file=" + out}
 	// One thread, because valgrind runs one at a time anyway; and no preemption, which interrupts its
 	// work all the time.
 	if err := s.caddy(binary, config, "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1")(c); err != nil {

@@ -44,7 +44,7 @@ func parseFlags() *settings {
 	s := &settings{only: all, proxies: all, binaries: make(map[string]string)}
 	flag.DurationVar(&s.duration, "duration", 3*time.Second, "how long each measurement lasts")
 	flag.IntVar(&s.rounds, "rounds", 3, "how often everything is measured")
-	flag.IntVar(&s.starts, "starts", 1, "how often all proxies are started anew for as many rounds")
+	flag.IntVar(&s.starts, "starts", 1, "how often all proxies are restarted, for as many rounds each")
 	flag.IntVar(&s.connections, "connections", 32, "how many connections the load has")
 	flag.StringVar(&s.json, "json", "", "write the results to this file")
 	flag.StringVar(&s.svg, "svg", "", "write a plot to this file")
@@ -162,9 +162,9 @@ type scenario struct {
 }
 
 var scenarios = []*scenario{
-	{name: "1k", title: "1 KB answers", path: "/1k"},
-	{name: "100k", title: "100 KB answers", path: "/100k"},
-	{name: "h2", title: "1 KB answers, HTTP/2 over TLS to the API", path: "/1k", tls: true},
+	{name: "1k", title: "1 KB responses", path: "/1k"},
+	{name: "100k", title: "100 KB responses", path: "/100k"},
+	{name: "h2", title: "1 KB responses, HTTP/2 over TLS to the API", path: "/1k", tls: true},
 	{name: "upload", title: "64 KB uploads", path: "/upload", upload: true},
 	{name: "refresh", title: "tokens refreshed every 2 s", path: "/1k", contestants: []string{"sidecar", refreshing}},
 }

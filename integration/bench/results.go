@@ -108,12 +108,12 @@ func (r *results) ratio(mine, base []*measurement, of func(*measurement) float64
 	}
 	var starts []float64
 	for start := range slices.Chunk(ratios, len(ratios)/r.Starts) {
-		starts = append(starts, median(start, itself))
+		starts = append(starts, median(start, identity))
 	}
-	return median(ratios, itself), 2 * standardError(starts)
+	return median(ratios, identity), 2 * standardError(starts)
 }
 
-func itself(f float64) float64 { return f }
+func identity(f float64) float64 { return f }
 
 // standardError is that of the mean; 0 where a single value tells nothing of it.
 func standardError(values []float64) float64 {
@@ -166,7 +166,7 @@ func (r *results) print() {
 		fmt.Fprintln(table, "| --- |\t--: |\t--: |\t--: |\t--: |\t--: |\t--: |\t--: |")
 		for _, c := range r.Summary[scenario.name] {
 			fmt.Fprintf(table, "| %s |\t%.1f µs |\t%s |\t%.0f |\t%s |\t%.2f ms |\t%.2f ms |\t%.0f MiB |\n", c.Contestant, c.CPU, c.ratio(),
-				c.Throughput, ratio(c.ThroughputRatio), c.P50/1000, c.P99/1000, median(r.Memory[c.Contestant], itself))
+				c.Throughput, ratio(c.ThroughputRatio), c.P50/1000, c.P99/1000, median(r.Memory[c.Contestant], identity))
 		}
 		_ = table.Flush()
 	}

@@ -3,7 +3,7 @@
 #
 #   integration/bench/run.sh                      everything, three rounds of 3 s
 #   integration/bench/run.sh -rounds 10 -json results.json -svg results.svg
-#   integration/bench/run.sh -starts 4            all proxies started anew four times, which gives the ±
+#   integration/bench/run.sh -starts 4            all proxies started four times, which gives the ±
 #   integration/bench/run.sh -only '^1k$' -proxies 'sidecar|caddy'  (short single rounds tell nothing)
 #   integration/bench/run.sh -scale 10000 -starts 6  many connections against one
 #   integration/bench/run.sh -instructions -rounds 10  what a request takes, whatever else the machine does

@@ -105,7 +105,7 @@ func (w *world) compareCost(s *settings, one, many *contestant) (float64, error)
 			log.Printf("CPU per request: %.1f µs with one connection, %.1f µs with %d", cpu[0], cpu[1], s.scale)
 		}
 	}
-	return median(ratios, itself), nil
+	return median(ratios, identity), nil
 }
 
 // startCrowd runs a sidecar with so many connections, one of which each request names.
@@ -160,7 +160,7 @@ func (c *contestant) reload() (time.Duration, error) {
 	return time.Since(began), err
 }
 
-// liveHeap is what the sidecar holds, in bytes, after a garbage collection.
+// liveHeap is the sidecar's memory in use, in bytes, after a garbage collection.
 func (c *contestant) liveHeap() (float64, error) {
 	for _, path := range []string{"/debug/pprof/heap?gc=1&debug=1", "/debug/vars"} {
 		req, err := http.NewRequest(http.MethodGet, "http://admin"+path, nil)

@@ -56,14 +56,14 @@ func (w *world) stop() {
 	w.tokens.Close()
 }
 
-// grant is the token endpoint: /short grants tokens that are refreshed after 2 s.
+// grant serves the token endpoint: /short grants tokens that are refreshed after 2 s.
 func (w *world) grant(rw http.ResponseWriter, r *http.Request) {
-	life := "3600"
+	lifetime := "3600"
 	if r.URL.Path == "/short" {
-		life = "2.5"
+		lifetime = "2.5"
 	}
 	rw.Header().Set("Content-Type", "application/json")
-	fmt.Fprintf(rw, `{"access_token":"%s%d","token_type":"Bearer","expires_in":%s}`, accessToken, w.granted.Add(1), life)
+	fmt.Fprintf(rw, `{"access_token":"%s%d","token_type":"Bearer","expires_in":%s}`, accessToken, w.granted.Add(1), lifetime)
 }
 
 // end stops one server.
@@ -91,7 +91,7 @@ func (w *world) run(port string, env []string, program string, args ...string) (
 	return p, nil
 }
 
-// await waits until somebody listens on a port.
+// await waits until a server listens on a port.
 func await(port string) error {
 	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
@@ -104,7 +104,7 @@ func await(port string) error {
 	return fmt.Errorf("nobody listens on port %s", port)
 }
 
-// startAPI runs the API. It answers nobody without a token.
+// startAPI runs the API. Requests without a token get status 403.
 func (w *world) startAPI() error {
 	err := w.write("api.conf", w.nginx(fmt.Sprintf(`
 	root %s;
@@ -123,7 +123,7 @@ func (w *world) startAPI() error {
 	return err
 }
 
-// nginx is a configuration around a server's. It writes nowhere but into our directory.
+// nginx is a configuration around a server's. It writes only into the benchmark's directory.
 func (w *world) nginx(http string) string {
 	return fmt.Sprintf(`
 daemon off;
@@ -172,7 +172,7 @@ func (w *world) writeCertificate() error {
 	return errors.Join(w.write("cert.pem", cert), w.write("key.pem", keyPEM), w.write("both.pem", cert+keyPEM))
 }
 
-// freePort is one that nobody listens on.
+// freePort returns a port that no server listens on.
 func freePort() string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -27,23 +27,23 @@ type APIRequest struct {
 	TLS        *tls.ConnectionState
 }
 
-// API is a protected API that counts, records and answers as it is told.
+// API is a protected API that counts and records its requests, and responds as configured.
 type API struct {
 	URL  string // root, without a slash at the end
 	Addr string // host:port
 
 	mu       sync.Mutex
-	answer   http.Handler
+	handler  http.Handler
 	accept   func(token string) bool
 	requests []*APIRequest
 }
 
-// NewAPI serves an API until the test ends; with a CA over TLS. It answers "hello" to those who bring
-// a token of the token endpoint's and 401 to others; without an endpoint everybody is welcome.
+// NewAPI serves an API until the test ends; with a CA over TLS. It responds "hello" to
+// requests with a token of the token endpoint and 401 to others; without an endpoint, "hello" to all.
 func NewAPI(tb testing.TB, ca *CA, tokens *TokenEndpoint) *API {
 	tb.Helper()
 	a := &API{}
-	a.Answer(http.HandlerFunc(hello))
+	a.RespondWith(http.HandlerFunc(hello))
 	if tokens != nil {
 		a.Accept(tokens.Valid)
 	}
@@ -54,14 +54,14 @@ func NewAPI(tb testing.TB, ca *CA, tokens *TokenEndpoint) *API {
 
 func hello(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }
 
-// Answer says how requests with a good token are answered from now on.
-func (a *API) Answer(answer http.Handler) {
+// RespondWith sets the handler of requests with a good token.
+func (a *API) RespondWith(handler http.Handler) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.answer = answer
+	a.handler = handler
 }
 
-// Accept says which tokens are good from now on.
+// Accept sets which tokens are good; nil: all, and none is needed.
 func (a *API) Accept(accept func(token string) bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -76,7 +76,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a.mu.Lock()
 	a.requests = append(a.requests, request)
-	answer, accept := a.answer, a.accept
+	handler, accept := a.handler, a.accept
 	a.mu.Unlock()
 
 	if accept != nil && !accept(AccessToken(r.Header)) {
@@ -87,9 +87,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	body := &hashedBody{ReadCloser: r.Body, hash: sha256.New()}
 	r.Body = body
-	answer.ServeHTTP(w, r)
+	handler.ServeHTTP(w, r)
 
-	// What the answer left of the body is read too, so that it is recorded.
+	// What the handler left of the body is read too, so that it is recorded.
 	_, _ = io.Copy(io.Discard, body)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -97,7 +97,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	request.Trailer = r.Trailer.Clone()
 }
 
-// Requests returns the requests so far. Their bodies are complete once they have been answered.
+// Requests returns the requests so far. Their bodies are complete once the response is.
 func (a *API) Requests() []APIRequest {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -130,7 +130,7 @@ func SHA256(body []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Status answers with a status and its number as the body.
+// Status responds with a status and its number as the body.
 func Status(status int) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)

@@ -47,8 +47,8 @@ func (ca *CA) server(tb testing.TB, names ...string) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
 }
 
-// ServerConfig is the TLS configuration of the test's servers. They take a client certificate when
-// one is shown, whoever issued it.
+// ServerConfig is the TLS configuration of the test's servers. They accept a client
+// certificate of any issuer, and require none.
 func (ca *CA) ServerConfig() *tls.Config {
 	return &tls.Config{
 		Certificates: []tls.Certificate{ca.leaf},
@@ -57,7 +57,7 @@ func (ca *CA) ServerConfig() *tls.Config {
 	}
 }
 
-// Pool holds the CA's certificate.
+// Pool contains the CA's certificate.
 func (ca *CA) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.cert)
@@ -79,7 +79,7 @@ func (ca *CA) ClientPEM(tb testing.TB, name string) (cert, key string) {
 	return certPEM(sign(tb, clientTemplate(name), ca.cert, private, ca.key)), keyPEM(tb, private)
 }
 
-// SelfSignedPEM makes a client certificate that nobody has issued, and its key.
+// SelfSignedPEM makes a self-signed client certificate, and its key.
 func SelfSignedPEM(tb testing.TB, name string) (cert, key string) {
 	tb.Helper()
 	private, template := newKey(tb), clientTemplate(name)

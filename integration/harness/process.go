@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Patience is how long the harness waits for anything before it gives up.
-const Patience = 30 * time.Second
+// Timeout is how long the harness waits for anything before the test fails.
+const Timeout = 30 * time.Second
 
 // process is a child that ends with the test.
 type process struct {
@@ -85,7 +85,7 @@ func (p *process) Logs() string {
 // WaitLog waits until the process has written a text.
 func (p *process) WaitLog(tb testing.TB, want string) {
 	tb.Helper()
-	deadline := time.After(Patience)
+	deadline := time.After(Timeout)
 	for {
 		text, grown := p.output.text()
 		if strings.Contains(text, want) {
@@ -116,13 +116,13 @@ func (p *process) Wait(tb testing.TB) int {
 	select {
 	case <-p.exited:
 		return p.cmd.ProcessState.ExitCode()
-	case <-time.After(Patience):
-		tb.Fatal("the process goes on")
+	case <-time.After(Timeout):
+		tb.Fatal("the process is still running")
 		return -1
 	}
 }
 
-// stop asks the process to end, and ends it when it does not.
+// stop asks the process to end, and kills it when it does not.
 func (p *process) stop() {
 	p.Signal(syscall.SIGTERM)
 	select {
@@ -133,10 +133,10 @@ func (p *process) stop() {
 	}
 }
 
-// waitReady calls check until it succeeds, the process ends or patience does.
+// waitReady calls check until it succeeds, the process ends or the time is over.
 func (p *process) waitReady(tb testing.TB, what string, check func(context.Context) error) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
 	defer cancel()
 	var err error
 	for ctx.Err() == nil {

@@ -47,7 +47,7 @@ func socketDir(tb testing.TB) string {
 	return dir
 }
 
-// waitServer waits until a server answers a path on its socket.
+// waitServer waits until a server responds to a path on its socket.
 func (p *process) waitServer(tb testing.TB, what, socket, path string) {
 	tb.Helper()
 	client := unixClient(tb, socket)
@@ -90,7 +90,7 @@ func StartOIDCProvider(tb testing.TB, ca *CA, config OIDCConfig) *OIDCProvider {
 	p := &OIDCProvider{TokenEndpoint: NewTokenEndpoint(tb, ca), socket: filepath.Join(socketDir(tb), "oidc.sock")}
 	p.Issuer = p.Base
 	p.URL = p.Base + "/token"
-	p.Answer(passTo(tb, p.socket))
+	p.RespondWith(passTo(tb, p.socket))
 	p.Restart(tb, config)
 	return p
 }
@@ -123,7 +123,7 @@ func (p *OIDCProvider) Stop() {
 	_ = os.Remove(p.socket)
 }
 
-// Introspect asks what the server knows of a token, as one of its clients with a secret in the body.
+// Introspect returns what the server knows of a token. It authenticates as a client with a secret in the body.
 func (p *OIDCProvider) Introspect(tb testing.TB, clientID, secret, token string) map[string]any {
 	tb.Helper()
 	return postForm(tb, unixClient(tb, p.socket), "http://oidc/token/introspection", url.Values{
@@ -158,7 +158,7 @@ func StartHydra(tb testing.TB, ca *CA, env ...string) *Hydra {
 	public, admin := filepath.Join(dir, "public.sock"), filepath.Join(dir, "admin.sock")
 	h := &Hydra{TokenEndpoint: NewTokenEndpoint(tb, ca), admin: unixClient(tb, admin)}
 	h.URL = h.Base + "/oauth2/token"
-	h.Answer(passTo(tb, public))
+	h.RespondWith(passTo(tb, public))
 
 	cmd := exec.Command(hydraProgram.build(tb), "serve", "all", "--dev")
 	cmd.Dir = dir
@@ -184,7 +184,7 @@ func (h *Hydra) Register(tb testing.TB, client HydraClient) {
 	path := "http://hydra/admin/clients"
 	if h.send(tb, http.MethodPost, path, text) == http.StatusConflict {
 		if status := h.send(tb, http.MethodPut, path+"/"+url.PathEscape(client.ID), text); status != http.StatusOK {
-			tb.Fatalf("Hydra answered %d to a changed client", status)
+			tb.Fatalf("Hydra responded %d to a changed client", status)
 		}
 	}
 }
@@ -202,12 +202,12 @@ func (h *Hydra) send(tb testing.TB, method, address string, body []byte) (status
 	}
 	defer res.Body.Close()
 	if res.StatusCode >= 300 && res.StatusCode != http.StatusConflict {
-		tb.Fatalf("Hydra answered %d", res.StatusCode)
+		tb.Fatalf("Hydra responded %d", res.StatusCode)
 	}
 	return res.StatusCode
 }
 
-// Introspect asks what the server knows of a token.
+// Introspect returns what the server knows of a token.
 func (h *Hydra) Introspect(tb testing.TB, token string) map[string]any {
 	tb.Helper()
 	return postForm(tb, h.admin, "http://hydra/admin/oauth2/introspect", url.Values{"token": {token}})
@@ -223,11 +223,11 @@ func postForm(tb testing.TB, client *http.Client, address string, form url.Value
 	if res.StatusCode != http.StatusOK {
 		tb.Fatalf("status %d of %s", res.StatusCode, address)
 	}
-	var answer map[string]any
-	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
+	var response map[string]any
+	if err := json.NewDecoder(res.Body).Decode(&response); err != nil {
 		tb.Fatal(err)
 	}
-	return answer
+	return response
 }
 
 // StartGoOAuth2 runs a go-oauth2 server with one client until the test ends. It does not decode id
@@ -237,7 +237,7 @@ func StartGoOAuth2(tb testing.TB, id, secret string) *TokenEndpoint {
 	socket := filepath.Join(socketDir(tb), "oauth2.sock")
 	endpoint := NewTokenEndpoint(tb, nil)
 	endpoint.URL = endpoint.Base + "/token"
-	endpoint.Answer(passTo(tb, socket))
+	endpoint.RespondWith(passTo(tb, socket))
 	cmd := exec.Command(goOAuth2Program.build(tb), "-socket", socket, "-id", id, "-secret", secret)
 	startProcess(tb, cmd).waitServer(tb, "go-oauth2", socket, "/token")
 	return endpoint

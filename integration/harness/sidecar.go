@@ -66,7 +66,7 @@ func NewClient(tb testing.TB) *http.Client {
 	return &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Timeout:       2 * Patience,
+		Timeout:       2 * Timeout,
 	}
 }
 
@@ -80,7 +80,7 @@ func unixClient(tb testing.TB, path string) *http.Client {
 		DisableKeepAlives: true,
 	}
 	tb.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: Patience}
+	return &http.Client{Transport: transport, Timeout: Timeout}
 }
 
 // AdminSocket is the path of the admin endpoint's unix socket.
@@ -161,7 +161,7 @@ func (s *Sidecar) Reload(config Config) error {
 }
 
 // Admin makes a request to the admin endpoint.
-func (s *Sidecar) Admin(method, path, contentType, body string) (status int, answer string, err error) {
+func (s *Sidecar) Admin(method, path, contentType, body string) (status int, response string, err error) {
 	req, err := http.NewRequest(method, "http://admin"+path, strings.NewReader(body))
 	if err != nil {
 		return 0, "", err
@@ -178,31 +178,31 @@ func (s *Sidecar) Admin(method, path, contentType, body string) (status int, ans
 	return res.StatusCode, string(text), err
 }
 
-// Answer is a response with its whole body.
-type Answer struct {
+// Response is a response with its whole body.
+type Response struct {
 	*http.Response
 	Text string
 }
 
-// Do sends a request and reads the whole answer.
-func (s *Sidecar) Do(req *http.Request) (*Answer, error) {
+// Do sends a request and reads the whole response.
+func (s *Sidecar) Do(req *http.Request) (*Response, error) {
 	res, err := s.Client.Do(req)
 	if err != nil {
 		return nil, err
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
-	return &Answer{res, string(text)}, err
+	return &Response{res, string(text)}, err
 }
 
-// Get asks for a path; name and value of headers follow in turn.
-func (s *Sidecar) Get(tb testing.TB, path string, headers ...string) *Answer {
+// Get makes a GET request; name and value of headers follow in turn.
+func (s *Sidecar) Get(tb testing.TB, path string, headers ...string) *Response {
 	tb.Helper()
 	return s.Send(tb, http.MethodGet, path, nil, headers...)
 }
 
 // Send makes a request with a body; name and value of headers follow in turn.
-func (s *Sidecar) Send(tb testing.TB, method, path string, body []byte, headers ...string) *Answer {
+func (s *Sidecar) Send(tb testing.TB, method, path string, body []byte, headers ...string) *Response {
 	tb.Helper()
 	req, err := http.NewRequest(method, s.URL+path, bytes.NewReader(body))
 	if err != nil {
@@ -211,11 +211,11 @@ func (s *Sidecar) Send(tb testing.TB, method, path string, body []byte, headers 
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Add(headers[i], headers[i+1])
 	}
-	answer, err := s.Do(req)
+	response, err := s.Do(req)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return answer
+	return response
 }
 
 // File writes a file into the sidecar's directory at once, as a rotation does, and returns its path.
@@ -247,7 +247,7 @@ func (s *Sidecar) FDs(tb testing.TB) int {
 	return len(entries)
 }
 
-// ResidentMemory returns the bytes of memory that the process holds, and the most it ever held.
+// ResidentMemory returns the resident memory of the process in bytes, and its maximum so far.
 func (s *Sidecar) ResidentMemory(tb testing.TB) (now, peak int64) {
 	tb.Helper()
 	status, err := os.ReadFile(s.proc("status"))

@@ -21,7 +21,7 @@ const (
 	ShiftTab = "\x1b[Z"
 	CtrlC    = "\x03"
 	CtrlD    = "\x04"
-	CtrlU    = "\x15" // rubs out what was typed
+	CtrlU    = "\x15" // deletes what was typed
 )
 
 // Pasted is what a terminal makes of text that is pasted.
@@ -62,11 +62,11 @@ func OpenTerminal(tb testing.TB, cmd *exec.Cmd, columns, rows uint16) *Terminal 
 		cmd.Stderr = tty
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	answered := make(chan struct{})
+	repliesForwarded := make(chan struct{})
 	tb.Cleanup(func() { // after the process has ended
 		<-t.drawn
 		_ = t.emulator.InputPipe().(interface{ Close() error }).Close()
-		<-answered
+		<-repliesForwarded
 		_ = master.Close()
 		if tb.Failed() {
 			tb.Logf("the screen:\n%s", t.Screen())
@@ -76,13 +76,13 @@ func OpenTerminal(tb testing.TB, cmd *exec.Cmd, columns, rows uint16) *Terminal 
 	_ = tty.Close()
 	go t.draw()
 	go func() {
-		defer close(answered)
-		t.answer()
+		defer close(repliesForwarded)
+		t.forwardReplies()
 	}()
 	return t
 }
 
-// draw puts what the process writes on the screen, until nobody has the terminal open any more.
+// draw puts what the process writes on the screen, until no process has the terminal open any more.
 func (t *Terminal) draw() {
 	defer close(t.drawn)
 	buffer := make([]byte, 4096)
@@ -100,8 +100,8 @@ func (t *Terminal) draw() {
 	}
 }
 
-// answer passes on what the terminal itself answers when the process asks it something.
-func (t *Terminal) answer() {
+// forwardReplies passes the terminal's own replies to queries on to the process.
+func (t *Terminal) forwardReplies() {
 	buffer := make([]byte, 4096)
 	for {
 		n, err := t.emulator.Read(buffer)
@@ -112,7 +112,7 @@ func (t *Terminal) answer() {
 	}
 }
 
-// Screen is what a person sees now, as far as something stands there.
+// Screen is what a person sees now, without blank lines at the end.
 func (t *Terminal) Screen() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -157,10 +157,10 @@ func (t *Terminal) WaitScreenEnd(tb testing.TB, text string) {
 	t.wait(tb, text, strings.HasSuffix)
 }
 
-// wait waits until the screen has a text in a way.
+// wait waits until has finds a text on the screen.
 func (t *Terminal) wait(tb testing.TB, text string, has func(screen, text string) bool) {
 	tb.Helper()
-	deadline := time.After(Patience)
+	deadline := time.After(Timeout)
 	for {
 		t.mu.Lock()
 		changed := t.changed
@@ -192,14 +192,14 @@ func (t *Terminal) Ended(tb testing.TB) int {
 // WaitHidden waits until the terminal does not show what is typed.
 func (t *Terminal) WaitHidden(tb testing.TB) {
 	tb.Helper()
-	for deadline := time.Now().Add(Patience); t.settings(tb).Lflag&unix.ECHO != 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(Timeout); t.settings(tb).Lflag&unix.ECHO != 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			tb.Fatal("the terminal shows what is typed")
 		}
 	}
 }
 
-// Restored tells whether the terminal is as it was before the process.
+// Restored reports whether the terminal is as it was before the process.
 func (t *Terminal) Restored(tb testing.TB) bool {
 	tb.Helper()
 	return t.settings(tb) == t.before

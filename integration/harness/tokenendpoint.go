@@ -25,7 +25,7 @@ type TokenRequest struct {
 	Body       string
 	TLS        *tls.ConnectionState
 
-	// What was granted by the endpoint's own Grant, if it did.
+	// The token that Grant issued, if it did.
 	Token string
 }
 
@@ -35,24 +35,24 @@ func (r *TokenRequest) Form() url.Values {
 	return form
 }
 
-// TokenEndpoint is a token endpoint that counts, records and answers as it is told.
+// TokenEndpoint is a token endpoint that counts and records its requests, and responds as configured.
 type TokenEndpoint struct {
 	URL  string // of the token endpoint itself
 	Base string // the server's root
 
 	mu       sync.Mutex
-	answer   http.Handler
+	handler  http.Handler
 	requests []*TokenRequest
 	issued   map[string]time.Time // token to its expiry
 	changed  chan struct{}        // closed and replaced at every request
 }
 
-// NewTokenEndpoint serves a token endpoint until the test ends; with a CA over TLS. It grants
-// tokens of an hour unless told otherwise.
+// NewTokenEndpoint serves a token endpoint until the test ends; with a CA over TLS. By default it
+// grants tokens of an hour.
 func NewTokenEndpoint(tb testing.TB, ca *CA) *TokenEndpoint {
 	tb.Helper()
 	e := &TokenEndpoint{issued: map[string]time.Time{}, changed: make(chan struct{})}
-	e.Answer(e.Grant(time.Hour))
+	e.RespondWith(e.Grant(time.Hour))
 	e.Base = serve(tb, e, ca)
 	e.URL = e.Base + "/oauth2/token"
 	return e
@@ -88,48 +88,48 @@ func (e *TokenEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	answer, _ := e.record(&TokenRequest{
+	handler, _ := e.record(&TokenRequest{
 		At: time.Now(), Method: r.Method, RequestURI: r.RequestURI, Host: r.Host,
 		Header: r.Header.Clone(), Body: string(body), TLS: r.TLS,
 	})
-	answer.ServeHTTP(w, r)
+	handler.ServeHTTP(w, r)
 }
 
-func (e *TokenEndpoint) record(request *TokenRequest) (answer http.Handler, number int) {
+func (e *TokenEndpoint) record(request *TokenRequest) (handler http.Handler, number int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.requests = append(e.requests, request)
 	close(e.changed)
 	e.changed = make(chan struct{})
-	return e.answer, len(e.requests)
+	return e.handler, len(e.requests)
 }
 
-// Answer says how requests are answered from now on.
-func (e *TokenEndpoint) Answer(answer http.Handler) {
+// RespondWith sets the handler of requests.
+func (e *TokenEndpoint) RespondWith(handler http.Handler) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.answer = answer
+	e.handler = handler
 }
 
-// Grant answers with a new token that lives so long.
-func (e *TokenEndpoint) Grant(life time.Duration) http.Handler {
+// Grant responds with a new token of that lifetime.
+func (e *TokenEndpoint) Grant(lifetime time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		Reply(http.StatusOK, map[string]any{
-			"access_token": e.Issue(life), "token_type": "Bearer", "expires_in": int(life.Seconds()),
+			"access_token": e.Issue(lifetime), "token_type": "Bearer", "expires_in": int(lifetime.Seconds()),
 		}).ServeHTTP(w, nil)
 	})
 }
 
-// Issue makes a new token that lives so long, for answers of one's own.
-func (e *TokenEndpoint) Issue(life time.Duration) string {
+// Issue makes a new token of that lifetime, for responses that Grant does not make.
+func (e *TokenEndpoint) Issue(lifetime time.Duration) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	token := fmt.Sprintf("token-%d", len(e.issued)+1)
-	e.issued[token] = time.Now().Add(life)
+	e.issued[token] = time.Now().Add(lifetime)
 	return token
 }
 
-// Revoke makes all tokens that were issued so far invalid.
+// Revoke invalidates all tokens that were issued so far.
 func (e *TokenEndpoint) Revoke() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -138,7 +138,7 @@ func (e *TokenEndpoint) Revoke() {
 	}
 }
 
-// Valid reports whether a token was issued and still lives.
+// Valid reports whether a token was issued and has not expired.
 func (e *TokenEndpoint) Valid(token string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -146,7 +146,7 @@ func (e *TokenEndpoint) Valid(token string) bool {
 	return ok && time.Now().Before(expiry)
 }
 
-// Reply answers with a status and JSON; name and value of headers follow in turn.
+// Reply responds with a status and JSON; name and value of headers follow in turn.
 func Reply(status int, body any, headers ...string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -163,28 +163,28 @@ func Reply(status int, body any, headers ...string) http.Handler {
 	})
 }
 
-// Refuse answers with an error of RFC 6749.
+// Refuse responds with an error of RFC 6749.
 func Refuse(status int, code string) http.Handler {
 	return Reply(status, map[string]string{"error": code})
 }
 
-// Slow waits before it answers, unless the client leaves.
-func Slow(wait time.Duration, answer http.Handler) http.Handler {
+// Slow waits before it responds, unless the client leaves.
+func Slow(wait time.Duration, handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-time.After(wait):
-			answer.ServeHTTP(w, r)
+			handler.ServeHTTP(w, r)
 		case <-r.Context().Done():
 		}
 	})
 }
 
-// Held answers when the channel is closed, unless the client leaves.
-func Held(release <-chan struct{}, answer http.Handler) http.Handler {
+// Blocked responds when the channel is closed, unless the client leaves.
+func Blocked(release <-chan struct{}, handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-release:
-			answer.ServeHTTP(w, r)
+			handler.ServeHTTP(w, r)
 		case <-r.Context().Done():
 		}
 	})
@@ -213,7 +213,7 @@ func (e *TokenEndpoint) Only(tb testing.TB) *TokenRequest {
 // Await waits until there have been so many requests.
 func (e *TokenEndpoint) Await(tb testing.TB, count int) {
 	tb.Helper()
-	deadline := time.After(Patience)
+	deadline := time.After(Timeout)
 	for {
 		e.mu.Lock()
 		have, changed := len(e.requests), e.changed
@@ -238,8 +238,8 @@ func Bearer(header http.Header) string {
 	return token
 }
 
-// AccessToken is the token in an Authorization header, whether anybody may use it or only whoever
-// has a key (RFC 9449).
+// AccessToken is the token in an Authorization header, a bearer token or one that is bound to a key
+// (RFC 9449).
 func AccessToken(header http.Header) string {
 	if token, ok := strings.CutPrefix(header.Get("Authorization"), "DPoP "); ok {
 		return token

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// User is somebody who uses caddy on the command line, with a home of their own and nothing of the
+// User uses caddy on the command line, with a home directory of their own and nothing of the
 // developer's.
 type User struct {
 	Home    string // also the working directory
@@ -17,7 +17,7 @@ type User struct {
 	Env     []string
 }
 
-// NewUser makes a user who is there until the test ends.
+// NewUser makes a user, who is removed when the test ends.
 func NewUser(tb testing.TB) *User {
 	tb.Helper()
 	home := socketDir(tb)
@@ -28,8 +28,8 @@ func NewUser(tb testing.TB) *User {
 	return &User{Home: home, Runtime: runtime, Env: []string{"HOME=" + home, "XDG_RUNTIME_DIR=" + runtime, "PATH=" + os.Getenv("PATH"), "TERM=xterm-256color"}}
 }
 
-// Printed is what a command has printed, and its exit status.
-type Printed struct {
+// Result is what a command has printed, and its exit status.
+type Result struct {
 	Stdout, Stderr string
 	Status         int
 }
@@ -48,7 +48,7 @@ func (u *User) Program(name string, args ...string) *exec.Cmd {
 }
 
 // Run runs a `caddy http-helper` command to its end.
-func (u *User) Run(tb testing.TB, args ...string) Printed {
+func (u *User) Run(tb testing.TB, args ...string) Result {
 	tb.Helper()
 	return Execute(tb, u.Command(tb, args...))
 }
@@ -69,14 +69,14 @@ func Background(tb testing.TB, cmd *exec.Cmd) Running {
 }
 
 // Execute runs a command to its end.
-func Execute(tb testing.TB, cmd *exec.Cmd) Printed {
+func Execute(tb testing.TB, cmd *exec.Cmd) Result {
 	tb.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) {
 		tb.Fatal(err)
 	}
-	return Printed{Stdout: stdout.String(), Stderr: stderr.String(), Status: cmd.ProcessState.ExitCode()}
+	return Result{Stdout: stdout.String(), Stderr: stderr.String(), Status: cmd.ProcessState.ExitCode()}
 }
 
 // File writes a file of the user's, and returns its path.
@@ -87,8 +87,8 @@ func (u *User) File(tb testing.TB, name, content string) string {
 	return path
 }
 
-// HaveCaddy has the user's shell find `caddy`.
-func (u *User) HaveCaddy(tb testing.TB) {
+// InstallCaddy puts `caddy` into the PATH of the user's shell.
+func (u *User) InstallCaddy(tb testing.TB) {
 	tb.Helper()
 	bin := filepath.Join(u.Home, "bin")
 	if err := os.Mkdir(bin, 0o700); err != nil {
