@@ -227,15 +227,15 @@ func runImage(t *testing.T, config imageConfig, rootfs string) {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, config.Env...)
 	began := time.Now()
-	c := startChild(t, cmd)
-	w.awaitResponse(t, c.done, c.logs)
+	c := harness.Background(t, cmd)
+	w.awaitResponse(t, c.Exited(), c.Logs)
 	took := time.Since(began)
-	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "status"))
+	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.Pid()), "status"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantHarmless(t, string(status))
-	if logs := c.logs(); strings.Contains(logs, "read-only file system") || strings.Contains(logs, "permission denied") || strings.Contains(logs, `"level":"error"`) {
+	if logs := c.Logs(); strings.Contains(logs, "read-only file system") || strings.Contains(logs, "permission denied") || strings.Contains(logs, `"level":"error"`) {
 		t.Errorf("something is wrong in the container:\n%s", logs)
 	}
 	t.Logf("%v from start to the first response; %s", took.Round(time.Millisecond), resident(string(status)))

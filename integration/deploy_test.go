@@ -2,7 +2,6 @@ package integration
 
 import (
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -61,7 +60,7 @@ func here(t *testing.T, caddyfile string) site {
 func inside(t *testing.T, caddyfile string) (w *world, changed string) {
 	t.Helper()
 	w = newWorld(t, nil)
-	port := freePort(t)
+	port := harness.FreePort(t)
 	w.URL = "http://127.0.0.1:" + port
 	return w, strings.NewReplacer("https://api.example.com", w.api.URL, "https://auth.example.com/oauth2/token", w.tokens.URL,
 		":8080 {", ":"+port+" {").Replace(caddyfile)
@@ -128,7 +127,7 @@ func TestDeployedCaddyfilesServe(t *testing.T) {
 func (s site) wantProbes(t *testing.T) {
 	t.Helper()
 	for path, want := range map[string]int{"/live": 200, "/ready": 200, "/metrics": 200, "/hello": 404} {
-		status, text := s.probe(t, path)
+		status, text := s.probe(t, "http://"+s.health+path)
 		equal(t, "status of "+path, status, want)
 		if path == "/metrics" && !strings.Contains(text, `caddy_http_helper_requests_total{connection="orders",outcome="sent"} 1`) {
 			t.Errorf("the metrics do not count the request:\n%s", text)
@@ -136,23 +135,18 @@ func (s site) wantProbes(t *testing.T) {
 	}
 }
 
-// probe makes a request to the site of the probes, which may be up a moment later than the app's.
-func (s site) probe(t *testing.T, path string) (status int, text string) {
+// probe makes a request to a site of probes, which may be up a moment later than the app's.
+func (w *world) probe(t *testing.T, url string) (status int, text string) {
 	t.Helper()
 	eventually(t, "the site of the probes responds", func() bool {
-		res, err := s.Client.Get("http://" + s.health + path)
+		response, err := harness.Get(w.Client, url)
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			return false
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer res.Body.Close()
-		body, err := io.ReadAll(res.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		status, text = res.StatusCode, string(body)
+		status, text = response.StatusCode, response.Text
 		return true
 	})
 	return status, text
@@ -180,7 +174,7 @@ func TestReadinessFollowsTheTokenEndpoint(t *testing.T) {
 	s.tokens.RespondWith(harness.Status(http.StatusServiceUnavailable))
 	s.Run(t, harness.Config{Whole: s.caddyfile})
 	status := func(path string) int {
-		status, _ := s.probe(t, path)
+		status, _ := s.probe(t, "http://"+s.health+path)
 		return status
 	}
 	eventually(t, "the pod is not ready", func() bool { return status("/ready") == http.StatusServiceUnavailable })

@@ -123,7 +123,7 @@ var debFile = regexp.MustCompile(`(?m)^'\S+' ([^_\s]+)_\S+\.deb `)
 
 // namespace is a mount namespace in which Debian packages are installed that this machine may lack,
 // with a /run and a /var of its own, so that nothing is left behind on disk.
-type namespace struct{ *child }
+type namespace struct{ harness.Running }
 
 // newNamespace makes one that ends with the test. Where that is not possible the test is skipped.
 func newNamespace(t *testing.T, packages ...string) namespace {
@@ -136,14 +136,14 @@ func newNamespace(t *testing.T, packages ...string) namespace {
 		for dir in usr etc; do
 			! [ -d "$1/$dir" ] || mount -t overlay overlay -o "lowerdir=$1/$dir:/$dir" "/$dir" || exit
 		done && echo ready && exec sleep infinity`
-	n := namespace{startChild(t, exec.Command("unshare", "--mount", "sh", "-c", script, "sh", root, empty))}
+	n := namespace{harness.Background(t, exec.Command("unshare", "--mount", "sh", "-c", script, "sh", root, empty))}
 	eventually(t, "the namespace is ready, or cannot be", func() bool {
 		select {
-		case <-n.done:
-			t.Skipf("no namespace with %s can be made here: %s", strings.Join(packages, " and "), n.logs())
+		case <-n.Exited():
+			t.Skipf("no namespace with %s can be made here: %s", strings.Join(packages, " and "), n.Logs())
 		default:
 		}
-		return n.logs() == "ready\n"
+		return n.Logs() == "ready\n"
 	})
 	t.Cleanup(func() { eventually(t, "the namespace is empty", func() bool { return n.population(t) == 1 }) })
 	return n
@@ -152,7 +152,7 @@ func newNamespace(t *testing.T, packages ...string) namespace {
 // population is how many processes are in the namespace; one of them keeps it.
 func (n namespace) population(t *testing.T) int {
 	t.Helper()
-	own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", n.Process.Pid))
+	own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", n.Pid()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,6 +168,6 @@ func (n namespace) population(t *testing.T) int {
 
 // command is a command in the namespace, run in a directory.
 func (n namespace) command(dir string, args ...string) *exec.Cmd {
-	enter := []string{"nsenter", "--target", strconv.Itoa(n.Process.Pid), "--mount", "--", "sh", "-c", `cd "$0" && exec "$@"`, dir}
+	enter := []string{"nsenter", "--target", strconv.Itoa(n.Pid()), "--mount", "--", "sh", "-c", `cd "$0" && exec "$@"`, dir}
 	return exec.Command(enter[0], append(enter[1:], args...)...)
 }

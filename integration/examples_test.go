@@ -2,7 +2,6 @@ package integration
 
 import (
 	"context"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -153,19 +152,15 @@ func TestExampleUnixSocket(t *testing.T) {
 	e.provide(t, "secrets/client_secret", "http_helper/any") // the socket's directory must be there
 	cmd := exec.Command(harness.Caddy(t), "run", "--config", e.File(t, "Caddyfile", e.caddyfile), "--adapter", "caddyfile")
 	cmd.Env = []string{"SSL_CERT_FILE=" + e.ca.File, "HOME=" + e.Dir}
-	startChild(t, cmd)
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}}
-	var res *http.Response
+	harness.Background(t, cmd)
+	client := harness.UnixClient(t, socket)
+	var response *harness.Response
 	eventually(t, "the socket responds", func() bool {
 		var err error
-		res, err = client.Get("http://orders/17")
+		response, err = harness.Get(client, "http://orders/17")
 		return err == nil
 	})
-	text, _ := io.ReadAll(res.Body)
-	res.Body.Close()
-	equal(t, "body", string(text), "hello")
+	equal(t, "body", response.Text, "hello")
 	equal(t, "request", e.api.Last(t).RequestURI, "/v2/17")
 	info, err := os.Stat(socket)
 	if err != nil {

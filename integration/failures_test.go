@@ -177,7 +177,7 @@ func (o *operator) wantTrouble(t *testing.T, c trouble, probes string) {
 	equal(t, "refresh works", refresh.Status == 0, c.refresh == "")
 	says("refresh", refresh.Stderr, c.refresh)
 
-	status, health := o.probe(t, "127.0.0.1:"+probes)
+	status, health := o.probe(t, "http://127.0.0.1:"+probes)
 	equal(t, "status of http_helper_health", status, c.ready)
 	says("http_helper_health", health, c.health)
 	_, metrics, err := o.Admin(http.MethodGet, "/metrics", "", "")
@@ -193,22 +193,4 @@ func (o *operator) wantTrouble(t *testing.T, c trouble, probes string) {
 	for _, phrase := range c.log {
 		o.WaitLog(t, here.Replace(phrase))
 	}
-}
-
-// probe makes a request to a site of probes.
-func (o *operator) probe(t *testing.T, address string) (status int, text string) {
-	t.Helper()
-	req, err := http.NewRequest(http.MethodGet, "http://"+address, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the site of the probes responds", func() bool {
-		response, err := o.Do(req)
-		if err != nil {
-			return false
-		}
-		status, text = response.StatusCode, response.Text
-		return true
-	})
-	return status, text
 }

@@ -62,10 +62,7 @@ func TestChunkedBodyWithTrailers(t *testing.T) {
 		t.Fatal(err)
 	}
 	req.Trailer = http.Header{"X-Up": {"up"}}
-	response, err := w.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	response := w.MustDo(t, req)
 	wantStatus(t, response, http.StatusOK)
 	equal(t, "length", len(response.Text), 100_001)
 	equal(t, "trailer up", w.api.Last(t).Trailer.Get("X-Up"), "up")

@@ -19,7 +19,7 @@ import (
 type corporate struct {
 	*world
 	ca           *harness.CA
-	proxy        *child
+	proxy        harness.Running
 	proxyAddress string
 	api, tokens  string // URLs
 }
@@ -33,7 +33,7 @@ func newCorporate(t *testing.T) *corporate {
 	ca := harness.NewCA(t)
 	c := &corporate{world: newWorld(t, ca), ca: ca}
 	c.api, c.tokens = underName(c.world.api.URL, "api.test"), underName(c.world.tokens.URL, "auth.test")
-	port := freePort(t)
+	port := harness.FreePort(t)
 	c.proxyAddress = "127.0.0.1:" + port
 	dir := t.TempDir()
 	hosts, conf := filepath.Join(dir, "hosts"), filepath.Join(dir, "tinyproxy.conf")
@@ -47,7 +47,7 @@ func newCorporate(t *testing.T) *corporate {
 	if out, err := exec.Command(enter[0], append(enter[1:], "true")...).CombinedOutput(); err != nil {
 		t.Skipf("this user may not make namespaces here: %s", out)
 	}
-	c.proxy = startChild(t, exec.Command(args[0], args[1:]...))
+	c.proxy = harness.Background(t, exec.Command(args[0], args[1:]...))
 	eventually(t, "the forward proxy listens", func() bool {
 		conn, err := net.Dial("tcp", c.proxyAddress)
 		if err == nil {
@@ -79,8 +79,8 @@ func (c *corporate) wantTunnels(t *testing.T) {
 	t.Helper()
 	for _, url := range []string{c.api, c.tokens} {
 		authority := strings.Split(url, "/")[2]
-		if !strings.Contains(c.proxy.logs(), "CONNECT "+authority) {
-			t.Errorf("the forward proxy got no request for %s:\n%s", authority, c.proxy.logs())
+		if !strings.Contains(c.proxy.Logs(), "CONNECT "+authority) {
+			t.Errorf("the forward proxy got no request for %s:\n%s", authority, c.proxy.Logs())
 		}
 	}
 	if strings.Contains(c.Logs(), proxyPassword) {
@@ -160,7 +160,7 @@ func TestNothingInTheClearPassesAForwardProxy(t *testing.T) {
 	response := c.Get(t, "/hello")
 	wantSidecarError(t, response, http.StatusBadGateway, "proxy_configuration_error")
 	t.Log(response.Header.Get("Proxy-Status"))
-	if strings.Contains(c.proxy.logs(), "http://") {
-		t.Errorf("the forward proxy has seen a request in the clear:\n%s", c.proxy.logs())
+	if strings.Contains(c.proxy.Logs(), "http://") {
+		t.Errorf("the forward proxy has seen a request in the clear:\n%s", c.proxy.Logs())
 	}
 }

@@ -129,10 +129,10 @@ func (s sources) wantVersion(t *testing.T, binary string) {
 	}
 	site := here(t, deployedFile(t, "compose/Caddyfile"))
 	site.provide(t)
-	c := startChild(t, exec.Command(binary, "run", "--config", site.File(t, "Caddyfile", site.caddyfile), "--adapter", "caddyfile"))
-	site.awaitResponse(t, c.done, c.logs)
-	if want := `"version":"` + s.version + `"`; !strings.Contains(c.logs(), want) {
-		t.Errorf("the log does not tell %s:\n%s", want, c.logs())
+	c := harness.Background(t, exec.Command(binary, "run", "--config", site.File(t, "Caddyfile", site.caddyfile), "--adapter", "caddyfile"))
+	site.awaitResponse(t, c.Exited(), c.Logs)
+	if want := `"version":"` + s.version + `"`; !strings.Contains(c.Logs(), want) {
+		t.Errorf("the log does not tell %s:\n%s", want, c.Logs())
 	}
 }
 

@@ -2,7 +2,6 @@ package integration
 
 import (
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -153,16 +152,11 @@ func TestExample(t *testing.T) {
 	ports := strings.NewReplacer(":8080", ":"+own, ":8081", ":"+harness.Port(t), ":8082", ":"+harness.Port(t))
 	sidecar.Run(t, harness.Config{Whole: ports.Replace(readShipped(t, "Caddyfile.example"))})
 	for _, address := range []string{sidecar.URL, "http://localhost:" + own} {
-		res, err := sidecar.Client.Get(address + "/hello")
+		response, err := harness.Get(sidecar.Client, address+"/hello")
 		if err != nil {
 			t.Fatal(err)
 		}
-		text, err := io.ReadAll(res.Body)
-		res.Body.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		equal(t, "status", res.StatusCode, http.StatusOK)
-		equal(t, "body", string(text), "The API saw the token and was asked: GET /v2/hello")
+		equal(t, "status", response.StatusCode, http.StatusOK)
+		equal(t, "body", response.Text, "The API saw the token and was asked: GET /v2/hello")
 	}
 }

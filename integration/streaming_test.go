@@ -167,10 +167,7 @@ func TestEarlyHints(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := w.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	response := w.MustDo(t, req)
 	wantStatus(t, response, http.StatusOK)
 }
 
@@ -230,10 +227,7 @@ func TestLargeBodiesInConstantMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	req.ContentLength = size
-	response, err := w.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	response := w.MustDo(t, req)
 	wantStatus(t, response, http.StatusOK)
 	equal(t, "uploaded", w.api.Last(t).BodyLength, int64(size))
 

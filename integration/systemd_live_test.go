@@ -21,16 +21,20 @@ type booted struct{ leader string }
 func boot(t *testing.T, dir string) booted {
 	t.Helper()
 	n := newNamespace(t, "systemd", "systemd-container")
-	nspawn := startChild(t, n.command("/", "systemd-nspawn", "--quiet", "--directory=/", "--volatile=yes", "--tmpfs=/usr/local/bin:mode=0755",
+	nspawn := harness.Background(t, n.command("/", "systemd-nspawn", "--quiet", "--directory=/", "--volatile=yes", "--tmpfs=/usr/local/bin:mode=0755",
 		"--bind-ro="+dir+":/src", "--machine=http-helper", "--register=no", "--keep-unit", "--console=pipe", "--boot", "--", "--unit=basic.target"))
+	t.Cleanup(func() { // SIGTERM, which the harness sends, would shut down all of it in order
+		nspawn.Signal(os.Interrupt)
+		nspawn.Wait(t)
+	})
 	var b booted
 	eventually(t, "systemd has started, or cannot", func() bool {
 		select {
-		case <-nspawn.done:
-			t.Skipf("systemd cannot be started here: %s", nspawn.logs())
+		case <-nspawn.Exited():
+			t.Skipf("systemd cannot be started here: %s", nspawn.Logs())
 		default:
 		}
-		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", nspawn.Process.Pid))
+		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", nspawn.Pid()))
 		if err != nil {
 			t.Skipf("it cannot be seen here where systemd runs: %v", err)
 		}

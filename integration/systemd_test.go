@@ -67,7 +67,7 @@ func TestSystemdStartAndReload(t *testing.T) {
 		}
 		return cmd
 	}
-	startChild(t, command("ExecStart"))
+	harness.Background(t, command("ExecStart"))
 	awaitNotice(t, socket, "READY=1")
 	s.wantToken(t)
 	output(t, command("ExecReload"))

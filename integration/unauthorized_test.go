@@ -70,10 +70,7 @@ func TestARejectedTokenIsReplacedAndTheRequestReplayed(t *testing.T) {
 			if c.chunked {
 				req.Trailer = http.Header{"X-Trailer": {"after the body"}}
 			}
-			response, err := w.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
+			response := w.MustDo(t, req)
 			wantStatus(t, response, c.status)
 			if c.status == http.StatusOK {
 				equal(t, "API requests", w.api.Count(), 3)
@@ -153,10 +150,7 @@ func TestAnEarly401WhileTheBodyIsStillComing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := w.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	response := w.MustDo(t, req)
 	wantStatus(t, response, http.StatusOK)
 	equal(t, "body", w.api.Last(t).BodySHA256, harness.SHA256([]byte("first half, second half")))
 }

@@ -2,11 +2,13 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 )
@@ -152,6 +154,31 @@ func wantSidecarError(t testing.TB, response *harness.Response, status int, erro
 func (w *world) wantOK(t testing.TB) {
 	t.Helper()
 	wantStatus(t, w.Get(t, "/hello"), http.StatusOK)
+}
+
+// awaitResponse makes requests until the API responds. It fails when the process in between has ended.
+func (w *world) awaitResponse(t *testing.T, ended <-chan struct{}, logs func() string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
+	defer cancel()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.URL+"/hello", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := w.Do(req)
+		if err == nil {
+			wantStatus(t, response, http.StatusOK)
+			return
+		}
+		select {
+		case <-ended:
+			t.Fatalf("it has ended:\n%s", logs())
+		case <-ctx.Done():
+			t.Fatalf("no response: %v\n%s", err, logs())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 func equal[T comparable](t testing.TB, what string, got, want T) {

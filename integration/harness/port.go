@@ -1,12 +1,26 @@
 package harness
 
 import (
+	"net"
 	"os"
 	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
+
+// FreePort returns a port of loopback that no server listens on, for servers that do not set
+// SO_REUSEPORT. Another process may take it before they do.
+func FreePort(tb testing.TB) string {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
 
 // Port has the kernel choose a port of loopback and keeps it for the whole test: the socket is
 // bound with SO_REUSEPORT but does not listen, so only Caddy, which sets that option too, can take

@@ -20,7 +20,7 @@ import (
 
 // passTo hands requests on to the server on a socket.
 func passTo(tb testing.TB, socket string) http.Handler {
-	client := unixClient(tb, socket)
+	client := UnixClient(tb, socket)
 	return &httputil.ReverseProxy{
 		Transport: client.Transport,
 		ErrorLog:  discardLog,
@@ -50,7 +50,7 @@ func socketDir(tb testing.TB) string {
 // waitServer waits until a server responds to a path on its socket.
 func (p *process) waitServer(tb testing.TB, what, socket, path string) {
 	tb.Helper()
-	client := unixClient(tb, socket)
+	client := UnixClient(tb, socket)
 	p.waitReady(tb, what, func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://server"+path, nil)
 		if err != nil {
@@ -126,7 +126,7 @@ func (p *OIDCProvider) Stop() {
 // Introspect returns what the server knows of a token. It authenticates as a client with a secret in the body.
 func (p *OIDCProvider) Introspect(tb testing.TB, clientID, secret, token string) map[string]any {
 	tb.Helper()
-	return postForm(tb, unixClient(tb, p.socket), "http://oidc/token/introspection", url.Values{
+	return postForm(tb, UnixClient(tb, p.socket), "http://oidc/token/introspection", url.Values{
 		"client_id": {clientID}, "client_secret": {secret}, "token": {token},
 	})
 }
@@ -156,7 +156,7 @@ func StartHydra(tb testing.TB, ca *CA, env ...string) *Hydra {
 	tb.Helper()
 	dir := socketDir(tb)
 	public, admin := filepath.Join(dir, "public.sock"), filepath.Join(dir, "admin.sock")
-	h := &Hydra{TokenEndpoint: NewTokenEndpoint(tb, ca), admin: unixClient(tb, admin)}
+	h := &Hydra{TokenEndpoint: NewTokenEndpoint(tb, ca), admin: UnixClient(tb, admin)}
 	h.URL = h.Base + "/oauth2/token"
 	h.RespondWith(passTo(tb, public))
 

@@ -55,7 +55,7 @@ func New(tb testing.TB) *Sidecar {
 	s := &Sidecar{Dir: dir, Addr: "127.0.0.1:" + Port(tb)}
 	s.URL = "http://" + s.Addr
 	s.Client = NewClient(tb)
-	s.admin = unixClient(tb, s.AdminSocket())
+	s.admin = UnixClient(tb, s.AdminSocket())
 	return s
 }
 
@@ -70,7 +70,8 @@ func NewClient(tb testing.TB) *http.Client {
 	}
 }
 
-func unixClient(tb testing.TB, path string) *http.Client {
+// UnixClient returns a client that connects to a unix socket, whatever the host of the URL.
+func UnixClient(tb testing.TB, path string) *http.Client {
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
@@ -169,13 +170,11 @@ func (s *Sidecar) Admin(method, path, contentType, body string) (status int, res
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
-	res, err := s.admin.Do(req)
+	res, err := do(s.admin, req)
 	if err != nil {
 		return 0, "", err
 	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	return res.StatusCode, string(text), err
+	return res.StatusCode, res.Text, nil
 }
 
 // Response is a response with its whole body.
@@ -185,14 +184,35 @@ type Response struct {
 }
 
 // Do sends a request and reads the whole response.
-func (s *Sidecar) Do(req *http.Request) (*Response, error) {
-	res, err := s.Client.Do(req)
+func (s *Sidecar) Do(req *http.Request) (*Response, error) { return do(s.Client, req) }
+
+// MustDo is Do for requests that must not fail.
+func (s *Sidecar) MustDo(tb testing.TB, req *http.Request) *Response {
+	tb.Helper()
+	response, err := s.Do(req)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return response
+}
+
+func do(client *http.Client, req *http.Request) (*Response, error) {
+	res, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
 	return &Response{res, string(text)}, err
+}
+
+// Get makes a GET request with a client, and reads the whole response.
+func Get(client *http.Client, url string) (*Response, error) {
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	return do(client, req)
 }
 
 // Get makes a GET request; name and value of headers follow in turn.
@@ -211,11 +231,7 @@ func (s *Sidecar) Send(tb testing.TB, method, path string, body []byte, headers 
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Add(headers[i], headers[i+1])
 	}
-	response, err := s.Do(req)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return response
+	return s.MustDo(tb, req)
 }
 
 // File writes a file into the sidecar's directory at once, as a rotation does, and returns its path.
