@@ -45,7 +45,7 @@ publish_here() {
 	export GONOPROXY GONOSUMDB
 	local found
 	found=$(cd / && go mod download -json "$module@$version") || fail "Go cannot get $version: $found"
-	# A tag that has moved since somebody built from it is in Go's cache as it was.
+	# When a tag has moved since it was built from, Go's cache has the old one.
 	grep -q "\"Hash\": \"$commit\"" <<<"$found" ||
 		fail "Go's module cache has another $version: set GOMODCACHE to a new directory, or run go clean -modcache"
 }
