@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// serveBare is the least that a proxy in Go can do. Its arguments are address=URL, twice, and the
+// serveBare is a minimal proxy in Go: httputil.ReverseProxy and nothing else. Its arguments are address=URL, twice, and the
 // file with the authority that it trusts.
 func serveBare(args []string) error {
 	authority, err := os.ReadFile(args[2]) //nolint:gosec // the benchmark itself names it

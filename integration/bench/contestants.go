@@ -18,8 +18,8 @@ type contestant struct {
 	proc       *proc
 }
 
-// startAll runs all proxies that there are on this machine. They stay up, and idle, while others
-// are measured.
+// startAll runs all proxies that are installed on this machine. They stay up, idle, while others are
+// measured.
 func (w *world) startAll(s *settings) ([]*contestant, error) {
 	var all []*contestant
 	for _, c := range []struct {

@@ -10,9 +10,8 @@ import (
 	"time"
 )
 
-// instructions counts what a request takes of each Caddy in instructions of the processor, outside
-// of the kernel, with valgrind's callgrind. Other than times these figures hardly depend on what else
-// the machine does.
+// instructions counts the processor's instructions per request of each Caddy, outside of the kernel,
+// with valgrind's callgrind. Unlike times, these figures hardly depend on other load on the machine.
 func (w *world) instructions(s *settings) error {
 	var base float64
 	for _, binary := range []string{baseline, "sidecar"} {
@@ -31,7 +30,7 @@ func (w *world) instructions(s *settings) error {
 	return nil
 }
 
-// countInstructions runs a Caddy in callgrind, which counts while one load is on.
+// countInstructions runs a Caddy in callgrind, which counts during the second of two loads.
 func (w *world) countInstructions(s *settings, binary string) (float64, error) {
 	config := sidecarConfig("token")
 	if binary == baseline {
@@ -40,9 +39,10 @@ func (w *world) countInstructions(s *settings, binary string) (float64, error) {
 	c := &contestant{name: binary, plain: freePort(), tls: freePort(), world: w}
 	out := w.file(binary + ".callgrind")
 	c.wrapper = []string{"valgrind", "--tool=callgrind", "--instr-atstart=no", "--callgrind-out-file=" + out}
-	// One thread, because valgrind runs one at a time anyway; and no preemption, which interrupts its
-	// work all the time.
-	if err := s.caddy(binary, config, "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1")(c); err != nil {
+	// One thread, because valgrind runs one at a time anyway. No preemption, because under valgrind it
+	// would interrupt goroutines all the time. No RDTSCP, because valgrind offers that instruction to
+	// programs even where the machine lacks it, and then ends them when they use it.
+	if err := s.caddy(binary, config, "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1,cpu.rdtscp=off")(c); err != nil {
 		return 0, err
 	}
 	if err := await(c.plain); err != nil {
@@ -67,7 +67,7 @@ func (w *world) countInstructions(s *settings, binary string) (float64, error) {
 	return total / m.Requests, err
 }
 
-// control switches the counting.
+// control switches callgrind's counting on or off.
 func (c *contestant) control(instrumentation string) error {
 	out, err := exec.Command("callgrind_control", "--instr="+instrumentation, strconv.Itoa(c.proc.cmd.Process.Pid)).CombinedOutput() //nolint:gosec // our own process
 	if err != nil {

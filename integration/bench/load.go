@@ -12,7 +12,7 @@ import (
 //go:embed wrk.lua
 var wrkScript string
 
-// measurement is what one round of load has shown.
+// measurement is the result of one round of load.
 type measurement struct {
 	Requests    float64            `json:"requests"`
 	CPU         float64            `json:"cpu_us"`         // µs of CPU time per request
@@ -38,7 +38,7 @@ func measure(c *contestant, s *scenario, connections int, duration time.Duration
 	cmd := exec.Command("wrk", //nolint:gosec // the benchmark itself makes the arguments
 		"--threads", "2", "--connections", strconv.Itoa(connections),
 		"--duration", strconv.Itoa(max(1, int(duration.Seconds())))+"s", "--timeout", "60s",
-		"--script", c.world.file("wrk.lua"), s.url(c), "--", upload, strconv.Itoa(s.crowd))
+		"--script", c.world.file("wrk.lua"), s.url(c), "--", upload, strconv.Itoa(s.connections))
 	before := c.proc.cpuTime()
 	out, err := cmd.Output()
 	used := c.proc.cpuTime() - before

@@ -1,4 +1,4 @@
-// Command bench measures the sidecar beside other proxies that send a static header, in alternating
+// Command bench compares the sidecar with other proxies, which send a static header, in alternating
 // rounds of one run: CPU time per request, throughput, latency and memory. Everything runs on
 // loopback, on ports that the kernel gives; nginx, HAProxy and wrk must be installed.
 package main
@@ -48,7 +48,7 @@ func parseFlags() *settings {
 	flag.IntVar(&s.connections, "connections", 32, "how many connections the load has")
 	flag.StringVar(&s.json, "json", "", "write the results to this file")
 	flag.StringVar(&s.svg, "svg", "", "write a plot to this file")
-	flag.IntVar(&s.scale, "scale", 0, "only compare a sidecar of so many connections with one of a single connection")
+	flag.IntVar(&s.scale, "scale", 0, "only compare a sidecar with this many connections with one that has a single connection")
 	flag.BoolVar(&s.counting, "instructions", false, "only count the instructions that a request takes, with valgrind")
 	flag.Func("only", "measure the scenarios that match this regular expression", pattern(&s.only))
 	flag.Func("proxies", "measure the proxies that match this regular expression", pattern(&s.proxies))
@@ -103,8 +103,8 @@ func bench(s *settings) error {
 	return results.publish(s)
 }
 
-// compare measures all proxies, which it starts and stops. What a process costs depends by some percent
-// on where its memory happens to lie, which no number of rounds makes up for: only other processes do.
+// compare starts all proxies, measures them and stops them. The placement of a process's memory changes
+// its cost by some percent. More rounds do not even that out, only more starts do.
 func (w *world) compare(s *settings, chosen []*scenario, results *results) error {
 	contestants, err := w.startAll(s)
 	if err != nil {
@@ -156,7 +156,7 @@ type scenario struct {
 	name, title string
 	path        string
 	upload      bool
-	crowd       int  // each request names one of so many connections; 0: none
+	connections int  // each request names one of that many connections of the sidecar; 0: none
 	tls         bool // HTTP/2 over TLS to the API, where the proxy can
 	contestants []string
 }
@@ -169,7 +169,7 @@ var scenarios = []*scenario{
 	{name: "refresh", title: "tokens refreshed every 2 s", path: "/1k", contestants: []string{"sidecar", refreshing}},
 }
 
-// refreshing is the sidecar with tokens that live 2.5 s only.
+// refreshing is the sidecar with tokens of 2.5 s, which it refreshes every 2 s.
 const refreshing = "sidecar-refreshing"
 
 func (s *scenario) has(contestant string) bool {

@@ -24,8 +24,8 @@ type results struct {
 	Summary     map[string][]*summary                `json:"summary"`
 }
 
-// summary is what the rounds of one contestant have in the middle. Ratios are of measurements of
-// the same round, so that what else the machine does weighs on both.
+// summary has the medians of the rounds of one contestant. Ratios compare measurements of the same
+// round, so that other load on the machine affects both.
 type summary struct {
 	Contestant      string  `json:"contestant"`
 	CPU             float64 `json:"cpu_us"`
@@ -44,7 +44,7 @@ func (s *summary) ratio() string {
 	return fmt.Sprintf("%.3f ± %.3f", s.CPURatio, s.CPURatioError)
 }
 
-// ratio is a dash where the baseline was not measured.
+// ratio returns a dash when the baseline was not measured.
 func ratio(r float64) string {
 	if r == 0 {
 		return "–"
@@ -66,7 +66,7 @@ func (r *results) add(scenario, contestant string, m *measurement) {
 	r.Rounds[scenario][contestant] = append(r.Rounds[scenario][contestant], m)
 }
 
-// summarize works out the summaries, the most frugal contestant first.
+// summarize computes the summaries, ordered by CPU time per request.
 func (r *results) summarize() {
 	for scenario, rounds := range r.Rounds {
 		var all []*summary
@@ -99,8 +99,8 @@ func median[T any](all []T, of func(T) float64) float64 {
 	return (values[(n-1)/2] + values[n/2]) / 2
 }
 
-// ratio is the one in the middle of the ratios of the rounds, and twice the standard error of what the
-// starts have in the middle.
+// ratio returns the median of the ratios of the rounds, and twice the standard error of the medians of
+// the starts.
 func (r *results) ratio(mine, base []*measurement, of func(*measurement) float64) (middle, uncertainty float64) {
 	ratios := make([]float64, len(mine))
 	for i := range mine {
@@ -115,7 +115,7 @@ func (r *results) ratio(mine, base []*measurement, of func(*measurement) float64
 
 func identity(f float64) float64 { return f }
 
-// standardError is that of the mean; 0 where a single value tells nothing of it.
+// standardError returns the standard error of the mean, or 0 for a single value.
 func standardError(values []float64) float64 {
 	n := float64(len(values))
 	if n < 2 {
@@ -145,12 +145,12 @@ func (r *results) publish(s *settings) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(s.json, append(text, '\n'), 0o644); err != nil { //nolint:gosec // it is for everybody
+		if err := os.WriteFile(s.json, append(text, '\n'), 0o644); err != nil { //nolint:gosec // the results are public
 			return err
 		}
 	}
 	if s.svg != "" {
-		return os.WriteFile(s.svg, []byte(r.plot()), 0o644) //nolint:gosec // it is for everybody
+		return os.WriteFile(s.svg, []byte(r.plot()), 0o644) //nolint:gosec // the results are public
 	}
 	return nil
 }

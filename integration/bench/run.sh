@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Measures the sidecar beside other proxies. A few minutes; see docs/performance.md.
+# Compares the sidecar with other proxies. Takes a few minutes; see docs/performance.md.
 #
 #   integration/bench/run.sh                      everything, three rounds of 3 s
 #   integration/bench/run.sh -rounds 10 -json results.json -svg results.svg
 #   integration/bench/run.sh -starts 4            all proxies started four times, which gives the ±
-#   integration/bench/run.sh -only '^1k$' -proxies 'sidecar|caddy'  (short single rounds tell nothing)
-#   integration/bench/run.sh -scale 10000 -starts 6  many connections against one
-#   integration/bench/run.sh -instructions -rounds 10  what a request takes, whatever else the machine does
+#   integration/bench/run.sh -only '^1k$' -proxies 'sidecar|caddy'  (short single rounds only show that it works)
+#   integration/bench/run.sh -scale 10000 -starts 6  many connections compared with one
+#   integration/bench/run.sh -instructions -rounds 10  instructions per request, which do not depend on other load
 #
-# Paths are relative to the repository. On Debian wrk, nginx and HAProxy are installed when they are
-# absent, which root alone may do; HAProxy is left out where it cannot be had.
+# Paths are relative to the repository. On Debian, root gets wrk, nginx and HAProxy (for -instructions
+# also valgrind) installed when they are absent. HAProxy is left out when it cannot be installed.
 set -euo pipefail
 
 CADDY_VERSION=v2.11.9

@@ -29,14 +29,14 @@ func (w *world) scale(s *settings) error {
 	return nil
 }
 
-// scaleOnce starts one of each, compares them, and returns the ratio of the CPU times.
+// scaleOnce starts a sidecar of each kind, compares them, and returns the ratio of CPU time per request.
 func (w *world) scaleOnce(s *settings) (float64, error) {
-	one, err := w.startCrowd(s, "one", 1)
+	one, err := w.startConnections(s, "one", 1)
 	if err != nil {
 		return 0, err
 	}
 	defer w.end(one.proc)
-	many, err := w.startCrowd(s, "many", s.scale)
+	many, err := w.startConnections(s, "many", s.scale)
 	if err != nil {
 		return 0, err
 	}
@@ -87,13 +87,13 @@ func (w *world) compareUse(s *settings, one, many *contestant) error {
 	return nil
 }
 
-// compareCost puts the same load on both, in turn, and returns the ratio in the middle.
+// compareCost puts the same load on both in turn, and returns the median of the ratios of CPU time.
 func (w *world) compareCost(s *settings, one, many *contestant) (float64, error) {
 	var ratios []float64
 	for round := range s.rounds + 1 {
 		var cpu [2]float64
 		for i, c := range []*contestant{one, many} {
-			load := &scenario{name: "scale", path: "/1k", crowd: []int{1, s.scale}[i]}
+			load := &scenario{name: "scale", path: "/1k", connections: []int{1, s.scale}[i]}
 			m, err := measure(c, load, s.connections, s.duration)
 			if err != nil {
 				return 0, err
@@ -108,8 +108,8 @@ func (w *world) compareCost(s *settings, one, many *contestant) (float64, error)
 	return median(ratios, identity), nil
 }
 
-// startCrowd runs a sidecar with so many connections, one of which each request names.
-func (w *world) startCrowd(s *settings, name string, connections int) (*contestant, error) {
+// startConnections runs a sidecar with that many connections. Each request names one of them.
+func (w *world) startConnections(s *settings, name string, connections int) (*contestant, error) {
 	c := &contestant{name: name, plain: freePort(), world: w}
 	c.tls = c.plain
 	var names, definitions strings.Builder

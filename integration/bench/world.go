@@ -24,7 +24,7 @@ import (
 // accessToken is as long as many JWTs are.
 var accessToken = strings.Repeat("0123456789abcdef", 40)
 
-// world is the surroundings of the contestants: an API, which is an nginx, and a token endpoint.
+// world is what the contestants need: an API, which is an nginx, and a token endpoint.
 type world struct {
 	dir              string
 	apiPlain, apiTLS string // ports
@@ -101,7 +101,7 @@ func await(port string) error {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	return fmt.Errorf("nobody listens on port %s", port)
+	return fmt.Errorf("no server listens on port %s", port)
 }
 
 // startAPI runs the API. Requests without a token get status 403.
@@ -123,7 +123,7 @@ func (w *world) startAPI() error {
 	return err
 }
 
-// nginx is a configuration around a server's. It writes only into the benchmark's directory.
+// nginx returns a whole configuration for the servers in it. It writes only into the benchmark's directory.
 func (w *world) nginx(http string) string {
 	return fmt.Sprintf(`
 daemon off;

@@ -5,13 +5,13 @@ function init(args)
       wrk.method = "POST"
       wrk.body = string.rep("x", size)
    end
-   crowd = tonumber(args[2])
+   connections = tonumber(args[2])
    request_text = wrk.format()
 end
 
 function request()
-   if crowd > 0 then
-      return wrk.format(nil, nil, {["X-Connection"] = "c" .. math.random(0, crowd - 1)})
+   if connections > 0 then
+      return wrk.format(nil, nil, {["X-Connection"] = "c" .. math.random(0, connections - 1)})
    end
    return request_text
 end
