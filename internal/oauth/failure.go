@@ -70,7 +70,7 @@ func networkFailure(ctx context.Context, server string, err error) error {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err()
 	case errors.Is(err, neterror.ErrCleartextProxy):
-		return ConfigurationErrorf("%s is not asked: %v", server, neterror.ErrCleartextProxy)
+		return ConfigurationErrorf("the request to %s was not sent: %v", server, neterror.ErrCleartextProxy)
 	case neterror.DeadlinePassed(ctx):
 		return AsError(context.DeadlineExceeded)
 	}

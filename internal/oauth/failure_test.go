@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth/oauthtest"
 )
 
@@ -269,6 +270,33 @@ func TestNetworkFailures(t *testing.T) {
 				t.Errorf("message %q", failure.Message)
 			}
 		})
+	}
+}
+
+// TestCleartextProxyIsAMistake: a transport that refuses to pass a forward proxy in the clear refuses
+// it each time, so a retry is of no use. The error must not quote the URL.
+func TestCleartextProxyIsAMistake(t *testing.T) {
+	const sentence = "a request in the clear must not pass a forward proxy: use https, or except the host in NO_PROXY"
+	const endpoint = "http://auth.test/token?key=hunter2"
+	refusing := failingWith(fmt.Errorf("%s: %w", endpoint, neterror.ErrCleartextProxy))
+	_, tokenErr := basicRequest(endpoint).Do(t.Context(), refusing)
+	_, issuerErr := new(Issuer).Endpoints(t.Context(), refusing, IssuerRequest{Issuer: "http://auth.test"})
+	for server, err := range map[string]error{
+		"the token endpoint":      tokenErr,
+		"the issuer":              issuerErr,
+		"the revocation endpoint": basicRequest(endpoint).Revoke(t.Context(), refusing, endpoint, &Token{Value: "t"}),
+	} {
+		failure, ok := err.(*Error)
+		if !ok {
+			t.Errorf("%s: a %T: %v", server, err, err)
+			continue
+		}
+		if failure.Class != ClassConfiguration || failure.Status != http.StatusBadGateway || failure.Transient {
+			t.Errorf("%s: failure %+v", server, failure)
+		}
+		if want := "the request to " + server + " was not sent: " + sentence; failure.Message != want {
+			t.Errorf("%s: message %q, want %q", server, failure.Message, want)
+		}
 	}
 }
 
