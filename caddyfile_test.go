@@ -846,12 +846,12 @@ var fromElsewhere = []string{
 
 // putTogether are messages that are made of pieces, which `…` divides here.
 var putTogether = map[string]string{
-	"has no token at /access_token":                              "has no token at …/access_token",
-	"cannot be reached: no such host":                            "cannot be reached: …no such host",
-	"answered with status 401: check the client's credentials …": "answered with status …: check the client's credentials",
-	"answered with status 404: check token_url":                  "answered with status …: check token_url",
-	"answered with status 429":                                   "answered with status ",
-	"base_url is http and its host is not loopback":              "base_url…is http and its host is not loopback",
+	"has no token at /access_token":                               "has no token at …/access_token",
+	"cannot be reached: no such host":                             "cannot be reached: …no such host",
+	"responded with status 401: check the client's credentials …": "responded with status …: check the client's credentials",
+	"responded with status 404: check token_url":                  "responded with status …: check token_url",
+	"responded with status 429":                                   "responded with status ",
+	"base_url is http and its host is not loopback":               "base_url…is http and its host is not loopback",
 }
 
 // wantQuoted looks for a message in the sources, piece by piece where something is left out.

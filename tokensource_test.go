@@ -343,7 +343,7 @@ func TestFlowFailsWhileTokenLives(t *testing.T) {
 	s.down.Store(true)
 	laterForFlows(t, flows.ResultLifetime)
 	status, body := refreshed(t)
-	if status != http.StatusServiceUnavailable || !strings.Contains(body, "flow shard: its server answered with status 500") {
+	if status != http.StatusServiceUnavailable || !strings.Contains(body, "flow shard: its server responded with status 500") {
 		t.Fatal(status, body)
 	}
 	if v := shownConnection(t, "billing"); v["state"] != "failing" {
@@ -372,7 +372,7 @@ func TestFailingFlowIsNamedOnce(t *testing.T) {
 	s.down.Store(true)
 	runSidecar(t, crm(a, e, withShards(s)+"\ntoken_request_param again {config.second}", ""))
 	status, body := refreshed(t)
-	if status != http.StatusServiceUnavailable || body != "connection billing: flow shard: its server answered with status 500" {
+	if status != http.StatusServiceUnavailable || body != "connection billing: flow shard: its server responded with status 500" {
 		t.Error(status, body)
 	}
 	s.wantAsked(t, 3) // an attempt has three tries
@@ -395,7 +395,7 @@ func TestFlowForTheAPIFailsLikeATokenRequest(t *testing.T) {
 			}
 			site := runSidecar(t, config)
 			res, _ := call(t, "GET", site+"/", nil)
-			const reason = "flow shard: its server answered with status 500"
+			const reason = "flow shard: its server responded with status 500"
 			if res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(res.Header.Get("Proxy-Status"), reason) {
 				t.Fatal(res.Status, res.Header)
 			}

@@ -366,7 +366,7 @@ func (f *Request) patience(ctx context.Context) string {
 
 func statusError(resp *http.Response) *oauth.Error {
 	retryAfter := oauth.ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
-	failure := oauth.OutageErrorf("its server answered with status %d", resp.StatusCode)
+	failure := oauth.OutageErrorf("its server responded with status %d", resp.StatusCode)
 	failure.Transient = resp.StatusCode >= 500 && retryAfter == 0
 	if resp.StatusCode >= 400 && resp.StatusCode <= 499 {
 		failure = oauth.ConfigurationErrorf("its server refused the request with status %d: check the flow's URL, headers and body, and the parameters in them", resp.StatusCode)

@@ -149,7 +149,7 @@ func TestFlowRequestFailures(t *testing.T) {
 		"401": {flowAnswer(401, `hunter2`), oauth.ClassConfiguration, 502, "status 401"},
 		"404": {flowAnswer(404, `hunter2`), oauth.ClassConfiguration, 502, "status 404"},
 		"429": {flowAnswer(429, `hunter2`), oauth.ClassConfiguration, 502, "status 429"},
-		"500": {flowAnswer(500, `hunter2`), oauth.ClassOutage, 503, "its server answered with status 500"},
+		"500": {flowAnswer(500, `hunter2`), oauth.ClassOutage, 503, "its server responded with status 500"},
 		"503": {flowAnswer(503, `hunter2`), oauth.ClassOutage, 503, "status 503"},
 		"redirect": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/hunter2", http.StatusTemporaryRedirect)

@@ -68,7 +68,7 @@ func Cause(err error) string {
 	case errors.As(err, &dns):
 		return "looking up its host name failed"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "the connection was closed before the answer was complete"
+		return "the connection was closed before the response was complete"
 	default:
 		return "the connection broke"
 	}

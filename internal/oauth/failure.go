@@ -25,7 +25,7 @@ const (
 // The others are an outage.
 var configurationCodes = map[string]string{
 	"invalid_client":         "check client_id, its secret or key, and auth_method",
-	"invalid_scope":          "the client may not have a scope that is asked for: check the scopes",
+	"invalid_scope":          "the client may not have a scope that is requested: check the scopes",
 	"unauthorized_client":    "the client is not allowed to use this grant",
 	"unsupported_grant_type": "check token_url and grant_type",
 	"invalid_request":        "check token_url, auth_method and token_request_param",
@@ -87,7 +87,7 @@ func (r *Request) errorFor(resp *http.Response, code string) *Error {
 	case mistake && resp.StatusCode < http.StatusInternalServerError:
 		failure = ConfigurationErrorf("%s refused the request (status %d): %s", tokenEndpoint, resp.StatusCode, hint)
 	case resp.StatusCode < http.StatusMultipleChoices:
-		failure = ConfigurationErrorf("%s answered with an error (status %d)", tokenEndpoint, resp.StatusCode)
+		failure = ConfigurationErrorf("%s responded with an error (status %d)", tokenEndpoint, resp.StatusCode)
 	default:
 		failure = unavailable(resp, tokenEndpoint)
 	}
@@ -98,7 +98,7 @@ func (r *Request) errorFor(resp *http.Response, code string) *Error {
 
 // unavailable is the outage that an answer with this status means.
 func unavailable(resp *http.Response, server string) *Error {
-	failure := OutageErrorf("%s answered with status %d%s", server, resp.StatusCode, statusHint(resp.StatusCode))
+	failure := OutageErrorf("%s responded with status %d%s", server, resp.StatusCode, statusHint(resp.StatusCode))
 	failure.RetryAfter = ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	failure.Transient = resp.StatusCode >= http.StatusInternalServerError && failure.RetryAfter == 0
 	return failure

@@ -41,7 +41,7 @@ func (r *Request) parseResponse(ctx context.Context, resp *http.Response, sent t
 	case !errors.Is(err, ErrUnreadable):
 		return nil, networkFailure(ctx, tokenEndpoint, err)
 	case good:
-		return nil, ConfigurationErrorf("%s's answer is %v", tokenEndpoint, err)
+		return nil, ConfigurationErrorf("%s's response is %v", tokenEndpoint, err)
 	}
 	answer := response{root: ParseJSON(body)}
 	pointer := cmp.Or(r.TokenPointer, DefaultTokenPointer)
@@ -134,7 +134,7 @@ func (a response) text(name string) string {
 // parseToken reads the token out of a successful answer (RFC 6749 §5.1, rules 4 to 6).
 func (r *Request) parseToken(answer response, sent time.Time) (*Token, error) {
 	if answer.root == nil {
-		return nil, ConfigurationErrorf("the token endpoint's answer is not JSON: check token_url")
+		return nil, ConfigurationErrorf("the token endpoint's response is not JSON: check token_url")
 	}
 	token, err := r.tokenIn(answer)
 	if err != nil {
@@ -160,11 +160,11 @@ func (r *Request) tokenIn(answer response) (string, error) {
 	token, _ := value.(string)
 	switch {
 	case token == "":
-		return "", ConfigurationErrorf("the token endpoint's answer has no token at %s: check token_url and token_pointer", pointer)
+		return "", ConfigurationErrorf("the token endpoint's response has no token at %s: check token_url and token_pointer", pointer)
 	case len(token) > maxToken:
 		return "", ConfigurationErrorf("the token endpoint's token is longer than 16 KiB")
 	case strings.ContainsFunc(token, notInToken):
-		return "", ConfigurationErrorf("the token endpoint's token has a character that may not stand in a header")
+		return "", ConfigurationErrorf("the token endpoint's token has a character that is not allowed in a header")
 	}
 	return token, nil
 }
@@ -175,7 +175,7 @@ func notInToken(c rune) bool { return c <= 0x20 || c > 0x7e }
 func (r *Request) tokenType(answer response) (string, error) {
 	if r.DPoP != nil {
 		if !strings.EqualFold(answer.text("token_type"), TypeDPoP) {
-			return "", ConfigurationErrorf("the token endpoint's answer has another token_type than DPoP: the client cannot have DPoP-bound tokens")
+			return "", ConfigurationErrorf("the token endpoint's response has another token_type than DPoP: the client cannot have DPoP-bound tokens")
 		}
 		return TypeDPoP, nil
 	}
@@ -187,7 +187,7 @@ func (r *Request) tokenType(answer response) (string, error) {
 			return typeBearer, nil
 		}
 	}
-	return "", ConfigurationErrorf("the token endpoint's answer has another token_type than Bearer: check dpop and token_request_param")
+	return "", ConfigurationErrorf("the token endpoint's response has another token_type than Bearer: check dpop and token_request_param")
 }
 
 // lifetime returns how long the token lives, and whether the server said so.

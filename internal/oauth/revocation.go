@@ -38,7 +38,7 @@ func (r *Request) Revoke(ctx context.Context, client *http.Client, endpoint stri
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return OutageErrorf("the revocation endpoint answered with status %d", resp.StatusCode)
+		return OutageErrorf("the revocation endpoint responded with status %d", resp.StatusCode)
 	}
 	return nil
 }

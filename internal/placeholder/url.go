@@ -126,7 +126,7 @@ func fitURL(value string, position urlPosition, wholeAuthority bool) (string, er
 		return url.QueryEscape(value), nil
 	case inScheme, inFragment:
 	}
-	return "", errors.New("a placeholder cannot stand in a URL's scheme or fragment")
+	return "", errors.New("a placeholder is not allowed in a URL's scheme or fragment")
 }
 
 func fitHost(value string, wholeAuthority bool) error {
@@ -135,7 +135,7 @@ func fitHost(value string, wholeAuthority bool) error {
 	}
 	host, port, hasPort := strings.Cut(value, ":")
 	if hasPort && !wholeAuthority {
-		return errors.New("the value is not part of a host name: a port can only be given where it is all that stands between // and /")
+		return errors.New("the value is not part of a host name: a port is only allowed where the value is all there is between // and /")
 	}
 	if !hostValue.MatchString(host) {
 		return errors.New("the value is not a host name or part of one: letters, digits, hyphens and dots between them")
@@ -153,7 +153,7 @@ func fitSegment(value string) error {
 	}
 	for range 3 {
 		if httpguard.HasDotSegment(value) {
-			return errors.New("the value has a dot segment, which cannot stand in a path")
+			return errors.New("the value has a dot segment, which is not allowed in a path")
 		}
 		value = httpguard.DecodeLeniently(value)
 	}
