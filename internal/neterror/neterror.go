@@ -1,3 +1,6 @@
+// Package neterror describes network errors in words that quote nothing of a request: the messages of
+// net/http contain its URL. It also defines the errors of transports that use a forward proxy. It
+// knows neither tokens nor APIs.
 package neterror
 
 import (
@@ -12,12 +15,14 @@ import (
 	"time"
 )
 
-// DeadlinePassed looks at the time too: a dialer may notice it a moment before ctx does.
+// DeadlinePassed reports whether ctx is done or its deadline has passed. The clock decides too,
+// because a dialer may notice a deadline a moment before ctx does.
 func DeadlinePassed(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
+// Describe returns why a server could not be reached, or the forward proxy in front of it.
 func Describe(err error) string {
 	if operation := new(net.OpError); errors.As(err, &operation) && operation.Op == "proxyconnect" {
 		return "the forward proxy cannot be reached: " + Cause(err)
@@ -25,6 +30,7 @@ func Describe(err error) string {
 	return Cause(err)
 }
 
+// Cause returns why a connection failed, to whatever it was.
 func Cause(err error) string {
 	var (
 		dns          *net.DNSError
@@ -74,6 +80,7 @@ func Cause(err error) string {
 	}
 }
 
+// IsTimeout reports whether err is, or wraps, a timeout of the network.
 func IsTimeout(err error) bool {
 	var netErr net.Error
 	return errors.As(err, &netErr) && netErr.Timeout()
