@@ -502,9 +502,9 @@ func TestNullIsAnError(t *testing.T) {
 // TestUnusableCredentialsNameTheOption: the one that was used, when the config is loaded.
 func TestUnusableCredentialsNameTheOption(t *testing.T) {
 	dir := t.TempDir()
-	keystest.PutFile(t, filepath.Join(dir, "short"), "hunter2")
-	keystest.PutFile(t, filepath.Join(dir, "weak"), string(keystest.PEM(t, "weak")))
-	keystest.PutFile(t, filepath.Join(dir, "key"), string(keystest.PEM(t, "ec256")))
+	keystest.WriteFile(t, filepath.Join(dir, "short"), "hunter2")
+	keystest.WriteFile(t, filepath.Join(dir, "weak"), string(keystest.PEM(t, "weak")))
+	keystest.WriteFile(t, filepath.Join(dir, "key"), string(keystest.PEM(t, "ec256")))
 	for options, want := range map[string]string{
 		"client_secret_jwt\nclient_secret_file $DIR/short":             "client_secret_file: HS256 needs",
 		"client_secret_jwt\nclient_secret {file.$DIR/short}":           "client_secret: HS256 needs",
