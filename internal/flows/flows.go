@@ -45,7 +45,7 @@ func (in Input) parameter(_, key string) (string, error) {
 }
 
 // anyParameter stands for every answer while there are none yet.
-var anyParameter = placeholder.Lookup(func(_, _ string) (string, error) { return "x", nil })
+var anyParameter = placeholder.NewValues(func(_, _ string) (string, error) { return "x", nil })
 
 // checkResult refuses what cannot be used anywhere.
 func checkResult(value string) (string, error) {

@@ -176,7 +176,7 @@ func (f *Request) tryTexts() error {
 // Check tells at load whether the flow's URL may be called, as far as it is known: a host that is a
 // parameter may turn out to be loopback.
 func (f *Request) Check(allowInsecure bool) error {
-	u, err := f.expandURL(placeholder.Lookup(func(_, _ string) (string, error) { return "localhost", nil }))
+	u, err := f.expandURL(placeholder.NewValues(func(_, _ string) (string, error) { return "localhost", nil }))
 	if err != nil {
 		return err
 	}
@@ -233,7 +233,7 @@ func (f *Request) deadline(ctx context.Context) time.Time {
 }
 
 func (f *Request) request(ctx context.Context, in Input) (*http.Request, error) {
-	parameters := placeholder.Lookup(in.parameter)
+	parameters := placeholder.NewValues(in.parameter)
 	u, err := f.expandURL(parameters)
 	if err != nil {
 		return nil, err
@@ -284,7 +284,7 @@ func (f *Request) expandHeader(values *placeholder.Values) (http.Header, error) 
 // expandBody escapes answers, so that they cannot change what the body says beyond their place.
 func (f *Request) expandBody(values *placeholder.Values) (string, error) {
 	escape := f.bodyEscape()
-	body, err := f.body.ExpandLines(placeholder.Lookup(func(kind, key string) (string, error) {
+	body, err := f.body.ExpandLines(placeholder.NewValues(func(kind, key string) (string, error) {
 		value, err := values.Lookup(kind, key)
 		return escape(value), err
 	}))

@@ -303,7 +303,7 @@ func FuzzFlowBody(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, value string) {
 		in := Input{Params: map[string]string{"p": value}}
-		parameters := placeholder.Lookup(in.parameter)
+		parameters := placeholder.NewValues(in.parameter)
 		body, err := asJSON.expandBody(parameters)
 		if err != nil {
 			return

@@ -53,7 +53,7 @@ func TestExpandURL(t *testing.T) {
 		"question mark in a query": {"https://h/x?a?b={param.back}", "https://h/x?a?b=a%5Cb"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			u, err := mustText(t, test.text, Param, Config).ExpandURL(lookup)
+			u, err := mustParse(t, test.text, Param, Config).ExpandURL(lookup)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -96,7 +96,7 @@ func TestExpandURLRefusesValues(t *testing.T) {
 	} {
 		t.Run(position, func(t *testing.T) {
 			for _, value := range test.values {
-				u, err := mustText(t, test.text, Param).ExpandURL(lookupIn(map[string]string{"param.v": value}))
+				u, err := mustParse(t, test.text, Param).ExpandURL(lookupIn(map[string]string{"param.v": value}))
 				if err == nil || !strings.Contains(err.Error(), test.want) {
 					t.Errorf("%q: got %v, %v; want %q", value, u, err, test.want)
 				}
@@ -151,7 +151,7 @@ func TestExpandURLRefusesURLs(t *testing.T) {
 		`https://h/a\..\b`:        "dot segment",
 		"https://" + strings.Repeat("a.", 130) + "b": "not a host name",
 	} {
-		u, err := mustText(t, s).ExpandURL(nil)
+		u, err := mustParse(t, s).ExpandURL(nil)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, %v; want %q", s, u, err, want)
 		}
@@ -167,9 +167,9 @@ func FuzzURLValues(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
-		lookup := Lookup(func(string, string) (string, error) { return value, nil })
+		lookup := NewValues(func(string, string) (string, error) { return value, nil })
 		expand := func(s string) *url.URL {
-			u, err := mustText(t, s, Param).ExpandURL(lookup)
+			u, err := mustParse(t, s, Param).ExpandURL(lookup)
 			if err != nil {
 				return nil
 			}
