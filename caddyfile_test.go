@@ -524,7 +524,7 @@ func TestUnusableCredentialsNameTheOption(t *testing.T) {
 // TestCertificateNeedsTLS: over http nothing would be proved.
 func TestCertificateNeedsTLS(t *testing.T) {
 	certFile, keyFile := keystest.WriteCertificate(t, t.TempDir(), "first")
-	issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, strings.Replace(oauthtest.PlainMetadata, "{", `{"token_endpoint_auth_methods_supported":["tls_client_auth"],`, 1))
+	issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, strings.Replace(oauthtest.PlainMetadata, "{", `{"token_endpoint_auth_methods_supported":["tls_client_auth"],`, 1))
 	caddyfile := func(endpoint string) string {
 		return "SITE {\n\thttp_helper http://127.0.0.1:1 {\n" + endpoint + "\nauth_method tls_client_auth\nclient_id app\nclient_certificate " + certFile + " " + keyFile + "\n}\n}\n"
 	}

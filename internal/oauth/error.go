@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Class says who can correct an error (rule 11).
+// Class says who can correct an error.
 type Class string
 
 const (
@@ -19,7 +19,7 @@ const (
 // Error is the reason why there is no token. Its texts contain no secret.
 //
 // Class, Status and Transient say what follows from it. A configuration error has status 502, is never
-// transient, and is logged and shown as something that people must act on (rule 11). An outage has
+// transient, and is logged and shown as something that people must act on. An outage has
 // status 503, or 504 when token_timeout has passed, which is not transient either: no time is left.
 // Transient outages are those that often pass at once, a broken connection or a 5xx response without
 // Retry-After: for these alone the request is retried within the same attempt, after short pauses

@@ -55,10 +55,10 @@ func mustNotFind(t *testing.T, d *foundIssuer, class Class, say string) {
 
 func TestWellKnownPlaces(t *testing.T) {
 	for _, test := range []struct{ path, place string }{
-		{"", oauthtest.OauthPlace},
-		{"/", oauthtest.OauthPlace},
-		{"/tenant/1", oauthtest.OauthPlace + "/tenant/1"},
-		{"/tenant/", oauthtest.OauthPlace + "/tenant"},
+		{"", oauthtest.MetadataPath},
+		{"/", oauthtest.MetadataPath},
+		{"/tenant/1", oauthtest.MetadataPath + "/tenant/1"},
+		{"/tenant/", oauthtest.MetadataPath + "/tenant"},
 		{"", openIDPlace},
 		{"/tenant/1", "/tenant/1" + openIDPlace},
 		{"/tenant/", "/tenant" + openIDPlace},
@@ -82,10 +82,10 @@ func TestMetadataAfterAByteOrderMark(t *testing.T) {
 
 func TestIssuerIsComparedExactly(t *testing.T) {
 	for _, other := range []string{"ISSUER/", "ISSUER/x", "https://evil.example", "", "issuer"} {
-		issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, strings.Replace(oauthtest.PlainMetadata, `"ISSUER"`, `"`+other+`"`, 1))
+		issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, strings.Replace(oauthtest.PlainMetadata, `"ISSUER"`, `"`+other+`"`, 1))
 		mustNotFind(t, &foundIssuer{issuer: issuer.URL}, ClassConfiguration, "another issuer")
 	}
-	slash := oauthtest.NewIssuer(t, oauthtest.OauthPlace, strings.Replace(oauthtest.PlainMetadata, `"ISSUER"`, `"ISSUER/"`, 1))
+	slash := oauthtest.NewIssuer(t, oauthtest.MetadataPath, strings.Replace(oauthtest.PlainMetadata, `"ISSUER"`, `"ISSUER/"`, 1))
 	mustFind(t, &foundIssuer{issuer: slash.URL + "/"})
 }
 
@@ -130,11 +130,11 @@ func TestNoMetadata(t *testing.T) {
 func TestTellingDiscoveryFailure(t *testing.T) {
 	foreign := strings.Replace(oauthtest.PlainMetadata, `"ISSUER"`, `"https://other.example"`, 1)
 	mustNotFind(t, &foundIssuer{issuer: oauthtest.NewIssuer(t, openIDPlace, foreign).URL}, ClassConfiguration, "another issuer")
-	mustNotFind(t, &foundIssuer{issuer: oauthtest.NewIssuer(t, oauthtest.OauthPlace, foreign).URL}, ClassConfiguration, "another issuer")
+	mustNotFind(t, &foundIssuer{issuer: oauthtest.NewIssuer(t, oauthtest.MetadataPath, foreign).URL}, ClassConfiguration, "another issuer")
 }
 
 func TestIssuerOutage(t *testing.T) {
-	issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, oauthtest.PlainMetadata)
+	issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, oauthtest.PlainMetadata)
 	for _, status := range []int32{500, 503, 429} {
 		issuer.Status.Store(status)
 		mustNotFind(t, &foundIssuer{issuer: issuer.URL}, ClassOutage, "status")
@@ -145,7 +145,7 @@ func TestIssuerOutage(t *testing.T) {
 
 func TestMetadataAreCached(t *testing.T) {
 	now := time.Now()
-	issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, oauthtest.PlainMetadata)
+	issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, oauthtest.PlainMetadata)
 	d := &foundIssuer{issuer: issuer.URL, now: func() time.Time { return now }}
 	asked := func(want int) {
 		t.Helper()
@@ -181,7 +181,7 @@ func TestMetadataAreCached(t *testing.T) {
 // TestDoubtfulMetadataAreFetchedAgain after a minute instead of an hour.
 func TestDoubtfulMetadataAreFetchedAgain(t *testing.T) {
 	now := time.Now()
-	issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, oauthtest.PlainMetadata)
+	issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, oauthtest.PlainMetadata)
 	d := &foundIssuer{issuer: issuer.URL, now: func() time.Time { return now }}
 	mustFind(t, d)
 	issuer.Metadata.Store(strings.ReplaceAll(oauthtest.PlainMetadata, "/token", "/newer"))
@@ -211,7 +211,7 @@ func TestDoubtfulMetadataAreFetchedAgain(t *testing.T) {
 // TestMethodThatBecomesSupported is noticed soon.
 func TestMethodThatBecomesSupported(t *testing.T) {
 	now := time.Now()
-	issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, strings.Replace(oauthtest.PlainMetadata, "{", `{"token_endpoint_auth_methods_supported":["none"],`, 1))
+	issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, strings.Replace(oauthtest.PlainMetadata, "{", `{"token_endpoint_auth_methods_supported":["none"],`, 1))
 	d := &foundIssuer{issuer: issuer.URL, now: func() time.Time { return now }}
 	mustNotFind(t, d, ClassConfiguration, "list only none")
 	issuer.Metadata.Store(oauthtest.PlainMetadata)
@@ -224,7 +224,7 @@ func TestMethodThatBecomesSupported(t *testing.T) {
 // worth the whole token_timeout.
 func TestHangingIssuerLeavesTimeForTheTokenRequest(t *testing.T) {
 	now := time.Now()
-	issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, oauthtest.PlainMetadata)
+	issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, oauthtest.PlainMetadata)
 	d := &foundIssuer{issuer: issuer.URL, now: func() time.Time { return now }}
 	mustFind(t, d)
 	now = now.Add(time.Hour)
@@ -246,7 +246,7 @@ func TestHangingIssuerLeavesTimeForTheTokenRequest(t *testing.T) {
 
 // TestFailedDiscoveryIsNotRemembered: back-off is the token source's business.
 func TestFailedDiscoveryIsNotRemembered(t *testing.T) {
-	issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, oauthtest.PlainMetadata)
+	issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, oauthtest.PlainMetadata)
 	d := &foundIssuer{issuer: issuer.URL}
 	issuer.Status.Store(500)
 	mustNotFind(t, d, ClassOutage, "500")

@@ -81,7 +81,7 @@ func (v *View) tokenRequest() (string, error) {
 // credentials stand for the client's in the description of a token request.
 func (v *View) credentials() (oauth.AuthParams, error) {
 	if v.spec.Method.Signs {
-		return oauth.AssertionCredentials("(signed, a new one each time)"), nil
+		return oauth.AssertionParams("(signed, a new one each time)"), nil
 	}
 	auth, err := v.spec.Method.New(oauth.Credentials{Secret: "(the client secret)"})
 	if err != nil {
