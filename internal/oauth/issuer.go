@@ -110,12 +110,14 @@ func (i *Issuer) fresh(ctx context.Context, client *http.Client, r IssuerRequest
 	switch {
 	case err == nil:
 		i.identifier, i.metadata, i.freshUntil = r.Issuer, fetched, i.fetched.Add(metadataLifetime)
+		return fetched, nil
 	case known == nil:
 		return nil, err
-	default:
+	}
+	if i.metadata == known { // and not those of another issuer by now
 		i.freshUntil = i.fetched.Add(metadataRetry)
 	}
-	return i.metadata, nil
+	return known, nil
 }
 
 // known returns the remembered metadata of an issuer, nil if there are none, and whether they are fresh.

@@ -2,8 +2,10 @@ package oauth
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -326,3 +328,48 @@ func TestMutualTLSAliases(t *testing.T) {
 type roundTripperFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripperFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// TestIssuerUnderConcurrency uses everything of an issuer at once, while its metadata are fetched again
+// and again and its identifier changes. It is of use with the race detector.
+func TestIssuerUnderConcurrency(t *testing.T) {
+	first, second := oauthtest.NewIssuerURL(t, oauthtest.PlainMetadata), oauthtest.NewIssuerURL(t, oauthtest.PlainMetadata)
+	issuer, client := new(Issuer), NewClient(http.DefaultTransport)
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			identifier := first
+			if i == 0 {
+				identifier = second
+			}
+			for range 20 {
+				found, err := issuer.Endpoints(t.Context(), client, IssuerRequest{Issuer: identifier})
+				if err != nil || found.Token != identifier+"/token" {
+					t.Errorf("%s: %+v, %v", identifier, found, err)
+				}
+				issuer.Recheck()
+				_ = issuer.TokenEndpoint(false)
+			}
+		})
+	}
+	group.Wait()
+}
+
+// TestIssuerThatChangesMeanwhile has another issuer requested while the metadata of the first cannot be
+// fetched again: the first must get neither the metadata of the other nor none.
+func TestIssuerThatChangesMeanwhile(t *testing.T) {
+	first, second := oauthtest.NewIssuerURL(t, oauthtest.PlainMetadata), oauthtest.NewIssuerURL(t, oauthtest.PlainMetadata)
+	now := time.Now()
+	issuer, client := &Issuer{Now: func() time.Time { return now }}, NewClient(http.DefaultTransport)
+	endpointsOf := func(client *http.Client, identifier string) {
+		found, err := issuer.Endpoints(t.Context(), client, IssuerRequest{Issuer: identifier})
+		if err != nil || found.Token != identifier+"/token" {
+			t.Errorf("%s: %+v, %v", identifier, found, err)
+		}
+	}
+	endpointsOf(client, first)
+	now = now.Add(2 * metadataLifetime)
+	endpointsOf(NewClient(roundTripperFunc(func(*http.Request) (*http.Response, error) {
+		endpointsOf(client, second)
+		return nil, errors.New("unreachable")
+	})), first)
+}
