@@ -212,7 +212,7 @@ func TestDPoPTokenRequest(t *testing.T) {
 }
 
 // TestDPoPNonce: the first request is told a nonce and is repeated once, with all proofs made
-// anew; the nonce serves the next requests too.
+// again; the nonce serves the next requests too.
 func TestDPoPNonce(t *testing.T) {
 	for _, status := range []int{400, 401} {
 		endpoint := oauthtest.NewEndpoint(t, wantingNonce(t, "n-1", status))

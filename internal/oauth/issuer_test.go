@@ -43,7 +43,7 @@ func mustFind(t *testing.T, d *foundIssuer) Endpoints {
 	return found
 }
 
-// mustNotFind expects a Error that says what.
+// mustNotFind expects an *Error that says what.
 func mustNotFind(t *testing.T, d *foundIssuer, class Class, say string) {
 	t.Helper()
 	_, err := findIn(t, d, "", false)
@@ -128,7 +128,7 @@ func TestNoMetadata(t *testing.T) {
 	mustNotFind(t, &foundIssuer{issuer: redirecting.URL}, ClassConfiguration, "redirect")
 }
 
-// TestTellingDiscoveryFailure: a place that holds nothing says less than one that answers wrongly.
+// TestTellingDiscoveryFailure: a URL without metadata says less than one with a wrong response.
 func TestTellingDiscoveryFailure(t *testing.T) {
 	foreign := strings.Replace(oauthtest.PlainMetadata, `"ISSUER"`, `"https://other.example"`, 1)
 	mustNotFind(t, &foundIssuer{issuer: oauthtest.NewIssuer(t, openIDPlace, foreign).URL}, ClassConfiguration, "another issuer")
@@ -242,7 +242,7 @@ func TestHangingIssuerLeavesTimeForTheTokenRequest(t *testing.T) {
 		t.Errorf("found %+v, %v", found, err)
 	}
 	if left <= 0 || left > 10*time.Second {
-		t.Errorf("the issuer had %v to answer", left)
+		t.Errorf("the issuer had %v to respond", left)
 	}
 }
 

@@ -42,7 +42,7 @@ func (t Template) ExpandURL(values *Values) (*url.URL, error) {
 			continue
 		}
 		if value, err = values.Lookup(p.Kind, p.Value); err == nil {
-			value, err = fitURL(value, position, standsAlone(parts, i))
+			value, err = fitURL(value, position, isWholeAuthority(parts, i))
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p, err)
@@ -101,8 +101,8 @@ func advance(position urlPosition, b *strings.Builder, literal string) urlPositi
 	return position
 }
 
-// standsAlone reports whether part i is the whole authority.
-func standsAlone(parts []Part, i int) bool {
+// isWholeAuthority reports whether part i is the whole authority.
+func isWholeAuthority(parts []Part, i int) bool {
 	if i == 0 || !strings.HasSuffix(parts[i-1].Value, "://") || parts[i-1].Kind != "" {
 		return false
 	}
