@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// TestElapsed compares times with a monotonic reading, as time.Now returns them, and without one. A
-// time that has been rounded to the wall clock behaves as after a suspension.
+// TestElapsed compares times with a monotonic reading, as time.Now returns them, and without one.
 func TestElapsed(t *testing.T) {
 	start := time.Now()
 	for name, test := range map[string]struct {

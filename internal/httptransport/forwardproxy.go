@@ -26,7 +26,7 @@ func guardForwardProxy(t *http.Transport) {
 	t.Proxy = refuseCleartextProxy(t.Proxy)
 	t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, res *http.Response) error {
 		if res.StatusCode != http.StatusOK {
-			return neterror.ProxyStatus(res.StatusCode)
+			return neterror.ProxyStatusError(res.StatusCode)
 		}
 		return nil
 	}

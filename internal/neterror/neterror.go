@@ -25,13 +25,13 @@ func DeadlinePassed(ctx context.Context) bool {
 // Describe returns why a server could not be reached, or the forward proxy in front of it.
 func Describe(err error) string {
 	if operation := new(net.OpError); errors.As(err, &operation) && operation.Op == "proxyconnect" {
-		return "the forward proxy cannot be reached: " + Cause(err)
+		return "the forward proxy cannot be reached: " + cause(err)
 	}
-	return Cause(err)
+	return cause(err)
 }
 
-// Cause returns why a connection failed, to whatever it was.
-func Cause(err error) string {
+// cause returns why a connection failed, to whatever it was.
+func cause(err error) string {
 	var (
 		dns          *net.DNSError
 		timeout      net.Error
@@ -41,7 +41,7 @@ func Cause(err error) string {
 		wrongName    x509.HostnameError
 		invalid      x509.CertificateInvalidError
 		verification *tls.CertificateVerificationError
-		proxy        ProxyStatus
+		proxy        ProxyStatusError
 		noProxy      ProxyURLError
 	)
 	switch {

@@ -5,10 +5,10 @@ import (
 	"fmt"
 )
 
-// ProxyStatus is the status code with which a forward proxy refused to connect to a server.
-type ProxyStatus int
+// ProxyStatusError is the status code with which a forward proxy refused to connect to a server.
+type ProxyStatusError int
 
-func (e ProxyStatus) Error() string {
+func (e ProxyStatusError) Error() string {
 	return fmt.Sprintf("the forward proxy refused with status %d", int(e))
 }
 
