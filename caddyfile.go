@@ -255,7 +255,7 @@ func serviceOptions(kinds ...string) subdirective.Options[Service] {
 		"require_granted_scopes":        subdirective.BoolOption(func(s *Service) *bool { return &s.RequireGrantedScopes }),
 		"token_request_param":           {Repeatable: true, Read: tokenRequestParam(kinds)},
 		"token_request_header":          field(func(s *Service) *[]Field { return &s.TokenRequestHeaders }, true, refusedTokenHeader, kinds),
-		"token_request_format":          subdirective.CheckedString(func(s *Service) *string { return &s.TokenRequestFormat }, subdirective.OneOf(oauth.FormatForm, FormatJSON, FormatQuery)),
+		"token_request_format":          subdirective.CheckedString(func(s *Service) *string { return &s.TokenRequestFormat }, subdirective.OneOf(oauth.FormatForm, oauth.FormatJSON, oauth.FormatQuery)),
 		"token_request_scope_separator": subdirective.StringOption(func(s *Service) *string { return &s.TokenRequestScopeSeparator }),
 		"grant_type":                    subdirective.StringOption(func(s *Service) *string { return &s.GrantType }),
 		"token_pointer":                 subdirective.CheckedString(func(s *Service) *string { return &s.TokenPointer }, jsonpointer.Check),
@@ -318,7 +318,7 @@ func checkURL(check func(*url.URL) error, kinds []string) func(string) error {
 		if err != nil || len(t.Keys(placeholder.Env))+len(t.Keys(placeholder.File)) > 0 {
 			return err
 		}
-		u, err := t.ExpandURL(placeholder.Lookup(func(string, string) (string, error) { return "1", nil }))
+		u, err := t.ExpandURL(placeholder.NewValues(func(string, string) (string, error) { return "1", nil }))
 		if err != nil || check == nil {
 			return err
 		}

@@ -505,9 +505,9 @@ func TestNullIsAnError(t *testing.T) {
 // TestUnusableCredentialsNameTheOption: the one that was used, when the config is loaded.
 func TestUnusableCredentialsNameTheOption(t *testing.T) {
 	dir := t.TempDir()
-	keystest.PutFile(t, filepath.Join(dir, "short"), "hunter2")
-	keystest.PutFile(t, filepath.Join(dir, "weak"), string(keystest.PEM(t, "weak")))
-	keystest.PutFile(t, filepath.Join(dir, "key"), string(keystest.PEM(t, "ec256")))
+	keystest.WriteFile(t, filepath.Join(dir, "short"), "hunter2")
+	keystest.WriteFile(t, filepath.Join(dir, "weak"), string(keystest.PEM(t, "weak")))
+	keystest.WriteFile(t, filepath.Join(dir, "key"), string(keystest.PEM(t, "ec256")))
 	for options, want := range map[string]string{
 		"client_secret_jwt\nclient_secret_file $DIR/short":             "client_secret_file: HS256 needs",
 		"client_secret_jwt\nclient_secret {file.$DIR/short}":           "client_secret: HS256 needs",
@@ -527,7 +527,7 @@ func TestUnusableCredentialsNameTheOption(t *testing.T) {
 // TestCertificateNeedsTLS: over http nothing would be proved.
 func TestCertificateNeedsTLS(t *testing.T) {
 	certFile, keyFile := keystest.WriteCertificate(t, t.TempDir(), "first")
-	issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, strings.Replace(oauthtest.PlainMetadata, "{", `{"token_endpoint_auth_methods_supported":["tls_client_auth"],`, 1))
+	issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, strings.Replace(oauthtest.PlainMetadata, "{", `{"token_endpoint_auth_methods_supported":["tls_client_auth"],`, 1))
 	caddyfile := func(endpoint string) string {
 		return "SITE {\n\thttp_helper http://127.0.0.1:1 {\n" + endpoint + "\nauth_method tls_client_auth\nclient_id app\nclient_certificate " + certFile + " " + keyFile + "\n}\n}\n"
 	}
@@ -849,12 +849,12 @@ var fromElsewhere = []string{
 
 // putTogether are messages that are made of pieces, which `…` divides here.
 var putTogether = map[string]string{
-	"has no token at /access_token":                              "has no token at …/access_token",
-	"cannot be reached: no such host":                            "cannot be reached: …no such host",
-	"answered with status 401: check the client's credentials …": "answered with status …: check the client's credentials",
-	"answered with status 404: check token_url":                  "answered with status …: check token_url",
-	"answered with status 429":                                   "answered with status ",
-	"base_url is http and its host is not loopback":              "base_url…is http and its host is not loopback",
+	"has no token at /access_token":                               "has no token at …/access_token",
+	"cannot be reached: no such host":                             "cannot be reached: …no such host",
+	"responded with status 401: check the client's credentials …": "responded with status …: check the client's credentials",
+	"responded with status 404: check token_url":                  "responded with status …: check token_url",
+	"responded with status 429":                                   "responded with status ",
+	"base_url is http and its host is not loopback":               "base_url…is http and its host is not loopback",
 }
 
 // wantQuoted looks for a message in the sources, piece by piece where something is left out.

@@ -142,11 +142,6 @@ type Ping struct {
 }
 
 const (
-	FormatJSON  = "json"
-	FormatQuery = "query"
-)
-
-const (
 	encodingForm = "form"
 	encodingRaw  = "raw"
 )
@@ -183,7 +178,7 @@ func (s *Service) check(kinds ...string) error {
 		err,
 		s.checkURLs(kinds),
 		setDefault(&s.BasicEncoding, "basic_encoding", encodingForm, encodingRaw),
-		setDefault(&s.TokenRequestFormat, "token_request_format", oauth.FormatForm, FormatJSON, FormatQuery),
+		setDefault(&s.TokenRequestFormat, "token_request_format", oauth.FormatForm, oauth.FormatJSON, oauth.FormatQuery),
 		checkPointer("token_pointer", s.TokenPointer),
 		checkPointer("expires_in_pointer", s.ExpiresInPointer),
 		s.checkParams(),

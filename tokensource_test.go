@@ -50,13 +50,13 @@ func TestCredentialsMakeTheIdentity(t *testing.T) {
 	certFile, certKey := keystest.WriteCertificate(t, dir, "first")
 	otherCert, otherKey := keystest.WriteCertificate(t, t.TempDir(), "second")
 	renewedCert, renewedKey := filepath.Join(dir, "renewed.crt"), filepath.Join(dir, "renewed.key")
-	keystest.PutFile(t, renewedCert, keystest.GetFile(t, certFile))
-	keystest.PutFile(t, renewedKey, keystest.GetFile(t, certKey))
+	keystest.WriteFile(t, renewedCert, keystest.ReadFile(t, certFile))
+	keystest.WriteFile(t, renewedKey, keystest.ReadFile(t, certKey))
 	for _, name := range []string{"key1", "key2", "dpop1", "dpop2"} {
-		keystest.PutFile(t, filepath.Join(dir, name), string(keystest.PEM(t, "ec256"))) // even of equal content: it may change
+		keystest.WriteFile(t, filepath.Join(dir, name), string(keystest.PEM(t, "ec256"))) // even of equal content: it may change
 	}
 	for _, name := range []string{"secret1", "secret2", "assertion1", "assertion2"} {
-		keystest.PutFile(t, filepath.Join(dir, name), oauthtest.Secret)
+		keystest.WriteFile(t, filepath.Join(dir, name), oauthtest.Secret)
 	}
 	t.Setenv("IDENTITY_KEY", string(keystest.PEM(t, "ec256")))
 	t.Setenv("IDENTITY_OTHER_KEY", string(keystest.PEM(t, "ec384")))
@@ -132,18 +132,11 @@ func boundTo(l *keys.Certificate) func(context.Context, int) (*oauth.Token, erro
 	}
 }
 
-// quietOwner is not interested in files that cannot be used.
-type quietOwner struct{}
-
-func (quietOwner) WarnUnusable(error) {}
-
 // watchedConnection has a source whose fetcher is f, and watches a certificate.
 func watchedConnection(t *testing.T, f *tokentest.Fetcher) *activeConnection {
 	t.Helper()
 	c := new(activeConnection)
-	certFile, keyFile := keystest.WriteCertificate(t, t.TempDir(), "first")
-	c.values = &resolve.Connection{Certificate: &keys.Certificate{CertFile: certFile, KeyFile: keyFile}}
-	c.values.Certificate.Last.Owner = quietOwner{}
+	c.values = &resolve.Connection{Certificate: keystest.NewCertificate(t)}
 	c.clients.certified = new(httptransport.ByCertificate)
 	f.SetRespond(boundTo(c.values.Certificate))
 	c.tokens.source = token.NewSource()
@@ -188,11 +181,11 @@ func TestBoundTokenStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(tokentest.Fetcher)
 		c := watchedConnection(t, f)
-		f.SetRespond(boundTo(&keys.Certificate{CertFile: c.values.Certificate.CertFile, KeyFile: c.values.Certificate.KeyFile})) // of a config before
+		f.SetRespond(boundTo(keys.NewCertificate(c.values.Certificate.CertFile, c.values.Certificate.KeyFile, nil))) // of a config before
 		tokentest.MustToken(t, c.tokens.source)
 		time.Sleep(2 * certificatePause)
 		tokentest.WantToken(t, c.tokens.source, "token-1")
-		keystest.PutFile(t, c.values.Certificate.KeyFile, "")
+		keystest.WriteFile(t, c.values.Certificate.KeyFile, "")
 		time.Sleep(2 * keys.ReplacementTime)
 		tokentest.WantToken(t, c.tokens.source, "token-1")
 		tokentest.WantCalls(t, f, 1)

@@ -29,7 +29,7 @@ type trouble struct {
 
 const (
 	invalidClient = "the token endpoint refused the request (status 401): check client_id, its secret or key, and auth_method (invalid_client)"
-	invalidScope  = "the token endpoint refused the request (status 400): the client may not have a scope that is asked for: check the scopes (invalid_scope)"
+	invalidScope  = "the token endpoint refused the request (status 400): the client may not have a scope that is requested: check the scopes (invalid_scope)"
 	refusedDial   = "the token endpoint cannot be reached: connection refused"
 )
 

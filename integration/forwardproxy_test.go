@@ -479,3 +479,45 @@ func TestPingInTheClearPassesNoForwardProxy(t *testing.T) {
 	p.proxy.wantNothing(t)
 	p.tap.wantNothing(t)
 }
+
+// TestTokenRequestInTheClearPassesNoForwardProxy has a token endpoint without TLS behind a forward
+// proxy: a mistake in the configuration, which no retry corrects, so the request is attempted once.
+func TestTokenRequestInTheClearPassesNoForwardProxy(t *testing.T) {
+	t.Parallel()
+	const sentence = "the request to the token endpoint was not sent: a request in the clear must not pass a forward proxy: use https, or except the host in NO_PROXY"
+	for name, test := range map[string]struct{ host, connection, variable string }{
+		"the environment":   {"auth.test", "allow_insecure token_url", "HTTP_PROXY"},
+		"network_proxy url": {"127.0.0.1", "token_transport {\n" + explicitProxy + "}", "FORWARD_PROXY"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			endpoint := strings.TrimPrefix(w.tokens.Base, "http://")
+			tap := tapped(t, listen(t, "tcp", "127.0.0.1:0"), endpoint)
+			_, port, _ := net.SplitHostPort(tap.Addr().String())
+			address := net.JoinHostPort(test.host, port)
+			w.tokens.URL = strings.Replace(w.tokens.URL, endpoint, address, 1)
+			proxy := startForwardProxy(t, "http", nil, address, endpoint)
+			w.Run(t, w.inline(options{
+				connection: "name billing\n" + test.connection, env: []string{test.variable + "=" + proxy.url},
+			}))
+			answer := w.Get(t, "/hello")
+			wantOurs(t, answer, http.StatusBadGateway, "proxy_configuration_error")
+			if got := answer.Header.Get("Proxy-Status"); !strings.Contains(got, `details="connection billing: `+sentence+`"`) {
+				t.Errorf("Proxy-Status %q lacks %q", got, sentence)
+			}
+			_, state, err := w.Admin(http.MethodGet, "/http_helper/connections/billing", "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range []string{`"token_requests":1,"token_failures":1`, `"class":"configuration","code":null,"message":"` + sentence + `"`} {
+				if !strings.Contains(state, want) {
+					t.Errorf("the admin endpoint does not say %s:\n%s", want, state)
+				}
+			}
+			equal(t, "token requests that arrived", w.tokens.Count(), 0)
+			proxy.wantNothing(t)
+			tap.wantNothing(t)
+		})
+	}
+}

@@ -87,7 +87,7 @@ func oddEndpoints(t *testing.T) []oddEndpoint {
 		{"an array", whole(200, `["token"]`), mistake, "no token at /access_token", 1},
 		{"a token twice", whole(200, `{"access_token":"another","access_token":"token"}`), fine, "", 1},
 		{"an escaped token", whole(200, `{"access_token":"\u0074oken"}`), fine, "", 1},
-		{"half a character", whole(200, `{"access_token":"\ud800token"}`), mistake, "may not stand in a header", 1},
+		{"half a character", whole(200, `{"access_token":"\ud800token"}`), mistake, "is not allowed in a header", 1},
 		{"an error beside the token", whole(200, `{"error":"odd","access_token":"token"}`), mistake, "odd", 1},
 		{"an empty error", whole(200, `{"error":"","access_token":"token"}`), fine, "", 1},
 		{"no error", whole(200, `{"error":null,"access_token":"token"}`), fine, "", 1},

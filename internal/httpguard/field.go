@@ -5,12 +5,13 @@ import (
 	"strings"
 )
 
-// SameField tells whether some servers take name for field, which has hyphens only.
+// SameField reports whether some servers take the field name for field: they do not distinguish
+// underscores from hyphens. field has hyphens only.
 func SameField(field, name string) bool {
 	return len(field) == len(name) && field == WithHyphens(name)
 }
 
-// WithHyphens is the name of a field for servers that tell hyphens and underscores not apart.
+// WithHyphens returns the canonical name of a field with hyphens instead of underscores.
 func WithHyphens(field string) string {
 	if !strings.Contains(field, "_") {
 		return field
@@ -18,13 +19,14 @@ func WithHyphens(field string) string {
 	return http.CanonicalHeaderKey(strings.ReplaceAll(field, "_", "-"))
 }
 
-// hopHeaders end at a proxy (RFC 9110 §7.6.1); nobody may configure them.
+// hopHeaders are the fields that are meant for the next hop only (RFC 9110 §7.6.1), and Alt-Svc, which
+// is about the server that is connected to.
 var hopHeaders = map[string]bool{
 	"Alt-Svc": true, "Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
 	"Proxy-Connection": true, "Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
 }
 
-// ReservedField reports whether a field frames or routes the message itself.
+// ReservedField reports whether a field frames or routes the message, so that it cannot be configured.
 func ReservedField(field string) bool {
 	return hopHeaders[field] || field == "Host" || field == "Content-Length"
 }

@@ -5,11 +5,12 @@ import (
 	"strings"
 )
 
-// RewriteLocation translates a Location or Content-Location of the API for the app: a place below
-// the base URL becomes the same place behind the sidecar, prefix being what was taken off the app's
-// path on the way; a relative reference to anywhere else becomes absolute.
+// RewriteLocation returns the Location or Content-Location of a response of the API for the app. A
+// reference to a URL below base becomes a path of the sidecar, which begins with prefix, the part of
+// the app's path that was stripped from the request; a relative reference to any other URL becomes
+// absolute. out is the URL of the request as it was sent.
 func RewriteLocation(location string, base, out *url.URL, prefix string) string {
-	// A fragment alone means the same to the app. Resolving it would show it our own query.
+	// A fragment alone means the same to the app. Resolving it would reveal the query of out.
 	if location == "" || location[0] == '#' {
 		return location
 	}
@@ -27,7 +28,7 @@ func RewriteLocation(location string, base, out *url.URL, prefix string) string 
 	}
 	local := prefix + below
 	if strings.HasPrefix(local, "//") {
-		// Without the dot, which clients remove, this would name a host.
+		// Without the dot segment, which clients remove, this would be the name of a host.
 		local = "/." + local
 	}
 	if target.RawQuery != "" || target.ForceQuery {
@@ -39,7 +40,7 @@ func RewriteLocation(location string, base, out *url.URL, prefix string) string 
 	return local
 }
 
-// pathBelow is the escaped path of target as seen from base, if it is there or below.
+// pathBelow returns the escaped path of target relative to base, and whether target is base or below.
 func pathBelow(base, target *url.URL) (string, bool) {
 	if target.Opaque != "" || target.User != nil || !sameOrigin(base, target) {
 		return "", false

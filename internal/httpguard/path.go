@@ -13,16 +13,16 @@ var (
 	errPathBackslash = errors.New("the path has a backslash or a NUL")
 )
 
-// CheckPath refuses a request's path like CheckEscapedPath.
+// CheckPath is CheckEscapedPath for the path of a request's URL.
 func CheckPath(u *url.URL) error {
 	if u.RawPath == "" && u.Path != "" && u.Path[0] == '/' && plainPath(u.Path) {
-		return nil // whatever net/url escapes in it is harmless
+		return nil // what net/url escapes in it is harmless
 	}
 	return CheckEscapedPath(EscapedPath(u))
 }
 
-// CheckEscapedPath refuses escaped paths that some server may read as a place outside of the base
-// URL (rule 17).
+// CheckEscapedPath rejects an escaped path that some server may read as one outside of the base URL
+// (rule 17).
 func CheckEscapedPath(escaped string) error {
 	if escaped != "" && escaped[0] != '/' {
 		return errPathRelative
@@ -46,7 +46,7 @@ func CheckEscapedPath(escaped string) error {
 	return nil
 }
 
-// plainPath reports whether there is nothing in the path that needs a closer look.
+// plainPath reports whether nothing in the path needs a closer look.
 func plainPath(path string) bool {
 	for i := range len(path) {
 		switch c := path[i]; {
@@ -59,8 +59,9 @@ func plainPath(path string) bool {
 	return true
 }
 
-// HasDotSegment looks at segments as the most lenient server does: separated by slashes of both
-// kinds, and without path parameters or what looks like a query or fragment once it is decoded.
+// HasDotSegment reports whether the most lenient server sees a dot segment in the path: one that
+// separates segments at slashes and backslashes, and ignores path parameters and whatever looks like
+// a query or fragment once it is decoded.
 func HasDotSegment(path string) bool {
 	for path != "" {
 		segment := path
@@ -79,8 +80,8 @@ func HasDotSegment(path string) bool {
 	return false
 }
 
-// DecodeLeniently decodes percent signs once; what is no escape stays. Characters in overlong UTF-8
-// come out as the ASCII that lenient decoders see in them.
+// DecodeLeniently decodes percent-encoding once, and keeps what is not a valid escape. ASCII characters
+// in overlong UTF-8 are decoded too, as lenient decoders do.
 func DecodeLeniently(s string) string {
 	b := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
@@ -97,6 +98,7 @@ func DecodeLeniently(s string) string {
 	return string(shortenOverlong(b))
 }
 
+// fromHex returns the value of a hexadecimal digit, 16 if it is none.
 func fromHex(c byte) byte {
 	switch {
 	case '0' <= c && c <= '9':
@@ -110,7 +112,7 @@ func fromHex(c byte) byte {
 	}
 }
 
-// shortenOverlong replaces ASCII that was written in two to six bytes of UTF-8, in place.
+// shortenOverlong decodes ASCII characters that are encoded in two to six bytes of UTF-8, in place.
 func shortenOverlong(b []byte) []byte {
 	out := b[:0]
 	for i := 0; i < len(b); {
@@ -121,8 +123,8 @@ func shortenOverlong(b []byte) []byte {
 	return out
 }
 
-// overlongASCII is the first character of b and its length; a byte as it is, unless it begins an
-// overlong ASCII character.
+// overlongASCII returns the ASCII character that b begins with in overlong UTF-8, and its length in
+// bytes; or the first byte of b, and 1.
 func overlongASCII(b []byte) (c byte, length int) {
 	n := 0
 	switch b[0] {
@@ -153,7 +155,8 @@ func overlongASCII(b []byte) (c byte, length int) {
 	return byte(value), n
 }
 
-// JoinPath puts a request's path below the base URL's. Encodings are kept byte for byte.
+// JoinPath returns the base URL's path with the request's appended, for url.URL. Escapes are kept byte for
+// byte.
 func JoinPath(base, request *url.URL) (path, rawPath string) {
 	if base.RawPath == "" && request.RawPath == "" && request.Path != "" {
 		return strings.TrimSuffix(base.Path, "/") + request.Path, "" // net/url escapes both alike
@@ -166,8 +169,8 @@ func JoinPath(base, request *url.URL) (path, rawPath string) {
 	return path, rawPath
 }
 
-// EscapedPath is a request's path as it was written, but for characters that may not stand in a URL:
-// those are escaped. URL.EscapedPath would escape the whole path anew for one of them.
+// EscapedPath returns the path of a request's URL as the app wrote it, except that characters that are
+// not allowed in a URL are escaped. URL.EscapedPath would escape the whole path again because of one.
 func EscapedPath(u *url.URL) string {
 	if u.RawPath == "" {
 		if u.Path == "" {
@@ -180,7 +183,7 @@ func EscapedPath(u *url.URL) string {
 	}
 	var b strings.Builder
 	for i := range len(u.RawPath) {
-		if c := u.RawPath[i]; mayStandInPath(c) {
+		if c := u.RawPath[i]; allowedInPath(c) {
 			b.WriteByte(c)
 		} else {
 			fmt.Fprintf(&b, "%%%02X", c)
@@ -189,12 +192,12 @@ func EscapedPath(u *url.URL) string {
 	return b.String()
 }
 
-// mayStandInPath tells whether a character of an escaped path is left alone by net/url.
-func mayStandInPath(c byte) bool {
+// allowedInPath reports whether net/url keeps a character of an escaped path.
+func allowedInPath(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-_.~!$&'()*+,;=:@[]%/", c) >= 0
 }
 
-// basePath is the escaped path of a base URL without its trailing slash.
+// basePath returns the escaped path of a base URL without a trailing slash.
 func basePath(base *url.URL) string {
 	return strings.TrimSuffix(base.EscapedPath(), "/")
 }

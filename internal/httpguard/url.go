@@ -1,3 +1,6 @@
+// Package httpguard decides what a URL, a path or a field name may be where a secret or token travels
+// with it (rules 2 and 17). It is pure: it knows net/url and net/http, but no configuration, and
+// the caller names its options in errors.
 package httpguard
 
 import (
@@ -10,25 +13,12 @@ import (
 	"strings"
 )
 
-// sameOrigin compares scheme, host and port; an absent port is the scheme's own.
-func sameOrigin(a, b *url.URL) bool {
-	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && Port(a) == Port(b)
-}
-
-func Port(u *url.URL) string {
-	if port := u.Port(); port != "" {
-		return port
-	}
-	if u.Scheme == "http" {
-		return "80"
-	}
-	return "443"
-}
-
-// hostLiteral also allows what an integrator may write: underscores and a final dot.
+// hostLiteral matches a host name as a configuration may have it, also with underscores and a final
+// dot.
 var hostLiteral = regexp.MustCompile(`^(?:[A-Za-z0-9_-]+\.)*[A-Za-z0-9_-]+\.?$`)
 
 var (
+	// ErrURLSyntax is also what a caller returns for a URL that it assembled itself.
 	ErrURLSyntax   = errors.New("not a valid URL")
 	errURLScheme   = errors.New("not an http or https URL: write it in full, beginning with https://")
 	errURLUserinfo = errors.New("the URL must not contain a user name or password")
@@ -36,12 +26,7 @@ var (
 	errURLDots     = errors.New("the URL's path has a dot segment")
 )
 
-func ValidPort(port string) bool {
-	n, err := strconv.ParseUint(port, 10, 16)
-	return err == nil && n > 0
-}
-
-// ParseURL parses a URL that requests with a secret go to. Its errors do not quote the URL.
+// ParseURL parses a URL to which requests with a secret are sent. Its errors do not quote the URL.
 func ParseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	switch {
@@ -64,8 +49,8 @@ func ParseURL(s string) (*url.URL, error) {
 	return u, checkPathOfURL(u.EscapedPath())
 }
 
-// checkAuthority refuses hosts that could be read in more than one way. Those in brackets have been
-// checked when parsing.
+// checkAuthority rejects hosts that can be read in more than one way. IPv6 addresses, in brackets,
+// were checked by url.Parse.
 func checkAuthority(u *url.URL) error {
 	host := u.Hostname()
 	if !strings.HasPrefix(u.Host, "[") && (len(host) > 254 || !hostLiteral.MatchString(host)) {
@@ -77,6 +62,7 @@ func checkAuthority(u *url.URL) error {
 	return nil
 }
 
+// checkPathOfURL rejects dot segments, also those that a lenient server decodes.
 func checkPathOfURL(path string) error {
 	for range 3 {
 		if HasDotSegment(path) {
@@ -87,20 +73,20 @@ func checkPathOfURL(path string) error {
 	return nil
 }
 
-// CheckBaseURL checks what a base URL must be beyond a URL.
+// CheckBaseURL checks what ParseURL leaves open for base_url: it has no query.
 func CheckBaseURL(u *url.URL) error { return checkNoQuery(u, "; see api_query") }
 
-// CheckIssuer checks what an issuer identifier must be beyond a URL (RFC 8414 §2).
+// CheckIssuer checks what ParseURL leaves open for an issuer identifier: it has no query (RFC 8414 §2).
 func CheckIssuer(u *url.URL) error { return checkNoQuery(u, " (RFC 8414)") }
 
-func checkNoQuery(u *url.URL, more string) error {
+func checkNoQuery(u *url.URL, hint string) error {
 	if u.RawQuery != "" || u.ForceQuery {
-		return errors.New("the URL must not have a query" + more)
+		return errors.New("the URL must not have a query" + hint)
 	}
 	return nil
 }
 
-// isLoopbackHost reports whether a host, without port, is this machine.
+// isLoopbackHost reports whether a host, given without a port, is a loopback address or localhost.
 func isLoopbackHost(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true
@@ -109,8 +95,8 @@ func isLoopbackHost(host string) bool {
 	return err == nil && addr.IsLoopback()
 }
 
-// CheckScheme refuses to send secrets in the clear (rule 2). argument is the argument of allow_insecure
-// that would permit it for the URL of option.
+// CheckScheme rejects a URL to which secrets would be sent in the clear (rule 2). The error names the
+// URL by option, and by argument what allow_insecure must be given to permit it.
 func CheckScheme(u *url.URL, insecureAllowed bool, option, argument string) error {
 	if u.Scheme == "https" || insecureAllowed || isLoopbackHost(u.Hostname()) {
 		return nil
@@ -118,7 +104,24 @@ func CheckScheme(u *url.URL, insecureAllowed bool, option, argument string) erro
 	return fmt.Errorf("%s is http and its host is not loopback: use https, or permit it with allow_insecure %s", option, argument)
 }
 
-// Origin returns scheme and host, without the scheme's own port.
+// Port returns the URL's port, or else the default port of its scheme.
+func Port(u *url.URL) string {
+	if port := u.Port(); port != "" {
+		return port
+	}
+	if u.Scheme == "http" {
+		return "80"
+	}
+	return "443"
+}
+
+// ValidPort reports whether port is a number from 1 to 65535.
+func ValidPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
+}
+
+// Origin returns the URL's scheme and host, without the default port of the scheme.
 func Origin(u *url.URL) string {
 	host := strings.ToLower(u.Host)
 	switch u.Scheme {
@@ -128,4 +131,9 @@ func Origin(u *url.URL) string {
 		host = strings.TrimSuffix(host, ":80")
 	}
 	return u.Scheme + "://" + host
+}
+
+// sameOrigin reports whether scheme, host and port are equal, the port being explicit or the default.
+func sameOrigin(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && Port(a) == Port(b)
 }

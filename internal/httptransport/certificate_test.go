@@ -17,31 +17,8 @@ import (
 
 	"golang.org/x/net/http2"
 
-	"github.com/caddy-httphelper/caddy-httphelper/internal/keys"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/keys/keystest"
 )
-
-// onUnusable is an owner of files that does this.
-type onUnusable func(error)
-
-func (f onUnusable) WarnUnusable(reason error) { f(reason) }
-
-func newLoader(t *testing.T) *keys.Certificate {
-	t.Helper()
-	certFile, keyFile := keystest.WriteCertificate(t, t.TempDir(), "first")
-	loader := &keys.Certificate{CertFile: certFile, KeyFile: keyFile}
-	loader.Last.Owner = onUnusable(func(error) {})
-	return loader
-}
-
-func mustLoad(t *testing.T, l *keys.Certificate) *tls.Certificate {
-	t.Helper()
-	certificate, err := l.Load()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certificate
-}
 
 // mutualEndpoint asks every client for a certificate and responds with the name in it.
 func mutualEndpoint(t *testing.T, http2 bool) *httptest.Server {
@@ -67,8 +44,8 @@ func mutualEndpoint(t *testing.T, http2 bool) *httptest.Server {
 func TestCertificateIsShown(t *testing.T) {
 	server := mutualEndpoint(t, false)
 	transports := &ByCertificate{Base: server.Client().Transport.(*http.Transport)}
-	loader := newLoader(t)
-	if got := shownTo(t, server, transports, mustLoad(t, loader)); got != "first/HTTP/1.1" {
+	certificate := keystest.NewCertificate(t)
+	if got := shownTo(t, server, transports, keystest.MustLoad(t, certificate)); got != "first/HTTP/1.1" {
 		t.Errorf("the server saw %s", got)
 	}
 	if transports.For(nil) != transports.Base {
@@ -82,7 +59,7 @@ func TestCertificateIsShownWhateverAuthoritiesAreNamed(t *testing.T) {
 	server := mutualEndpoint(t, false)
 	server.TLS.ClientCAs = x509.NewCertPool()
 	server.TLS.ClientCAs.AddCert(server.Certificate())
-	if got := shownTo(t, server, &ByCertificate{Base: server.Client().Transport.(*http.Transport)}, mustLoad(t, newLoader(t))); !strings.HasPrefix(got, "first/") {
+	if got := shownTo(t, server, &ByCertificate{Base: server.Client().Transport.(*http.Transport)}, keystest.MustLoad(t, keystest.NewCertificate(t))); !strings.HasPrefix(got, "first/") {
 		t.Errorf("the server saw %s", got)
 	}
 }
@@ -94,7 +71,7 @@ func TestCertificateIsShownWithADialerOfTheBase(t *testing.T) {
 	base := server.Client().Transport.(*http.Transport)
 	dialer := &tls.Dialer{Config: base.TLSClientConfig}
 	base.DialTLSContext = dialer.DialContext
-	if got := shownTo(t, server, &ByCertificate{Base: base}, mustLoad(t, newLoader(t))); !strings.HasPrefix(got, "first/") {
+	if got := shownTo(t, server, &ByCertificate{Base: base}, keystest.MustLoad(t, keystest.NewCertificate(t))); !strings.HasPrefix(got, "first/") {
 		t.Errorf("the server saw %s", got)
 	}
 }
@@ -146,8 +123,8 @@ func configureHTTP2(transport *http.Transport) error {
 func checkSeparation(t *testing.T, server *httptest.Server, transports *ByCertificate, proto string) {
 	t.Helper()
 	defer transports.CloseIdleConnections()
-	loader := newLoader(t)
-	first := mustLoad(t, loader)
+	certificate := keystest.NewCertificate(t)
+	first := keystest.MustLoad(t, certificate)
 	seen := func(certificate *tls.Certificate, want string) {
 		t.Helper()
 		if got := shownTo(t, server, transports, certificate); got != want+proto {
@@ -157,8 +134,8 @@ func checkSeparation(t *testing.T, server *httptest.Server, transports *ByCertif
 	seen(nil, "nobody")
 	seen(first, "first")
 	defer occupy(t, server, transports.For(first))()
-	keystest.WriteCertificate(t, filepath.Dir(loader.CertFile), "second")
-	second := mustLoad(t, loader)
+	keystest.WriteCertificate(t, filepath.Dir(certificate.CertFile), "second")
+	second := keystest.MustLoad(t, certificate)
 	for range 3 {
 		seen(second, "second")
 		seen(first, "first")

@@ -27,12 +27,12 @@ func Provision(ctx caddy.Context, t *reverseproxy.HTTPTransport) error {
 }
 
 // guardForwardProxy lets only requests over TLS use a forward proxy, and turns a refused CONNECT into a
-// neterror.ProxyStatus.
+// neterror.ProxyStatusError.
 func guardForwardProxy(t *http.Transport) {
 	t.Proxy = refuseCleartext(t.Proxy)
 	t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
 		if resp.StatusCode != http.StatusOK {
-			return neterror.ProxyStatus(resp.StatusCode)
+			return neterror.ProxyStatusError(resp.StatusCode)
 		}
 		return nil
 	}

@@ -49,7 +49,7 @@ func TestRefusalOfAForwardProxyKeepsItsStatus(t *testing.T) {
 	guardForwardProxy(transport)
 	for _, status := range []int{http.StatusOK, http.StatusProxyAuthRequired} {
 		err := transport.OnProxyConnectResponse(t.Context(), nil, nil, &http.Response{StatusCode: status})
-		var refused neterror.ProxyStatus
+		var refused neterror.ProxyStatusError
 		if errors.As(err, &refused) != (status != http.StatusOK) || err != nil && int(refused) != status {
 			t.Errorf("%d: got %v", status, err)
 		}

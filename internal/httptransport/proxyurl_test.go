@@ -63,7 +63,7 @@ func TestForwardProxyURLIsReadAgain(t *testing.T) {
 	}
 	write("")
 	_, err := p.ProxyFunc()(nil)
-	if cause := neterror.Cause(err); !strings.HasPrefix(cause, "network_proxy url: reading file ") {
+	if cause := neterror.Describe(err); !strings.HasPrefix(cause, "network_proxy url: reading file ") {
 		t.Errorf("the app is told %q", cause)
 	}
 }

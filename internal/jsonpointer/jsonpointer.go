@@ -1,3 +1,5 @@
+// Package jsonpointer finds values in decoded JSON documents (RFC 6901). It knows documents as
+// encoding/json decodes them into an any, and nothing of where they come from.
 package jsonpointer
 
 import (
@@ -18,7 +20,7 @@ func Check(pointer string) error {
 	return nil
 }
 
-// Find finds what pointer points to in a decoded JSON document (RFC 6901 §4).
+// Find returns the value that pointer names in a decoded JSON document (RFC 6901 §4).
 func Find(document any, pointer string) (value any, found bool) {
 	if Check(pointer) != nil {
 		return nil, false
@@ -35,6 +37,7 @@ func Find(document any, pointer string) (value any, found bool) {
 	return document, true
 }
 
+// child returns the member or element that a reference token names.
 func child(parent any, token string) (child any, found bool) {
 	switch parent := parent.(type) {
 	case map[string]any:

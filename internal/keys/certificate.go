@@ -8,36 +8,44 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
 
-// Certificate reads a client certificate from its files.
+// Certificate is a client certificate and its private key in two PEM files, which may be replaced at
+// any time.
 type Certificate struct {
 	CertFile, KeyFile string
-	Last              LastGood[certificatePair, *tls.Certificate]
+
+	last LastGood[certificatePair, *tls.Certificate]
 }
 
-// certificatePair is what the files of a certificate and its key hold.
+// certificatePair is the content of the two files.
 type certificatePair struct{ certificate, key string }
 
-// Load returns the certificate as the files are now, or the last one while they are replaced; the
-// same pointer as long as they do not change. Without a usable pair there is an error, never no
-// certificate.
-func (l *Certificate) Load() (*tls.Certificate, error) { return l.LoadWith(placeholder.ReadFile) }
-
-// LoadWith is load with a reader of files of the caller's.
-func (l *Certificate) LoadWith(readFile func(string) (string, error)) (*tls.Certificate, error) {
-	var pair certificatePair
-	var err, keyErr error
-	pair.certificate, err = readFile(l.CertFile)
-	pair.key, keyErr = readFile(l.KeyFile)
-	if err := errors.Join(err, keyErr); err != nil {
-		return l.Last.Get(pair, fmt.Errorf("client_certificate: %w", err), l.parse)
-	}
-	return l.Last.Get(pair, nil, l.parse)
+// NewCertificate returns the certificate in two files, which are read by Load. owner is told when they
+// become unusable; it may be nil.
+func NewCertificate(certFile, keyFile string, owner Owner) *Certificate {
+	c := &Certificate{CertFile: certFile, KeyFile: keyFile}
+	c.last.Owner = owner
+	return c
 }
 
-func (l *Certificate) parse(pair certificatePair) (*tls.Certificate, error) {
+// Load returns the certificate as the files are now, or the last good one while they are being
+// replaced; the same pointer as long as they do not change. It returns either a certificate or an
+// error.
+func (c *Certificate) Load() (*tls.Certificate, error) { return c.LoadWith(placeholder.ReadFile) }
+
+// LoadWith is Load with the caller's function to read a file.
+func (c *Certificate) LoadWith(readFile func(string) (string, error)) (*tls.Certificate, error) {
+	certificate, err := readFile(c.CertFile)
+	key, keyErr := readFile(c.KeyFile)
+	if err = errors.Join(err, keyErr); err != nil {
+		err = fmt.Errorf("client_certificate: %w", err)
+	}
+	return c.last.Get(certificatePair{certificate, key}, err, c.parse)
+}
+
+func (c *Certificate) parse(pair certificatePair) (*tls.Certificate, error) {
 	certificate, err := tls.X509KeyPair([]byte(pair.certificate), []byte(pair.key))
 	if err != nil {
-		return nil, fmt.Errorf("client_certificate: %s and %s are not a PEM certificate and its private key", l.CertFile, l.KeyFile)
+		return nil, fmt.Errorf("client_certificate: %s and %s are not a PEM certificate and its private key", c.CertFile, c.KeyFile)
 	}
 	return &certificate, nil
 }

@@ -1,7 +1,6 @@
-package keys
+package keys_test
 
 import (
-	"crypto/tls"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,56 +8,40 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/keys"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/keys/keystest"
 )
 
-func newLoader(t *testing.T) *Certificate {
-	t.Helper()
-	certFile, keyFile := keystest.WriteCertificate(t, t.TempDir(), "first")
-	loader := &Certificate{CertFile: certFile, KeyFile: keyFile}
-	loader.Last.Owner = onUnusable(func(error) {})
-	return loader
-}
-
-func mustLoad(t *testing.T, l *Certificate) *tls.Certificate {
-	t.Helper()
-	certificate, err := l.Load()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certificate
-}
-
 func TestCertificateIsReadAgain(t *testing.T) {
-	loader := newLoader(t)
-	first := mustLoad(t, loader)
-	if mustLoad(t, loader) != first {
+	certificate := keystest.NewCertificate(t)
+	first := keystest.MustLoad(t, certificate)
+	if keystest.MustLoad(t, certificate) != first {
 		t.Error("an unchanged certificate is another one")
 	}
-	keystest.WriteCertificate(t, filepath.Dir(loader.CertFile), "second")
-	if second := mustLoad(t, loader); second == first || second.Leaf.Subject.CommonName != "second" {
+	keystest.WriteCertificate(t, filepath.Dir(certificate.CertFile), "second")
+	if second := keystest.MustLoad(t, certificate); second == first || second.Leaf.Subject.CommonName != "second" {
 		t.Errorf("loaded %v", second.Leaf.Subject)
 	}
 }
 
-// damages are what may be wrong with the files of a certificate.
-func damages(t *testing.T) map[string]func(*Certificate) {
+// damages returns what may be wrong with the files of a certificate.
+func damages(t *testing.T) map[string]func(*keys.Certificate) {
 	t.Helper()
 	other, _ := keystest.WriteCertificate(t, t.TempDir(), "second")
-	return map[string]func(*Certificate){
-		"no certificate":    func(l *Certificate) { _ = os.Remove(l.CertFile) },
-		"no key":            func(l *Certificate) { _ = os.Remove(l.KeyFile) },
-		"empty certificate": func(l *Certificate) { keystest.PutFile(t, l.CertFile, "") },
-		"half a key":        func(l *Certificate) { keystest.PutFile(t, l.KeyFile, keystest.GetFile(t, l.KeyFile)[:100]) },
-		"garbage as key":    func(l *Certificate) { keystest.PutFile(t, l.KeyFile, "hunter2") },
-		"another's key":     func(l *Certificate) { keystest.PutFile(t, l.CertFile, keystest.GetFile(t, other)) },
+	return map[string]func(*keys.Certificate){
+		"no certificate":    func(c *keys.Certificate) { _ = os.Remove(c.CertFile) },
+		"no key":            func(c *keys.Certificate) { _ = os.Remove(c.KeyFile) },
+		"empty certificate": func(c *keys.Certificate) { keystest.WriteFile(t, c.CertFile, "") },
+		"half a key":        func(c *keys.Certificate) { keystest.WriteFile(t, c.KeyFile, keystest.ReadFile(t, c.KeyFile)[:100]) },
+		"garbage as key":    func(c *keys.Certificate) { keystest.WriteFile(t, c.KeyFile, "hunter2") },
+		"another's key":     func(c *keys.Certificate) { keystest.WriteFile(t, c.CertFile, keystest.ReadFile(t, other)) },
 	}
 }
 
-// wantNoCertificate wants an error that says what is wrong, and no certificate at all.
-func wantNoCertificate(t *testing.T, l *Certificate) {
+// wantNoCertificate checks that there is an error that says what is wrong, and no certificate.
+func wantNoCertificate(t *testing.T, c *keys.Certificate) {
 	t.Helper()
-	certificate, err := l.Load()
+	certificate, err := c.Load()
 	if certificate != nil || err == nil || !strings.Contains(err.Error(), "client_certificate") {
 		t.Errorf("%v, %v", certificate, err)
 	} else if strings.Contains(err.Error(), "hunter2") {
@@ -69,33 +52,33 @@ func wantNoCertificate(t *testing.T, l *Certificate) {
 func TestBrokenCertificateIsAnError(t *testing.T) {
 	for name, damage := range damages(t) {
 		t.Run(name, func(t *testing.T) {
-			loader := newLoader(t)
-			damage(loader)
-			wantNoCertificate(t, loader)
+			certificate := keystest.NewCertificate(t)
+			damage(certificate)
+			wantNoCertificate(t, certificate)
 		})
 	}
 }
 
-// TestCertificateInReplacement: files are replaced one after the other, and meanwhile the last pair
-// is in use. It must not stay in use silently when they are broken for good.
+// TestCertificateInReplacement replaces files one after the other: meanwhile the last pair is in use.
+// It must not stay in use silently when the files are broken for good.
 func TestCertificateInReplacement(t *testing.T) {
 	for name, damage := range damages(t) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				loader := newLoader(t)
-				first := mustLoad(t, loader)
-				damage(loader)
+				certificate := keystest.NewCertificate(t)
+				first := keystest.MustLoad(t, certificate)
+				damage(certificate)
 				time.Sleep(time.Hour) // nobody has looked
 				for range 2 {
-					if mustLoad(t, loader) != first {
+					if keystest.MustLoad(t, certificate) != first {
 						t.Error("another certificate")
 					}
-					time.Sleep(ReplacementTime - time.Second)
+					time.Sleep(keys.ReplacementTime - time.Second)
 				}
 				time.Sleep(time.Second)
-				wantNoCertificate(t, loader)
-				keystest.WriteCertificate(t, filepath.Dir(loader.CertFile), "second")
-				if second := mustLoad(t, loader); second.Leaf.Subject.CommonName != "second" {
+				wantNoCertificate(t, certificate)
+				keystest.WriteCertificate(t, filepath.Dir(certificate.CertFile), "second")
+				if second := keystest.MustLoad(t, certificate); second.Leaf.Subject.CommonName != "second" {
 					t.Errorf("loaded %v", second.Leaf.Subject)
 				}
 			})

@@ -1,4 +1,4 @@
-package keys
+package keys_test
 
 import (
 	"errors"
@@ -6,23 +6,25 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/keys"
 )
 
-// judged makes something of all contents but "bad".
-func judged(content string) (string, error) {
+// parseText makes a value of all contents but "bad".
+func parseText(content string) (string, error) {
 	if content == "bad" {
 		return "", errors.New("it is bad")
 	}
 	return "made of " + content, nil
 }
 
-// onUnusable is an owner of files that does this.
+// onUnusable is an owner that calls a function.
 type onUnusable func(error)
 
 func (f onUnusable) WarnUnusable(reason error) { f(reason) }
 
-// TestLastGoodBridgesAReplacement: what cannot be used for a moment only is never noticed, whether
-// it cannot be read or makes no sense.
+// TestLastGoodBridgesAReplacement: files that are unusable for a moment are not noticed, whether they
+// cannot be read or make no sense.
 func TestLastGoodBridgesAReplacement(t *testing.T) {
 	unreadable := errors.New("unreadable")
 	type look struct {
@@ -42,10 +44,10 @@ func TestLastGoodBridgesAReplacement(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := LastGood[string, string]{Owner: onUnusable(func(error) {})}
+				l := new(keys.LastGood[string, string])
 				for i, look := range looks {
 					time.Sleep(look.after)
-					got, err := l.Get(look.content, look.err, judged)
+					got, err := l.Get(look.content, look.err, parseText)
 					if got != look.want || (err == nil) != (look.want != "") {
 						t.Errorf("look %d: %q, %v, want %q", i, got, err, look.want)
 					}
@@ -55,16 +57,16 @@ func TestLastGoodBridgesAReplacement(t *testing.T) {
 	}
 }
 
-// TestLastGoodWarnsOnce for each time that something becomes unusable, and keeps one value for one
+// TestLastGoodWarnsOnce warns once for each time that files become unusable, and makes one value of one
 // content.
 func TestLastGoodWarnsOnce(t *testing.T) {
 	var warned []string
 	made := 0
-	l := LastGood[string, string]{Owner: onUnusable(func(err error) { warned = append(warned, err.Error()) })}
+	l := keys.LastGood[string, string]{Owner: onUnusable(func(err error) { warned = append(warned, err.Error()) })}
 	for _, content := range []string{"bad", "a", "a", "bad", "bad", "a", "bad", "bad"} {
 		_, _ = l.Get(content, nil, func(content string) (string, error) {
 			made++
-			return judged(content)
+			return parseText(content)
 		})
 	}
 	if got := fmt.Sprint(warned); got != "[it is bad it is bad]" {

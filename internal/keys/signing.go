@@ -1,3 +1,6 @@
+// Package keys reads private keys and client certificates, and keeps the last good ones in use while
+// their files are replaced. It does not know what is signed with a key or to whom a certificate is
+// shown. Its errors quote no content of a file.
 package keys
 
 import (
@@ -21,16 +24,17 @@ import (
 
 const minRSABits = 2048 // bits
 
-// SigningKey is a private key with the algorithm that it signs with.
+// SigningKey is a key with the algorithm that it signs with.
 type SigningKey struct {
-	Key any
-	ID  string // "": none
+	Key any    // as go-jose takes it
+	ID  string // the kid header of a signature; "": none
 	Alg jose.SignatureAlgorithm
 }
 
-// Parse reads a private key, PEM or JWK. Its errors quote nothing of it.
+// Parse parses a private key, PEM or JWK. keyID and alg override what a JWK says; without either, the
+// algorithm is the default for the type of the key.
 func Parse(text []byte, keyID, alg string) (*SigningKey, error) {
-	jwk, err := ParsePrivate(text)
+	jwk, err := parsePrivate(text)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +50,20 @@ func Parse(text []byte, keyID, alg string) (*SigningKey, error) {
 	return key, nil
 }
 
-func ParsePrivate(text []byte) (jose.JSONWebKey, error) {
+// Thumbprint returns the hash of the public key, which identifies the key and reveals nothing of it
+// (RFC 7638).
+func (k *SigningKey) Thumbprint() (string, error) {
+	hash, err := (&jose.JSONWebKey{Key: k.Key}).Thumbprint(crypto.SHA256)
+	return base64.RawURLEncoding.EncodeToString(hash), err
+}
+
+// Check reports what is wrong with a private key, PEM or JWK, apart from its algorithm.
+func Check(text []byte) error {
+	_, err := parsePrivate(text)
+	return err
+}
+
+func parsePrivate(text []byte) (jose.JSONWebKey, error) {
 	text = bytes.TrimSpace(text)
 	if bytes.HasPrefix(text, []byte("{")) {
 		return parseJWK(text)
@@ -56,15 +73,15 @@ func ParsePrivate(text []byte) (jose.JSONWebKey, error) {
 }
 
 func parseJWK(text []byte) (jose.JSONWebKey, error) {
-	var kind struct {
+	var header struct {
 		Keys []json.RawMessage `json:"keys"`
 		Type string            `json:"kty"`
 	}
 	var jwk jose.JSONWebKey
 	switch {
-	case json.Unmarshal(text, &kind) == nil && kind.Keys != nil:
+	case json.Unmarshal(text, &header) == nil && header.Keys != nil:
 		return jwk, errors.New("a set of JWKs: give one of its keys")
-	case kind.Type == "oct":
+	case header.Type == "oct":
 		return jwk, errors.New("a symmetric JWK: a private key is needed; for a shared secret there is auth_method client_secret_jwt")
 	case jwk.UnmarshalJSON(text) != nil || !jwk.Valid():
 		return jwk, errors.New("not a usable JWK (RFC 7517)")
@@ -78,7 +95,8 @@ func parseJWK(text []byte) (jose.JSONWebKey, error) {
 	return jwk, nil
 }
 
-// halvesFit compares the halves of an EC key. With other kinds parsing does so.
+// halvesFit reports whether the public half of an EC key belongs to the private one. For other types of
+// keys, parsing checks that.
 func halvesFit(key any) bool {
 	ec, ok := key.(*ecdsa.PrivateKey)
 	if !ok {
@@ -92,7 +110,7 @@ func halvesFit(key any) bool {
 	return err == nil && whole.Equal(ec)
 }
 
-// parsePEM reads the first private key, whatever stands before it.
+// parsePEM parses the first private key in text, and skips what precedes it.
 func parsePEM(text []byte) (any, error) {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		switch {
@@ -119,8 +137,8 @@ func parsePrivateDER(der []byte) (any, error) {
 	return nil, errors.New("not a readable PKCS #8, PKCS #1 or EC private key")
 }
 
-// algorithmsFor returns the algorithms that fit the key (RFC 7518 §3.1, RFC 8037), the default
-// first.
+// algorithmsFor returns the algorithms that a key can be used with (RFC 7518 §3.1, RFC 8037), the
+// default first.
 func algorithmsFor(key any) ([]jose.SignatureAlgorithm, error) {
 	switch key := key.(type) {
 	case *rsa.PrivateKey:
@@ -143,16 +161,11 @@ func algorithmsFor(key any) ([]jose.SignatureAlgorithm, error) {
 	return nil, errors.New("a kind of key that cannot be used: use RSA, EC P-256, P-384 or P-521, or Ed25519")
 }
 
+// JoinAlgorithms returns a list of algorithms for an error message.
 func JoinAlgorithms(algorithms []jose.SignatureAlgorithm) string {
 	names := make([]string, len(algorithms))
 	for i, alg := range algorithms {
 		names[i] = string(alg)
 	}
 	return strings.Join(names, ", ")
-}
-
-// Thumbprint names the key without telling it (RFC 7638).
-func (k *SigningKey) Thumbprint() (string, error) {
-	hash, err := (&jose.JSONWebKey{Key: k.Key}).Thumbprint(crypto.SHA256)
-	return base64.RawURLEncoding.EncodeToString(hash), err
 }

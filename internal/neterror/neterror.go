@@ -1,3 +1,6 @@
+// Package neterror describes network errors in words that quote nothing of a request: the messages of
+// net/http contain its URL. It also defines the errors of transports that use a forward proxy. It
+// knows neither tokens nor APIs.
 package neterror
 
 import (
@@ -12,20 +15,23 @@ import (
 	"time"
 )
 
-// DeadlinePassed looks at the time too: a dialer may notice it a moment before ctx does.
+// DeadlinePassed reports whether ctx is done or its deadline has passed. The clock decides too,
+// because a dialer may notice a deadline a moment before ctx does.
 func DeadlinePassed(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
+// Describe returns why a server could not be reached, or the forward proxy in front of it.
 func Describe(err error) string {
 	if operation := new(net.OpError); errors.As(err, &operation) && operation.Op == "proxyconnect" {
-		return "the forward proxy cannot be reached: " + Cause(err)
+		return "the forward proxy cannot be reached: " + cause(err)
 	}
-	return Cause(err)
+	return cause(err)
 }
 
-func Cause(err error) string {
+// cause returns why a connection failed, to whatever it was.
+func cause(err error) string {
 	var (
 		dns          *net.DNSError
 		timeout      net.Error
@@ -35,7 +41,7 @@ func Cause(err error) string {
 		wrongName    x509.HostnameError
 		invalid      x509.CertificateInvalidError
 		verification *tls.CertificateVerificationError
-		proxy        ProxyStatus
+		proxy        ProxyStatusError
 		noProxy      ProxyURLError
 	)
 	switch {
@@ -68,12 +74,13 @@ func Cause(err error) string {
 	case errors.As(err, &dns):
 		return "looking up its host name failed"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "the connection was closed before the answer was complete"
+		return "the connection was closed before the response was complete"
 	default:
 		return "the connection broke"
 	}
 }
 
+// IsTimeout reports whether err is, or wraps, a timeout of the network.
 func IsTimeout(err error) bool {
 	var netErr net.Error
 	return errors.As(err, &netErr) && netErr.Timeout()

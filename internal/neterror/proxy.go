@@ -5,18 +5,18 @@ import (
 	"fmt"
 )
 
-// ProxyStatus is the status with which a forward proxy refuses to connect.
-type ProxyStatus int
+// ProxyStatusError is the status code with which a forward proxy refused to connect to a server.
+type ProxyStatusError int
 
-func (e ProxyStatus) Error() string {
+func (e ProxyStatusError) Error() string {
 	return fmt.Sprintf("the forward proxy refused with status %d", int(e))
 }
 
-// ErrCleartextProxy is why a request in the clear does not go to a forward proxy, which could read
-// its token or secret.
+// ErrCleartextProxy is the error of a transport that does not send a request in the clear to a forward
+// proxy, which could read its token or secret.
 var ErrCleartextProxy = errors.New("a request in the clear must not pass a forward proxy: use https, or except the host in NO_PROXY")
 
-// ProxyURLError is why there is no forward proxy to go through.
+// ProxyURLError is the error of a transport whose forward proxy has no usable URL.
 type ProxyURLError struct{ Err error }
 
 func (e ProxyURLError) Error() string { return fmt.Sprintf("network_proxy url: %v", e.Err) }

@@ -25,8 +25,8 @@ const (
 
 var errCannotSign = errors.New("client_key: the key cannot sign")
 
-// jwtAuth is client_secret_jwt and private_key_jwt: a signed statement of who the client is (RFC
-// 7523 §2.2).
+// jwtAuth is client_secret_jwt and private_key_jwt: the client is proved by a signed assertion (RFC 7523
+// §2.2).
 type jwtAuth struct {
 	signer   jose.Signer
 	clientID string
@@ -34,7 +34,7 @@ type jwtAuth struct {
 	lifetime time.Duration
 }
 
-// assertionClaims are what the statement says. The audience is one text, not a list (RFC 7523bis).
+// assertionClaims are the claims of an assertion. The audience is one string, not a list (RFC 7523bis).
 type assertionClaims struct {
 	Issuer   string `json:"iss"`
 	Subject  string `json:"sub"`
@@ -44,31 +44,31 @@ type assertionClaims struct {
 	ID       string `json:"jti"`
 }
 
-func newSecretJWTAuth(m Credentials) (ClientAuth, error) {
-	alg := jose.SignatureAlgorithm(cmp.Or(m.Alg, string(jose.HS256)))
+func newSecretJWTAuth(c Credentials) (ClientAuth, error) {
+	alg := jose.SignatureAlgorithm(cmp.Or(c.Alg, string(jose.HS256)))
 	hmacs := []jose.SignatureAlgorithm{jose.HS256, jose.HS384, jose.HS512}
 	index := slices.Index(hmacs, alg)
 	if index < 0 {
-		return nil, fmt.Errorf("signing_alg: a secret cannot sign with %q: use %s", m.Alg, keys.JoinAlgorithms(hmacs))
+		return nil, fmt.Errorf("signing_alg: a secret cannot sign with %q: use %s", c.Alg, keys.JoinAlgorithms(hmacs))
 	}
-	if least := 32 + 16*index; len(m.Secret) < least {
-		return nil, fmt.Errorf("%s: %s needs a secret of at least %d bytes (RFC 7518)", m.SecretOption, alg, least)
+	if least := 32 + 16*index; len(c.Secret) < least {
+		return nil, fmt.Errorf("%s: %s needs a secret of at least %d bytes (RFC 7518)", c.SecretOption, alg, least)
 	}
-	return newJWTAuth(m, &keys.SigningKey{Key: []byte(m.Secret), ID: m.KeyID, Alg: alg})
+	return newJWTAuth(c, &keys.SigningKey{Key: []byte(c.Secret), ID: c.KeyID, Alg: alg})
 }
 
-func newPrivateKeyJWTAuth(m Credentials) (ClientAuth, error) {
-	if m.Assertion != "" {
-		return newMountedAssertion(m)
+func newPrivateKeyJWTAuth(c Credentials) (ClientAuth, error) {
+	if c.Assertion != "" {
+		return newMountedAssertion(c)
 	}
-	key, err := keys.Parse(m.Key, m.KeyID, m.Alg)
+	key, err := keys.Parse(c.Key, c.KeyID, c.Alg)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", m.KeyOption, err)
+		return nil, fmt.Errorf("%s: %w", c.KeyOption, err)
 	}
-	return newJWTAuth(m, key)
+	return newJWTAuth(c, key)
 }
 
-func newJWTAuth(m Credentials, key *keys.SigningKey) (ClientAuth, error) {
+func newJWTAuth(c Credentials, key *keys.SigningKey) (ClientAuth, error) {
 	options := new(jose.SignerOptions).WithType(assertionJWTType)
 	if key.ID != "" {
 		options.WithHeader("kid", key.ID)
@@ -78,11 +78,12 @@ func newJWTAuth(m Credentials, key *keys.SigningKey) (ClientAuth, error) {
 		return nil, errCannotSign
 	}
 	return jwtAuth{
-		signer: signer, clientID: m.ClientID, audience: m.Audience,
-		lifetime: cmp.Or(m.Lifetime, defaultAssertionLifetime),
+		signer: signer, clientID: c.ClientID, audience: c.Audience,
+		lifetime: cmp.Or(c.Lifetime, defaultAssertionLifetime),
 	}, nil
 }
 
+// Params implements ClientAuth.
 func (a jwtAuth) Params(endpoint string) (AuthParams, error) {
 	now := time.Now()
 	assertion, err := jwt.Signed(a.signer).Claims(assertionClaims{
@@ -92,24 +93,26 @@ func (a jwtAuth) Params(endpoint string) (AuthParams, error) {
 	if err != nil {
 		return AuthParams{}, errCannotSign
 	}
-	return AssertionCredentials(assertion), nil
+	return AssertionParams(assertion), nil
 }
 
-// mountedAssertion is an assertion that the platform made.
+// mountedAssertion is an assertion that the platform provides in a file.
 type mountedAssertion string
 
-func newMountedAssertion(m Credentials) (ClientAuth, error) {
-	if strings.ContainsFunc(m.Assertion, notInToken) {
+func newMountedAssertion(c Credentials) (ClientAuth, error) {
+	if strings.ContainsFunc(c.Assertion, notInToken) {
 		return nil, errors.New("client_assertion_file: not an assertion")
 	}
-	return mountedAssertion(m.Assertion), nil
+	return mountedAssertion(c.Assertion), nil
 }
 
+// Params implements ClientAuth.
 func (a mountedAssertion) Params(string) (AuthParams, error) {
-	return AssertionCredentials(string(a)), nil
+	return AssertionParams(string(a)), nil
 }
 
-func AssertionCredentials(assertion string) AuthParams {
+// AssertionParams returns the parameters of a request with an assertion.
+func AssertionParams(assertion string) AuthParams {
 	return AuthParams{Style: oauth2.AuthStyleInParams, fields: url.Values{
 		"client_assertion_type": {assertionType},
 		"client_assertion":      {assertion},

@@ -5,40 +5,40 @@ import (
 	"strings"
 )
 
-// challenge is one challenge of a WWW-Authenticate field (RFC 9110 §11.6.1).
-type challenge struct {
-	scheme string            // lower case
+// Challenge is one challenge of a WWW-Authenticate field (RFC 9110 §11.6.1).
+type Challenge struct {
+	Scheme string            // in lower case
 	Params map[string]string // names in lower case
 }
 
-// InsufficientScope tells whether a 401 rejects the request's scope and not its token (RFC 6750
-// §3.1): another token would not help.
+// InsufficientScope reports whether a 401 response with this header rejects the scopes of the token and
+// not the token itself (RFC 6750 §3.1), so that another token is of no use.
 func InsufficientScope(header http.Header) bool {
 	for _, c := range ParseChallenges(header.Values("WWW-Authenticate")) {
-		if (c.scheme == "bearer" || c.scheme == "dpop") && c.Params["error"] == "insufficient_scope" {
+		if (c.Scheme == "bearer" || c.Scheme == "dpop") && c.Params["error"] == "insufficient_scope" {
 			return true
 		}
 	}
 	return false
 }
 
-// NeedsNonce tells whether a 401 is about the nonce in the proof that the token came with (RFC 9449
-// §9), and not about the token.
+// NeedsNonce reports whether a response rejects the DPoP proof because it lacks the server's nonce (RFC
+// 9449 §9), and not the token that was sent with it.
 func NeedsNonce(res *http.Response, token *Token) bool {
 	if res.StatusCode != http.StatusUnauthorized || token == nil || token.DPoP == nil {
 		return false
 	}
 	for _, c := range ParseChallenges(res.Header.Values("WWW-Authenticate")) {
-		if c.scheme == "dpop" && c.Params["error"] == useDPoPNonce {
+		if c.Scheme == "dpop" && c.Params["error"] == useDPoPNonce {
 			return true
 		}
 	}
 	return false
 }
 
-// ParseChallenges reads what it can of the field's values; what is malformed is passed over.
-func ParseChallenges(values []string) []challenge {
-	var all []challenge
+// ParseChallenges returns the challenges in the field's values. It skips what is malformed.
+func ParseChallenges(values []string) []Challenge {
+	var all []Challenge
 	for _, value := range values {
 		p := challengeParser{rest: value}
 		all = append(all, p.challenges()...)
@@ -48,8 +48,8 @@ func ParseChallenges(values []string) []challenge {
 
 type challengeParser struct{ rest string }
 
-func (p *challengeParser) challenges() []challenge {
-	var all []challenge
+func (p *challengeParser) challenges() []Challenge {
+	var all []Challenge
 	for {
 		p.skip(" \t,")
 		word := p.token()
@@ -66,11 +66,12 @@ func (p *challengeParser) challenges() []challenge {
 			}
 			continue
 		}
-		all = append(all, challenge{scheme: strings.ToLower(word), Params: make(map[string]string)})
+		all = append(all, Challenge{Scheme: strings.ToLower(word), Params: make(map[string]string)})
 	}
 }
 
-// value reads `=` and a token or quoted string. A token68, which ends in `=`, is none.
+// value returns the value of a parameter, a token or quoted string after an equals sign. It reports
+// false without one: then the word before is a scheme.
 func (p *challengeParser) value() (string, bool) {
 	rest := strings.TrimLeft(p.rest, " \t")
 	if !strings.HasPrefix(rest, "=") {

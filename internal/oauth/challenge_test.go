@@ -36,7 +36,7 @@ func FuzzChallenges(f *testing.F) {
 	f.Add(`"\`)
 	f.Fuzz(func(t *testing.T, value string) {
 		for _, c := range ParseChallenges([]string{value}) {
-			if c.scheme == "" {
+			if c.Scheme == "" {
 				t.Errorf("a challenge without a scheme from %q", value)
 			}
 		}

@@ -2,13 +2,13 @@ package oauth
 
 import "net/http"
 
-// NewClient returns the client for requests that carry credentials. It does not follow
-// redirects, because the credentials are for the configured host only.
+// NewClient returns a client for requests that carry credentials. It follows no redirects, because the
+// credentials are for the configured host only.
 func NewClient(transport http.RoundTripper) *http.Client {
 	return &http.Client{Transport: noRedirects{transport}}
 }
 
-// noRedirects makes an error of every redirect, before net/http looks at where it leads.
+// noRedirects turns every redirect into an error, before net/http reads where it leads.
 type noRedirects struct {
 	http.RoundTripper
 }
@@ -23,5 +23,5 @@ func (t noRedirects) RoundTrip(req *http.Request) (*http.Response, error) {
 		return resp, nil
 	}
 	resp.Body.Close()
-	return nil, ConfigurationErrorf("the server answered with a redirect (status %d), which is not followed: check the URL", resp.StatusCode)
+	return nil, ConfigurationErrorf("the server responded with a redirect (status %d), which is not followed: check the URL", resp.StatusCode)
 }

@@ -13,61 +13,63 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// ClientAuth is one way in which a client proves who it is at the token endpoint. Exactly one is
-// used, and nothing of another one is sent.
+// ClientAuth proves the client at the token endpoint, in one way. A request has exactly one, and
+// nothing of any other is sent.
 type ClientAuth interface {
-	// Params returns what the next request to endpoint carries. Nothing in it may be sent
-	// twice, so it is asked anew for each request.
+	// Params returns the proof for the next request to endpoint. It must not be sent twice, so Params is
+	// called again for each request.
 	Params(endpoint string) (AuthParams, error)
 }
 
-// AuthParams is what one request carries as proof of the client.
+// AuthParams are the parameters of one request that prove the client.
 type AuthParams struct {
-	Style  oauth2.AuthStyle // where id and secret stand: in the header (Basic) or among the fields
-	raw    bool             // not form-encoded inside the header
-	Secret string
+	Style  oauth2.AuthStyle // where id and secret are: in the header (Basic) or among the fields
+	Secret string           // the client secret; "": none is sent
+
+	raw    bool       // id and secret are not form-encoded in the header
 	fields url.Values // further fields, such as an assertion
 }
 
-// setBasic puts id and secret into the header (RFC 6749 §2.3.1).
-func (c AuthParams) setBasic(req *http.Request, clientID string) {
-	if c.raw {
-		req.SetBasicAuth(clientID, c.Secret)
+// setBasic puts id and secret in the header (RFC 6749 §2.3.1).
+func (p AuthParams) setBasic(req *http.Request, clientID string) {
+	if p.raw {
+		req.SetBasicAuth(clientID, p.Secret)
 		return
 	}
-	req.SetBasicAuth(url.QueryEscape(clientID), url.QueryEscape(c.Secret))
+	req.SetBasicAuth(url.QueryEscape(clientID), url.QueryEscape(p.Secret))
 }
 
-// Credentials is what a connection has to prove who it is, resolved.
+// Credentials are what a connection has to prove the client, resolved. Each method uses its part of them.
 type Credentials struct {
 	ClientID  string
 	Secret    string
-	RawBasic  bool
-	Key       []byte // private key, PEM or JWK
-	KeyID     string
-	Alg       string // "": by the key's type
-	Audience  string // "": the endpoint's URL
-	Lifetime  time.Duration
-	Assertion string // made by the platform, instead of a key
+	RawBasic  bool          // basic_encoding raw
+	Key       []byte        // private key, PEM or JWK
+	KeyID     string        // "": the one in a JWK
+	Alg       string        // "": the default for the type of the key
+	Audience  string        // of an assertion; "": the URL of the token endpoint
+	Lifetime  time.Duration // of an assertion; 0: 1 minute
+	Assertion string        // that the platform provides, instead of a key
 
-	SecretOption, KeyOption string // as which secret and key are given, for errors
+	SecretOption, KeyOption string // the options that secret and key come from, for errors
 }
 
-// AuthMethod is one value of auth_method: what it needs and how it is made. Options that it does
-// not need are mistakes, except the client certificate, which goes with every method.
+// AuthMethod is a method of client authentication, by what it needs. Options that it does not need are
+// mistakes, except the client certificate, which every method may have.
 type AuthMethod struct {
 	NeedsSecret      bool // client_secret or client_secret_file
 	NeedsKey         bool // client_key, client_key_file or client_assertion_file
-	NeedsCertificate bool // client_certificate, which is then the proof
+	NeedsCertificate bool // client_certificate, which then proves the client
 	Signs            bool // key_id, signing_alg, assertion_audience and assertion_lifetime apply
 
-	// What servers' metadata call it besides the value itself.
+	// Further names of the method in the metadata of servers.
 	otherNames []string
 
-	// New checks the material. Its errors name the option and never a secret.
-	New func(m Credentials) (ClientAuth, error)
+	// New returns the method with its credentials. Its errors name the option and never a secret.
+	New func(c Credentials) (ClientAuth, error)
 }
 
+// DefaultMethod is the name of the method for an empty auth_method.
 const DefaultMethod = "client_secret_basic"
 
 var methods = map[string]AuthMethod{
@@ -79,19 +81,20 @@ var methods = map[string]AuthMethod{
 	"none":                {New: newPublicAuth},
 }
 
-// MethodNames returns the methods that there are, sorted.
+// MethodNames returns the names of all methods, sorted.
 func MethodNames() []string {
 	return slices.Sorted(maps.Keys(methods))
 }
 
-// supportedMethods returns those of our methods that are among the names in a server's metadata.
+// supportedMethods returns the names of those methods that a server's metadata list.
 func supportedMethods(listed []string) []string {
 	return slices.DeleteFunc(MethodNames(), func(name string) bool {
 		return !slices.ContainsFunc(append(methods[name].otherNames, name), func(name string) bool { return slices.Contains(listed, name) })
 	})
 }
 
-// CheckEndpoint refuses to prove nothing: a certificate is shown in the handshake of TLS only.
+// CheckEndpoint rejects an endpoint at which the method proves nothing: a certificate is shown in a TLS
+// handshake only.
 func (m AuthMethod) CheckEndpoint(scheme string) error {
 	if m.NeedsCertificate && scheme != "https" {
 		return errors.New("the token endpoint is http, where no client certificate is shown: use https, or auth_method none if it knows the client otherwise")
@@ -99,7 +102,7 @@ func (m AuthMethod) CheckEndpoint(scheme string) error {
 	return nil
 }
 
-// Method finds a method by its name; none means the default.
+// Method returns the method with this name; "" means DefaultMethod.
 func Method(name string) (AuthMethod, error) {
 	if name == "" {
 		name = DefaultMethod
@@ -117,13 +120,14 @@ type basicAuth struct {
 	raw    bool
 }
 
-func newBasicAuth(m Credentials) (ClientAuth, error) {
-	if m.RawBasic && strings.Contains(m.ClientID, ":") {
+func newBasicAuth(c Credentials) (ClientAuth, error) {
+	if c.RawBasic && strings.Contains(c.ClientID, ":") {
 		return nil, errors.New("client_id contains a colon, which basic_encoding raw cannot carry")
 	}
-	return basicAuth{secret: m.Secret, raw: m.RawBasic}, nil
+	return basicAuth{secret: c.Secret, raw: c.RawBasic}, nil
 }
 
+// Params implements ClientAuth.
 func (a basicAuth) Params(string) (AuthParams, error) {
 	return AuthParams{Style: oauth2.AuthStyleInHeader, raw: a.raw, Secret: a.secret}, nil
 }
@@ -133,20 +137,22 @@ type postAuth struct {
 	secret string
 }
 
-func newPostAuth(m Credentials) (ClientAuth, error) {
-	return postAuth{secret: m.Secret}, nil
+func newPostAuth(c Credentials) (ClientAuth, error) {
+	return postAuth{secret: c.Secret}, nil
 }
 
+// Params implements ClientAuth.
 func (a postAuth) Params(string) (AuthParams, error) {
 	return AuthParams{Style: oauth2.AuthStyleInParams, Secret: a.secret}, nil
 }
 
-// publicAuth is none, where nothing is proved, and tls_client_auth (RFC 8705 §2), where the proof
-// is in the TLS handshake: the fields say only who the client is.
+// publicAuth is none, which proves nothing, and tls_client_auth (RFC 8705 §2), whose proof is in the TLS
+// handshake: the fields only name the client.
 type publicAuth struct{}
 
 func newPublicAuth(Credentials) (ClientAuth, error) { return publicAuth{}, nil }
 
+// Params implements ClientAuth.
 func (publicAuth) Params(string) (AuthParams, error) {
 	return AuthParams{Style: oauth2.AuthStyleInParams}, nil
 }

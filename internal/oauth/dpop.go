@@ -23,32 +23,29 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/keys"
 )
 
+// DPoPHeader is the field of a DPoP proof in a request.
+const DPoPHeader = "DPoP"
+
 const (
-	DPoPHeader      = "DPoP"
 	dpopNonceHeader = "DPoP-Nonce"
 	dpopJWTType     = "dpop+jwt"
-	useDPoPNonce    = "use_dpop_nonce" // error code of a server that wants a nonce in the proof
+	useDPoPNonce    = "use_dpop_nonce" // error code of a server that requires a nonce in the proof
 	maxDPoPNonce    = 1 << 10          // bytes
 )
 
-// DPoPKey is the key that DPoP-bound tokens are bound to (RFC 9449), with the nonces that servers
-// gave for its proofs. It is safe for concurrent use.
+// DPoPKey is a key that tokens are bound to (RFC 9449), with the nonces that servers have sent for its
+// proofs. It is safe for concurrent use.
 type DPoPKey struct {
-	signer     jose.Signer
 	Thumbprint string // of the public key (RFC 7638)
 
-	// A nonce is for the server that gave it, and a token endpoint and an API at one origin are two
-	// servers (RFC 9449 §9).
+	signer jose.Signer
+
+	// A nonce is for the server that sent it, and a token endpoint and an API are two servers even at
+	// one origin (RFC 9449 §9).
 	tokenNonces, APINonces Nonces
 }
 
-// Nonces are the newest nonces of servers of one kind.
-type Nonces struct {
-	mu       sync.Mutex
-	byOrigin map[string]string
-}
-
-// GenerateDPoPKey makes a new key.
+// GenerateDPoPKey returns a new key.
 func GenerateDPoPKey() (*DPoPKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -57,7 +54,7 @@ func GenerateDPoPKey() (*DPoPKey, error) {
 	return newDPoPKey(&keys.SigningKey{Key: key, Alg: jose.ES256})
 }
 
-// ParseDPoPKey reads a private key, PEM or JWK. Its errors quote nothing of it.
+// ParseDPoPKey parses a private key, PEM or JWK. Its errors do not quote it.
 func ParseDPoPKey(text string) (*DPoPKey, error) {
 	key, err := keys.Parse([]byte(text), "", "")
 	if err != nil {
@@ -76,7 +73,7 @@ func newDPoPKey(key *keys.SigningKey) (*DPoPKey, error) {
 	return &DPoPKey{signer: signer, Thumbprint: thumbprint}, err
 }
 
-// dpopClaims are what a proof says (RFC 9449 §4.2).
+// dpopClaims are the claims of a proof (RFC 9449 §4.2).
 type dpopClaims struct {
 	ID        string `json:"jti"`
 	Method    string `json:"htm"`
@@ -86,8 +83,8 @@ type dpopClaims struct {
 	Nonce     string `json:"nonce,omitempty"`
 }
 
-// Proof makes the DPoP header of one request. accessToken is the token that the request carries, ""
-// at the token endpoint; nonce is the server's, "" if it gave none. A proof must not be sent twice.
+// Proof returns the DPoP field of one request. accessToken is the token in the request, "" for a token
+// request; nonce is the newest one of the server, "" if it has sent none. A proof must not be sent twice.
 func (k *DPoPKey) Proof(method string, target *url.URL, accessToken, nonce string) (string, error) {
 	claims := dpopClaims{
 		ID: rand.Text(), Method: method, URL: proofURL(target), IssuedAt: time.Now().Unix(), Nonce: nonce,
@@ -103,7 +100,7 @@ func (k *DPoPKey) Proof(method string, target *url.URL, accessToken, nonce strin
 	return proof, nil
 }
 
-// sign puts the proof for a token request into it.
+// sign adds a proof to a token request.
 func (k *DPoPKey) sign(req *http.Request) error {
 	proof, err := k.Proof(req.Method, req.URL, "", k.tokenNonces.Get(req.URL))
 	if err != nil {
@@ -113,9 +110,9 @@ func (k *DPoPKey) sign(req *http.Request) error {
 	return nil
 }
 
-// WithDPoPProof is a request to an API, as it is sent, with a proof of its own each time that it is
-// sent: when a connection ends without a response, net/http sends a request once more by itself, and
-// the API may have seen the first one.
+// WithDPoPProof returns a request to an API that has a new proof each time that net/http sends it: when
+// a connection ends without a response, net/http sends the request again by itself, and the API may
+// have seen the first proof. It changes the header of req.
 func WithDPoPProof(req *http.Request, prove func() (string, error)) (*http.Request, error) {
 	proof, err := prove()
 	if err != nil {
@@ -137,8 +134,14 @@ func WithDPoPProof(req *http.Request, prove func() (string, error)) (*http.Reque
 	})), nil
 }
 
-// Set keeps the nonce in a response for the next proof, and reports whether there is one (RFC
-// 9449 §8).
+// Nonces are the newest nonces of servers, by origin.
+type Nonces struct {
+	mu       sync.Mutex
+	byOrigin map[string]string
+}
+
+// Set keeps the nonce in a response of the server at target for the next proof, and reports whether
+// there is one (RFC 9449 §8).
 func (n *Nonces) Set(target *url.URL, response http.Header) bool {
 	nonce := NonceIn(response)
 	if nonce == "" {
@@ -153,14 +156,14 @@ func (n *Nonces) Set(target *url.URL, response http.Header) bool {
 	return true
 }
 
-// Get is the newest nonce of a server, "" if it gave none.
+// Get returns the newest nonce of the server at target, "" if it has sent none.
 func (n *Nonces) Get(target *url.URL) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.byOrigin[httpguard.Origin(target)]
 }
 
-// NonceIn is the nonce in a response, "" if there is none that can be used.
+// NonceIn returns the nonce in a response, "" if there is no usable one.
 func NonceIn(response http.Header) string {
 	nonce := response.Get(dpopNonceHeader)
 	if len(nonce) > maxDPoPNonce || strings.ContainsFunc(nonce, notInToken) {
@@ -169,7 +172,7 @@ func NonceIn(response http.Header) string {
 	return nonce
 }
 
-// proofURL is the request's URL without query and fragment, normalized.
+// proofURL returns the URL of a request for its proof: normalized, without query and fragment.
 func proofURL(u *url.URL) string {
 	path := u.EscapedPath()
 	if path == "" {

@@ -131,7 +131,7 @@ func TestDPoPNoncesBelongToOrigins(t *testing.T) {
 
 func TestDPoPKeyFromFile(t *testing.T) {
 	for name, alg := range map[string]string{"ec256": "ES256", "rsa": "RS256", "ed25519": "EdDSA"} {
-		jwk := jose.JSONWebKey{Key: keystest.Keys()[name], KeyID: "private-name", Use: "sig"}
+		jwk := jose.JSONWebKey{Key: keystest.Key(name), KeyID: "private-name", Use: "sig"}
 		for _, text := range [][]byte{keystest.PEM(t, name), keystest.JWK(t, jwk)} {
 			key, err := ParseDPoPKey(string(text))
 			if err != nil {
@@ -212,7 +212,7 @@ func TestDPoPTokenRequest(t *testing.T) {
 }
 
 // TestDPoPNonce: the first request is told a nonce and is repeated once, with all proofs made
-// anew; the nonce serves the next requests too.
+// again; the nonce serves the next requests too.
 func TestDPoPNonce(t *testing.T) {
 	for _, status := range []int{400, 401} {
 		endpoint := oauthtest.NewEndpoint(t, wantingNonce(t, "n-1", status))

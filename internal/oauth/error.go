@@ -3,36 +3,39 @@ package oauth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 )
 
-// HeaderPrefix is the authentication scheme of the token, with a space.
-func (t *Token) HeaderPrefix() string {
-	if t.DPoP != nil {
-		return "DPoP "
-	}
-	return "Bearer "
-}
-
-// Class tells a mistake in the configuration from an outage (rule 11).
+// Class says who can correct an error.
 type Class string
 
 const (
-	ClassConfiguration Class = "configuration"
-	ClassOutage        Class = "outage"
+	ClassConfiguration Class = "configuration" // people: something is configured wrongly, here or at the server
+	ClassOutage        Class = "outage"        // nobody here: it ends when the network or the server works again
 )
 
-// Error is why there is no token. Its texts name no secret.
+// Error is the reason why there is no token. Its texts contain no secret.
+//
+// Class, Status and Transient say what follows from it. A configuration error has status 502, is never
+// transient, and is logged and shown as something that people must act on. An outage has
+// status 503, or 504 when token_timeout has passed, which is not transient either: no time is left.
+// Transient outages are those that often pass at once, a broken connection or a 5xx response without
+// Retry-After: for these alone the request is retried within the same attempt, after short pauses
+// (rule 8). What is not transient, or fails again, ends the attempt; then the back-off of rule 11
+// decides about the next one, and until then requests of the app fail with Status and RetryAfter
+// (rule 21).
 type Error struct {
 	Class      Class
-	Status     int           // what the app gets: 502, 503 or 504 (rule 21)
-	Code       string        // the OAuth error code, if any (RFC 6749 §5.2)
-	Message    string        // what happened and what to do, in words
-	RetryAfter time.Duration // what the server asked for, or what is left of the back-off
-	Transient  bool          // whether a quick retry within the same attempt makes sense (rule 8)
+	Status     int           // of the response to the app: 502, 503 or 504
+	Code       string        // the OAuth error code (RFC 6749 §5.2); "": none, or none that may be shown
+	Message    string        // what happened and what to do about it
+	RetryAfter time.Duration // what the server requested, or the rest of the back-off; 0: none
+	Transient  bool          // whether to retry within the same attempt
 }
 
+// Error implements error.
 func (e *Error) Error() string {
 	if e.Code == "" {
 		return e.Message
@@ -40,7 +43,17 @@ func (e *Error) Error() string {
 	return e.Message + " (" + e.Code + ")"
 }
 
-// AsError finds the Error in err; anything else is an outage that it hides.
+// ConfigurationErrorf returns an error of ClassConfiguration.
+func ConfigurationErrorf(format string, args ...any) *Error {
+	return &Error{Class: ClassConfiguration, Status: http.StatusBadGateway, Message: fmt.Sprintf(format, args...)}
+}
+
+// OutageErrorf returns an error of ClassOutage that is not transient.
+func OutageErrorf(format string, args ...any) *Error {
+	return &Error{Class: ClassOutage, Status: http.StatusServiceUnavailable, Message: fmt.Sprintf(format, args...)}
+}
+
+// AsError returns the Error in err. Any other error is an outage, whose text is not shown.
 func AsError(err error) *Error {
 	if te, ok := errors.AsType[*Error](err); ok {
 		return te

@@ -11,28 +11,35 @@ import (
 	"time"
 )
 
-// exchange stands between the library and the token endpoint. It gives the request the shape
-// that the service wants and judges the answer, of which the library sees no more than the token.
+// exchange is the round tripper between golang.org/x/oauth2/clientcredentials and the token endpoint.
+//
+// The library makes the standard request and reads the standard response. Services differ from both:
+// they want the fields as JSON or in the query, further headers or a DPoP proof, and they nest the
+// token or write its lifetime as a string. So the exchange adapts the request, sends it, and parses the
+// response itself, with the rules of this package for lifetimes, scopes and errors.
+//
+// The library must see no more of the response than the token: its errors quote the body, which may
+// repeat a secret. Therefore it gets a response that tokenResponse makes, or no response at all.
 type exchange struct {
 	*Request
-	credentials AuthParams
-	client      *http.Client
-	granted     *Token
+	params  AuthParams
+	client  *http.Client // that sends the adapted request
+	granted *Token       // the result, once RoundTrip has succeeded
 }
 
 // RoundTrip implements http.RoundTripper.
 func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
-	shaped, err := x.adapt(req)
+	adapted, err := x.adapt(req)
 	if err != nil {
 		return nil, err
 	}
 	sent := time.Now()
-	resp, err := x.client.Do(shaped)
+	resp, err := x.client.Do(adapted)
 	if err != nil {
 		return nil, networkFailure(req.Context(), tokenEndpoint, err)
 	}
 	defer resp.Body.Close()
-	nonceGiven := x.DPoP != nil && x.DPoP.tokenNonces.Set(shaped.URL, resp.Header)
+	nonceGiven := x.DPoP != nil && x.DPoP.tokenNonces.Set(adapted.URL, resp.Header)
 	granted, err := x.parseResponse(req.Context(), resp, sent)
 	if err != nil {
 		if failure := AsError(err); nonceGiven && failure.Code == useDPoPNonce {
@@ -44,15 +51,15 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	return tokenResponse(req, granted)
 }
 
-// adapt returns the request as the service wants it.
+// adapt returns the library's request in the form that the service expects.
 func (x *exchange) adapt(req *http.Request) (*http.Request, error) {
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
 		return nil, err
 	}
 	out := req.Clone(req.Context())
-	if x.credentials.raw {
-		x.credentials.setBasic(out, x.ClientID)
+	if x.params.raw {
+		x.params.setBasic(out, x.ClientID)
 	}
 	out.Header.Set("Accept", "application/json")
 	for name, values := range x.Headers {
@@ -66,17 +73,17 @@ func (x *exchange) adapt(req *http.Request) (*http.Request, error) {
 	return out, placeFields(out, string(body), x.Format)
 }
 
-// placeFields puts the form-encoded fields where the format wants them.
+// placeFields puts the form-encoded fields where the format has them.
 func placeFields(req *http.Request, fields, format string) error {
 	switch format {
-	case "json":
+	case FormatJSON:
 		body, err := fieldsAsJSON(fields)
 		if err != nil {
 			return err
 		}
 		req.Header.Set("Content-Type", "application/json")
 		setBody(req, body)
-	case "query":
+	case FormatQuery:
 		if req.URL.RawQuery != "" {
 			fields = req.URL.RawQuery + "&" + fields
 		}
@@ -89,7 +96,8 @@ func placeFields(req *http.Request, fields, format string) error {
 	return nil
 }
 
-// fieldsAsJSON turns form-encoded fields into an object of strings, several values into an array.
+// fieldsAsJSON returns form-encoded fields as a JSON object of strings, with an array where a field has
+// several values.
 func fieldsAsJSON(fields string) ([]byte, error) {
 	values, err := url.ParseQuery(fields)
 	if err != nil {
@@ -109,6 +117,7 @@ func fieldsAsJSON(fields string) ([]byte, error) {
 	return bytes.TrimSpace(body.Bytes()), err
 }
 
+// setBody replaces the body of a request; net/http may send it again.
 func setBody(req *http.Request, body []byte) {
 	req.ContentLength = int64(len(body))
 	req.GetBody = func() (io.ReadCloser, error) {
@@ -120,7 +129,7 @@ func setBody(req *http.Request, body []byte) {
 	req.Body, _ = req.GetBody()
 }
 
-// tokenResponse is an answer without surprises, for the library to read.
+// tokenResponse returns a standard response (RFC 6749 §5.1) with the token, for the library to read.
 func tokenResponse(req *http.Request, t *Token) (*http.Response, error) {
 	body, err := json.Marshal(map[string]string{"access_token": t.Value, "token_type": t.Type})
 	if err != nil {

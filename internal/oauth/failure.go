@@ -3,7 +3,6 @@ package oauth
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -15,17 +14,17 @@ import (
 )
 
 const (
-	MaxRetryAfter = 5 * time.Minute
-	MaxErrorCode  = 64
+	MaxRetryAfter = 5 * time.Minute // the longest pause that a server is granted
+	MaxErrorCode  = 64              // bytes of an error code that may be shown
 
 	tokenEndpoint = "the token endpoint"
 )
 
-// configurationCodes are the OAuth error codes that somebody has to do something about, and what.
-// The others are an outage.
+// configurationCodes are the OAuth error codes of configuration errors, and what to do about them. With
+// any other code, an error response is an outage.
 var configurationCodes = map[string]string{
 	"invalid_client":         "check client_id, its secret or key, and auth_method",
-	"invalid_scope":          "the client may not have a scope that is asked for: check the scopes",
+	"invalid_scope":          "the client may not have a scope that is requested: check the scopes",
 	"unauthorized_client":    "the client is not allowed to use this grant",
 	"unsupported_grant_type": "check token_url and grant_type",
 	"invalid_request":        "check token_url, auth_method and token_request_param",
@@ -33,23 +32,15 @@ var configurationCodes = map[string]string{
 	"access_denied":          "the client is not allowed to have this token",
 }
 
-// passingCodes are further error codes that standards define, so that they give nothing away.
-var passingCodes = map[string]bool{
+// outageCodes are the error codes of outages that standards define, so that they reveal nothing.
+var outageCodes = map[string]bool{
 	"temporarily_unavailable": true,
 	"server_error":            true,
 	"slow_down":               true,
 }
 
-func ConfigurationErrorf(format string, args ...any) *Error {
-	return &Error{Class: ClassConfiguration, Status: http.StatusBadGateway, Message: fmt.Sprintf(format, args...)}
-}
-
-func OutageErrorf(format string, args ...any) *Error {
-	return &Error{Class: ClassOutage, Status: http.StatusServiceUnavailable, Message: fmt.Sprintf(format, args...)}
-}
-
-// tokenFailure returns the Error in err, or ctx's error. Whatever else the library says is
-// not passed on, because it may quote the URL or the answer.
+// tokenFailure returns the Error in err, or ctx's error. Any other error of the library is not passed
+// on, because it may quote the URL or the response.
 func tokenFailure(ctx context.Context, err error) error {
 	if failure, ok := errors.AsType[*Error](err); ok {
 		return failure
@@ -60,8 +51,8 @@ func tokenFailure(ctx context.Context, err error) error {
 	return ConfigurationErrorf("making the token request failed: check token_url")
 }
 
-// networkFailure says why there is no complete answer of a server, in words of our own: those of
-// net/http contain the URL and its query.
+// networkFailure returns the reason why there is no complete response of a server. It does not use the
+// messages of net/http, which contain the URL and its query.
 func networkFailure(ctx context.Context, server string, err error) error {
 	var failure *Error
 	switch {
@@ -70,7 +61,7 @@ func networkFailure(ctx context.Context, server string, err error) error {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err()
 	case errors.Is(err, neterror.ErrCleartextProxy):
-		return ConfigurationErrorf("%s is not asked: %v", server, neterror.ErrCleartextProxy)
+		return ConfigurationErrorf("the request to %s was not sent: %v", server, neterror.ErrCleartextProxy)
 	case neterror.DeadlinePassed(ctx):
 		return AsError(context.DeadlineExceeded)
 	}
@@ -79,15 +70,15 @@ func networkFailure(ctx context.Context, server string, err error) error {
 	return failure
 }
 
-// errorFor is the failure that an answer with this status and OAuth error code means.
+// errorFor returns the error that a response with this OAuth error code means.
 func (r *Request) errorFor(resp *http.Response, code string) *Error {
-	hint, mistake := configurationCodes[code]
+	hint, known := configurationCodes[code]
 	var failure *Error
 	switch {
-	case mistake && resp.StatusCode < http.StatusInternalServerError:
+	case known && resp.StatusCode < http.StatusInternalServerError:
 		failure = ConfigurationErrorf("%s refused the request (status %d): %s", tokenEndpoint, resp.StatusCode, hint)
 	case resp.StatusCode < http.StatusMultipleChoices:
-		failure = ConfigurationErrorf("%s answered with an error (status %d)", tokenEndpoint, resp.StatusCode)
+		failure = ConfigurationErrorf("%s responded with an error (status %d)", tokenEndpoint, resp.StatusCode)
 	default:
 		failure = unavailable(resp, tokenEndpoint)
 	}
@@ -96,15 +87,15 @@ func (r *Request) errorFor(resp *http.Response, code string) *Error {
 	return failure
 }
 
-// unavailable is the outage that an answer with this status means.
+// unavailable returns the outage that a response with such a status means.
 func unavailable(resp *http.Response, server string) *Error {
-	failure := OutageErrorf("%s answered with status %d%s", server, resp.StatusCode, statusHint(resp.StatusCode))
+	failure := OutageErrorf("%s responded with status %d%s", server, resp.StatusCode, statusHint(resp.StatusCode))
 	failure.RetryAfter = ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	failure.Transient = resp.StatusCode >= http.StatusInternalServerError && failure.RetryAfter == 0
 	return failure
 }
 
-// statusHint says what a status without an error code that explains it often means.
+// statusHint returns what a status often means that no known error code explains.
 func statusHint(status int) string {
 	switch status {
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
@@ -118,10 +109,10 @@ func statusHint(status int) string {
 	}
 }
 
-// safeCode returns the error code if it may be passed on: it fits RFC 6749 §5.2, is short and
-// gives away nothing of a known secret.
+// safeCode returns the error code if it may be shown: it conforms to RFC 6749 §5.2, is short, and
+// reveals nothing of a known secret.
 func (r *Request) safeCode(code string) string {
-	if _, known := configurationCodes[code]; known || passingCodes[code] {
+	if _, known := configurationCodes[code]; known || outageCodes[code] {
 		return code
 	}
 	if len(code) > MaxErrorCode || strings.ContainsFunc(code, notInErrorCode) || r.revealsSecret(code) {
@@ -130,8 +121,8 @@ func (r *Request) safeCode(code string) string {
 	return code
 }
 
-// revealsSecret reports whether text that a server sent contains a known secret or a considerable
-// piece of one, in any usual form.
+// revealsSecret reports whether text from a server contains a known secret or a long piece of one, in
+// any usual encoding.
 func (r *Request) revealsSecret(text string) bool {
 	if r.redactor == nil {
 		r.redactor = redact.New(r.Secrets)
@@ -145,8 +136,8 @@ func notInErrorCode(c rune) bool {
 	return c < 0x20 || c > 0x7e || c == '"' || c == '\\'
 }
 
-// ParseRetryAfter reads seconds or an HTTP date (RFC 9110 §10.2.3); what is neither counts as
-// absent.
+// ParseRetryAfter returns the pause that a Retry-After field requests, in seconds or by an HTTP date (RFC
+// 9110 §10.2.3), at most MaxRetryAfter. It returns 0 for anything else.
 func ParseRetryAfter(value string, now time.Time) time.Duration {
 	if value == "" {
 		return 0

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth/oauthtest"
 )
 
@@ -63,7 +64,7 @@ func TestOAuthErrors(t *testing.T) {
 	}
 	for _, test := range tests {
 		body := fmt.Sprintf(`{"error":%q,"error_description":"DESCRIBED","error_uri":"https://QUOTED"}`, test.code)
-		_, err := answered(&Request{}, test.status, body)
+		_, err := parsed(&Request{}, test.status, body)
 		failure := AsError(err)
 		if failure.Class != test.class || failure.Status != test.appStatus || failure.Transient != test.transient || failure.Code != test.code {
 			t.Errorf("%d %s: %+v", test.status, test.code, failure)
@@ -76,14 +77,14 @@ func TestOAuthErrors(t *testing.T) {
 
 func TestErrorBodiesThatSayNothing(t *testing.T) {
 	for _, body := range []string{``, `<html>`, `{}`, `null`, `[]`, `"invalid_client"`, `{"error":null}`, `{"error":7}`, `{"error":{"code":"invalid_client"}}`} {
-		_, err := answered(&Request{}, 400, body)
+		_, err := parsed(&Request{}, 400, body)
 		if failure := AsError(err); failure.Class != ClassOutage || failure.Code != "" {
 			t.Errorf("%s: %+v", body, failure)
 		}
 	}
 }
 
-func TestRetryAfterOfAnswers(t *testing.T) {
+func TestRetryAfterOfResponses(t *testing.T) {
 	for _, test := range []struct {
 		status    int
 		value     string
@@ -99,12 +100,12 @@ func TestRetryAfterOfAnswers(t *testing.T) {
 		{503, "99999999999999999999", 5 * time.Minute, false},
 		{503, time.Now().AddDate(300, 0, 0).UTC().Format(http.TimeFormat), 5 * time.Minute, false},
 	} {
-		_, err := answered(&Request{}, test.status, "", "Retry-After", test.value)
+		_, err := parsed(&Request{}, test.status, "", "Retry-After", test.value)
 		if failure := AsError(err); failure.RetryAfter != test.want || failure.Transient != test.transient {
 			t.Errorf("%d %s: %+v", test.status, test.value, failure)
 		}
 	}
-	_, err := answered(&Request{}, 400, `{"error":"invalid_client"}`, "Retry-After", "9")
+	_, err := parsed(&Request{}, 400, `{"error":"invalid_client"}`, "Retry-After", "9")
 	if failure := AsError(err); failure.RetryAfter != 9*time.Second {
 		t.Errorf("a mistake's Retry-After is lost: %+v", failure)
 	}
@@ -239,13 +240,13 @@ func TestNetworkFailures(t *testing.T) {
 		url, say string
 		client   *http.Client
 	}{
-		"refused":     {closed.URL, "connection refused", nil},
-		"unknown":     {selfSigned.URL, "unknown authority", nil},
-		"wrong name":  {strings.Replace(selfSigned.URL, "127.0.0.1", "localhost", 1), "another host name", trusting(selfSigned)},
-		"no TLS":      {strings.Replace(plain.URL, "http:", "https:", 1), "does not speak TLS", nil},
-		"breaking":    {breaking.URL, "closed", nil},
-		"half answer": {half.URL, "closed", nil},
-		"reset":       {resetting.URL, "reset", nil},
+		"refused":       {closed.URL, "connection refused", nil},
+		"unknown":       {selfSigned.URL, "unknown authority", nil},
+		"wrong name":    {strings.Replace(selfSigned.URL, "127.0.0.1", "localhost", 1), "another host name", trusting(selfSigned)},
+		"no TLS":        {strings.Replace(plain.URL, "http:", "https:", 1), "does not speak TLS", nil},
+		"breaking":      {breaking.URL, "closed", nil},
+		"half response": {half.URL, "closed", nil},
+		"reset":         {resetting.URL, "reset", nil},
 		"no such host": {"http://nowhere.invalid", "no such host", failingWith(&url.Error{
 			Op: "Post", URL: "http://nowhere.invalid" + inQuery, Err: &net.DNSError{Err: "no such host", Name: "nowhere.invalid", IsNotFound: true},
 		})},
@@ -269,6 +270,33 @@ func TestNetworkFailures(t *testing.T) {
 				t.Errorf("message %q", failure.Message)
 			}
 		})
+	}
+}
+
+// TestCleartextProxyIsAMistake: a transport that refuses to pass a forward proxy in the clear refuses
+// it each time, so a retry is of no use. The error must not quote the URL.
+func TestCleartextProxyIsAMistake(t *testing.T) {
+	const sentence = "a request in the clear must not pass a forward proxy: use https, or except the host in NO_PROXY"
+	const endpoint = "http://auth.test/token?key=hunter2"
+	refusing := failingWith(fmt.Errorf("%s: %w", endpoint, neterror.ErrCleartextProxy))
+	_, tokenErr := basicRequest(endpoint).Do(t.Context(), refusing)
+	_, issuerErr := new(Issuer).Endpoints(t.Context(), refusing, IssuerRequest{Issuer: "http://auth.test"})
+	for server, err := range map[string]error{
+		"the token endpoint":      tokenErr,
+		"the issuer":              issuerErr,
+		"the revocation endpoint": basicRequest(endpoint).Revoke(t.Context(), refusing, endpoint, &Token{Value: "t"}),
+	} {
+		failure, ok := err.(*Error)
+		if !ok {
+			t.Errorf("%s: a %T: %v", server, err, err)
+			continue
+		}
+		if failure.Class != ClassConfiguration || failure.Status != http.StatusBadGateway || failure.Transient {
+			t.Errorf("%s: failure %+v", server, failure)
+		}
+		if want := "the request to " + server + " was not sent: " + sentence; failure.Message != want {
+			t.Errorf("%s: message %q, want %q", server, failure.Message, want)
+		}
 	}
 }
 

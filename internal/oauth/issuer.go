@@ -16,35 +16,43 @@ import (
 )
 
 const (
-	discoveryAge   = time.Hour   // after which metadata are fetched again
-	discoveryPause = time.Minute // between two attempts while older metadata serve
+	metadataLifetime = time.Hour   // after which metadata are fetched again
+	metadataRetry    = time.Minute // after a failed attempt, while older metadata are in use
 
-	// Of the time that is left, while older metadata serve, one part in so many may be spent on newer.
-	discoveryShare = 4
+	// While older metadata are in use, fetching may take one fourth of the time that is left for the
+	// token request.
+	metadataTimeShare = 4
 )
 
-// Issuer finds an authorization server's endpoints by its issuer identifier (RFC 8414, OpenID Connect
-// Discovery), and remembers the metadata as long as the identifier is the same. It is safe for
-// concurrent use.
+// Issuer finds the endpoints of an authorization server by its issuer identifier (RFC 8414, OpenID
+// Connect Discovery). It remembers the metadata of one issuer, until another is requested. The zero
+// Issuer is ready to use. It is safe for concurrent use: the lock guards what is remembered, and is not
+// held while metadata are fetched.
 type Issuer struct {
-	Now func() time.Time // nil: time.Now
+	Now func() time.Time // nil: time.Now. Set it before the first use.
 
 	mu         sync.Mutex
-	identifier string // of the metadata
-	metadata   *serverMetadata
-	fetched    time.Time // when the metadata were requested last
-	freshUntil time.Time
+	identifier string          // of the issuer that the metadata are of
+	metadata   *serverMetadata // nil: none are known
+	fetched    time.Time       // when the last attempt to fetch them ended
+	freshUntil time.Time       // when to fetch them again
 }
 
-// IssuerRequest is what endpoints are requested for.
+// IssuerRequest describes the client that endpoints are requested for.
 type IssuerRequest struct {
-	Issuer          string
-	AllowInsecure   bool   // http endpoints on other hosts than loopback
-	Method          string // auth_method; "": the default
-	WithCertificate bool   // the client has a certificate: endpoints that ask for one are preferred
+	Issuer          string // the issuer identifier
+	AllowInsecure   bool   // whether endpoints may be http on other hosts than loopback
+	Method          string // auth_method; "": DefaultMethod
+	WithCertificate bool   // the client has a certificate: prefer the endpoints that request one
 }
 
-// serverMetadata is what a client needs of the metadata (RFC 8414 §2, RFC 8705 §5).
+// Endpoints are the URLs of an authorization server that clients send requests to.
+type Endpoints struct {
+	Token      string `json:"token_endpoint"`
+	Revocation string `json:"revocation_endpoint"` // "": none
+}
+
+// serverMetadata are those metadata that a client needs (RFC 8414 §2, RFC 8705 §5).
 type serverMetadata struct {
 	Issuer string `json:"issuer"`
 	Endpoints
@@ -52,12 +60,7 @@ type serverMetadata struct {
 	AuthMethods []string  `json:"token_endpoint_auth_methods_supported"`
 }
 
-type Endpoints struct {
-	Token      string `json:"token_endpoint"`
-	Revocation string `json:"revocation_endpoint"` // may be absent
-}
-
-// Endpoints returns the endpoints for a client. The error is a *Error, or ctx's when it was
+// Endpoints returns the endpoints for a client. The error is an *Error, or that of ctx when ctx was
 // canceled.
 func (i *Issuer) Endpoints(ctx context.Context, client *http.Client, r IssuerRequest) (Endpoints, error) {
 	metadata, err := i.fresh(ctx, client, r)
@@ -71,7 +74,8 @@ func (i *Issuer) Endpoints(ctx context.Context, client *http.Client, r IssuerReq
 	return metadata.choose(r.WithCertificate), nil
 }
 
-// TokenEndpoint is the token endpoint that the metadata name, empty while they are not known.
+// TokenEndpoint returns the token endpoint in the remembered metadata, "" if there are none. It makes no
+// request.
 func (i *Issuer) TokenEndpoint(withCertificate bool) string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -81,21 +85,21 @@ func (i *Issuer) TokenEndpoint(withCertificate bool) string {
 	return i.metadata.choose(withCertificate).Token
 }
 
-// Recheck has the metadata fetched again soon, because something that they say has failed.
+// Recheck has the metadata fetched again soon, because something that they say has not worked.
 func (i *Issuer) Recheck() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.freshUntil = i.fetched.Add(discoveryPause)
+	i.freshUntil = i.fetched.Add(metadataRetry)
 }
 
-// fresh returns the remembered metadata while they are fresh, or cannot be refreshed.
+// fresh returns the remembered metadata if they are fresh, or if fetching newer ones fails.
 func (i *Issuer) fresh(ctx context.Context, client *http.Client, r IssuerRequest) (*serverMetadata, error) {
 	known, fresh := i.known(r.Issuer)
 	if known != nil && fresh {
 		return known, nil
 	}
 	if deadline, ok := ctx.Deadline(); ok && known != nil {
-		limited, cancel := context.WithTimeout(ctx, time.Until(deadline)/discoveryShare)
+		limited, cancel := context.WithTimeout(ctx, time.Until(deadline)/metadataTimeShare)
 		defer cancel()
 		ctx = limited
 	}
@@ -105,16 +109,19 @@ func (i *Issuer) fresh(ctx context.Context, client *http.Client, r IssuerRequest
 	i.fetched = i.clock()
 	switch {
 	case err == nil:
-		i.identifier, i.metadata, i.freshUntil = r.Issuer, fetched, i.fetched.Add(discoveryAge)
+		i.identifier, i.metadata, i.freshUntil = r.Issuer, fetched, i.fetched.Add(metadataLifetime)
+		return fetched, nil
 	case known == nil:
 		return nil, err
-	default:
-		i.freshUntil = i.fetched.Add(discoveryPause)
 	}
-	return i.metadata, nil
+	if i.metadata == known { // and not those of another issuer by now
+		i.freshUntil = i.fetched.Add(metadataRetry)
+	}
+	return known, nil
 }
 
-// known returns the metadata of an issuer, if they are remembered, and whether they are fresh.
+// known returns the remembered metadata of an issuer, nil if there are none, and whether they are fresh.
+// It forgets those of another issuer.
 func (i *Issuer) known(identifier string) (metadata *serverMetadata, fresh bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -131,16 +138,16 @@ func (i *Issuer) clock() time.Time {
 	return i.Now()
 }
 
-// fetch tries each place where the metadata may be.
+// fetch requests the metadata from each URL that they may have.
 func (r IssuerRequest) fetch(ctx context.Context, client *http.Client) (*serverMetadata, error) {
-	places, err := wellKnown(r.Issuer)
+	urls, err := wellKnown(r.Issuer)
 	if err != nil {
 		return nil, err
 	}
 	var failure error
-	for _, place := range places {
+	for _, u := range urls {
 		var metadata *serverMetadata
-		if metadata, err = r.fetchFrom(ctx, client, place); err == nil {
+		if metadata, err = r.fetchFrom(ctx, client, u); err == nil {
 			return metadata, nil
 		}
 		if failure == nil || !errors.Is(err, errNoMetadata) {
@@ -153,7 +160,7 @@ func (r IssuerRequest) fetch(ctx context.Context, client *http.Client) (*serverM
 	return nil, failure
 }
 
-// wellKnown returns the places of RFC 8414 §3.1 and OpenID Connect Discovery §4.
+// wellKnown returns the URLs of RFC 8414 §3.1 and OpenID Connect Discovery §4.
 func wellKnown(issuer string) ([]string, error) {
 	u, err := url.Parse(issuer)
 	if err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
@@ -166,11 +173,11 @@ func wellKnown(issuer string) ([]string, error) {
 	}, nil
 }
 
-// errNoMetadata is the answer of a place that holds none.
+// errNoMetadata is the error of a URL that has no metadata.
 var errNoMetadata = errors.New("no metadata here")
 
-func (r IssuerRequest) fetchFrom(ctx context.Context, client *http.Client, place string) (*serverMetadata, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, place, nil)
+func (r IssuerRequest) fetchFrom(ctx context.Context, client *http.Client, metadataURL string) (*serverMetadata, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, metadataURL, nil)
 	if err != nil {
 		return nil, ConfigurationErrorf("issuer is not a URL")
 	}
@@ -193,6 +200,7 @@ func (r IssuerRequest) fetchFrom(ctx context.Context, client *http.Client, place
 	return r.parse(body)
 }
 
+// parse returns the metadata in a response, if they are the issuer's and name usable endpoints.
 func (r IssuerRequest) parse(body []byte) (*serverMetadata, error) {
 	metadata := new(serverMetadata)
 	if json.Unmarshal(trimBOM(body), metadata) != nil {
@@ -204,6 +212,7 @@ func (r IssuerRequest) parse(body []byte) (*serverMetadata, error) {
 	return metadata, r.checkEndpoints(metadata)
 }
 
+// checkEndpoints checks that requests with secrets may be sent to all endpoints.
 func (r IssuerRequest) checkEndpoints(m *serverMetadata) error {
 	if m.Token == "" {
 		return ConfigurationErrorf("issuer: the metadata name no token_endpoint")
@@ -217,7 +226,7 @@ func (r IssuerRequest) checkEndpoints(m *serverMetadata) error {
 			err = httpguard.CheckScheme(u, r.AllowInsecure, "token_url", "token_url")
 		}
 		if err == nil && u.Scheme != "https" && strings.HasPrefix(r.Issuer, "https:") && !r.AllowInsecure {
-			err = errors.New("it is http while the issuer is https") // on loopback somebody else may listen
+			err = errors.New("it is http while the issuer is https") // another program may listen on loopback
 		}
 		if err != nil {
 			return ConfigurationErrorf("issuer: an endpoint in the metadata cannot be used: %v", err)
@@ -226,7 +235,7 @@ func (r IssuerRequest) checkEndpoints(m *serverMetadata) error {
 	return nil
 }
 
-// choose prefers the endpoints that ask for a certificate when there is one to show.
+// choose returns the endpoints for a client, with a certificate those that request one.
 func (m *serverMetadata) choose(withCertificate bool) Endpoints {
 	chosen := m.Endpoints
 	if withCertificate {
@@ -236,18 +245,18 @@ func (m *serverMetadata) choose(withCertificate bool) Endpoints {
 	return chosen
 }
 
-// checkMethod compares auth_method with what the server supports; when it does not say, that is
+// checkMethod checks that the server supports a method. If the metadata list none, that is
 // client_secret_basic (RFC 8414 §2).
 func (m *serverMetadata) checkMethod(method string) error {
-	ours := supportedMethods(m.AuthMethods) // only names that we know are told on
+	supported := supportedMethods(m.AuthMethods) // errors quote known names only
 	switch {
-	case len(m.AuthMethods) == 0 && method == DefaultMethod, slices.Contains(ours, method):
+	case len(m.AuthMethods) == 0 && method == DefaultMethod, slices.Contains(supported, method):
 		return nil
 	case len(m.AuthMethods) == 0:
 		return ConfigurationErrorf("auth_method %s: the issuer's metadata list no methods, which means %s; use that, or token_url instead of issuer", method, DefaultMethod)
-	case len(ours) == 0:
+	case len(supported) == 0:
 		return ConfigurationErrorf("auth_method %s: the issuer's metadata list no method that is known here", method)
 	default:
-		return ConfigurationErrorf("auth_method %s: the issuer's metadata list only %s; use one of them, or token_url instead of issuer", method, strings.Join(ours, ", "))
+		return ConfigurationErrorf("auth_method %s: the issuer's metadata list only %s; use one of them, or token_url instead of issuer", method, strings.Join(supported, ", "))
 	}
 }

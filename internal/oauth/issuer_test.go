@@ -2,8 +2,10 @@ package oauth
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,7 +43,7 @@ func mustFind(t *testing.T, d *foundIssuer) Endpoints {
 	return found
 }
 
-// mustNotFind expects a Error that says what.
+// mustNotFind expects an *Error that says what.
 func mustNotFind(t *testing.T, d *foundIssuer, class Class, say string) {
 	t.Helper()
 	_, err := findIn(t, d, "", false)
@@ -55,10 +57,10 @@ func mustNotFind(t *testing.T, d *foundIssuer, class Class, say string) {
 
 func TestWellKnownPlaces(t *testing.T) {
 	for _, test := range []struct{ path, place string }{
-		{"", oauthtest.OauthPlace},
-		{"/", oauthtest.OauthPlace},
-		{"/tenant/1", oauthtest.OauthPlace + "/tenant/1"},
-		{"/tenant/", oauthtest.OauthPlace + "/tenant"},
+		{"", oauthtest.MetadataPath},
+		{"/", oauthtest.MetadataPath},
+		{"/tenant/1", oauthtest.MetadataPath + "/tenant/1"},
+		{"/tenant/", oauthtest.MetadataPath + "/tenant"},
 		{"", openIDPlace},
 		{"/tenant/1", "/tenant/1" + openIDPlace},
 		{"/tenant/", "/tenant" + openIDPlace},
@@ -82,10 +84,10 @@ func TestMetadataAfterAByteOrderMark(t *testing.T) {
 
 func TestIssuerIsComparedExactly(t *testing.T) {
 	for _, other := range []string{"ISSUER/", "ISSUER/x", "https://evil.example", "", "issuer"} {
-		issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, strings.Replace(oauthtest.PlainMetadata, `"ISSUER"`, `"`+other+`"`, 1))
+		issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, strings.Replace(oauthtest.PlainMetadata, `"ISSUER"`, `"`+other+`"`, 1))
 		mustNotFind(t, &foundIssuer{issuer: issuer.URL}, ClassConfiguration, "another issuer")
 	}
-	slash := oauthtest.NewIssuer(t, oauthtest.OauthPlace, strings.Replace(oauthtest.PlainMetadata, `"ISSUER"`, `"ISSUER/"`, 1))
+	slash := oauthtest.NewIssuer(t, oauthtest.MetadataPath, strings.Replace(oauthtest.PlainMetadata, `"ISSUER"`, `"ISSUER/"`, 1))
 	mustFind(t, &foundIssuer{issuer: slash.URL + "/"})
 }
 
@@ -126,15 +128,15 @@ func TestNoMetadata(t *testing.T) {
 	mustNotFind(t, &foundIssuer{issuer: redirecting.URL}, ClassConfiguration, "redirect")
 }
 
-// TestTellingDiscoveryFailure: a place that holds nothing says less than one that answers wrongly.
+// TestTellingDiscoveryFailure: a URL without metadata says less than one with a wrong response.
 func TestTellingDiscoveryFailure(t *testing.T) {
 	foreign := strings.Replace(oauthtest.PlainMetadata, `"ISSUER"`, `"https://other.example"`, 1)
 	mustNotFind(t, &foundIssuer{issuer: oauthtest.NewIssuer(t, openIDPlace, foreign).URL}, ClassConfiguration, "another issuer")
-	mustNotFind(t, &foundIssuer{issuer: oauthtest.NewIssuer(t, oauthtest.OauthPlace, foreign).URL}, ClassConfiguration, "another issuer")
+	mustNotFind(t, &foundIssuer{issuer: oauthtest.NewIssuer(t, oauthtest.MetadataPath, foreign).URL}, ClassConfiguration, "another issuer")
 }
 
 func TestIssuerOutage(t *testing.T) {
-	issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, oauthtest.PlainMetadata)
+	issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, oauthtest.PlainMetadata)
 	for _, status := range []int32{500, 503, 429} {
 		issuer.Status.Store(status)
 		mustNotFind(t, &foundIssuer{issuer: issuer.URL}, ClassOutage, "status")
@@ -145,7 +147,7 @@ func TestIssuerOutage(t *testing.T) {
 
 func TestMetadataAreCached(t *testing.T) {
 	now := time.Now()
-	issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, oauthtest.PlainMetadata)
+	issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, oauthtest.PlainMetadata)
 	d := &foundIssuer{issuer: issuer.URL, now: func() time.Time { return now }}
 	asked := func(want int) {
 		t.Helper()
@@ -181,7 +183,7 @@ func TestMetadataAreCached(t *testing.T) {
 // TestDoubtfulMetadataAreFetchedAgain after a minute instead of an hour.
 func TestDoubtfulMetadataAreFetchedAgain(t *testing.T) {
 	now := time.Now()
-	issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, oauthtest.PlainMetadata)
+	issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, oauthtest.PlainMetadata)
 	d := &foundIssuer{issuer: issuer.URL, now: func() time.Time { return now }}
 	mustFind(t, d)
 	issuer.Metadata.Store(strings.ReplaceAll(oauthtest.PlainMetadata, "/token", "/newer"))
@@ -211,7 +213,7 @@ func TestDoubtfulMetadataAreFetchedAgain(t *testing.T) {
 // TestMethodThatBecomesSupported is noticed soon.
 func TestMethodThatBecomesSupported(t *testing.T) {
 	now := time.Now()
-	issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, strings.Replace(oauthtest.PlainMetadata, "{", `{"token_endpoint_auth_methods_supported":["none"],`, 1))
+	issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, strings.Replace(oauthtest.PlainMetadata, "{", `{"token_endpoint_auth_methods_supported":["none"],`, 1))
 	d := &foundIssuer{issuer: issuer.URL, now: func() time.Time { return now }}
 	mustNotFind(t, d, ClassConfiguration, "list only none")
 	issuer.Metadata.Store(oauthtest.PlainMetadata)
@@ -224,7 +226,7 @@ func TestMethodThatBecomesSupported(t *testing.T) {
 // worth the whole token_timeout.
 func TestHangingIssuerLeavesTimeForTheTokenRequest(t *testing.T) {
 	now := time.Now()
-	issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, oauthtest.PlainMetadata)
+	issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, oauthtest.PlainMetadata)
 	d := &foundIssuer{issuer: issuer.URL, now: func() time.Time { return now }}
 	mustFind(t, d)
 	now = now.Add(time.Hour)
@@ -240,13 +242,13 @@ func TestHangingIssuerLeavesTimeForTheTokenRequest(t *testing.T) {
 		t.Errorf("found %+v, %v", found, err)
 	}
 	if left <= 0 || left > 10*time.Second {
-		t.Errorf("the issuer had %v to answer", left)
+		t.Errorf("the issuer had %v to respond", left)
 	}
 }
 
 // TestFailedDiscoveryIsNotRemembered: back-off is the token source's business.
 func TestFailedDiscoveryIsNotRemembered(t *testing.T) {
-	issuer := oauthtest.NewIssuer(t, oauthtest.OauthPlace, oauthtest.PlainMetadata)
+	issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, oauthtest.PlainMetadata)
 	d := &foundIssuer{issuer: issuer.URL}
 	issuer.Status.Store(500)
 	mustNotFind(t, d, ClassOutage, "500")
@@ -326,3 +328,48 @@ func TestMutualTLSAliases(t *testing.T) {
 type roundTripperFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripperFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// TestIssuerUnderConcurrency uses everything of an issuer at once, while its metadata are fetched again
+// and again and its identifier changes. It is of use with the race detector.
+func TestIssuerUnderConcurrency(t *testing.T) {
+	first, second := oauthtest.NewIssuerURL(t, oauthtest.PlainMetadata), oauthtest.NewIssuerURL(t, oauthtest.PlainMetadata)
+	issuer, client := new(Issuer), NewClient(http.DefaultTransport)
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			identifier := first
+			if i == 0 {
+				identifier = second
+			}
+			for range 20 {
+				found, err := issuer.Endpoints(t.Context(), client, IssuerRequest{Issuer: identifier})
+				if err != nil || found.Token != identifier+"/token" {
+					t.Errorf("%s: %+v, %v", identifier, found, err)
+				}
+				issuer.Recheck()
+				_ = issuer.TokenEndpoint(false)
+			}
+		})
+	}
+	group.Wait()
+}
+
+// TestIssuerThatChangesMeanwhile has another issuer requested while the metadata of the first cannot be
+// fetched again: the first must get neither the metadata of the other nor none.
+func TestIssuerThatChangesMeanwhile(t *testing.T) {
+	first, second := oauthtest.NewIssuerURL(t, oauthtest.PlainMetadata), oauthtest.NewIssuerURL(t, oauthtest.PlainMetadata)
+	now := time.Now()
+	issuer, client := &Issuer{Now: func() time.Time { return now }}, NewClient(http.DefaultTransport)
+	endpointsOf := func(client *http.Client, identifier string) {
+		found, err := issuer.Endpoints(t.Context(), client, IssuerRequest{Issuer: identifier})
+		if err != nil || found.Token != identifier+"/token" {
+			t.Errorf("%s: %+v, %v", identifier, found, err)
+		}
+	}
+	endpointsOf(client, first)
+	now = now.Add(2 * metadataLifetime)
+	endpointsOf(NewClient(roundTripperFunc(func(*http.Request) (*http.Response, error) {
+		endpointsOf(client, second)
+		return nil, errors.New("unreachable")
+	})), first)
+}

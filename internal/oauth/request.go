@@ -1,3 +1,7 @@
+// Package oauth makes one token request with the client-credentials grant (RFC 6749 §4.4) and
+// understands its response: it proves the client, finds the endpoints of an issuer, binds tokens to keys
+// and certificates, revokes them, and says what went wrong. It keeps no token and repeats no failed
+// request, and it knows neither Caddy nor the configuration: its callers pass resolved values.
 package oauth
 
 import (
@@ -16,38 +20,46 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
 
+// DefaultGrantType is the grant_type of a Request without one.
 const DefaultGrantType = "client_credentials"
 
-// errNonceGiven is a refusal by a server that wants a nonce in the DPoP proof and has given one.
+// Values of Request.Format.
+const (
+	FormatForm  = "form" // the default
+	FormatJSON  = "json"
+	FormatQuery = "query"
+)
+
+// errNonceGiven is the refusal of a server that requires a nonce in the DPoP proof and has sent one.
 var errNonceGiven = errors.New("a DPoP nonce was given")
 
-// Request is everything that one token request needs, resolved.
+// Request has everything that one token request needs, resolved.
 type Request struct {
 	TokenURL         string
 	Auth             ClientAuth
 	ClientID         string
 	Scopes           []string
-	Required         []string // of the scopes: those that RequireGranted is about
-	RequireGranted   bool
-	GrantType        string // "": client_credentials
+	Required         []string // those of Scopes that RequireGranted is about
+	RequireGranted   bool     // a token without a required scope is an error
+	GrantType        string   // "": client_credentials
 	Params           url.Values
 	Resources        []string
 	Headers          http.Header
-	Format           string // "" or form, json, query
-	Separator        string // between scopes; "": one space
-	TokenPointer     string // "": /access_token
-	ExpiresInPointer string // "": /expires_in
-	DefaultLifetime  time.Duration
-	DPoP             *DPoPKey         // what the token shall be bound to; nil: bearer
-	Certificate      *tls.Certificate // what the client shows; nil: none
-	Secrets          []string         // known secrets, taken out of error codes
-	redactor         *redact.Redactor // of the secrets; nil: not needed so far
+	Format           string           // one of the formats; "": FormatForm
+	Separator        string           // between scopes; "": one space
+	TokenPointer     string           // "": DefaultTokenPointer
+	ExpiresInPointer string           // "": DefaultExpiresInPointer
+	DefaultLifetime  time.Duration    // of a token without one; 0: 5 minutes
+	DPoP             *DPoPKey         // the key to bind the token to; nil: a bearer token
+	Certificate      *tls.Certificate // the client certificate; nil: none
+	Secrets          []string         // known secrets, which no error code or scope may reveal
+	redactor         *redact.Redactor // of Secrets; nil: not needed so far
 
-	CertificateProves bool // the certificate is the proof of the client
+	CertificateProves bool // the client is proved by its certificate
 }
 
-// Do makes the request, once more if the server wants a nonce in the DPoP proof. The error is a
-// *Error, or ctx's when it was canceled.
+// Do makes the request, and again if the server requires a nonce in the DPoP proof. The error is an
+// *Error, or that of ctx when ctx was canceled.
 func (r *Request) Do(ctx context.Context, client *http.Client) (*Token, error) {
 	granted, err := r.try(ctx, client)
 	if errors.Is(err, errNonceGiven) {
@@ -60,42 +72,42 @@ func (r *Request) Do(ctx context.Context, client *http.Client) (*Token, error) {
 }
 
 func (r *Request) try(ctx context.Context, client *http.Client) (*Token, error) {
-	credentials, err := r.Auth.Params(r.TokenURL)
+	params, err := r.Auth.Params(r.TokenURL)
 	if err != nil {
 		return nil, ConfigurationErrorf("proving the client: %v", err)
 	}
-	exchange := &exchange{Request: r.withSecrets(credentials), credentials: credentials, client: client}
+	exchange := &exchange{Request: r.withSecrets(params), params: params, client: client}
 	config := clientcredentials.Config{
 		ClientID:       r.ClientID,
-		ClientSecret:   credentials.Secret,
+		ClientSecret:   params.Secret,
 		TokenURL:       r.TokenURL,
-		AuthStyle:      credentials.Style,
-		EndpointParams: r.Fields(credentials),
+		AuthStyle:      params.Style,
+		EndpointParams: r.Fields(params),
 	}
 	inner := context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: exchange})
 	_, err = config.Token(inner)
 	return exchange.granted, err
 }
 
-// withSecrets returns the request with the credentials among the known secrets, in each form in which
-// a server that quotes its requests could give them away.
-func (r *Request) withSecrets(c AuthParams) *Request {
-	secrets := slices.Concat(r.Secrets, []string{c.Secret, c.fields.Get("client_assertion")})
+// withSecrets returns the request with the client's proof among the known secrets, in every form in
+// which a server that quotes its requests could reveal it.
+func (r *Request) withSecrets(p AuthParams) *Request {
+	secrets := slices.Concat(r.Secrets, []string{p.Secret, p.fields.Get("client_assertion")})
 	for _, secret := range secrets {
 		secrets = append(secrets, url.QueryEscape(secret))
 	}
-	if c.Style == oauth2.AuthStyleInHeader {
+	if p.Style == oauth2.AuthStyleInHeader {
 		header := http.Request{Header: make(http.Header)}
-		c.setBasic(&header, r.ClientID)
+		p.setBasic(&header, r.ClientID)
 		secrets = append(secrets, strings.TrimPrefix(header.Header.Get("Authorization"), "Basic "))
 	}
-	guarding := *r
-	guarding.Secrets, guarding.redactor = secrets, nil
-	return &guarding
+	known := *r
+	known.Secrets, known.redactor = secrets, nil
+	return &known
 }
 
-// Fields returns the request's fields without those that the library adds: id and secret.
-func (r *Request) Fields(c AuthParams) url.Values {
+// Fields returns the fields of the request, except client_id and client_secret, which the library adds.
+func (r *Request) Fields(p AuthParams) url.Values {
 	fields := url.Values{"grant_type": {DefaultGrantType}}
 	if r.GrantType != "" {
 		fields.Set("grant_type", r.GrantType)
@@ -105,7 +117,7 @@ func (r *Request) Fields(c AuthParams) url.Values {
 	}
 	addAll(fields, r.Params)
 	addAll(fields, url.Values{"resource": r.Resources})
-	addAll(fields, c.fields)
+	addAll(fields, p.fields)
 	return fields
 }
 
@@ -123,7 +135,3 @@ func addAll(to, from url.Values) {
 		}
 	}
 }
-
-// values of token_request_format
-
-const FormatForm = "form"

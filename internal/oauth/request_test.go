@@ -29,7 +29,7 @@ func fetchOnce(t *testing.T, r *Request) *Token {
 	return granted
 }
 
-// failOnce makes the request and expects a Error.
+// failOnce makes the request and expects an *Error.
 func failOnce(t *testing.T, r *Request) *Error {
 	t.Helper()
 	granted, err := r.Do(t.Context(), NewClient(http.DefaultTransport))
@@ -68,7 +68,7 @@ func TestPlainTokenRequest(t *testing.T) {
 	}
 }
 
-// TestExpiryCountsFromSending proves that a slow answer does not make a token live longer.
+// TestExpiryCountsFromSending proves that a slow response does not make a token live longer.
 func TestExpiryCountsFromSending(t *testing.T) {
 	var arrived time.Time
 	endpoint := oauthtest.NewEndpoint(t, func(w http.ResponseWriter, r *http.Request) {

@@ -6,10 +6,11 @@ import (
 	"regexp"
 )
 
-// absoluteURI has the characters of an absolute URI, which are not those of a fragment (RFC 3986 §2).
+// absoluteURI matches the characters of a URI without a fragment (RFC 3986 §2).
 var absoluteURI = regexp.MustCompile(`^[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]+$`)
 
-// CheckResource checks a resource indicator (RFC 8707 §2).
+// CheckResource checks a resource indicator, which must be an absolute URI without a fragment (RFC 8707
+// §2).
 func CheckResource(resource string) error {
 	u, err := url.Parse(resource)
 	if err != nil || !u.IsAbs() || !absoluteURI.MatchString(resource) {

@@ -19,49 +19,51 @@ import (
 )
 
 const (
-	MaxResponseBytes = 1 << 20  // bytes, decompressed
+	MaxResponseBytes = 1 << 20  // of a body, compressed or not
 	maxToken         = 16 << 10 // bytes
 
-	minLifetime             = time.Second
-	maxLifetime             = 24 * time.Hour
-	defaultLifetime         = 5 * time.Minute
+	minLifetime     = time.Second
+	maxLifetime     = 24 * time.Hour
+	defaultLifetime = 5 * time.Minute
+
+	// The pointers of a Request without them.
 	DefaultTokenPointer     = "/access_token"
 	DefaultExpiresInPointer = "/expires_in"
-
-	typeBearer = "Bearer"
-	TypeDPoP   = "DPoP"
 )
 
-// parseResponse turns the answer of a token endpoint into a token or a *Error.
+// parseResponse returns the token in a token endpoint's response to a request sent at that time, or an
+// *Error.
 func (r *Request) parseResponse(ctx context.Context, resp *http.Response, sent time.Time) (*Token, error) {
-	good := resp.StatusCode >= 200 && resp.StatusCode <= 299
+	successful := resp.StatusCode >= 200 && resp.StatusCode <= 299
 	body, err := ReadBody(resp)
 	switch {
 	case err == nil:
 	case !errors.Is(err, ErrUnreadable):
 		return nil, networkFailure(ctx, tokenEndpoint, err)
-	case good:
-		return nil, ConfigurationErrorf("%s's answer is %v", tokenEndpoint, err)
+	case successful:
+		return nil, ConfigurationErrorf("%s's response is %v", tokenEndpoint, err)
 	}
-	answer := response{root: ParseJSON(body)}
+	parsed := response{root: ParseJSON(body)}
 	pointer := cmp.Or(r.TokenPointer, DefaultTokenPointer)
-	answer.beside, _ = jsonpointer.Find(answer.root, pointer[:max(strings.LastIndexByte(pointer, '/'), 0)])
-	if code := answer.text("error"); code != "" || !good {
+	parsed.parent, _ = jsonpointer.Find(parsed.root, pointer[:max(strings.LastIndexByte(pointer, '/'), 0)])
+	if code := parsed.text("error"); code != "" || !successful {
 		return nil, r.errorFor(resp, code)
 	}
-	return r.parseToken(answer, sent)
+	return r.parseToken(parsed, sent)
 }
 
-// ErrUnreadable marks answers that arrived but cannot be used, whatever they say.
+// ErrUnreadable is the error of ReadBody for a response that has arrived but cannot be used.
 var ErrUnreadable = errors.New("not readable")
 
+// unreadable is an ErrUnreadable that says why.
 type unreadable string
 
 func (u unreadable) Error() string      { return string(u) }
 func (unreadable) Is(target error) bool { return target == ErrUnreadable }
 
-// ReadBody reads a bounded body. The limit counts before and after decompression, which is ours:
-// what is wrong with a body that has arrived whole is no failure of the network.
+// ReadBody reads the body of a response, of at most MaxResponseBytes before and after decompression. It
+// decompresses the body itself, to distinguish a bad body, an ErrUnreadable, from a failure of the
+// network.
 func ReadBody(resp *http.Response) ([]byte, error) {
 	body, err := readBounded(resp.Body)
 	if err != nil || !isGzip(resp.Header.Get("Content-Encoding")) {
@@ -85,22 +87,22 @@ func readBounded(r io.Reader) ([]byte, error) {
 	return body, err
 }
 
-// isGzip knows both names (RFC 9110 §8.4.1.3).
+// isGzip reports whether a content coding is gzip, by either of its names (RFC 9110 §8.4.1.3).
 func isGzip(encoding string) bool {
 	return strings.EqualFold(encoding, "gzip") || strings.EqualFold(encoding, "x-gzip")
 }
 
-// response is a token endpoint's answer: any JSON. A nil root is none.
+// response is the body of a token endpoint's response.
 type response struct {
-	root   any
-	beside any // the object that holds the token
+	root   any // as decoded from JSON; nil: it is not JSON
+	parent any // the object that has the token
 }
 
-// trimBOM takes off the byte order mark that some servers put before their JSON (RFC 8259 §8.1).
+// trimBOM removes the byte order mark that some servers put before their JSON (RFC 8259 §8.1).
 func trimBOM(body []byte) []byte { return bytes.TrimPrefix(body, []byte("\ufeff")) }
 
-// ParseJSON reads a JSON document, nil if it is none. Numbers stay as they are written, so that huge
-// ones do no harm.
+// ParseJSON decodes a JSON document. It returns nil for anything else. Numbers are decoded as
+// json.Number, so that huge ones do no harm.
 func ParseJSON(body []byte) any {
 	decoder := json.NewDecoder(bytes.NewReader(trimBOM(body)))
 	decoder.UseNumber()
@@ -114,9 +116,9 @@ func ParseJSON(body []byte) any {
 	return root
 }
 
-// member returns a member of the object that holds the token, else of the whole answer.
-func (a response) member(name string) any {
-	for _, place := range []any{a.beside, a.root} {
+// member returns a member of the object that has the token, or else of the whole response.
+func (p response) member(name string) any {
+	for _, place := range []any{p.parent, p.root} {
 		object, _ := place.(map[string]any)
 		if value := object[name]; value != nil {
 			return value
@@ -125,74 +127,75 @@ func (a response) member(name string) any {
 	return nil
 }
 
-// text returns a member that is a string, else "".
-func (a response) text(name string) string {
-	text, _ := a.member(name).(string)
+// text returns a member that is a string, or else "".
+func (p response) text(name string) string {
+	text, _ := p.member(name).(string)
 	return text
 }
 
-// parseToken reads the token out of a successful answer (RFC 6749 §5.1, rules 4 to 6).
-func (r *Request) parseToken(answer response, sent time.Time) (*Token, error) {
-	if answer.root == nil {
-		return nil, ConfigurationErrorf("the token endpoint's answer is not JSON: check token_url")
+// parseToken returns the token in a successful response (RFC 6749 §5.1, rules 4 to 6).
+func (r *Request) parseToken(p response, sent time.Time) (*Token, error) {
+	if p.root == nil {
+		return nil, ConfigurationErrorf("the token endpoint's response is not JSON: check token_url")
 	}
-	token, err := r.tokenIn(answer)
+	value, err := r.tokenIn(p)
 	if err != nil {
 		return nil, err
 	}
-	kind, err := r.tokenType(answer)
+	tokenType, err := r.tokenType(p)
 	if err != nil {
 		return nil, err
 	}
-	granted := &Token{Value: token, Type: kind, Sent: sent, DPoP: r.DPoP}
-	if r.bindsCertificate(token) {
+	granted := &Token{Value: value, Type: tokenType, Sent: sent, DPoP: r.DPoP}
+	if r.bindsCertificate(value) {
 		granted.Certificate = r.Certificate
 	}
-	granted.Lifetime, granted.HasExpiresIn = r.lifetime(answer)
-	granted.Granted = r.grantedScopes(answer)
+	granted.Lifetime, granted.HasExpiresIn = r.lifetime(p)
+	granted.Granted = r.grantedScopes(p)
 	granted.Missing = missingScopes(r.Scopes, granted.Granted)
 	return granted, r.checkRequired(granted.Missing)
 }
 
-func (r *Request) tokenIn(answer response) (string, error) {
+// tokenIn returns the token's value, which must be usable in a header.
+func (r *Request) tokenIn(p response) (string, error) {
 	pointer := cmp.Or(r.TokenPointer, DefaultTokenPointer)
-	value, _ := jsonpointer.Find(answer.root, pointer)
+	value, _ := jsonpointer.Find(p.root, pointer)
 	token, _ := value.(string)
 	switch {
 	case token == "":
-		return "", ConfigurationErrorf("the token endpoint's answer has no token at %s: check token_url and token_pointer", pointer)
+		return "", ConfigurationErrorf("the token endpoint's response has no token at %s: check token_url and token_pointer", pointer)
 	case len(token) > maxToken:
 		return "", ConfigurationErrorf("the token endpoint's token is longer than 16 KiB")
 	case strings.ContainsFunc(token, notInToken):
-		return "", ConfigurationErrorf("the token endpoint's token has a character that may not stand in a header")
+		return "", ConfigurationErrorf("the token endpoint's token has a character that is not allowed in a header")
 	}
 	return token, nil
 }
 
 func notInToken(c rune) bool { return c <= 0x20 || c > 0x7e }
 
-// tokenType checks that the token is of the kind that was asked for.
-func (r *Request) tokenType(answer response) (string, error) {
+// tokenType returns the token's type, which must be the requested one.
+func (r *Request) tokenType(p response) (string, error) {
 	if r.DPoP != nil {
-		if !strings.EqualFold(answer.text("token_type"), TypeDPoP) {
-			return "", ConfigurationErrorf("the token endpoint's answer has another token_type than DPoP: the client cannot have DPoP-bound tokens")
+		if !strings.EqualFold(p.text("token_type"), TypeDPoP) {
+			return "", ConfigurationErrorf("the token endpoint's response has another token_type than DPoP: the client cannot have DPoP-bound tokens")
 		}
 		return TypeDPoP, nil
 	}
-	switch kind := answer.member("token_type").(type) {
+	switch value := p.member("token_type").(type) {
 	case nil:
 		return typeBearer, nil
 	case string:
-		if kind == "" || strings.EqualFold(kind, typeBearer) {
+		if value == "" || strings.EqualFold(value, typeBearer) {
 			return typeBearer, nil
 		}
 	}
-	return "", ConfigurationErrorf("the token endpoint's answer has another token_type than Bearer: check dpop and token_request_param")
+	return "", ConfigurationErrorf("the token endpoint's response has another token_type than Bearer: check dpop and token_request_param")
 }
 
-// lifetime returns how long the token lives, and whether the server said so.
-func (r *Request) lifetime(answer response) (life time.Duration, dated bool) {
-	value, _ := jsonpointer.Find(answer.root, cmp.Or(r.ExpiresInPointer, DefaultExpiresInPointer))
+// lifetime returns how long the token lives, and whether the response says so.
+func (r *Request) lifetime(p response) (lifetime time.Duration, hasExpiresIn bool) {
+	value, _ := jsonpointer.Find(p.root, cmp.Or(r.ExpiresInPointer, DefaultExpiresInPointer))
 	seconds, ok := positiveSeconds(value)
 	if !ok {
 		return clampLifetime(cmp.Or(r.DefaultLifetime, defaultLifetime)), false
@@ -203,11 +206,11 @@ func (r *Request) lifetime(answer response) (life time.Duration, dated bool) {
 	return clampLifetime(time.Duration(seconds * float64(time.Second))), true
 }
 
-func clampLifetime(life time.Duration) time.Duration {
-	return min(max(life, minLifetime), maxLifetime)
+func clampLifetime(lifetime time.Duration) time.Duration {
+	return min(max(lifetime, minLifetime), maxLifetime)
 }
 
-// positiveSeconds reads a number or a numeric string. One that is too large is infinite.
+// positiveSeconds returns the value of a number or numeric string, infinity if it is too large.
 func positiveSeconds(value any) (seconds float64, ok bool) {
 	var text string
 	switch value := value.(type) {
@@ -227,8 +230,8 @@ func positiveSeconds(value any) (seconds float64, ok bool) {
 	return seconds, err == nil && seconds > 0
 }
 
-// bindsCertificate reports whether the token is bound to the client certificate (RFC 8705 §3). A
-// JWT says so itself; any other is taken to be if the certificate was the proof of the client.
+// bindsCertificate reports whether the token is bound to the client certificate (RFC 8705 §3). A JWT
+// says whether it is; any other token is assumed to be bound if the certificate proved the client.
 func (r *Request) bindsCertificate(token string) bool {
 	if confirmed, readable := confirmsCertificate(token); readable {
 		return confirmed
@@ -236,7 +239,7 @@ func (r *Request) bindsCertificate(token string) bool {
 	return r.CertificateProves
 }
 
-// confirmsCertificate reports whether a token is a JWT that can be read, and whether that names a
+// confirmsCertificate reports whether a token is a readable JWT, and if so, whether it names a
 // certificate (RFC 8705 §3.1).
 func confirmsCertificate(token string) (confirmed, readable bool) {
 	parts := strings.Split(token, ".")

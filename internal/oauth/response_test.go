@@ -16,12 +16,12 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth/oauthtest"
 )
 
-// answered gives r's verdict on an answer with this body.
-func answered(r *Request, status int, body string, header ...string) (*Token, error) {
-	return r.parseResponse(nilSafeContext, answerWith(status, body, header...), time.Now())
+// parsed parses a response for r.
+func parsed(r *Request, status int, body string, header ...string) (*Token, error) {
+	return r.parseResponse(nilSafeContext, responseWith(status, body, header...), time.Now())
 }
 
-func answerWith(status int, body string, header ...string) *http.Response {
+func responseWith(status int, body string, header ...string) *http.Response {
 	resp := &http.Response{StatusCode: status, Header: make(http.Header), Body: readCloser(body)}
 	for i := 0; i < len(header); i += 2 {
 		resp.Header.Set(header[i], header[i+1])
@@ -31,7 +31,7 @@ func answerWith(status int, body string, header ...string) *http.Response {
 
 func mustGrant(t *testing.T, r *Request, body string) *Token {
 	t.Helper()
-	granted, err := answered(r, 200, body)
+	granted, err := parsed(r, 200, body)
 	if err != nil {
 		t.Fatalf("%s: %v", body, err)
 	}
@@ -40,7 +40,7 @@ func mustGrant(t *testing.T, r *Request, body string) *Token {
 
 func mustRefuse(t *testing.T, r *Request, body, say string) {
 	t.Helper()
-	granted, err := answered(r, 200, body)
+	granted, err := parsed(r, 200, body)
 	if err == nil {
 		t.Fatalf("%.200s: granted %+v", body, granted)
 	}
@@ -157,7 +157,7 @@ func TestMetadataBesideANestedToken(t *testing.T) {
 	mustRefuse(t, r, `{"token_type":"mac","data":{"token":"t"}}`, "token_type")
 }
 
-func TestUnusableAnswers(t *testing.T) {
+func TestUnusableResponses(t *testing.T) {
 	for body, say := range map[string]string{
 		``:                                  "not JSON",
 		`null`:                              "not JSON",
@@ -188,7 +188,7 @@ func TestUnusableAnswers(t *testing.T) {
 	}
 }
 
-func TestUsableAnswers(t *testing.T) {
+func TestUsableResponses(t *testing.T) {
 	for _, body := range []string{
 		`{"access_token":"` + strings.Repeat("t", maxToken) + `"}`,
 		"\n\t {\"access_token\":\"!~\"} \r\n",
@@ -205,7 +205,7 @@ func TestUsableAnswers(t *testing.T) {
 		mustGrant(t, &Request{Auth: publicAuth{}}, body)
 	}
 	for _, status := range []int{200, 201, 203, 299} {
-		if _, err := answered(&Request{Auth: publicAuth{}}, status, oauthtest.GoodResponse); err != nil {
+		if _, err := parsed(&Request{Auth: publicAuth{}}, status, oauthtest.GoodResponse); err != nil {
 			t.Errorf("status %d: %v", status, err)
 		}
 	}
@@ -275,7 +275,7 @@ func TestRequiredScopes(t *testing.T) {
 	mustGrant(t, r, `{"access_token":"t"}`)
 }
 
-// TestScopesAreNotTakenForSecrets: a scope that was asked for is no secret, even if it is a piece
+// TestScopesAreNotTakenForSecrets: a requested scope is not a secret, even if it is a piece
 // of one.
 func TestScopesAreNotTakenForSecrets(t *testing.T) {
 	r := &Request{Auth: publicAuth{}, Scopes: []string{"read-write"}, Secrets: []string{"my-read-write-key", "write"}}
@@ -284,18 +284,18 @@ func TestScopesAreNotTakenForSecrets(t *testing.T) {
 	}
 }
 
-func TestAnswerSize(t *testing.T) {
+func TestResponseSize(t *testing.T) {
 	tooLarge := `{"access_token":"t","padding":"` + strings.Repeat("x", MaxResponseBytes) + `"}`
 	zipped := gzipped(t, tooLarge)
 	tests := map[string]http.HandlerFunc{
 		"plain":              oauthtest.Responds(200, tooLarge),
 		"gzip bomb":          oauthtest.Responds(200, zipped, "Content-Encoding", "gzip"),
-		"bomb not asked for": oauthtest.Responds(200, zipped, "Content-Encoding", "GZIP"),
+		"bomb not requested": oauthtest.Responds(200, zipped, "Content-Encoding", "GZIP"),
 	}
 	for name, handler := range tests {
 		t.Run(name, func(t *testing.T) {
 			r := basicRequest(oauthtest.NewEndpoint(t, handler).URL)
-			if name == "bomb not asked for" {
+			if name == "bomb not requested" {
 				r.Headers = http.Header{"Accept-Encoding": {"identity"}}
 			}
 			if failure := failOnce(t, r); failure.Class != ClassConfiguration || !strings.Contains(failure.Message, "larger than 1 MiB") {
@@ -315,16 +315,16 @@ func (e *endless) Read(p []byte) (int, error) {
 
 func (*endless) Close() error { return nil }
 
-func TestEndlessAnswer(t *testing.T) {
+func TestEndlessResponse(t *testing.T) {
 	body := new(endless)
 	if _, err := ReadBody(&http.Response{Body: body}); !errors.Is(err, ErrUnreadable) || body.read > 2*MaxResponseBytes {
 		t.Errorf("read %d bytes: %v", body.read, err)
 	}
 }
 
-// TestCompressedAnswers of servers that compress although nobody has asked for it. What is wrong with
-// a whole answer is no network error.
-func TestCompressedAnswers(t *testing.T) {
+// TestCompressedResponses of servers that compress although this was not requested. What is wrong with
+// a complete response is not a network error.
+func TestCompressedResponses(t *testing.T) {
 	zipped := gzipped(t, oauthtest.GoodResponse)
 	for _, encoding := range []string{"gzip", "GZIP", "x-gzip"} {
 		r := basicRequest(oauthtest.NewEndpoint(t, oauthtest.Responds(200, zipped, "Content-Encoding", encoding)).URL)
@@ -359,7 +359,7 @@ func TestAByteOrderMarkIsPassedOver(t *testing.T) {
 // TestOversizedErrorsCountByStatus: what a failing server says at length does not matter.
 func TestOversizedErrorsCountByStatus(t *testing.T) {
 	body := `{"error":"invalid_client","padding":"` + strings.Repeat("x", MaxResponseBytes) + `"}`
-	_, err := answered(&Request{}, 500, body)
+	_, err := parsed(&Request{}, 500, body)
 	if failure := AsError(err); failure.Class != ClassOutage || failure.Status != 503 || failure.Code != "" {
 		t.Errorf("failure %+v", failure)
 	}
@@ -410,9 +410,9 @@ func gzipped(t *testing.T, text string) string {
 	return zipped.String()
 }
 
-// FuzzTokenAnswer: whatever a token endpoint says, the token can stand in a header, its life is
-// within bounds, and no message quotes the answer.
-func FuzzTokenAnswer(f *testing.F) {
+// FuzzTokenResponse: whatever a token endpoint says, the token can stand in a header, its life is
+// within bounds, and no message quotes the response.
+func FuzzTokenResponse(f *testing.F) {
 	for _, body := range []string{
 		oauthtest.GoodResponse, `{"access_token":"t","expires_in":"1e999","scope":["a","b c"]}`, `{"error":"invalid_client"}`,
 		`{"access_token":"a.eyJjbmYiOnsieDV0I1MyNTYiOiJ4In19.c","token_type":"DPoP"}`, `[[[`, `{"data":[{"t":"x"}]}`,
@@ -422,7 +422,7 @@ func FuzzTokenAnswer(f *testing.F) {
 	f.Add(429, "", "/data/0/t", "Wed, 21 Oct 2015 07:28:00 GMT")
 	f.Fuzz(func(t *testing.T, status int, body, pointer, retryAfter string) {
 		r := &Request{Auth: publicAuth{}, Scopes: []string{"a"}, TokenPointer: pointer, Secrets: []string{"s3cret"}}
-		granted, err := answered(r, status, body, "Retry-After", retryAfter)
+		granted, err := parsed(r, status, body, "Retry-After", retryAfter)
 		if err != nil {
 			checkFailure(t, AsError(err))
 			return

@@ -9,19 +9,19 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// Revoke tells the authorization server that a token is not needed any more (RFC 7009). The client
-// authenticates as it does for a token.
+// Revoke tells the authorization server that a token is no longer needed (RFC 7009). The client is
+// proved as in a token request.
 func (r *Request) Revoke(ctx context.Context, client *http.Client, endpoint string, t *Token) error {
-	credentials, err := r.Auth.Params(r.TokenURL)
+	params, err := r.Auth.Params(r.TokenURL)
 	if err != nil {
 		return ConfigurationErrorf("proving the client: %v", err)
 	}
 	fields := url.Values{"token": {t.Value}, "token_type_hint": {"access_token"}}
-	addAll(fields, credentials.fields)
-	if credentials.Style == oauth2.AuthStyleInParams {
+	addAll(fields, params.fields)
+	if params.Style == oauth2.AuthStyleInParams {
 		fields.Set("client_id", r.ClientID)
-		if credentials.Secret != "" {
-			fields.Set("client_secret", credentials.Secret)
+		if params.Secret != "" {
+			fields.Set("client_secret", params.Secret)
 		}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(fields.Encode()))
@@ -29,8 +29,8 @@ func (r *Request) Revoke(ctx context.Context, client *http.Client, endpoint stri
 		return ConfigurationErrorf("revocation_url is not a URL")
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	if credentials.Style == oauth2.AuthStyleInHeader {
-		credentials.setBasic(req, r.ClientID)
+	if params.Style == oauth2.AuthStyleInHeader {
+		params.setBasic(req, r.ClientID)
 	}
 	resp, err := client.Do(req)
 	if err != nil {
@@ -38,7 +38,7 @@ func (r *Request) Revoke(ctx context.Context, client *http.Client, endpoint stri
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return OutageErrorf("the revocation endpoint answered with status %d", resp.StatusCode)
+		return OutageErrorf("the revocation endpoint responded with status %d", resp.StatusCode)
 	}
 	return nil
 }

@@ -64,8 +64,8 @@ func TestRevocationAudience(t *testing.T) {
 	}
 }
 
-// TestRevokedWithoutAnAnswer: some servers say so with 204.
-func TestRevokedWithoutAnAnswer(t *testing.T) {
+// TestRevokedWithoutAResponse: some servers say so with 204.
+func TestRevokedWithoutAResponse(t *testing.T) {
 	if err := revokeAt(t, basicRequest("https://auth.example/token"), oauthtest.NewEndpoint(t, oauthtest.Responds(204, "")).URL); err != nil {
 		t.Error(err)
 	}

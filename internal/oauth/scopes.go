@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// grantedScopes returns the scopes that the answer lists, nil when it lists none. Only what can be a
-// scope is kept, because people get to see it.
-func (r *Request) grantedScopes(answer response) []string {
-	names := r.namesIn(answer.member("scope"))
+// grantedScopes returns the scopes that the response lists, nil when it lists none. Because the list is
+// shown, it has only what is a valid scope.
+func (r *Request) grantedScopes(p response) []string {
+	names := r.namesIn(p.member("scope"))
 	if len(names) == 0 {
 		return nil
 	}
 	granted := []string{}
-	seen := make(map[string]bool, len(names)) // there may be very many
+	seen := make(map[string]bool, len(names)) // a response may list very many
 	for _, name := range names {
 		if seen[name] {
 			continue
@@ -26,6 +26,7 @@ func (r *Request) grantedScopes(answer response) []string {
 	return granted
 }
 
+// namesIn returns the names in a scope list, which some servers write as an array.
 func (r *Request) namesIn(value any) []string {
 	switch value := value.(type) {
 	case string:
@@ -41,7 +42,7 @@ func (r *Request) namesIn(value any) []string {
 	}
 }
 
-// splitScopeText splits at spaces and commas, except at those inside a scope that was requested.
+// splitScopeText splits a text at spaces and commas, except at a comma inside a requested scope.
 func (r *Request) splitScopeText(text string) []string {
 	var names []string
 	for field := range strings.FieldsSeq(text) {
@@ -54,7 +55,8 @@ func (r *Request) splitScopeText(text string) []string {
 	return names
 }
 
-// missingScopes returns the requested scopes that a list of granted ones lacks.
+// missingScopes returns the requested scopes that are not in a list of granted ones. A nil list means
+// that all were granted (RFC 6749 §5.1).
 func missingScopes(requested, granted []string) []string {
 	if granted == nil {
 		return nil
@@ -68,6 +70,7 @@ func missingScopes(requested, granted []string) []string {
 	return missing
 }
 
+// checkRequired returns an error if a required scope is missing and the request demands it.
 func (r *Request) checkRequired(missing []string) error {
 	if !r.RequireGranted {
 		return nil
@@ -80,6 +83,7 @@ func (r *Request) checkRequired(missing []string) error {
 	return nil
 }
 
+// IsScope reports whether s is a valid scope (RFC 6749 §3.3).
 func IsScope(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return r < '!' || r > '~' || r == '"' || r == '\\'

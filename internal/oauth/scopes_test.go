@@ -14,8 +14,8 @@ func TestVeryManyScopesAreReadQuickly(t *testing.T) {
 	}
 	r := &Request{Secrets: []string{strings.Repeat("secret", 300)}}
 	started := time.Now()
-	answer := response{root: map[string]any{"scope": text.String()}}
-	if got := len(r.grantedScopes(answer)); got < 150_000 {
+	parsed := response{root: map[string]any{"scope": text.String()}}
+	if got := len(r.grantedScopes(parsed)); got < 150_000 {
 		t.Errorf("%d scopes", got)
 	}
 	if took := time.Since(started); took > 5*time.Second {

@@ -5,18 +5,32 @@ import (
 	"time"
 )
 
-// Token is one access token as a token endpoint granted it. It does not change.
+// Values of Token.Type.
+const (
+	typeBearer = "Bearer"
+	TypeDPoP   = "DPoP"
+)
+
+// Token is an access token as a token endpoint granted it. It is immutable.
 type Token struct {
 	Value string // a secret
-	Type  string // "Bearer" or "DPoP"
+	Type  string // "Bearer" or TypeDPoP
 
-	Sent     time.Time     // when the request for it was sent; with a monotonic reading
-	Lifetime time.Duration // from sent on: already clamped (rule 5)
+	Sent     time.Time     // when the token request was sent; with a monotonic reading
+	Lifetime time.Duration // counted from Sent, clamped (rule 5)
 
-	HasExpiresIn bool     // whether the server said how long it lives
-	Granted      []string // scopes in the response; nil when it lists none
-	Missing      []string // requested scopes that the response's list lacks
+	HasExpiresIn bool     // whether Lifetime is what the response says, not a default
+	Granted      []string // the scopes that the response lists; nil: it lists none
+	Missing      []string // requested scopes that are not in Granted, if there is such a list
 
-	Certificate *tls.Certificate // the client certificate that it is bound to (RFC 8705); nil: none
-	DPoP        *DPoPKey         // the key that it is bound to (RFC 9449); nil: none
+	Certificate *tls.Certificate // the client certificate that the token is bound to (RFC 8705); nil: none
+	DPoP        *DPoPKey         // the key that the token is bound to (RFC 9449); nil: none
+}
+
+// HeaderPrefix returns the token's authentication scheme and a space, as in an Authorization field.
+func (t *Token) HeaderPrefix() string {
+	if t.DPoP != nil {
+		return TypeDPoP + " "
+	}
+	return typeBearer + " "
 }

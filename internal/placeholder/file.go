@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// MaxFile bounds what is read from a file, as Caddy does for its own placeholder.
-const MaxFile = 1 << 20
+// maxFile is the size limit of a file, the same as for Caddy's own placeholder.
+const maxFile = 1 << 20 // bytes
 
-// ReadFile reads a file that holds one value; one newline at its end is not part of it.
+// ReadFile returns the value in a file, without the newline at its end. An empty file is an error.
 func ReadFile(path string) (string, error) {
 	content, err := readRegularFile(path)
 	if err != nil {
@@ -28,7 +28,7 @@ func ReadFile(path string) (string, error) {
 	return value, nil
 }
 
-// readRegularFile opens nothing that could block, such as a pipe.
+// readRegularFile reads a file, unless opening it could block, as with a pipe.
 func readRegularFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -42,8 +42,8 @@ func readRegularFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	content, err := io.ReadAll(io.LimitReader(file, MaxFile+1))
-	if err == nil && len(content) > MaxFile {
+	content, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if err == nil && len(content) > maxFile {
 		err = errors.New("it is larger than 1 MiB")
 	}
 	return content, err

@@ -10,7 +10,7 @@ var (
 	errKey     = errors.New("a key consists of letters, digits, hyphens and underscores, and begins with a letter")
 )
 
-// CheckKey checks the key of a parameter or config value, and the name of a flow.
+// CheckKey checks the syntax of a key: of a parameter, a config value or a helper flow.
 func CheckKey(key string) error {
 	if !keyGrammar.MatchString(key) {
 		return errKey

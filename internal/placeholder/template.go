@@ -1,3 +1,6 @@
+// Package placeholder expands texts of a configuration that have placeholders such as {env.NAME},
+// {file.PATH} or {param.KEY}. The environment and files are read each time; what a parameter or config
+// value is, the caller knows. A value is never parsed again, and in a URL it cannot leave its place.
 package placeholder
 
 import (
@@ -11,7 +14,8 @@ import (
 	"unicode"
 )
 
-// Kinds of placeholders. The first two are understood everywhere, the others where it is said.
+// Kinds of placeholders. Env and File are known in every template, the others in those that are parsed
+// with them.
 const (
 	Env    = "env"
 	File   = "file"
@@ -19,45 +23,46 @@ const (
 	Config = "config"
 )
 
-// placeholderLike tells what a person means as a placeholder from braces that just stand in a text.
+// placeholderLike matches what is meant as a placeholder if it is between braces, unlike JSON.
 var placeholderLike = regexp.MustCompile(`^[A-Za-z0-9._/-]+$`)
 
-// Template is a text with placeholders, parsed once. Results of placeholders are never parsed.
+// Template is a text with placeholders, parsed once.
 type Template struct {
 	Parts []Part
 }
 
-// Part is literal when it has no kind.
+// Part is a piece of a template: a placeholder, or literal text, which has no kind.
 type Part struct {
 	Kind  string
-	Value string // the text itself, or the placeholder's key
+	Value string // the literal text, or the placeholder's key
 }
 
-// Values is where placeholders get their values from. A nil one knows the environment and files.
+// Values has the values of placeholders. A nil *Values has the environment and files only.
 type Values struct {
-	// Lookup finds the value of a `{param.*}` or `{config.*}`.
+	// Lookup returns the value of a {param.*} or {config.*}.
 	Lookup func(kind, key string) (string, error)
 
-	// ReadFile reads the file of a `{file.*}`. Default: ReadFile.
+	// ReadFile reads the file of a {file.*}. Default: the function ReadFile.
 	ReadFile func(path string) (string, error)
 }
 
-// Lookup is a source whose parameters and config values lookup finds.
-func Lookup(lookup func(kind, key string) (string, error)) *Values {
+// NewValues returns values with a lookup for parameters and config values.
+func NewValues(lookup func(kind, key string) (string, error)) *Values {
 	return &Values{Lookup: lookup}
 }
 
-func (v *Values) file(path string) (string, error) {
+func (v *Values) readFile(path string) (string, error) {
 	if v == nil || v.ReadFile == nil {
 		return ReadFile(path)
 	}
 	return v.ReadFile(path)
 }
 
-// Parse parses a text in which `{env.*}`, `{file.*}` and the kinds given are understood.
+// Parse parses a text in which {env.*}, {file.*} and placeholders of the given kinds are known. A
+// backslash makes the brace after it literal.
 func Parse(s string, kinds ...string) (Template, error) {
 	if s != "" && !strings.ContainsAny(s, `{\`) {
-		return Template{Parts: []Part{{Value: s}}}, nil // most are plain, and there may be very many
+		return Template{Parts: []Part{{Value: s}}}, nil // most texts are literal
 	}
 	var t Template
 	var literal strings.Builder
@@ -90,7 +95,7 @@ func Parse(s string, kinds ...string) (Template, error) {
 	return t, nil
 }
 
-// placeholderAt is what stands between the braces that s begins with, if that is meant as a
+// placeholderAt returns what is between the braces that s begins with, and whether it is meant as a
 // placeholder.
 func placeholderAt(s string) (string, bool) {
 	if s[0] != '{' {
@@ -108,7 +113,8 @@ func placeholderAt(s string) (string, bool) {
 	return inner, placeholderLike.MatchString(inner)
 }
 
-// parsePlaceholder never quotes what it does not understand: it may be a secret with braces.
+// parsePlaceholder parses what is between braces. Its errors do not quote it: it may be a secret that
+// has braces.
 func parsePlaceholder(inner string, kinds []string) (Part, error) {
 	kind, key, _ := strings.Cut(inner, ".")
 	switch {
@@ -130,12 +136,12 @@ func parsePlaceholder(inner string, kinds []string) (Part, error) {
 	return Part{}, fmt.Errorf(`unknown placeholder: %s are understood here; write \{ for a literal brace`, strings.Join(understood, ", "))
 }
 
-// IsLiteral reports whether the text has no placeholder.
+// IsLiteral reports whether the template has no placeholders.
 func (t Template) IsLiteral() bool {
 	return !slices.ContainsFunc(t.Parts, func(p Part) bool { return p.Kind != "" })
 }
 
-// Keys are the keys of all placeholders of a kind, each once.
+// Keys returns the keys of all placeholders of a kind, each once.
 func (t Template) Keys(kind string) []string {
 	var keys []string
 	for _, p := range t.Parts {
@@ -146,8 +152,8 @@ func (t Template) Keys(kind string) []string {
 	return keys
 }
 
-// Quote quotes what came out of the text, unless it does not stand in the config: then it says where
-// it came from.
+// Quote returns value, which the template was expanded to, in quotes if the template is literal, so
+// that the config has it; else it names the placeholders that value comes from.
 func (t Template) Quote(value string) string {
 	if t.IsLiteral() {
 		return strconv.Quote(value)
@@ -155,7 +161,7 @@ func (t Template) Quote(value string) string {
 	return "a value of " + strings.Join(t.placeholders(), " and ")
 }
 
-// placeholders are the text's placeholders as written.
+// placeholders returns the placeholders as written.
 func (t Template) placeholders() []string {
 	var names []string
 	for _, p := range t.Parts {
@@ -166,7 +172,7 @@ func (t Template) placeholders() []string {
 	return names
 }
 
-// String is the text with its placeholders as written.
+// String returns the text with its placeholders as written.
 func (t Template) String() string {
 	var b strings.Builder
 	for _, p := range t.Parts {
@@ -179,26 +185,29 @@ func (t Template) String() string {
 	return b.String()
 }
 
+// String returns a placeholder as written.
 func (p Part) String() string { return "{" + p.Kind + "." + p.Value + "}" }
 
-// Expand reads the placeholders' values as they are now. Control characters in them are refused.
+// Expand returns the text with the values that the placeholders have now. A value must not contain
+// control characters.
 func (t Template) Expand(values *Values) (string, error) {
 	return t.join(values, func(r rune) bool { return unicode.IsControl(r) })
 }
 
-// ExpandLines is expand for texts that may have several lines, such as a PEM key.
+// ExpandLines is Expand for texts of several lines, such as a PEM key: values may contain line breaks
+// and tabs.
 func (t Template) ExpandLines(values *Values) (string, error) {
 	return t.join(values, func(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune("\n\r\t", r) })
 }
 
-func (t Template) join(values *Values, refused func(rune) bool) (string, error) {
+func (t Template) join(values *Values, forbidden func(rune) bool) (string, error) {
 	var b strings.Builder
 	for _, p := range t.Parts {
 		value, err := p.resolve(values)
 		if err != nil {
 			return "", err
 		}
-		if p.Kind != "" && strings.ContainsFunc(value, refused) {
+		if p.Kind != "" && strings.ContainsFunc(value, forbidden) {
 			return "", fmt.Errorf("the value of %s contains a control character, such as a line break", p)
 		}
 		b.WriteString(value)
@@ -206,7 +215,7 @@ func (t Template) join(values *Values, refused func(rune) bool) (string, error) 
 	return b.String(), nil
 }
 
-// resolve is the part's value as it is now.
+// resolve returns the value that the part has now.
 func (p Part) resolve(values *Values) (string, error) {
 	switch p.Kind {
 	case "":
@@ -218,7 +227,7 @@ func (p Part) resolve(values *Values) (string, error) {
 		}
 		return value, nil
 	case File:
-		return values.file(p.Value)
+		return values.readFile(p.Value)
 	default:
 		return values.Lookup(p.Kind, p.Value)
 	}

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// writeFile makes a file and returns its path.
+// writeFile writes a file of its own and returns its path.
 func writeFile(t *testing.T, name, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -21,9 +21,9 @@ func writeFile(t *testing.T, name, content string) string {
 	return path
 }
 
-// lookupIn finds values by kind and key, such as "param.x".
+// lookupIn returns the values of a map by kind and key, such as "param.x".
 func lookupIn(values map[string]string) *Values {
-	return Lookup(func(kind, key string) (string, error) {
+	return NewValues(func(kind, key string) (string, error) {
 		value, ok := values[kind+"."+key]
 		if !ok {
 			return "", errors.New("no value")
@@ -32,7 +32,7 @@ func lookupIn(values map[string]string) *Values {
 	})
 }
 
-func mustText(t *testing.T, s string, kinds ...string) Template {
+func mustParse(t *testing.T, s string, kinds ...string) Template {
 	t.Helper()
 	parsed, err := Parse(s, kinds...)
 	if err != nil {
@@ -70,7 +70,7 @@ func TestExpand(t *testing.T) {
 		"braces around other signs": {"{$x}{a=b}{?}", "{$x}{a=b}{?}"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := mustText(t, test.text, Param, Config).Expand(lookup)
+			got, err := mustParse(t, test.text, Param, Config).Expand(lookup)
 			if err != nil || got != test.want {
 				t.Errorf("got %q, %v; want %q", got, err, test.want)
 			}
@@ -78,7 +78,7 @@ func TestExpand(t *testing.T) {
 	}
 }
 
-func TestParseTextErrors(t *testing.T) {
+func TestParseErrors(t *testing.T) {
 	for name, test := range map[string]struct {
 		text  string
 		kinds []string
@@ -124,7 +124,7 @@ func TestExpandErrors(t *testing.T) {
 		"a parameter's, not": {"{param.q}", "no value"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := mustText(t, test.text, Param).Expand(lookup)
+			_, err := mustParse(t, test.text, Param).Expand(lookup)
 			wantErrors(t, err, test.want)
 			if err != nil && strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("the error quotes a value: %v", err)
@@ -136,16 +136,16 @@ func TestExpandErrors(t *testing.T) {
 func TestExpandLines(t *testing.T) {
 	t.Setenv("TEXT_LINES", "a\r\n\tb")
 	t.Setenv("TEXT_CONTROL", "a\x0bb")
-	if got, err := mustText(t, "{env.TEXT_LINES}").ExpandLines(nil); err != nil || got != "a\r\n\tb" {
+	if got, err := mustParse(t, "{env.TEXT_LINES}").ExpandLines(nil); err != nil || got != "a\r\n\tb" {
 		t.Errorf("got %q, %v", got, err)
 	}
-	_, err := mustText(t, "{env.TEXT_CONTROL}").ExpandLines(nil)
+	_, err := mustParse(t, "{env.TEXT_CONTROL}").ExpandLines(nil)
 	wantErrors(t, err, "control character")
 }
 
 func TestValuesAreReadEachTime(t *testing.T) {
 	file := writeFile(t, "f", "old")
-	parsed := mustText(t, "{file."+file+"}{env.TEXT_ROTATED}")
+	parsed := mustParse(t, "{file."+file+"}{env.TEXT_ROTATED}")
 	t.Setenv("TEXT_ROTATED", "1")
 	if got, err := parsed.Expand(nil); err != nil || got != "old1" {
 		t.Fatal(got, err)
@@ -159,20 +159,20 @@ func TestValuesAreReadEachTime(t *testing.T) {
 	}
 }
 
-func TestTextKeys(t *testing.T) {
-	parsed := mustText(t, "{param.b}{env.X}{param.a}{config.c}{param.b}", Param, Config)
+func TestKeys(t *testing.T) {
+	parsed := mustParse(t, "{param.b}{env.X}{param.a}{config.c}{param.b}", Param, Config)
 	if got := parsed.Keys(Param); !slices.Equal(got, []string{"b", "a"}) {
 		t.Errorf("parameters %q", got)
 	}
 	if got := parsed.Keys(Config); !slices.Equal(got, []string{"c"}) {
 		t.Errorf("config values %q", got)
 	}
-	if parsed.IsLiteral() || !mustText(t, `a\{b\}{c d}`).IsLiteral() || !mustText(t, "").IsLiteral() {
+	if parsed.IsLiteral() || !mustParse(t, `a\{b\}{c d}`).IsLiteral() || !mustParse(t, "").IsLiteral() {
 		t.Error("literal tells it wrong")
 	}
 }
 
-func TestReadSecretFile(t *testing.T) {
+func TestReadFile(t *testing.T) {
 	for name, test := range map[string]struct{ content, want string }{
 		"plain":            {"secret", "secret"},
 		"newline":          {"secret\n", "secret"},
@@ -194,7 +194,7 @@ func TestReadSecretFile(t *testing.T) {
 	}
 }
 
-func TestReadSecretFileErrors(t *testing.T) {
+func TestReadFileErrors(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
@@ -216,7 +216,7 @@ func TestReadSecretFileErrors(t *testing.T) {
 }
 
 // What comes out must not depend on anything but the text and its values.
-func FuzzText(f *testing.F) {
+func FuzzTemplate(f *testing.F) {
 	for _, seed := range []string{"", "{param.p}", `\{param.p}`, "{{param.p}}", `{"a":"{param.p}"}`, "{param.p", "}{", `\\{param.p}`, "{config.c}{param.p}", "{http.x}", "{x}", "{ x }"} {
 		f.Add(seed, "v{param.p}\\")
 	}
@@ -230,7 +230,7 @@ func FuzzText(f *testing.F) {
 			return
 		}
 		value = strings.ToValidUTF8(value, "")
-		got, err := parsed.ExpandLines(Lookup(func(string, string) (string, error) { return value, nil }))
+		got, err := parsed.ExpandLines(NewValues(func(string, string) (string, error) { return value, nil }))
 		if err != nil {
 			if value == "" || parsed.IsLiteral() {
 				t.Fatal(err)

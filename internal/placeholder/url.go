@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
 )
 
-// urlPosition is where in a URL a text has got to.
+// urlPosition is a part of a URL, in which a value is put.
 type urlPosition int
 
 const (
@@ -22,12 +22,12 @@ const (
 	inFragment
 )
 
-// hostValue is a host name or part of one: labels that neither begin nor end with a hyphen.
+// hostValue matches a host name or part of one: labels that neither begin nor end with a hyphen.
 var hostValue = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*$`)
 
-// ExpandURL expands a text that is a URL. What stands in the text itself, in the environment and in
-// files is the URL as its author wants it; a parameter's or config value's place in it decides how
-// it is checked and escaped, so that it can move the URL nowhere (rule 7).
+// ExpandURL expands a template that is a URL. Literal text and the values of the environment and of
+// files are part of the URL as they are. A parameter or config value is checked and escaped for its
+// position, so that it cannot lead the URL elsewhere (rule 7).
 func (t Template) ExpandURL(values *Values) (*url.URL, error) {
 	parts, err := t.resolveAuthor(values)
 	if err != nil {
@@ -42,7 +42,7 @@ func (t Template) ExpandURL(values *Values) (*url.URL, error) {
 			continue
 		}
 		if value, err = values.Lookup(p.Kind, p.Value); err == nil {
-			value, err = fitURL(value, position, standsAlone(parts, i))
+			value, err = fitURL(value, position, isWholeAuthority(parts, i))
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p, err)
@@ -52,7 +52,8 @@ func (t Template) ExpandURL(values *Values) (*url.URL, error) {
 	return httpguard.ParseURL(b.String())
 }
 
-// resolveAuthor replaces env and file placeholders by their values, as literal parts.
+// resolveAuthor replaces env and file placeholders by their values, as literal parts: they are the
+// author's, as the literal text is.
 func (t Template) resolveAuthor(values *Values) ([]Part, error) {
 	parts := make([]Part, len(t.Parts))
 	for i, p := range t.Parts {
@@ -69,7 +70,7 @@ func (t Template) resolveAuthor(values *Values) ([]Part, error) {
 	return mergeLiterals(parts), nil
 }
 
-// mergeLiterals joins neighbours that are literal.
+// mergeLiterals joins consecutive literal parts.
 func mergeLiterals(parts []Part) []Part {
 	var merged []Part
 	for _, p := range parts {
@@ -82,7 +83,7 @@ func mergeLiterals(parts []Part) []Part {
 	return merged
 }
 
-// advance writes literal URL text and returns the position after it.
+// advance appends literal text to the URL in b, and returns the position after it.
 func advance(position urlPosition, b *strings.Builder, literal string) urlPosition {
 	for i := range len(literal) {
 		b.WriteByte(literal[i])
@@ -100,8 +101,8 @@ func advance(position urlPosition, b *strings.Builder, literal string) urlPositi
 	return position
 }
 
-// standsAlone reports whether part i is the whole authority.
-func standsAlone(parts []Part, i int) bool {
+// isWholeAuthority reports whether part i is the whole authority.
+func isWholeAuthority(parts []Part, i int) bool {
 	if i == 0 || !strings.HasSuffix(parts[i-1].Value, "://") || parts[i-1].Kind != "" {
 		return false
 	}
@@ -112,7 +113,7 @@ func standsAlone(parts []Part, i int) bool {
 	return next.Kind == "" && strings.ContainsRune("/?#", rune(next.Value[0]))
 }
 
-// fitURL checks and escapes a value for its place in a URL.
+// fitURL checks a value and escapes it for its position in a URL.
 func fitURL(value string, position urlPosition, wholeAuthority bool) (string, error) {
 	if strings.ContainsFunc(value, unicode.IsControl) {
 		return "", errors.New("the value contains a control character")
@@ -126,16 +127,17 @@ func fitURL(value string, position urlPosition, wholeAuthority bool) (string, er
 		return url.QueryEscape(value), nil
 	case inScheme, inFragment:
 	}
-	return "", errors.New("a placeholder cannot stand in a URL's scheme or fragment")
+	return "", errors.New("a placeholder is not allowed in a URL's scheme or fragment")
 }
 
+// fitHost checks that a value is a host name or part of one, or the whole authority with a port.
 func fitHost(value string, wholeAuthority bool) error {
 	if strings.Contains(value, "://") {
 		return errors.New("the value is a URL: give the host name alone")
 	}
 	host, port, hasPort := strings.Cut(value, ":")
 	if hasPort && !wholeAuthority {
-		return errors.New("the value is not part of a host name: a port can only be given where it is all that stands between // and /")
+		return errors.New("the value is not part of a host name: a port is only allowed where the value is all there is between // and /")
 	}
 	if !hostValue.MatchString(host) {
 		return errors.New("the value is not a host name or part of one: letters, digits, hyphens and dots between them")
@@ -146,14 +148,14 @@ func fitHost(value string, wholeAuthority bool) error {
 	return nil
 }
 
-// fitSegment refuses a value that some server could read as a step up the path.
+// fitSegment checks that no server can read a value in a path as a dot segment.
 func fitSegment(value string) error {
 	if value == "" {
 		return errors.New("the value is empty")
 	}
 	for range 3 {
 		if httpguard.HasDotSegment(value) {
-			return errors.New("the value has a dot segment, which cannot stand in a path")
+			return errors.New("the value has a dot segment, which is not allowed in a path")
 		}
 		value = httpguard.DecodeLeniently(value)
 	}

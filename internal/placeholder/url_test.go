@@ -53,7 +53,7 @@ func TestExpandURL(t *testing.T) {
 		"question mark in a query": {"https://h/x?a?b={param.back}", "https://h/x?a?b=a%5Cb"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			u, err := mustText(t, test.text, Param, Config).ExpandURL(lookup)
+			u, err := mustParse(t, test.text, Param, Config).ExpandURL(lookup)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -86,9 +86,9 @@ func TestExpandURLRefusesValues(t *testing.T) {
 		}, "{param.v}: the value"},
 		"part of a segment": {"https://h/a/.{param.v}/b", []string{".", "%2e", "./x", "..;"}, ""},
 		"behind a percent":  {"https://h/a/.%{param.v}/b", []string{"2e", "2E", "252e"}, "dot segment"},
-		"scheme":            {"{param.v}://h", []string{"https", "x"}, "cannot stand in a URL's scheme or fragment"},
-		"whole URL":         {"{param.v}", []string{"https://h/", "h"}, "cannot stand in a URL's scheme or fragment"},
-		"fragment":          {"https://h/#{param.v}", []string{"a"}, "cannot stand in a URL's scheme or fragment"},
+		"scheme":            {"{param.v}://h", []string{"https", "x"}, "is not allowed in a URL's scheme or fragment"},
+		"whole URL":         {"{param.v}", []string{"https://h/", "h"}, "is not allowed in a URL's scheme or fragment"},
+		"fragment":          {"https://h/#{param.v}", []string{"a"}, "is not allowed in a URL's scheme or fragment"},
 		"port":              {"https://h:{param.v}/", []string{"x", "0", "65536", "1.2", "80:80"}, ""},
 		"controls in query": {"https://h/?a={param.v}", []string{"a\x00", "a\n", "a\x7f", "a\u0085"}, "{param.v}: the value contains a control character"},
 		"controls in path":  {"https://h/{param.v}", []string{"a\x00", "a\n"}, "{param.v}: the value contains a control character"},
@@ -96,7 +96,7 @@ func TestExpandURLRefusesValues(t *testing.T) {
 	} {
 		t.Run(position, func(t *testing.T) {
 			for _, value := range test.values {
-				u, err := mustText(t, test.text, Param).ExpandURL(lookupIn(map[string]string{"param.v": value}))
+				u, err := mustParse(t, test.text, Param).ExpandURL(lookupIn(map[string]string{"param.v": value}))
 				if err == nil || !strings.Contains(err.Error(), test.want) {
 					t.Errorf("%q: got %v, %v; want %q", value, u, err, test.want)
 				}
@@ -151,7 +151,7 @@ func TestExpandURLRefusesURLs(t *testing.T) {
 		`https://h/a\..\b`:        "dot segment",
 		"https://" + strings.Repeat("a.", 130) + "b": "not a host name",
 	} {
-		u, err := mustText(t, s).ExpandURL(nil)
+		u, err := mustParse(t, s).ExpandURL(nil)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, %v; want %q", s, u, err, want)
 		}
@@ -167,9 +167,9 @@ func FuzzURLValues(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
-		lookup := Lookup(func(string, string) (string, error) { return value, nil })
+		lookup := NewValues(func(string, string) (string, error) { return value, nil })
 		expand := func(s string) *url.URL {
-			u, err := mustText(t, s, Param).ExpandURL(lookup)
+			u, err := mustParse(t, s, Param).ExpandURL(lookup)
 			if err != nil {
 				return nil
 			}

@@ -1,3 +1,5 @@
+// Package redact removes known secrets from texts that people get to see, such as the response of a
+// server that quotes its request. It knows the secrets that it is given, and nothing of their use.
 package redact
 
 import (
@@ -8,24 +10,25 @@ import (
 )
 
 const (
-	// Mark stands where a secret stood.
+	// Mark replaces a secret.
 	Mark = "[redacted]"
 
-	// MinLength is how many bytes a value must have to be taken for a secret, and a part of one to be
+	// MinLength is the number of bytes from which on a value counts as a secret, and a part of one is
 	// worth hiding.
 	MinLength = 8
 
-	// pieceLength is how much of a long secret gives it away: so much of it in a row is taken out.
+	// pieceLength is the number of consecutive bytes of a longer secret that are removed: fewer do not
+	// give it away.
 	pieceLength = 16
 )
 
-// Redactor takes known secrets out of a text.
+// Redactor removes known secrets from texts. It is safe for concurrent use.
 type Redactor struct {
-	pieces map[int]map[string]bool // by length
+	pieces map[int]map[string]bool // pieces of the secrets, by their length
 }
 
-// New knows the secrets also in the forms in which a server that quotes its request may
-// write them.
+// New returns a Redactor for the secrets, which it also finds in the encodings that a server may use
+// when it quotes its request. Empty secrets are ignored.
 func New(secrets []string) *Redactor {
 	r := &Redactor{pieces: make(map[int]map[string]bool)}
 	for _, secret := range secrets {
@@ -39,9 +42,10 @@ func New(secrets []string) *Redactor {
 	return r
 }
 
-// plainJSON undoes what only some servers escape.
+// plainJSON replaces the escapes that encoding/json writes and most other encoders do not.
 var plainJSON = strings.NewReplacer(`\u0026`, "&", `\u003c`, "<", `\u003e`, ">")
 
+// formsOf returns a secret in all encodings: as it is, and for URLs, Basic authentication and JSON.
 func formsOf(secret string) []string {
 	quoted, _ := json.Marshal(secret) // a string always has a JSON form
 	escaped := string(quoted[1 : len(quoted)-1])
@@ -53,6 +57,7 @@ func formsOf(secret string) []string {
 	}
 }
 
+// add adds all pieces of a secret; a short secret is one piece.
 func (r *Redactor) add(secret string) {
 	n := min(len(secret), pieceLength)
 	if r.pieces[n] == nil {
@@ -63,7 +68,8 @@ func (r *Redactor) add(secret string) {
 	}
 }
 
-// Redact replaces all that belongs to a secret.
+// Redact returns text with Mark instead of everything that belongs to a secret. It returns text
+// unchanged if there is no such thing.
 func (r *Redactor) Redact(text string) string {
 	secret := make([]bool, len(text))
 	for n, pieces := range r.pieces {

@@ -53,8 +53,7 @@ func New(name string, spec *Spec, logger *zap.Logger) (*Connection, error) {
 		if err := errors.Join(err, keyErr); err != nil {
 			return nil, withOption("client_certificate", err)
 		}
-		c.Certificate = &keys.Certificate{CertFile: certFile, KeyFile: keyFile}
-		c.Certificate.Last.Owner = c
+		c.Certificate = keys.NewCertificate(certFile, keyFile, c)
 	}
 	if !spec.DPoP {
 		return c, nil

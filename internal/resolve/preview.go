@@ -30,7 +30,7 @@ func (v *View) checkURL(option string, t *placeholder.Template) error {
 	if t == nil || len(t.Keys(placeholder.Env))+len(t.Keys(placeholder.File)) > 0 {
 		return nil
 	}
-	_, err := v.spec.InsecureURLs.Expand(option, *t, placeholder.Lookup(v.lookup))
+	_, err := v.spec.InsecureURLs.Expand(option, *t, placeholder.NewValues(v.lookup))
 	return err
 }
 
@@ -81,7 +81,7 @@ func (v *View) tokenRequest() (string, error) {
 // credentials stand for the client's in the description of a token request.
 func (v *View) credentials() (oauth.AuthParams, error) {
 	if v.spec.Method.Signs {
-		return oauth.AssertionCredentials("(signed, a new one each time)"), nil
+		return oauth.AssertionParams("(signed, a new one each time)"), nil
 	}
 	auth, err := v.spec.Method.New(oauth.Credentials{Secret: "(the client secret)"})
 	if err != nil {

@@ -106,8 +106,7 @@ func (r *resolver) privateKey(option string) (string, error) {
 		return "", nil
 	}
 	return r.c.key.Get(key, withOption(option, err), func(text string) (string, error) {
-		_, err := keys.ParsePrivate([]byte(text))
-		return text, withOption(option, err)
+		return text, withOption(option, keys.Check([]byte(text)))
 	})
 }
 

@@ -1,3 +1,4 @@
+// Package keystest has keys and certificates for tests. It must not be imported outside of them.
 package keystest
 
 import (
@@ -6,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
@@ -18,12 +20,15 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/keys"
 )
 
-var Keys = sync.OnceValue(func() map[string]any {
+// generated makes the keys of all tests once.
+var generated = sync.OnceValue(func() map[string]any {
 	keys := make(map[string]any)
 	keys["rsa"], _ = rsa.GenerateKey(rand.Reader, 2048)
-	keys["weak"], _ = rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // it is to be refused
+	keys["weak"], _ = rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // tests that it is rejected
 	keys["ec256"], _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	keys["ec384"], _ = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	keys["ec521"], _ = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
@@ -32,9 +37,13 @@ var Keys = sync.OnceValue(func() map[string]any {
 	return keys
 })
 
-// Public returns the public half of a test key.
+// Key returns a private key by its name: rsa, ec256, ec384, ec521 or ed25519; or weak or ec224, which
+// must be rejected.
+func Key(name string) any { return generated()[name] }
+
+// Public returns the public half of a key.
 func Public(name string) any {
-	switch key := Keys()[name].(type) {
+	switch key := Key(name).(type) {
 	case *rsa.PrivateKey:
 		return key.Public()
 	case *ecdsa.PrivateKey:
@@ -46,16 +55,17 @@ func Public(name string) any {
 	}
 }
 
-// PEM returns a test key in PKCS #8.
+// PEM returns a private key in PKCS #8.
 func PEM(t *testing.T, name string) []byte {
 	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(Keys()[name])
+	der, err := x509.MarshalPKCS8PrivateKey(Key(name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
+// JWK returns a JWK as JSON.
 func JWK(t *testing.T, jwk jose.JSONWebKey) []byte {
 	t.Helper()
 	text, err := json.Marshal(jwk)
@@ -65,43 +75,55 @@ func JWK(t *testing.T, jwk jose.JSONWebKey) []byte {
 	return text
 }
 
-// WriteCertificate makes a self-signed certificate with a key of its own and writes both.
+// WriteCertificate writes a self-signed certificate with this common name, and its private key, to the
+// same two files of dir each time. The certificate "second" has another key than the others.
 func WriteCertificate(t *testing.T, dir, name string) (certFile, keyFile string) {
 	t.Helper()
-	key := Keys()["ec256"]
+	key := "ec256"
 	if name == "second" {
-		key = Keys()["ec384"]
+		key = "ec384"
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 	}
-	public := Public("ec256")
-	if name == "second" {
-		public = Public("ec384")
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, public, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, Public(key), Key(key))
 	if err != nil {
 		t.Fatal(err)
 	}
 	certFile, keyFile = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	PutFile(t, certFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
-	PutFile(t, keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})))
+	WriteFile(t, certFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	WriteFile(t, keyFile, string(PEM(t, key)))
 	return certFile, keyFile
 }
 
-func PutFile(t *testing.T, name, content string) {
+// NewCertificate returns the certificate "first", in files of its own.
+func NewCertificate(t *testing.T) *keys.Certificate {
+	t.Helper()
+	certFile, keyFile := WriteCertificate(t, t.TempDir(), "first")
+	return keys.NewCertificate(certFile, keyFile, nil)
+}
+
+// MustLoad loads a certificate that is usable.
+func MustLoad(t *testing.T, c *keys.Certificate) *tls.Certificate {
+	t.Helper()
+	certificate, err := c.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certificate
+}
+
+// WriteFile writes a file that holds a secret.
+func WriteFile(t *testing.T, name, content string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func GetFile(t *testing.T, name string) string {
+// ReadFile returns the content of a file.
+func ReadFile(t *testing.T, name string) string {
 	t.Helper()
 	content, err := os.ReadFile(name)
 	if err != nil {

@@ -7,21 +7,21 @@ import (
 	"testing"
 )
 
-// Issuer serves metadata at one place. Its texts may contain ISSUER.
+// Issuer serves metadata at one path. In them, ISSUER means the URL of the server.
 type Issuer struct {
 	*Endpoint
-	place    string
 	Metadata atomic.Value // string
 	Status   atomic.Int32
 }
 
-func NewIssuer(t *testing.T, place, metadata string) *Issuer {
+// NewIssuer starts an issuer that serves metadata at path.
+func NewIssuer(t *testing.T, path, metadata string) *Issuer {
 	t.Helper()
-	issuer := &Issuer{place: place}
+	issuer := new(Issuer)
 	issuer.Metadata.Store(metadata)
 	issuer.Status.Store(200)
 	issuer.Endpoint = NewEndpoint(t, func(w http.ResponseWriter, req *http.Request) {
-		if req.URL.Path != place {
+		if req.URL.Path != path {
 			http.NotFound(w, req)
 			return
 		}
@@ -30,12 +30,15 @@ func NewIssuer(t *testing.T, place, metadata string) *Issuer {
 	return issuer
 }
 
+// MetadataPath is where an issuer without a path has its metadata (RFC 8414 §3), and PlainMetadata are the
+// simplest ones.
 const (
-	OauthPlace    = "/.well-known/oauth-authorization-server"
+	MetadataPath  = "/.well-known/oauth-authorization-server"
 	PlainMetadata = `{"issuer":"ISSUER","token_endpoint":"ISSUER/token","revocation_endpoint":"ISSUER/revoke"}`
 )
 
+// NewIssuerURL starts an issuer with its metadata at MetadataPath, and returns its URL.
 func NewIssuerURL(t *testing.T, metadata string) string {
 	t.Helper()
-	return NewIssuer(t, OauthPlace, metadata).URL
+	return NewIssuer(t, MetadataPath, metadata).URL
 }

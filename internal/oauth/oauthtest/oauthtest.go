@@ -1,3 +1,4 @@
+// Package oauthtest has token endpoints and issuers for tests. It must not be imported outside of them.
 package oauthtest
 
 import (
@@ -10,7 +11,7 @@ import (
 	"testing"
 )
 
-// Secret is long enough for every HMAC.
+// Secret is a client secret, long enough for every HMAC.
 var Secret = strings.Repeat("0123456789abcdef", 4)
 
 // Request is a token request as it arrived.
@@ -20,11 +21,12 @@ type Request struct {
 	Length                    int64
 }
 
-func (w Request) Form(t *testing.T) url.Values {
+// Form returns the fields in the body.
+func (r Request) Form(t *testing.T) url.Values {
 	t.Helper()
-	form, err := url.ParseQuery(w.Body)
+	form, err := url.ParseQuery(r.Body)
 	if err != nil {
-		t.Fatalf("body is no form: %v", err)
+		t.Fatalf("the body is not a form: %v", err)
 	}
 	return form
 }
@@ -36,7 +38,7 @@ type Endpoint struct {
 	requests []Request
 }
 
-// NewEndpoint answers every request with handler, after recording it.
+// NewEndpoint starts an endpoint that records every request and then has handler respond.
 func NewEndpoint(t *testing.T, handler http.HandlerFunc) *Endpoint {
 	t.Helper()
 	endpoint := new(Endpoint)
@@ -59,13 +61,14 @@ func (e *Endpoint) recording(handler http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
+// All returns the requests that have arrived.
 func (e *Endpoint) All() []Request {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.requests
 }
 
-// Only returns the one request that arrived.
+// Only returns the only request that has arrived.
 func (e *Endpoint) Only(t *testing.T) Request {
 	t.Helper()
 	requests := e.All()
@@ -75,7 +78,7 @@ func (e *Endpoint) Only(t *testing.T) Request {
 	return requests[0]
 }
 
-// Responds returns a handler that gives one fixed answer.
+// Responds returns a handler with a fixed response. header has names and values of fields.
 func Responds(status int, body string, header ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -87,4 +90,5 @@ func Responds(status int, body string, header ...string) http.HandlerFunc {
 	}
 }
 
+// GoodResponse is the body of a response with a token.
 const GoodResponse = `{"access_token":"tok-1","token_type":"Bearer","expires_in":3600}`
