@@ -59,7 +59,7 @@ func adminRoute(pattern, method string, respond func(http.ResponseWriter, *http.
 		w.Header().Set("Cache-Control", "no-store")
 		if r.Method != method && (r.Method != http.MethodHead || method != http.MethodGet) {
 			w.Header().Set("Allow", method)
-			return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("%s is answered here, not %s", method, r.Method)}
+			return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("the method must be %s, not %s", method, r.Method)}
 		}
 		value, err := respond(w, r)
 		if err != nil {

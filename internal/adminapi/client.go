@@ -89,7 +89,7 @@ func (e *UnreachableError) Error() string {
 	if e.Forbidden() {
 		return "you may not open " + e.Address + " (permission denied)"
 	}
-	return "no Caddy answers at " + e.Address + " (" + innermost(e.Err) + ")"
+	return "no Caddy responds at " + e.Address + " (" + innermost(e.Err) + ")"
 }
 
 // Unwrap lets errors.Is look inside.
@@ -120,7 +120,7 @@ func (c *Client) Do(ctx context.Context, method, path string) (*Response, error)
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxResponseBytes))
 	if err != nil {
-		return nil, fmt.Errorf("reading the answer of %s: %s", c.address, innermost(err))
+		return nil, fmt.Errorf("reading the response of %s: %s", c.address, innermost(err))
 	}
 	return &Response{Status: res.StatusCode, Body: body, address: c.address}, nil
 }
@@ -148,7 +148,7 @@ func (e *Error) Error() string { return e.Message }
 func (r *Response) Decode(into any) error {
 	if r.Status == http.StatusOK {
 		if err := json.Unmarshal(r.Body, into); err != nil {
-			return fmt.Errorf("%s does not answer as http_helper does: is it of another version?", r.address)
+			return fmt.Errorf("%s does not respond as http_helper does: is it of another version?", r.address)
 		}
 		return nil
 	}
@@ -159,6 +159,6 @@ func (r *Response) Decode(into any) error {
 	case r.Status == http.StatusNotFound:
 		return fmt.Errorf("the Caddy at %s was built without http_helper", r.address)
 	default:
-		return fmt.Errorf("the Caddy at %s answers with status %d", r.address, r.Status)
+		return fmt.Errorf("the Caddy at %s responded with status %d", r.address, r.Status)
 	}
 }

@@ -82,7 +82,7 @@ func (p *printer) connection(c adminapi.Connection) {
 	p.row("API", c.BaseURL)
 	p.row("Token endpoint", orDash(c.TokenURL))
 	p.row("Authentication", c.AuthMethod)
-	p.row("Scopes asked for", words(c.Scopes.Requested))
+	p.row("Scopes requested", words(c.Scopes.Requested))
 	if t := c.Token; t != nil {
 		p.row("Scopes granted", words(c.Scopes.Granted))
 		p.row("Token obtained", p.moment(t.Obtained))
@@ -112,7 +112,7 @@ func (p *printer) ping(name string, result adminapi.Ping) {
 	}
 	p.line("%s does not work: %s.", name, result.Response.Message)
 	if body := result.Response.Body; body != nil && strings.TrimSpace(*body) != "" {
-		p.line("The API's answer:\n%s", stripControl(strings.TrimSpace(*body)))
+		p.line("The API's response:\n%s", stripControl(strings.TrimSpace(*body)))
 	}
 }
 
@@ -190,7 +190,7 @@ func origin(v adminapi.ConfigValue) string {
 	}
 }
 
-// scopeRule says who decides which scopes are asked for.
+// scopeRule says who decides which scopes are requested.
 func scopeRule(f adminapi.Connector) string {
 	switch {
 	case len(f.Scopes) == 0 && !f.Permissions.AdditionalScopes:
@@ -200,7 +200,7 @@ func scopeRule(f adminapi.Connector) string {
 	case f.Permissions.CustomizeScopes:
 		return "Connections choose among these scopes:"
 	default:
-		return "All of these scopes are asked for:"
+		return "All of these scopes are requested:"
 	}
 }
 
@@ -282,8 +282,8 @@ func problemsOf(c adminapi.Connection) []*problem {
 	}
 	if missing := c.Scopes.Missing; len(missing) > 0 {
 		all = append(all, &problem{
-			names: []string{c.Name}, text: "did not get scopes that were asked for: " + strings.Join(missing, " "),
-			advice: "Have the client granted them at the authorization server, or do not ask for them.",
+			names: []string{c.Name}, text: "did not get scopes that were requested: " + strings.Join(missing, " "),
+			advice: "Have the client granted them at the authorization server, or do not request them.",
 		})
 	}
 	return all
@@ -298,11 +298,11 @@ var trouble = map[adminapi.State]string{
 func adviceFor(state adminapi.State, class adminapi.Class) string {
 	switch {
 	case class == adminapi.ClassConfiguration:
-		return "It does not mend itself: correct what is named here, then run: "
+		return "It does not recover by itself: fix what is named here, then run: "
 	case state == adminapi.StateDown: // may never have worked
-		return "It ends by itself once that server answers as it should. If it never has, correct what is named here. To try now, run: "
+		return "It ends by itself once that server responds as it should. If it never has, fix what is named here. To try now, run: "
 	default:
-		return "It ends by itself once that server answers as it should. To try now, run: "
+		return "It ends by itself once that server responds as it should. To try now, run: "
 	}
 }
 

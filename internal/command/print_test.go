@@ -52,7 +52,7 @@ func TestPage(t *testing.T) {
 	for _, name := range []string{"tenant-1", "tenant-2", "tenant-3", "tenant-4"} {
 		conns = append(conns, adminapi.Connection{
 			Name: name, State: adminapi.StateFailing, TokenURL: &other,
-			LastError:   &adminapi.Failure{At: now.Add(-time.Minute), Class: "outage", Message: "the token endpoint answered with status 503"},
+			LastError:   &adminapi.Failure{At: now.Add(-time.Minute), Class: "outage", Message: "the token endpoint responded with status 503"},
 			NextAttempt: &next,
 		})
 	}

@@ -122,7 +122,7 @@ func (d *Draft) CheckValue(field adminapi.Field, value string) error {
 		}
 		return subdirective.OneOf(values...)(value)
 	case value == "":
-		return errors.New("an answer is needed")
+		return errors.New("a value is needed")
 	default:
 		return d.connector.CheckText(value)
 	}
