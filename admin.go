@@ -152,7 +152,7 @@ func refreshConnection(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := conn.refresh(r.Context()); err != nil {
+	if err := conn.tokens.refresh(r.Context()); err != nil {
 		failed := forward.NoTokenError(conn.name, err)
 		if failed.RetryAfter > 0 {
 			w.Header().Set("Retry-After", forward.RetryAfterSeconds(failed.RetryAfter))

@@ -437,22 +437,6 @@ func TestNoSecretIsShown(t *testing.T) {
 	look()
 }
 
-// A message about a name that is not there is of bounded length.
-func TestThereAre(t *testing.T) {
-	var many []string
-	for i := range 12 {
-		many = append(many, fmt.Sprintf("c%d", i))
-	}
-	for names, want := range map[int]string{
-		0: "there is none", 1: "there is c0", 2: "there are c0, c1",
-		12: "there are c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 2 more",
-	} {
-		if got := listNames(many[:names]); got != want {
-			t.Errorf("%d: %s", names, got)
-		}
-	}
-}
-
 // wantPing pings the connection c and checks what that says.
 func wantPing(t *testing.T, working bool, status int, words ...string) adminapi.Ping {
 	t.Helper()

@@ -123,7 +123,7 @@ func (c *draftConnector) Try(ctx context.Context, name string, connection json.R
 	}
 	defer func() { _ = caddy.Stop() }()
 	conn := activeApp().active[name]
-	switch err := conn.refresh(ctx); {
+	switch err := conn.tokens.refresh(ctx); {
 	case ctx.Err() != nil:
 		return draft.Trial{}, ctx.Err()
 	case err != nil:

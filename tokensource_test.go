@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/flows"
@@ -35,7 +37,7 @@ func TestAliasesAreForClientsWithACertificate(t *testing.T) {
 		fmt.Sprintf(connection, "with", "client_certificate "+certFile+" "+keyFile)+"}\n}\n")
 	t.Cleanup(func() { _ = caddy.Stop() })
 	for name, endpoint := range map[string]*oauthtest.Endpoint{"without": plain, "with": mutual} {
-		if err := activeApp().active[name].refresh(t.Context()); err != nil {
+		if err := activeApp().active[name].tokens.refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		endpoint.Only(t)
@@ -136,20 +138,21 @@ type quietOwner struct{}
 
 func (quietOwner) WarnUnusable(error) {}
 
-// watchedConnection has a source whose fetcher is f, and watches a certificate.
-func watchedConnection(t *testing.T, f *tokentest.Fetcher) *activeConnection {
+// watchedTokens are the tokens of a connection whose fetcher is f and whose certificate is watched.
+func watchedTokens(t *testing.T, f *tokentest.Fetcher) *connectionTokens {
 	t.Helper()
-	c := new(activeConnection)
 	certFile, keyFile := keystest.WriteCertificate(t, t.TempDir(), "first")
-	c.values = &resolve.Connection{Certificate: &keys.Certificate{CertFile: certFile, KeyFile: keyFile}}
-	c.values.Certificate.Last.Owner = quietOwner{}
-	c.clients.certified = new(httptransport.ByCertificate)
-	f.SetRespond(boundTo(c.values.Certificate))
-	c.tokens.source = token.NewSource()
-	user := &token.User{Name: "billing", Fetcher: f}
-	c.tokens.source.Attach(user)
-	c.tokens.source.Start(user)
-	c.watchCertificate()
+	certificate := &keys.Certificate{CertFile: certFile, KeyFile: keyFile}
+	certificate.Last.Owner = quietOwner{}
+	f.SetRespond(boundTo(certificate))
+	c := &connectionTokens{
+		source:  token.NewSource(),
+		user:    &token.User{Name: "billing", Fetcher: f, Logger: zap.NewNop()},
+		values:  &resolve.Connection{Certificate: certificate},
+		clients: tokenClients{certified: new(httptransport.ByCertificate)},
+	}
+	c.source.Attach(c.user)
+	c.start()
 	t.Cleanup(func() { close(c.watching) })
 	return c
 }
@@ -159,24 +162,24 @@ func watchedConnection(t *testing.T, f *tokentest.Fetcher) *activeConnection {
 func TestBoundTokenIsReplacedWithItsCertificate(t *testing.T) {
 	tokentest.Simulated(t, func(t *testing.T) {
 		f := new(tokentest.Fetcher)
-		c := watchedConnection(t, f)
-		first := tokentest.MustToken(t, c.tokens.source)
+		c := watchedTokens(t, f)
+		first := tokentest.MustToken(t, c.source)
 		time.Sleep(2 * certificatePause)
-		tokentest.WantToken(t, c.tokens.source, "token-1")
+		tokentest.WantToken(t, c.source, "token-1")
 		tokentest.WantCalls(t, f, 1)
 
 		keystest.WriteCertificate(t, filepath.Dir(c.values.Certificate.CertFile), "second")
 		time.Sleep(2 * certificatePause)
 		tokentest.WantCalls(t, f, 1)
-		if tokentest.MustToken(t, c.tokens.source).Value != first.Value {
+		if tokentest.MustToken(t, c.source).Value != first.Value {
 			t.Error("the request had to wait for a newer token")
 		}
 		tokentest.WantCalls(t, f, 2)
-		if second := tokentest.MustToken(t, c.tokens.source); second.Certificate.Leaf.Subject.CommonName != "second" {
+		if second := tokentest.MustToken(t, c.source); second.Certificate.Leaf.Subject.CommonName != "second" {
 			t.Errorf("bound to %v", second.Certificate.Leaf.Subject)
 		}
 		time.Sleep(2 * certificatePause)
-		tokentest.WantToken(t, c.tokens.source, "token-2")
+		tokentest.WantToken(t, c.source, "token-2")
 		tokentest.WantCalls(t, f, 2)
 	})
 }
@@ -186,14 +189,14 @@ func TestBoundTokenIsReplacedWithItsCertificate(t *testing.T) {
 func TestBoundTokenStays(t *testing.T) {
 	tokentest.Simulated(t, func(t *testing.T) {
 		f := new(tokentest.Fetcher)
-		c := watchedConnection(t, f)
+		c := watchedTokens(t, f)
 		f.SetRespond(boundTo(&keys.Certificate{CertFile: c.values.Certificate.CertFile, KeyFile: c.values.Certificate.KeyFile})) // of a config before
-		tokentest.MustToken(t, c.tokens.source)
+		tokentest.MustToken(t, c.source)
 		time.Sleep(2 * certificatePause)
-		tokentest.WantToken(t, c.tokens.source, "token-1")
+		tokentest.WantToken(t, c.source, "token-1")
 		keystest.PutFile(t, c.values.Certificate.KeyFile, "")
 		time.Sleep(2 * keys.ReplacementTime)
-		tokentest.WantToken(t, c.tokens.source, "token-1")
+		tokentest.WantToken(t, c.source, "token-1")
 		tokentest.WantCalls(t, f, 1)
 	})
 }
@@ -202,12 +205,12 @@ func TestBoundTokenStays(t *testing.T) {
 func TestUnboundTokenStays(t *testing.T) {
 	tokentest.Simulated(t, func(t *testing.T) {
 		f := new(tokentest.Fetcher)
-		c := watchedConnection(t, f)
+		c := watchedTokens(t, f)
 		f.SetRespond(nil)
-		tokentest.MustToken(t, c.tokens.source)
+		tokentest.MustToken(t, c.source)
 		keystest.WriteCertificate(t, filepath.Dir(c.values.Certificate.CertFile), "second")
 		time.Sleep(2 * certificatePause)
-		tokentest.WantToken(t, c.tokens.source, "token-1")
+		tokentest.WantToken(t, c.source, "token-1")
 		tokentest.WantCalls(t, f, 1)
 	})
 }
@@ -220,10 +223,10 @@ func TestWatchEndsWithTheConnection(t *testing.T) {
 		fmt.Sprintf(connection, "without", "")+"}\n}\n")
 	t.Cleanup(func() { _ = caddy.Stop() })
 	active := activeApp().active
-	if active["without"].watching != nil {
+	if active["without"].tokens.watching != nil {
 		t.Error("a certificate that is not there is watched")
 	}
-	watching := active["with"].watching
+	watching := active["with"].tokens.watching
 	if watching == nil {
 		t.Fatal("the certificate is not watched")
 	}
@@ -484,7 +487,7 @@ func TestFlowThatHangsIsNamed(t *testing.T) {
 func TestNoFlowRunsForNoRevocation(t *testing.T) {
 	e, a, s := newIdP(t), newAPI(t, nil), newShards(t)
 	runSidecar(t, crm(a, e, withShards(s), ""))
-	activeApp().active["billing"].revoke(&oauth.Token{Value: "t1"})
+	activeApp().active["billing"].tokens.revoke(&oauth.Token{Value: "t1"})
 	s.wantAsked(t, 0)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -109,6 +110,24 @@ func (t *Transport) connections(app *App) ([]*activeConnection, error) {
 		}
 	}
 	return conns, errors.Join(errs...)
+}
+
+// acceptsTransport checks the options of an http transport that could send the token elsewhere. target
+// is nil if it is not known yet.
+func (c *configuredConnection) acceptsTransport(t *reverseproxy.HTTPTransport, target *forward.Target) error {
+	if t.TLS == nil {
+		return nil
+	}
+	if t.TLS.InsecureSkipVerify && !c.service.allowsInsecure("base_url") {
+		return fmt.Errorf("connection %s: tls_insecure_skip_verify needs allow_insecure base_url", c.name)
+	}
+	if target == nil {
+		return nil
+	}
+	if name := t.TLS.ServerName; name != "" && !strings.EqualFold(name, target.Base.Hostname()) {
+		return fmt.Errorf("connection %s: tls_server_name must be the host of base_url; name the certificate's host there and the address to dial with to", c.name)
+	}
+	return nil
 }
 
 // provisionTransports gives a transport of its own to every connection that needs one, and the shared
@@ -228,40 +247,6 @@ func (t *Transport) prepareAlone(req *http.Request) (*forward.Request, *forward.
 	return t.own.forward.Prepare(req, &t.RequestPolicy.options)
 }
 
-// GetUpstreams returns the address of the request's base URL.
-func (UpstreamSource) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
-	q, ok := forward.FromContext(r.Context())
-	if !ok {
-		return nil, errors.New("upstream source http_helper: the handler http_helper must come first")
-	}
-	return []*reverseproxy.Upstream{{Dial: q.Target.Dial}}, nil
-}
-
-// UpstreamSource is reverse_proxy's source of upstreams `http_helper`: the address of the base URL
-// of the connection that the handler chose for the request. It has no options.
-type UpstreamSource struct{}
-
-// CaddyModule returns the Caddy module information.
-func (UpstreamSource) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{
-		ID:  "http.reverse_proxy.upstreams.http_helper",
-		New: func() caddy.Module { return new(UpstreamSource) },
-	}
-}
-
-// Interface guards
-var (
-	_ caddy.Provisioner                                = (*Transport)(nil)
-	_ caddy.CleanerUpper                               = (*Transport)(nil)
-	_ http.RoundTripper                                = (*Transport)(nil)
-	_ reverseproxy.TLSTransport                        = (*Transport)(nil)
-	_ reverseproxy.H2CTransport                        = (*Transport)(nil)
-	_ reverseproxy.HealthCheckSchemeOverriderTransport = (*Transport)(nil)
-	_ reverseproxy.ProxyProtocolTransport              = (*Transport)(nil)
-	_ reverseproxy.RequestHeaderOpsTransport           = (*Transport)(nil)
-	_ reverseproxy.UpstreamSource                      = (*UpstreamSource)(nil)
-)
-
 // UnmarshalCaddyfile sets up the transport from Caddyfile tokens. Syntax:
 //
 //	transport http_helper {
@@ -293,6 +278,27 @@ func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return s.Unmarshal(t.HTTPTransport, rest)
 }
 
+// UpstreamSource is reverse_proxy's source of upstreams `http_helper`: the address of the base URL
+// of the connection that the handler chose for the request. It has no options.
+type UpstreamSource struct{}
+
+// CaddyModule returns the Caddy module information.
+func (UpstreamSource) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.reverse_proxy.upstreams.http_helper",
+		New: func() caddy.Module { return new(UpstreamSource) },
+	}
+}
+
+// GetUpstreams returns the address of the request's base URL.
+func (UpstreamSource) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
+	q, ok := forward.FromContext(r.Context())
+	if !ok {
+		return nil, errors.New("upstream source http_helper: the handler http_helper must come first")
+	}
+	return []*reverseproxy.Upstream{{Dial: q.Target.Dial}}, nil
+}
+
 // UnmarshalCaddyfile sets up the upstream source from Caddyfile tokens. Syntax:
 //
 //	dynamic http_helper
@@ -307,6 +313,15 @@ func (*UpstreamSource) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // Interface guards
 var (
-	_ caddyfile.Unmarshaler = (*Transport)(nil)
-	_ caddyfile.Unmarshaler = (*UpstreamSource)(nil)
+	_ caddy.Provisioner                                = (*Transport)(nil)
+	_ caddy.CleanerUpper                               = (*Transport)(nil)
+	_ http.RoundTripper                                = (*Transport)(nil)
+	_ reverseproxy.TLSTransport                        = (*Transport)(nil)
+	_ reverseproxy.H2CTransport                        = (*Transport)(nil)
+	_ reverseproxy.HealthCheckSchemeOverriderTransport = (*Transport)(nil)
+	_ reverseproxy.ProxyProtocolTransport              = (*Transport)(nil)
+	_ reverseproxy.RequestHeaderOpsTransport           = (*Transport)(nil)
+	_ reverseproxy.UpstreamSource                      = (*UpstreamSource)(nil)
+	_ caddyfile.Unmarshaler                            = (*Transport)(nil)
+	_ caddyfile.Unmarshaler                            = (*UpstreamSource)(nil)
 )
