@@ -255,7 +255,7 @@ func serviceOptions(kinds ...string) subdirective.Options[Service] {
 		"require_granted_scopes":        subdirective.BoolOption(func(s *Service) *bool { return &s.RequireGrantedScopes }),
 		"token_request_param":           {Repeatable: true, Read: tokenRequestParam(kinds)},
 		"token_request_header":          field(func(s *Service) *[]Field { return &s.TokenRequestHeaders }, true, refusedTokenHeader, kinds),
-		"token_request_format":          subdirective.CheckedString(func(s *Service) *string { return &s.TokenRequestFormat }, subdirective.OneOf(oauth.FormatForm, FormatJSON, FormatQuery)),
+		"token_request_format":          subdirective.CheckedString(func(s *Service) *string { return &s.TokenRequestFormat }, subdirective.OneOf(oauth.FormatForm, formatJSON, formatQuery)),
 		"token_request_scope_separator": subdirective.StringOption(func(s *Service) *string { return &s.TokenRequestScopeSeparator }),
 		"grant_type":                    subdirective.StringOption(func(s *Service) *string { return &s.GrantType }),
 		"token_pointer":                 subdirective.CheckedString(func(s *Service) *string { return &s.TokenPointer }, jsonpointer.Check),

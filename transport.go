@@ -17,33 +17,35 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
-// Transport sends requests to the API of a connection, with the connection's token. It wraps
-// reverse_proxy's `http` transport, whose options it understands. One has another default:
-// `compression` is off, so that the app's `Accept-Encoding` and the API's response stay as they are.
+// Transport sends requests to the API of a connection with the connection's token. It has the options
+// of reverse_proxy's `http` transport, one of them with another default: `compression` is off, so that
+// the app's `Accept-Encoding` and the API's response are not changed.
 //
-// It is the last to touch a request: the token goes only to the host of the base URL, under it, and
-// only over TLS or to loopback, whatever upstream was chosen. A request that no handler
-// `http_helper` has admitted is refused, unless the transport has a connection of its own.
+// Whatever upstream was chosen, the token is sent only to the host of the base URL, only below its
+// path, and only over TLS or to loopback. A request that no handler `http_helper` has admitted is
+// refused, unless the transport has a `connection`.
 type Transport struct {
 	*reverseproxy.HTTPTransport
 
-	// The connection whose token is sent when no handler `http_helper` chose one. Default: such
-	// requests are refused.
+	// The name of the connection whose token is sent with requests that no handler `http_helper` has
+	// admitted. Default: none, such requests are refused.
 	Connection string `json:"connection,omitempty"`
 
-	// The connections that a handler `http_helper` may choose among, when there are several.
+	// The names of the connections that a handler `http_helper` chooses among with a placeholder.
+	// Default: none.
 	Connections []string `json:"connections,omitempty"`
 
-	// Whether the upstreams are addresses of the user's rather than the base URL's own, so that
-	// one base URL may be dialed at several addresses. Default: false.
+	// Whether the upstreams are addresses that the user chose, rather than that of the base URL, so
+	// that one base URL may be dialed at several addresses. Default: false.
 	CustomUpstreams bool `json:"custom_upstreams,omitempty"`
 
-	// Whether `Via`, `Forwarded` and `X-Forwarded-*` that reverse_proxy's header operations set
-	// reach the API. Default: false, which spares a copy of every request's header.
+	// Whether reverse_proxy has header operations for requests. What they set of `Via`, `Forwarded` and
+	// `X-Forwarded-*` then reaches the API. Default: false, which saves a copy of every request's
+	// header.
 	HeaderUp bool `json:"header_up,omitempty"`
 
-	// Whether reverse_proxy has `load_balancing`, which may choose among upstreams, or try again, by a
-	// request's `Via` and `X-Forwarded-*`. Default: false, which spares to keep them.
+	// Whether reverse_proxy has `load_balancing`, which may choose an upstream, or retry a request, by
+	// its `Via` and `X-Forwarded-*`. Default: false, which saves keeping them.
 	LoadBalancing bool `json:"load_balancing,omitempty"`
 
 	RequestPolicy
@@ -87,7 +89,7 @@ func (t *Transport) provision(ctx caddy.Context) error {
 	return t.provisionTransports(ctx)
 }
 
-// connections are those that the config names for this transport.
+// connections returns the connections that the config names for this transport.
 func (t *Transport) connections(app *App) ([]*activeConnection, error) {
 	var conns []*activeConnection
 	var errs []error
@@ -130,8 +132,8 @@ func (c *configuredConnection) acceptsTransport(t *reverseproxy.HTTPTransport, t
 	return nil
 }
 
-// provisionTransports gives a transport of its own to every connection that needs one, and the shared
-// one to the rest.
+// provisionTransports gives every connection that needs it a transport of its own, and the others a
+// shared one.
 func (t *Transport) provisionTransports(ctx caddy.Context) error {
 	// Provisioning fills in the configuration, so each transport starts from a copy.
 	raw, err := json.Marshal(t.HTTPTransport)
@@ -164,7 +166,7 @@ func (t *Transport) provisionTransports(ctx caddy.Context) error {
 	return nil
 }
 
-// transport is the one of a connection.
+// transport returns the transport of a connection.
 func (t *Transport) transport(conn *forward.Connection) *forward.Transport {
 	if own := t.transports[conn]; own != nil {
 		return own
@@ -184,9 +186,9 @@ func (t *Transport) Cleanup() error {
 	return errors.Join(errs...)
 }
 
-// RequestHeaderOps removes what would tell the API of a proxy (rule 17) before the user's header
-// operations, so that theirs stay. Without those it is removed when the request is sent, as the
-// Host is set then.
+// RequestHeaderOps removes the headers that would reveal a proxy to the API (rule 17) before the user's
+// header operations, so that what those set stays. Without such operations, the headers are removed
+// when the request is sent.
 func (t *Transport) RequestHeaderOps() *headers.HeaderOps {
 	if !t.HeaderUp {
 		return nil
@@ -206,8 +208,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.transport(q.Conn).RoundTripAdmitted(req, q)
 }
 
-// roundTripAlone sends a request that no handler of ours has seen: of a transport used by hand, or
-// a health check. Refusals are responses, so that they never count against an upstream.
+// roundTripAlone sends a request that no handler `http_helper` has admitted: one of a reverse_proxy
+// without that handler, or a health check. A refusal is a response, not an error, so that it never
+// counts against an upstream.
 func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 	if t.own == nil {
 		forward.CloseBody(req.Body)
@@ -216,7 +219,7 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 	healthCheck := req.Context().Value(caddyhttp.VarsCtxKey) == nil
 	q, refused := t.prepareAlone(req)
 	if refused != nil && healthCheck {
-		// Without a token nothing is known about the upstream, so nothing is held against it.
+		// Without a token nothing is known about the upstream, so it counts as healthy.
 		refused = &forward.Error{Status: http.StatusOK}
 	}
 	var res *http.Response
@@ -239,7 +242,7 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// prepareAlone checks a request and gets what it needs, as the handler does.
+// prepareAlone admits a request, as the handler does.
 func (t *Transport) prepareAlone(req *http.Request) (*forward.Request, *forward.Error) {
 	if refused := t.RequestPolicy.check(req); refused != nil {
 		return nil, refused
