@@ -23,83 +23,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
 
-// admin asks the admin API of the running config.
-func admin(t *testing.T, method, path string) (int, http.Header, string) {
-	t.Helper()
-	mux := http.NewServeMux()
-	for _, route := range (AdminAPI{}).Routes() {
-		mux.HandleFunc(route.Pattern, func(w http.ResponseWriter, r *http.Request) {
-			err := route.Handler.ServeHTTP(w, r)
-			if err == nil {
-				return
-			}
-			failed, ok := err.(caddy.APIError) // as Caddy does
-			if !ok {
-				t.Errorf("%s %s: %v is no APIError", method, path, err)
-			}
-			w.WriteHeader(failed.HTTPStatus)
-			_, _ = w.Write([]byte(failed.Err.Error()))
-		})
-	}
-	w := httptest.NewRecorder()
-	mux.ServeHTTP(w, httptest.NewRequest(method, path, nil))
-	return w.Code, w.Header(), w.Body.String()
-}
-
-// adminJSON is admin for answers that must be good.
-func adminJSON(t *testing.T, method, path string, into any) string {
-	t.Helper()
-	status, header, body := admin(t, method, path)
-	if status != http.StatusOK || header.Get("Content-Type") != "application/json" || header.Get("Cache-Control") != "no-store" {
-		t.Fatalf("%s %s: %d %v %s", method, path, status, header, body)
-	}
-	if err := json.Unmarshal([]byte(body), into); err != nil {
-		t.Fatal(err)
-	}
-	return body
-}
-
-// shownConnection is what the admin API says of the connection c.
-func shownConnection(t *testing.T, name string) map[string]any {
-	t.Helper()
-	var v map[string]any
-	adminJSON(t, "GET", "/http_helper/connections/"+name, &v)
-	return v
-}
-
-// crm is a Caddyfile with a connector and the connection billing; its texts are put in.
-func crm(a *api, e *standInIdP, connector, connection string) string {
-	return fmt.Sprintf(`{
-	http_helper {
-		connector acme_crm {
-			label "Acme CRM"
-			base_url %s/{param.instance}/api
-			token_url %s/token?key=query-secret
-			scope contacts.read required {
-				description "Read contacts"
-			}
-			scope contacts.write
-			scope contacts.delete
-			customize_scopes
-			parameter instance text {
-				label "Your instance name"
-			}
-			%s
-		}
-		connection billing acme_crm {
-			client_id crm-id
-			client_secret crm-secret
-			parameter instance emea
-			scopes contacts.write
-			%s
-		}
-	}
-}
-SITE {
-	http_helper billing
-}
-`, a.URL, e.URL, connector, connection)
-}
+// Connections, connectors and errors as the admin API shows them.
 
 func TestConnectionShown(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
@@ -437,6 +361,8 @@ func TestNoSecretIsShown(t *testing.T) {
 	look()
 }
 
+// Pings.
+
 // wantPing pings the connection c and checks what that says.
 func wantPing(t *testing.T, working bool, status int, words ...string) adminapi.Ping {
 	t.Helper()
@@ -688,6 +614,8 @@ func TestRedactor(t *testing.T) {
 	}
 }
 
+// Metrics.
+
 // series are the values of our metrics in the running config's registry, by name and labels; of a
 // histogram the number of observations.
 func series(t *testing.T) map[string]float64 {
@@ -886,6 +814,8 @@ func TestMetricsAcrossReloads(t *testing.T) {
 	}
 }
 
+// Events.
+
 // subscriber is an event handler that hands events to a test.
 type subscriber struct{}
 
@@ -985,6 +915,8 @@ func TestEventsAreNotWaitedFor(t *testing.T) {
 	}
 	wantEvent(t, "http_helper.token_obtained", map[string]any{"connection": "c"})
 }
+
+// Traces.
 
 // collector stands in for an OpenTelemetry collector and keeps what arrives.
 func collector(t *testing.T) (spans chan string) {

@@ -31,6 +31,8 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
+// What Caddyfiles adapt to.
+
 var updateGoldens = flag.Bool("update", false, "write the JSON of adapted Caddyfiles into integration/testdata/adapt")
 
 const goldenSeparator = "----------\n"
@@ -90,6 +92,8 @@ func checkAdaptError(t *testing.T, err error, want string) {
 		}
 	}
 }
+
+// Errors while a Caddyfile is adapted.
 
 // The Caddyfiles of these tests are made of a template and what is wrong.
 const (
@@ -431,6 +435,8 @@ func TestErrorsInTransport(t *testing.T) {
 	})
 }
 
+// Errors while a config is loaded.
+
 // validate does what `caddy validate` does with a Caddyfile.
 func validate(t *testing.T, caddyfile string) error {
 	t.Helper()
@@ -541,6 +547,8 @@ func TestCertificateNeedsTLS(t *testing.T) {
 		t.Errorf("%d requests, want only that for the metadata", got)
 	}
 }
+
+// Errors quote no secret.
 
 // secretMark stands for a secret. It is no name, key, scope or duration.
 const secretMark = "s€cr=t;§"
@@ -654,6 +662,8 @@ func isSecretLine(before, after string) bool {
 	option, _, _ := strings.Cut(before, " ")
 	return option == "client_secret" || option == "client_key" || option == "client_secret_file"
 }
+
+// The documentation names what there is, and all of it.
 
 // TestMetricsNamedInDeploy looks for every metric that the dashboard, the alert rules and the
 // documentation name, with its labels and their values.

@@ -117,7 +117,7 @@ type Service struct {
 	Resources []string `json:"resources,omitempty"`
 
 	// The URL of the revocation endpoint (RFC 7009), where the token of a connection that is removed
-	// or refreshed by hand is revoked, best effort. Default: none, tokens are not revoked.
+	// or refreshed by hand is revoked, best effort. Default: that of the issuer's metadata, if any.
 	RevocationURL string `json:"revocation_url,omitempty"`
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -26,6 +25,8 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token/tokentest"
 )
+
+// Which token requests differ: the endpoint and the key of a source.
 
 // TestAliasesAreForClientsWithACertificate, whatever their method.
 func TestAliasesAreForClientsWithACertificate(t *testing.T) {
@@ -119,6 +120,8 @@ func TestCredentialsMakeTheIdentity(t *testing.T) {
 		}
 	}
 }
+
+// The watch of a client certificate.
 
 // boundTo hands out tokens that are bound to the certificate as it is.
 func boundTo(l *keys.Certificate) func(context.Context, int) (*oauth.Token, error) {
@@ -236,19 +239,7 @@ func TestWatchEndsWithTheConnection(t *testing.T) {
 	<-watching // else the test never ends
 }
 
-// flowsLaterBy is how far ahead the clock of the memory of helper flows is.
-var flowsLaterBy atomic.Int64
-
-func init() {
-	flows.Results = flows.NewFlowMemory(func() time.Time { return time.Now().Add(time.Duration(flowsLaterBy.Load())) })
-}
-
-// laterForFlows has the memory of helper flows believe that it is later.
-func laterForFlows(t *testing.T, d time.Duration) {
-	t.Helper()
-	before := flowsLaterBy.Swap(int64(d))
-	t.Cleanup(func() { flowsLaterBy.Store(before) })
-}
+// Helper flows, whose results are part of a token request.
 
 // shards is a service that flows ask: it counts, and tells the number of the request.
 type shards struct {
@@ -289,12 +280,6 @@ func withShards(s *shards) string {
 			flow shard request ` + s.url + `
 			token_request_param shard {config.first}
 			api_header X-Shard {config.second}`
-}
-
-func refreshed(t *testing.T) (status int, body string) {
-	t.Helper()
-	status, _, body = admin(t, "POST", "/http_helper/connections/billing/refresh")
-	return status, body
 }
 
 // A flow's result serves all of its values, and five minutes of token requests.
@@ -489,14 +474,6 @@ func TestNoFlowRunsForNoRevocation(t *testing.T) {
 	runSidecar(t, crm(a, e, withShards(s), ""))
 	activeApp().active["billing"].tokens.revoke(&oauth.Token{Value: "t1"})
 	s.wantAsked(t, 0)
-}
-
-// flowServer starts a server for flows to ask.
-func flowServer(t *testing.T, answer http.HandlerFunc) string {
-	t.Helper()
-	server := httptest.NewServer(answer)
-	t.Cleanup(server.Close)
-	return server.URL
 }
 
 // flowServerThatWaits never answers; it tells when it is asked.

@@ -4,12 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
@@ -24,6 +22,8 @@ import (
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
+
+// Requests with a token, and what happens when the API rejects it.
 
 func TestRequestArrivesWithToken(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
@@ -114,25 +114,6 @@ func TestAppAuthorization(t *testing.T) {
 			t.Errorf("%s: X-Token %q, want %q", test.options, got, test.token)
 		}
 	}
-}
-
-// rejects answers 401 to all tokens but one.
-func rejects(good string) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") != "Bearer "+good {
-			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-			w.WriteHeader(http.StatusUnauthorized)
-			_, _ = io.WriteString(w, "no")
-			return
-		}
-		echo(w, r)
-	}
-}
-
-// echo answers with the body. It must be read first: a server that begins to answer stops reading.
-func echo(w http.ResponseWriter, r *http.Request) {
-	body, _ := io.ReadAll(r.Body)
-	_, _ = w.Write(body)
 }
 
 func TestReplayWithNewerToken(t *testing.T) {
@@ -231,6 +212,8 @@ func TestAPIThatRejectsEveryTokenCostsOneTokenRequest(t *testing.T) {
 		t.Errorf("%d token requests, want 2: the first and one for the rejection", n)
 	}
 }
+
+// Errors of the token endpoint and of the API, as the app sees them.
 
 func TestErrorsTowardsTheApp(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -356,6 +339,8 @@ func TestErrorAfterTheAnswerIsNotOurs(t *testing.T) {
 	}
 }
 
+// Requests that are refused, and where the token may go.
+
 func TestRefusedRequests(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	site := runSidecar(t, inline(a, e, ""))
@@ -399,23 +384,6 @@ func TestPeerAddress(t *testing.T) {
 			t.Errorf("%q: got %v, want %v", address, got, want)
 		}
 	}
-}
-
-// tlsAPI starts an API over TLS and returns a file with its certificate, which is for 127.0.0.1 and
-// example.com.
-func tlsAPI(t *testing.T, handler http.HandlerFunc) (*api, string) {
-	t.Helper()
-	a := new(api)
-	a.Server = httptest.NewUnstartedServer(a.record(handler))
-	a.EnableHTTP2 = true
-	a.StartTLS()
-	t.Cleanup(a.Close)
-	file := filepath.Join(t.TempDir(), "ca.pem")
-	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Certificate().Raw})
-	if err := os.WriteFile(file, certificate, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return a, file
 }
 
 func TestUpstreamsAreOnlyAddressesToDial(t *testing.T) {
@@ -525,25 +493,7 @@ func TestTokenNeverGoesThroughAForwardProxyInTheClear(t *testing.T) {
 	}
 }
 
-// callAcrossReload repeats a call whose connection the old config's listener took and never served:
-// Caddy opens a listener of its own for each config.
-func callAcrossReload(t *testing.T, url string) {
-	t.Helper()
-	for try := range 5 {
-		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-		req.Close = true
-		res, err := http.DefaultClient.Do(req)
-		if err == nil {
-			_ = res.Body.Close()
-			if res.StatusCode != http.StatusOK {
-				t.Fatalf("status %d", res.StatusCode)
-			}
-			return
-		}
-		t.Logf("try %d: %v", try, err)
-	}
-	t.Fatal("no answer after a reload")
-}
+// Tokens across reloads and time-outs.
 
 func TestReloadKeepsTokens(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
@@ -682,6 +632,8 @@ func TestEachConnectionHasItsOwnTimeout(t *testing.T) {
 		t.Errorf("status %d", res.StatusCode)
 	}
 }
+
+// What clients, upstreams and APIs try.
 
 // rawCall sends a request as it is written and returns the status of the answer and its header.
 func rawCall(t *testing.T, site, request string) *http.Response {
@@ -927,6 +879,8 @@ func TestAnswersThatAreNoHTTP(t *testing.T) {
 		}
 	}
 }
+
+// Tokens that an API echoes are not logged.
 
 const secretMarker = "marked-token-8765432123456789"
 
