@@ -27,7 +27,7 @@ import (
 
 func TestConnectionShown(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write([]byte(`{"access_token":"crm-token","expires_in":3600,"scope":"contacts.read"}`))
 	})
@@ -84,7 +84,7 @@ func TestStatesShown(t *testing.T) {
 		w.WriteHeader(http.StatusUnauthorized)
 		_, _ = w.Write([]byte(`{"error":"invalid_client","error_description":"literal-secret is wrong"}`))
 	}
-	e.answers(refuse)
+	e.respond(refuse)
 	call(t, "GET", site+"/", nil)
 	got := shownConnection(t, "c")
 	lastError, _ := got["last_error"].(map[string]any)
@@ -94,7 +94,7 @@ func TestStatesShown(t *testing.T) {
 	timeIn(t, lastError, "at")
 	timeIn(t, got, "next_attempt")
 
-	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, "good-token", 3600) })
+	e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, "good-token", 3600) })
 	var refreshed map[string]any
 	adminJSON(t, "POST", "/http_helper/connections/c/refresh", &refreshed)
 	if refreshed["state"] != "ready" || refreshed["last_error"] != nil || refreshed["next_attempt"] != nil || !reflect.DeepEqual(refreshed, shownConnection(t, "c")) {
@@ -104,7 +104,7 @@ func TestStatesShown(t *testing.T) {
 		t.Errorf("granted without scopes: %v", granted)
 	}
 
-	e.answers(refuse)
+	e.respond(refuse)
 	status, _, body := admin(t, "POST", "/http_helper/connections/c/refresh")
 	if status != http.StatusBadGateway || !strings.Contains(body, "invalid_client") || strings.Contains(body, "literal-secret") {
 		t.Errorf("a refresh that fails: %d %s", status, body)
@@ -113,7 +113,7 @@ func TestStatesShown(t *testing.T) {
 		t.Errorf("after a refresh that failed: %v", got)
 	}
 
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.Header().Set("Retry-After", "7")
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})
@@ -347,13 +347,13 @@ func TestNoSecretIsShown(t *testing.T) {
 		}
 	}
 	for _, code := range append(secrets[:4:4], "invalid_client") {
-		e.answers(func(w http.ResponseWriter, _ int64) {
+		e.respond(func(w http.ResponseWriter, _ int64) {
 			w.WriteHeader(http.StatusBadRequest)
 			_, _ = fmt.Fprintf(w, `{"error":%q,"error_description":"crm-secret"}`, code)
 		})
 		look()
 	}
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = fmt.Fprintf(w, `{"access_token":"crm-token","scope":%q}`, strings.Join(secrets[:3], " "))
 	})
@@ -468,7 +468,7 @@ func TestPingTellsFailuresApart(t *testing.T) {
 	a.Close()
 	wantPing(t, false, 0, "the API cannot be reached: connection refused")
 
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.WriteHeader(http.StatusUnauthorized)
 		_, _ = io.WriteString(w, `{"error":"invalid_client"}`)
 	})
@@ -478,7 +478,7 @@ func TestPingTellsFailuresApart(t *testing.T) {
 
 func TestPingNamesScopesThatWereNotGranted(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"access_token":"t","scope":"a"}`)
 	})
@@ -536,7 +536,7 @@ func TestPingShowsNoSecret(t *testing.T) {
 		_, _ = w.Write(quoted)
 		_, _ = io.WriteString(w, strings.Repeat(token, 100))
 	})
-	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, token, 3600) })
+	e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, token, 3600) })
 	runSidecar(t, inline(a, e, "name c\n\t\tping /\n\t\tapi_header X-Key \"very secret\"\n\t\tapi_query key my&very=secret"))
 	view := wantPing(t, true, 200)
 	body := *view.Response.Body
@@ -581,7 +581,7 @@ func TestPingShowsNoSecretThatWasForgotten(t *testing.T) {
 
 func TestPingShowsNoProofOfPossession(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "proof "+r.Header.Get("DPoP")) })
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		_, _ = io.WriteString(w, `{"access_token":"a-bound-token","token_type":"DPoP"}`)
 	})
 	runSidecar(t, inline(a, e, "name c\n\t\tping /\n\t\tdpop"))
@@ -670,12 +670,12 @@ func TestRequestsCounted(t *testing.T) {
 		t.Error("a token that is not there expires")
 	}
 
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.WriteHeader(http.StatusBadRequest)
 		_, _ = w.Write([]byte(`{"error":"invalid_client"}`))
 	})
 	call(t, "GET", site+"/", nil)
-	e.answers(func(w http.ResponseWriter, n int64) { grantToken(w, fmt.Sprintf("t%d", n), 3600) })
+	e.respond(func(w http.ResponseWriter, n int64) { grantToken(w, fmt.Sprintf("t%d", n), 3600) })
 	refreshed := map[string]any{}
 	adminJSON(t, "POST", "/http_helper/connections/counted/refresh", &refreshed)
 	call(t, "GET", site+"/", nil)
@@ -882,7 +882,7 @@ func wantEvent(t *testing.T, name string, data map[string]any) {
 func TestEvents(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, rejects("t3"))
 	site := freeAddress(t)
-	e.answers(func(w http.ResponseWriter, n int64) {
+	e.respond(func(w http.ResponseWriter, n int64) {
 		if n == 1 {
 			w.WriteHeader(http.StatusBadRequest)
 			_, _ = io.WriteString(w, `{"error":"invalid_client"}`)
@@ -918,7 +918,7 @@ func TestEventsAreNotWaitedFor(t *testing.T) {
 
 // Traces.
 
-// collector stands in for an OpenTelemetry collector and keeps what arrives.
+// collector is a fake OpenTelemetry collector and keeps what arrives.
 func collector(t *testing.T) (spans chan string) {
 	t.Helper()
 	spans = make(chan string, 10)
@@ -960,7 +960,7 @@ func TestTokenRequestsAreTraced(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	site := runSidecar(t, strings.Replace(inline(a, e, "name c"), "SITE {", "SITE {\n\ttracing {\n\t\tspan app\n\t}", 1))
 	call(t, "GET", site+"/", nil)
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.WriteHeader(http.StatusBadRequest)
 		_, _ = io.WriteString(w, `{"error":"invalid_scope"}`)
 	})

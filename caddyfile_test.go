@@ -550,7 +550,7 @@ func TestCertificateNeedsTLS(t *testing.T) {
 
 // Errors quote no secret.
 
-// secretMark stands for a secret. It is no name, key, scope or duration.
+// secretMark is used as a secret. It is no name, key, scope or duration.
 const secretMark = "s€cr=t;§"
 
 // secretLines are lines with a secret: where it belongs and where it has gone astray.
@@ -654,7 +654,7 @@ func FuzzCaddyfile(f *testing.F) {
 	})
 }
 
-// isSecretLine tells whether all there is are the arguments of an option with a secret.
+// isSecretLine reports whether the line is nothing but the arguments of an option with a secret.
 func isSecretLine(before, after string) bool {
 	if strings.ContainsAny(before+after, "\n\r\\\"`{}") {
 		return false
@@ -776,8 +776,8 @@ func wantDocumented(t *testing.T, text string, names []string) {
 	}
 }
 
-// TestAdminExamplesInDocs reads the documented answers as what they are answers of, with each field
-// that such an answer has; one of them is a part.
+// TestAdminExamplesInDocs decodes the documented responses, which must have every field of their type; one
+// of them is a part.
 func TestAdminExamplesInDocs(t *testing.T) {
 	blocks := regexp.MustCompile("(?ms)^```json\n(.*?)^```$").FindAllStringSubmatch(documentation(t, "docs/operations.md"), -1)
 	views := []any{new(healthView), new(adminapi.Connection), new(adminapi.Connection), new(adminapi.Ping), new(adminapi.Ping), new(adminapi.Connector)}

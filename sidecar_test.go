@@ -22,33 +22,33 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )
 
-// standInIdP is a stand-in for an authorization server. It grants t1, t2, … unless told
+// fakeIdP is a fake authorization server. It grants t1, t2, … unless told
 // otherwise, and counts.
-type standInIdP struct {
+type fakeIdP struct {
 	*httptest.Server
-	requests atomic.Int64
-	answer   atomic.Value // func(w http.ResponseWriter, n int64)
+	requests  atomic.Int64
+	responder atomic.Value // func(w http.ResponseWriter, n int64)
 }
 
-func newIdP(t *testing.T) *standInIdP {
+func newIdP(t *testing.T) *fakeIdP {
 	t.Helper()
-	e := new(standInIdP)
-	e.answers(func(w http.ResponseWriter, n int64) { grantToken(w, fmt.Sprintf("t%d", n), 3600) })
+	e := new(fakeIdP)
+	e.respond(func(w http.ResponseWriter, n int64) { grantToken(w, fmt.Sprintf("t%d", n), 3600) })
 	e.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		e.answer.Load().(func(http.ResponseWriter, int64))(w, e.requests.Add(1))
+		e.responder.Load().(func(http.ResponseWriter, int64))(w, e.requests.Add(1))
 	}))
 	t.Cleanup(e.Close)
 	return e
 }
 
-func (e *standInIdP) answers(f func(w http.ResponseWriter, n int64)) { e.answer.Store(f) }
+func (e *fakeIdP) respond(f func(w http.ResponseWriter, n int64)) { e.responder.Store(f) }
 
 func grantToken(w http.ResponseWriter, token string, seconds int) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]any{"access_token": token, "token_type": "Bearer", "expires_in": seconds})
 }
 
-// api is a stand-in for a protected API.
+// api is a fake protected API.
 type api struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -142,7 +142,7 @@ func freeAddress(t *testing.T) string {
 }
 
 // inline is a Caddyfile with one connection in its directive.
-func inline(a *api, e *standInIdP, options string) string {
+func inline(a *api, e *fakeIdP, options string) string {
 	return fmt.Sprintf("SITE {\n\thttp_helper %s/base {\n\t\ttoken_url %s/token\n\t\tclient_id id\n\t\tclient_secret literal-secret\n\t\t%s\n\t}\n}\n", a.URL, e.URL, options)
 }
 
@@ -189,7 +189,7 @@ func tlsAPI(t *testing.T, handler http.HandlerFunc) (*api, string) {
 	return a, file
 }
 
-// rejects answers 401 to all tokens but one.
+// rejects responds with 401 to all tokens but one.
 func rejects(good string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer "+good {
@@ -202,22 +202,22 @@ func rejects(good string) http.HandlerFunc {
 	}
 }
 
-// echo answers with the body. It must be read first: a server that begins to answer stops reading.
+// echo responds with the body. It must be read first: a server that begins to respond stops reading.
 func echo(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	_, _ = w.Write(body)
 }
 
 // flowServer starts a server for flows to ask.
-func flowServer(t *testing.T, answer http.HandlerFunc) string {
+func flowServer(t *testing.T, handler http.HandlerFunc) string {
 	t.Helper()
-	server := httptest.NewServer(answer)
+	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
 	return server.URL
 }
 
 // crm is a Caddyfile with a connector and the connection billing; its texts are put in.
-func crm(a *api, e *standInIdP, connector, connection string) string {
+func crm(a *api, e *fakeIdP, connector, connection string) string {
 	return fmt.Sprintf(`{
 	http_helper {
 		connector acme_crm {
@@ -273,7 +273,7 @@ func admin(t *testing.T, method, path string) (int, http.Header, string) {
 	return w.Code, w.Header(), w.Body.String()
 }
 
-// adminJSON is admin for answers that must be good.
+// adminJSON is admin for a response that must be 200 and JSON.
 func adminJSON(t *testing.T, method, path string, into any) string {
 	t.Helper()
 	status, header, body := admin(t, method, path)

@@ -308,7 +308,7 @@ func TestFlowResultIsRemembered(t *testing.T) {
 	s.wantAsked(t, 2)
 }
 
-// While a token lives, a flow that fails is a failed refresh: requests go on, with what they carried
+// While a token lives, a flow that fails is a failed refresh: requests are sent with what they carried
 // before.
 func TestFlowFailsWhileTokenLives(t *testing.T) {
 	e, a, s := newIdP(t), newAPI(t, nil), newShards(t)
@@ -476,7 +476,7 @@ func TestNoFlowRunsForNoRevocation(t *testing.T) {
 	s.wantAsked(t, 0)
 }
 
-// flowServerThatWaits never answers; it tells when it is asked.
+// flowServerThatWaits never responds; asked receives when it is asked.
 func flowServerThatWaits(t *testing.T) (address string, asked <-chan struct{}) {
 	t.Helper()
 	arrived := make(chan struct{}, 1)
