@@ -3,9 +3,7 @@ package httphelper
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 
 	"go.uber.org/zap"
 
@@ -17,33 +15,29 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
-// activeConnection is a connection in a loaded config: everything that gets tokens and places
-// requests.
+// activeConnection is a connection in a loaded config: its configuration, the values resolved from
+// it, the source of its tokens, and what its requests are forwarded with.
 type activeConnection struct {
 	configuredConnection
 
-	app    *App
-	logger *zap.Logger
-
+	logger  *zap.Logger
 	values  *resolve.Connection
-	clients tokenClients
 	tokens  connectionTokens
 	forward forward.Connection
-	target  *forward.Target // nil: it depends on what may change while the config runs
+	target  *forward.Target // nil: it depends on values that may change while the config runs
 
-	watching chan struct{} // closed when the certificate is not watched any more; nil: it is not
-
-	// How pings are sent: as the requests of the first handler and transport that use the connection.
+	// A ping is sent as the requests of the first handler and the first transport that use the
+	// connection.
 	pingOptions   *forward.Options
 	pingTransport *forward.Transport
-	ownTransport  *forward.Transport // nil: pingTransport belongs to a module
-	upstream      string             // the first address of the user's; empty: that of the base URL
+	ownTransport  *forward.Transport // pingTransport, if no module's transport uses the connection; else nil
+	upstream      string             // the first upstream that the config names; empty: the address of the base URL
 }
 
-// activate checks a connection against its connector and acquires its token source. Nobody is
+// activate checks a connection against its connector and acquires its token source. No server is
 // contacted.
 func (c *activeConnection) activate(app *App, name string, config *Connection) error {
-	c.app, c.logger = app, app.logger
+	c.logger = app.logger
 	if err := validName(name); err != nil {
 		return err
 	}
@@ -57,39 +51,31 @@ func (c *activeConnection) activate(app *App, name string, config *Connection) e
 		return err
 	}
 	warnings, err := c.resolveScopes(spec)
-	if err := errors.Join(err, c.provision(spec)); err != nil {
+	if err := errors.Join(err, c.provision(app, spec)); err != nil {
 		return err
 	}
-	if err := c.check(); err != nil {
-		return err
-	}
-	c.warn(slices.Concat(warnings, spec.LiteralSecrets(), c.hostWarnings()))
-	c.acquire()
-	return nil
-}
-
-// provision prepares what resolves the connection's values and gets its tokens.
-func (c *activeConnection) provision(spec *resolve.Spec) error {
-	values, err := resolve.New(c.name, spec, c.logger)
-	if err != nil {
-		return errors.Join(err, c.provisionClients(false))
-	}
-	c.values = values
-	if err := c.provisionClients(values.Certificate != nil); err != nil {
-		return err
-	}
-	values.Clients = &c.clients
-	return nil
-}
-
-// check reads all values once, and finds the place of the API if that stays the same.
-func (c *activeConnection) check() error {
 	if err := c.values.Check(); err != nil {
 		return err
 	}
-	target, err := c.values.ConstantTarget()
-	c.target = target
-	return err
+	if c.target, err = c.values.ConstantTarget(); err != nil {
+		return err
+	}
+	c.warn(slices.Concat(warnings, spec.LiteralSecrets(), c.hostWarnings()))
+	metrics := telemetry.Acquire(name)
+	c.acquireTokens(app, metrics)
+	c.forward = forward.Connection{Name: name, Tokens: &c.tokens, Target: c.findTarget(), Metrics: metrics, Tracing: app.tracing}
+	return nil
+}
+
+// provision prepares what resolves the connection's values and what makes its token requests.
+func (c *activeConnection) provision(app *App, spec *resolve.Spec) error {
+	values, err := resolve.New(c.name, spec, c.logger)
+	if err != nil {
+		return errors.Join(err, c.tokens.clients.provision(app, c.service, false))
+	}
+	c.values = values
+	values.Clients = &c.tokens.clients
+	return c.tokens.clients.provision(app, c.service, values.Certificate != nil)
 }
 
 func (c *activeConnection) warn(warnings []string) {
@@ -102,8 +88,7 @@ func (c *activeConnection) warn(warnings []string) {
 	}
 }
 
-// hostWarnings warns about a host that is made of what people may not see: Caddy knows it as an
-// upstream.
+// hostWarnings warns about hidden values in the host of the base URL, which Caddy shows as an upstream.
 func (c *activeConnection) hostWarnings() []string {
 	if c.target == nil {
 		return nil
@@ -115,17 +100,8 @@ func (c *activeConnection) hostWarnings() []string {
 	return warnings
 }
 
-// acquire takes the source of the connection's tokens, which a running config may hold already, and
-// prepares forwarding.
-func (c *activeConnection) acquire() {
-	c.acquireTokens()
-	c.forward = forward.Connection{
-		Name: c.name, Tokens: &c.tokens, Target: c.place(), Metrics: telemetry.Acquire(c.name), Tracing: c.app.tracing,
-	}
-}
-
-// place returns what finds the place of the API.
-func (c *activeConnection) place() func(context.Context) (*forward.Target, error) {
+// findTarget returns the function that finds the target of a request.
+func (c *activeConnection) findTarget() func(context.Context) (*forward.Target, error) {
 	if target := c.target; target != nil {
 		return func(context.Context) (*forward.Target, error) { return target, nil }
 	}
@@ -133,7 +109,26 @@ func (c *activeConnection) place() func(context.Context) (*forward.Target, error
 	return lazy.Get
 }
 
-// metrics are those of the connection, nil for none that is known.
+// start puts the connection's settings into effect.
+func (c *activeConnection) start(ctx caddy.Context) error {
+	if err := c.providePingTransport(ctx); err != nil {
+		return err
+	}
+	c.tokens.start()
+	return nil
+}
+
+// release releases what the connection has acquired.
+func (c *activeConnection) release() {
+	c.tokens.release()
+	c.forward.Metrics.Release()
+	if c.ownTransport != nil {
+		_ = c.ownTransport.Cleanup()
+	}
+}
+
+// metrics returns the connection's metrics. They are nil for a nil connection, that of a request that
+// names none.
 func (c *activeConnection) metrics() *telemetry.Connection {
 	if c == nil {
 		return nil
@@ -141,20 +136,8 @@ func (c *activeConnection) metrics() *telemetry.Connection {
 	return c.forward.Metrics
 }
 
-// release lets go of the connection's token source.
-func (c *activeConnection) release() {
-	c.tokens.release()
-	c.forward.Metrics.Release()
-	if c.ownTransport != nil {
-		_ = c.ownTransport.Cleanup()
-	}
-	c.clients.closeIdleConnections()
-	if c.watching != nil {
-		close(c.watching)
-	}
-}
-
-// use checks a policy against the connection, whose pings are sent by the first.
+// use checks the policy of a handler or transport against the connection. Pings are sent with the
+// first one.
 func (c *activeConnection) use(p *RequestPolicy) error {
 	if c.pingOptions == nil {
 		c.pingOptions = &p.options
@@ -162,7 +145,8 @@ func (c *activeConnection) use(p *RequestPolicy) error {
 	return c.accepts(p)
 }
 
-// providePingTransport gives a connection that no transport uses one for pings.
+// providePingTransport gives pings a policy and a transport, if no handler or transport uses the
+// connection.
 func (c *activeConnection) providePingTransport(ctx caddy.Context) error {
 	if c.pingOptions == nil {
 		policy := new(RequestPolicy)
@@ -179,31 +163,24 @@ func (c *activeConnection) providePingTransport(ctx caddy.Context) error {
 	return err
 }
 
-// transportOptions are those of a transport that only this connection uses.
+// transportOptions returns the options of a transport that only this connection uses.
 func (c *activeConnection) transportOptions(proxyFields bool) forward.TransportOptions {
 	return forward.TransportOptions{Target: c.target, Certificate: c.values.Certificate != nil, ProxyFields: proxyFields}
 }
 
-// needsOwnTransport reports whether the connection's requests must not share connections with those of
-// others: alone, since it costs nothing then and several upstreams may be dialed.
+// needsOwnTransport reports whether the connection's requests need a transport that no other
+// connection uses. One with a client certificate does. A connection that is alone, or has several
+// upstreams, gets one too if its target is known, since it costs nothing then.
 func (c *activeConnection) needsOwnTransport(alone bool) bool {
 	return c.values.Certificate != nil || (alone && c.target != nil)
 }
 
-// acceptsTransport checks the options of an http transport that could send the token elsewhere. target
-// is nil if it is not known yet.
-func (c *configuredConnection) acceptsTransport(t *reverseproxy.HTTPTransport, target *forward.Target) error {
-	if t.TLS == nil {
-		return nil
+// dialInfo returns the address that the connection's requests are sent to: the first upstream that the
+// config names, or else the address of the base URL.
+func (c *activeConnection) dialInfo(target *forward.Target) reverseproxy.DialInfo {
+	address, err := caddy.ParseNetworkAddress(caddy.NewReplacer().ReplaceAll(c.upstream, ""))
+	if c.upstream == "" || err != nil {
+		return reverseproxy.DialInfo{Network: "tcp", Address: target.Dial}
 	}
-	if t.TLS.InsecureSkipVerify && !c.service.allowsInsecure("base_url") {
-		return fmt.Errorf("connection %s: tls_insecure_skip_verify needs allow_insecure base_url", c.name)
-	}
-	if target == nil {
-		return nil
-	}
-	if name := t.TLS.ServerName; name != "" && !strings.EqualFold(name, target.Base.Hostname()) {
-		return fmt.Errorf("connection %s: tls_server_name must be the host of base_url; name the certificate's host there and the address to dial with to", c.name)
-	}
-	return nil
+	return reverseproxy.DialInfo{Network: address.Network, Address: address.JoinHostPort(0)}
 }

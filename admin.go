@@ -20,10 +20,10 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
-// AdminAPI is the part of Caddy's admin API that shows and steers connections. Responses are JSON and
-// hold no secret.
+// AdminAPI is the part of Caddy's admin API that shows connections and acts on them. Responses are JSON
+// without secrets.
 //
-//   - `GET /http_helper/connections` and `/http_helper/connections/{name}`: how they are doing
+//   - `GET /http_helper/connections` and `/http_helper/connections/{name}`: the state of connections
 //   - `POST /http_helper/connections/{name}/refresh`: fetch a new token now
 //   - `POST /http_helper/connections/{name}/ping`: make the request that proves the connection
 //   - `GET /http_helper/connectors` and `/http_helper/connectors/{name}`: what a new connection is asked
@@ -53,13 +53,13 @@ func (AdminAPI) Routes() []caddy.AdminRoute {
 	}
 }
 
-// adminRoute is a route for one method, whose response is JSON.
+// adminRoute returns a route for one method, whose response is JSON.
 func adminRoute(pattern, method string, respond func(http.ResponseWriter, *http.Request) (any, error)) caddy.AdminRoute {
 	handler := func(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Cache-Control", "no-store")
 		if r.Method != method && (r.Method != http.MethodHead || method != http.MethodGet) {
 			w.Header().Set("Allow", method)
-			return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("%s is answered here, not %s", method, r.Method)}
+			return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("the method must be %s, not %s", method, r.Method)}
 		}
 		value, err := respond(w, r)
 		if err != nil {
@@ -78,8 +78,8 @@ func writeJSON(w http.ResponseWriter, status int, value any) error {
 	return encoder.Encode(value)
 }
 
-// activeApp is the app of the running config, or an empty one. The admin endpoint outlives configs,
-// and a config that was rejected too.
+// activeApp returns the app of the running config, or an empty one. It is looked up per request, since
+// the admin endpoint outlives configs, also rejected ones.
 func activeApp() *App {
 	app, err := caddy.ActiveContext().AppIfConfigured("http_helper")
 	if err != nil {
@@ -88,7 +88,7 @@ func activeApp() *App {
 	return app.(*App)
 }
 
-// activeConnections are the running config's connections, by name.
+// activeConnections returns the running config's connections, in the order of their names.
 func activeConnections() []*activeConnection {
 	app := activeApp()
 	conns := make([]*activeConnection, 0, len(app.active))
@@ -109,7 +109,7 @@ func tokenExpiries() iter.Seq2[string, time.Time] {
 	}
 }
 
-// requestedConnection finds the connection that a request names.
+// requestedConnection returns the connection that a request names.
 func requestedConnection(r *http.Request) (*activeConnection, error) {
 	app := activeApp()
 	if conn := app.active[r.PathValue("name")]; conn != nil {
@@ -118,7 +118,7 @@ func requestedConnection(r *http.Request) (*activeConnection, error) {
 	return nil, apiError(notFound("connection", r.PathValue("name"), app.active))
 }
 
-// notFound is the error about a name that is none of those there are.
+// notFound returns the error about a name that does not exist.
 func notFound[V any](what, name string, known map[string]V) *adminapi.Error {
 	names := slices.Sorted(maps.Keys(known))
 	return &adminapi.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("there is no %s %q; %s", what, name, listNames(names))}
@@ -145,14 +145,14 @@ func showConnection(_ http.ResponseWriter, r *http.Request) (any, error) {
 	return conn.view(), nil
 }
 
-// refreshConnection replaces a token, whatever the back-off says. On failure the response has the
-// status that an app would get.
+// refreshConnection replaces a token, even in a back-off. If that fails, the response has the status that
+// an app would get.
 func refreshConnection(w http.ResponseWriter, r *http.Request) (any, error) {
 	conn, err := requestedConnection(r)
 	if err != nil {
 		return nil, err
 	}
-	if err := conn.refresh(r.Context()); err != nil {
+	if err := conn.tokens.refresh(r.Context()); err != nil {
 		failed := forward.NoTokenError(conn.name, err)
 		if failed.RetryAfter > 0 {
 			w.Header().Set("Retry-After", forward.RetryAfterSeconds(failed.RetryAfter))
@@ -162,7 +162,7 @@ func refreshConnection(w http.ResponseWriter, r *http.Request) (any, error) {
 	return conn.view(), nil
 }
 
-// view is the connection as it is now. Nobody is contacted for it.
+// view returns the connection as it is now. No server is contacted.
 func (c *activeConnection) view() adminapi.Connection {
 	st := c.tokens.source.Status()
 	urls := c.values.View()
@@ -199,7 +199,7 @@ func failure(e *token.StatusError) *adminapi.Failure {
 	return &adminapi.Failure{At: shown(e.At), Class: adminapi.Class(e.Class), Code: optional(e.Code), Message: e.Message}
 }
 
-// shown is a time as the API shows it.
+// shown returns a time as the admin API shows it.
 func shown(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
 
 func optionalTime(t time.Time) *time.Time {
@@ -217,7 +217,7 @@ func optional(s string) *string {
 	return &s
 }
 
-// listed makes an empty array of nothing.
+// listed returns an empty list instead of nil, so that the JSON has an array.
 func listed(values []string) []string {
 	if values == nil {
 		return []string{}
@@ -252,7 +252,7 @@ func (a *App) form(c *Connector) adminapi.Connector {
 	return form
 }
 
-// form is what the connector asks of a new connection.
+// form returns what the connector asks of a new connection.
 func (c *Connector) form() adminapi.Connector {
 	return adminapi.Connector{
 		Name:         c.name,
@@ -273,7 +273,7 @@ func (c *Connector) form() adminapi.Connector {
 	}
 }
 
-// fixedFields ask for the client's credentials, as the method needs them.
+// fixedFields returns the fields for the credentials that the authentication method needs.
 func (c *Connector) fixedFields() []adminapi.Field {
 	fields := []adminapi.Field{{Key: "client_id", Type: typeText, Label: cmp.Or(c.ClientIDLabel, "Client ID"), Fixed: true}}
 	method, _ := oauth.Method(c.AuthMethod)
@@ -326,9 +326,6 @@ func (c *Connector) scopeViews() []adminapi.Scope {
 	return scopes
 }
 
-// Interface guards
-var _ caddy.AdminRouter = (*AdminAPI)(nil)
-
 func pingConnection(_ http.ResponseWriter, r *http.Request) (any, error) {
 	conn, err := requestedConnection(r)
 	if err != nil {
@@ -338,10 +335,10 @@ func pingConnection(_ http.ResponseWriter, r *http.Request) (any, error) {
 	return adminapi.Ping{Working: p.Working, Response: adminapi.PingResponse{StatusCode: p.Status, Message: p.Message, Body: p.Body}}, nil
 }
 
-// ping makes the request that proves the connection, as the app's requests are made. Without such a
-// request a token is proof enough.
+// ping makes the request that proves the connection, in the same way as the app's requests. Without a
+// configured ping, a token is proof.
 func (c *activeConnection) ping(ctx context.Context) forward.PingResult {
-	token, err := c.tokens.source.Token(ctx)
+	current, err := c.tokens.source.Token(ctx)
 	if err != nil {
 		return forward.FailedPing("there is no token: %v", oauth.AsError(err))
 	}
@@ -355,8 +352,11 @@ func (c *activeConnection) ping(ctx context.Context) forward.PingResult {
 	}
 	return c.pingTransport.Ping(ctx, forward.PingRequest{
 		Method: cmp.Or(ping.Method, http.MethodGet), Path: ping.Path, Statuses: ping.Statuses,
-		Connection: &c.forward, Options: c.pingOptions, Target: target, Dial: c.dialInfo(target), Token: token,
+		Connection: &c.forward, Options: c.pingOptions, Target: target, Dial: c.dialInfo(target), Token: current,
 		RequestedScopes: c.values.Spec.RequestedScopes, MissingScopes: c.tokens.source.Status().Missing,
 		Secrets: c.values.KnownSecrets(),
 	})
 }
+
+// Interface guards
+var _ caddy.AdminRouter = (*AdminAPI)(nil)

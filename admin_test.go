@@ -24,87 +24,11 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
 
-// admin asks the admin API of the running config.
-func admin(t *testing.T, method, path string) (int, http.Header, string) {
-	t.Helper()
-	mux := http.NewServeMux()
-	for _, route := range (AdminAPI{}).Routes() {
-		mux.HandleFunc(route.Pattern, func(w http.ResponseWriter, r *http.Request) {
-			err := route.Handler.ServeHTTP(w, r)
-			if err == nil {
-				return
-			}
-			failed, ok := err.(caddy.APIError) // as Caddy does
-			if !ok {
-				t.Errorf("%s %s: %v is no APIError", method, path, err)
-			}
-			w.WriteHeader(failed.HTTPStatus)
-			_, _ = w.Write([]byte(failed.Err.Error()))
-		})
-	}
-	w := httptest.NewRecorder()
-	mux.ServeHTTP(w, httptest.NewRequest(method, path, nil))
-	return w.Code, w.Header(), w.Body.String()
-}
-
-// adminJSON is admin for answers that must be good.
-func adminJSON(t *testing.T, method, path string, into any) string {
-	t.Helper()
-	status, header, body := admin(t, method, path)
-	if status != http.StatusOK || header.Get("Content-Type") != "application/json" || header.Get("Cache-Control") != "no-store" {
-		t.Fatalf("%s %s: %d %v %s", method, path, status, header, body)
-	}
-	if err := json.Unmarshal([]byte(body), into); err != nil {
-		t.Fatal(err)
-	}
-	return body
-}
-
-// shownConnection is what the admin API says of the connection c.
-func shownConnection(t *testing.T, name string) map[string]any {
-	t.Helper()
-	var v map[string]any
-	adminJSON(t, "GET", "/http_helper/connections/"+name, &v)
-	return v
-}
-
-// crm is a Caddyfile with a connector and the connection billing; its texts are put in.
-func crm(a *api, e *standInIdP, connector, connection string) string {
-	return fmt.Sprintf(`{
-	http_helper {
-		connector acme_crm {
-			label "Acme CRM"
-			base_url %s/{param.instance}/api
-			token_url %s/token?key=query-secret
-			scope contacts.read required {
-				description "Read contacts"
-			}
-			scope contacts.write
-			scope contacts.delete
-			customize_scopes
-			parameter instance text {
-				label "Your instance name"
-			}
-			%s
-		}
-		connection billing acme_crm {
-			client_id crm-id
-			client_secret crm-secret
-			parameter instance emea
-			scopes contacts.write
-			%s
-		}
-	}
-}
-SITE {
-	http_helper billing
-}
-`, a.URL, e.URL, connector, connection)
-}
+// Connections, connectors and errors as the admin API shows them.
 
 func TestConnectionShown(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write([]byte(`{"access_token":"crm-token","expires_in":3600,"scope":"contacts.read"}`))
 	})
@@ -161,7 +85,7 @@ func TestStatesShown(t *testing.T) {
 		w.WriteHeader(http.StatusUnauthorized)
 		_, _ = w.Write([]byte(`{"error":"invalid_client","error_description":"literal-secret is wrong"}`))
 	}
-	e.answers(refuse)
+	e.respond(refuse)
 	call(t, "GET", site+"/", nil)
 	got := shownConnection(t, "c")
 	lastError, _ := got["last_error"].(map[string]any)
@@ -171,7 +95,7 @@ func TestStatesShown(t *testing.T) {
 	timeIn(t, lastError, "at")
 	timeIn(t, got, "next_attempt")
 
-	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, "good-token", 3600) })
+	e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, "good-token", 3600) })
 	var refreshed map[string]any
 	adminJSON(t, "POST", "/http_helper/connections/c/refresh", &refreshed)
 	if refreshed["state"] != "ready" || refreshed["last_error"] != nil || refreshed["next_attempt"] != nil || !reflect.DeepEqual(refreshed, shownConnection(t, "c")) {
@@ -181,7 +105,7 @@ func TestStatesShown(t *testing.T) {
 		t.Errorf("granted without scopes: %v", granted)
 	}
 
-	e.answers(refuse)
+	e.respond(refuse)
 	status, _, body := admin(t, "POST", "/http_helper/connections/c/refresh")
 	if status != http.StatusBadGateway || !strings.Contains(body, "invalid_client") || strings.Contains(body, "literal-secret") {
 		t.Errorf("a refresh that fails: %d %s", status, body)
@@ -190,7 +114,7 @@ func TestStatesShown(t *testing.T) {
 		t.Errorf("after a refresh that failed: %v", got)
 	}
 
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.Header().Set("Retry-After", "7")
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})
@@ -424,13 +348,13 @@ func TestNoSecretIsShown(t *testing.T) {
 		}
 	}
 	for _, code := range append(secrets[:4:4], "invalid_client") {
-		e.answers(func(w http.ResponseWriter, _ int64) {
+		e.respond(func(w http.ResponseWriter, _ int64) {
 			w.WriteHeader(http.StatusBadRequest)
 			_, _ = fmt.Fprintf(w, `{"error":%q,"error_description":"crm-secret"}`, code)
 		})
 		look()
 	}
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = fmt.Fprintf(w, `{"access_token":"crm-token","scope":%q}`, strings.Join(secrets[:3], " "))
 	})
@@ -438,21 +362,7 @@ func TestNoSecretIsShown(t *testing.T) {
 	look()
 }
 
-// A message about a name that is not there is of bounded length.
-func TestThereAre(t *testing.T) {
-	var many []string
-	for i := range 12 {
-		many = append(many, fmt.Sprintf("c%d", i))
-	}
-	for names, want := range map[int]string{
-		0: "there is none", 1: "there is c0", 2: "there are c0, c1",
-		12: "there are c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 2 more",
-	} {
-		if got := listNames(many[:names]); got != want {
-			t.Errorf("%d: %s", names, got)
-		}
-	}
-}
+// Pings.
 
 // wantPing pings the connection c and checks what that says.
 func wantPing(t *testing.T, working bool, status int, words ...string) adminapi.Ping {
@@ -559,7 +469,7 @@ func TestPingTellsFailuresApart(t *testing.T) {
 	a.Close()
 	wantPing(t, false, 0, "the API cannot be reached: connection refused")
 
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.WriteHeader(http.StatusUnauthorized)
 		_, _ = io.WriteString(w, `{"error":"invalid_client"}`)
 	})
@@ -569,7 +479,7 @@ func TestPingTellsFailuresApart(t *testing.T) {
 
 func TestPingNamesScopesThatWereNotGranted(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"access_token":"t","scope":"a"}`)
 	})
@@ -627,7 +537,7 @@ func TestPingShowsNoSecret(t *testing.T) {
 		_, _ = w.Write(quoted)
 		_, _ = io.WriteString(w, strings.Repeat(token, 100))
 	})
-	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, token, 3600) })
+	e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, token, 3600) })
 	runSidecar(t, inline(a, e, "name c\n\t\tping /\n\t\tapi_header X-Key \"very secret\"\n\t\tapi_query key my&very=secret"))
 	view := wantPing(t, true, 200)
 	body := *view.Response.Body
@@ -672,7 +582,7 @@ func TestPingShowsNoSecretThatWasForgotten(t *testing.T) {
 
 func TestPingShowsNoProofOfPossession(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "proof "+r.Header.Get("DPoP")) })
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		_, _ = io.WriteString(w, `{"access_token":"a-bound-token","token_type":"DPoP"}`)
 	})
 	runSidecar(t, inline(a, e, "name c\n\t\tping /\n\t\tdpop"))
@@ -704,6 +614,8 @@ func TestRedactor(t *testing.T) {
 		t.Errorf("a piece of a secret became %s", got)
 	}
 }
+
+// Metrics.
 
 // series are the values of our metrics in the running config's registry, by name and labels; of a
 // histogram the number of observations.
@@ -759,12 +671,12 @@ func TestRequestsCounted(t *testing.T) {
 		t.Error("a token that is not there expires")
 	}
 
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.WriteHeader(http.StatusBadRequest)
 		_, _ = w.Write([]byte(`{"error":"invalid_client"}`))
 	})
 	call(t, "GET", site+"/", nil)
-	e.answers(func(w http.ResponseWriter, n int64) { grantToken(w, fmt.Sprintf("t%d", n), 3600) })
+	e.respond(func(w http.ResponseWriter, n int64) { grantToken(w, fmt.Sprintf("t%d", n), 3600) })
 	refreshed := map[string]any{}
 	adminJSON(t, "POST", "/http_helper/connections/counted/refresh", &refreshed)
 	call(t, "GET", site+"/", nil)
@@ -903,6 +815,8 @@ func TestMetricsAcrossReloads(t *testing.T) {
 	}
 }
 
+// Events.
+
 // subscriber is an event handler that hands events to a test.
 type subscriber struct{}
 
@@ -969,7 +883,7 @@ func wantEvent(t *testing.T, name string, data map[string]any) {
 func TestEvents(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, rejects("t3"))
 	site := freeAddress(t)
-	e.answers(func(w http.ResponseWriter, n int64) {
+	e.respond(func(w http.ResponseWriter, n int64) {
 		if n == 1 {
 			w.WriteHeader(http.StatusBadRequest)
 			_, _ = io.WriteString(w, `{"error":"invalid_client"}`)
@@ -1003,7 +917,9 @@ func TestEventsAreNotWaitedFor(t *testing.T) {
 	wantEvent(t, "http_helper.token_obtained", map[string]any{"connection": "c"})
 }
 
-// collector stands in for an OpenTelemetry collector and keeps what arrives.
+// Traces.
+
+// collector is a fake OpenTelemetry collector and keeps what arrives.
 func collector(t *testing.T) (spans chan string) {
 	t.Helper()
 	spans = make(chan string, 10)
@@ -1045,7 +961,7 @@ func TestTokenRequestsAreTraced(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	site := runSidecar(t, strings.Replace(inline(a, e, "name c"), "SITE {", "SITE {\n\ttracing {\n\t\tspan app\n\t}", 1))
 	call(t, "GET", site+"/", nil)
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.WriteHeader(http.StatusBadRequest)
 		_, _ = io.WriteString(w, `{"error":"invalid_scope"}`)
 	})

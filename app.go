@@ -18,22 +18,23 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
-// App is Caddy's app `http_helper`: the connectors and connections of one config. Handlers and
-// transports find connections here by name.
+// App is Caddy's app `http_helper`: the connectors and connections of a config. The handler
+// `http_helper` and the transport `http_helper` refer to connections by name.
 //
-// Loading a config contacts nobody. All that is wrong with it is reported at once.
+// Provisioning contacts no server, and reports all errors of the config at once.
 type App struct {
-	// How services are authenticated against, by name.
+	// The connectors, by name. A connector describes a service once, for any number of connections. A
+	// name consists of letters, digits, dots, hyphens and underscores.
 	Connectors map[string]*Connector `json:"connectors,omitempty"`
 
-	// The uses of connectors, by name.
+	// The connections, by name: each uses a connector, or describes a service of its own. Handlers and
+	// transports refer to these names.
 	Connections map[string]*Connection `json:"connections,omitempty"`
 
 	ctx         caddy.Context
@@ -41,9 +42,9 @@ type App struct {
 	tracing     *telemetry.Tracing
 	logger      *zap.Logger
 	active      map[string]*activeConnection
-	definitions map[string]string                      // JSON of the connections that routes define
-	checked     []string                               // connections that health checks name
-	transports  map[string]*reverseproxy.HTTPTransport // towards token endpoints, by configuration
+	definitions map[string]string                      // the JSON of connections that routes define, by name
+	checked     []string                               // the connections named by http_helper_health
+	transports  map[string]*reverseproxy.HTTPTransport // to token endpoints, by their JSON
 }
 
 var errNull = errors.New("it is null")
@@ -56,8 +57,8 @@ func (App) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision checks connectors and connections and makes them usable. Connections take the tokens
-// that those of the running config hold.
+// Provision checks the connectors and connections and makes the connections usable. They share the
+// token sources of the running config.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx = ctx
 	a.logger = ctx.Logger()
@@ -84,17 +85,17 @@ func (a *App) Provision(ctx caddy.Context) error {
 		switch {
 		case config == nil:
 			errs = append(errs, prefixAll("connection "+name, errNull))
-		case broken[config.Connector]: // it cannot be judged by that
+		case broken[config.Connector]: // nothing can be said about the connection
 		default:
 			_, err := a.activate(name, config)
 			errs = append(errs, err)
 		}
 	}
-	a.Connections = nil // active has what is needed of them
+	a.Connections = nil // active has what is needed of them, and the rest is freed
 	return errors.Join(errs...)
 }
 
-// activate makes a connection usable under a name.
+// activate makes a connection usable, under a name.
 func (a *App) activate(name string, config *Connection) (*activeConnection, error) {
 	conn := new(activeConnection)
 	if err := conn.activate(a, name, config); err != nil {
@@ -104,10 +105,10 @@ func (a *App) activate(name string, config *Connection) (*activeConnection, erro
 	return conn, nil
 }
 
-// define makes a connection usable that a route defines. The same definition may come more than
-// once: Caddy copies the routes of a site to each of its servers.
+// define makes a connection usable that a route defines in place. The same definition may come more
+// than once, since Caddy copies the routes of a site to each of its servers.
 func (a *App) define(name string, config *Connection) (*activeConnection, error) {
-	definition := string(caddyconfig.JSON(config, nil)) // activating fills it in
+	definition := string(caddyconfig.JSON(config, nil)) // activate fills in defaults
 	conn := a.active[name]
 	switch {
 	case conn == nil:
@@ -120,7 +121,7 @@ func (a *App) define(name string, config *Connection) (*activeConnection, error)
 	}
 }
 
-// connection finds a connection by its name.
+// connection returns the connection with a name.
 func (a *App) connection(name string) (*activeConnection, error) {
 	if conn := a.active[name]; conn != nil {
 		return conn, nil
@@ -128,8 +129,8 @@ func (a *App) connection(name string) (*activeConnection, error) {
 	return nil, fmt.Errorf("there is no connection %q; %s", name, listNames(slices.Sorted(maps.Keys(a.active))))
 }
 
-// tokenTransport is the http transport towards token endpoints that raw configures. Connections
-// with the same configuration share it.
+// tokenTransport returns the http transport to token endpoints that raw configures. Connections with
+// the same configuration share it.
 func (a *App) tokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTransport, error) {
 	if t := a.transports[string(raw)]; t != nil {
 		return t, nil
@@ -151,10 +152,9 @@ func (a *App) newTokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTranspor
 	if err := httptransport.Provision(a.ctx, t); err != nil {
 		return nil, fmt.Errorf("token_transport: %v", err)
 	}
-	// What a server sends on an idle connection, such as the rest of a response that quotes the
-	// request, would be logged by net/http.
+	// net/http logs what a server sends on an idle connection, which may quote the request.
 	t.Transport.DisableKeepAlives = true
-	// Responses are small. Those that are compressed all the same are decompressed in oauth.ReadBody.
+	// Responses are small. A compressed one is decompressed in oauth.ReadBody.
 	t.Transport.DisableCompression = true
 	if t.Transport.MaxResponseHeaderBytes == 0 {
 		t.Transport.MaxResponseHeaderBytes = oauth.MaxResponseBytes
@@ -162,29 +162,41 @@ func (a *App) newTokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTranspor
 	return t, nil
 }
 
-// Start lets the connections' settings count, and fetches the tokens of those that are kept warm.
+// Start puts the connections' settings into effect, and fetches the tokens of those with `warm`.
 func (a *App) Start() error {
 	if err := a.checkHealthNames(); err != nil {
 		return err
 	}
 	a.findUpstreams()
 	for _, name := range slices.Sorted(maps.Keys(a.active)) {
-		conn := a.active[name]
-		if err := conn.providePingTransport(a.ctx); err != nil {
+		if err := a.active[name].start(a.ctx); err != nil {
 			return err
 		}
-		conn.tokens.source.Start(conn.tokens.user)
-		conn.watchCertificate()
 	}
 	a.logger.Info("connections loaded", zap.Int("connections", len(a.active)), zap.String("version", version()))
-	if address := tcpAdmin(a.ctx); address != "" && len(a.active) > 0 {
-		a.logger.Warn("whoever reaches Caddy's admin endpoint can read the secrets of connections; "+
+	if address := tcpAdmin(configOf(a.ctx)); address != "" && len(a.active) > 0 {
+		a.logger.Warn("anyone who reaches Caddy's admin endpoint can read the secrets of connections; "+
 			"give it a unix socket (admin unix//path/to/admin.sock) or turn it off (admin off)", zap.String("admin", address))
 	}
 	return nil
 }
 
-// version is the plugin's version in this build.
+// Stop implements caddy.App. Requests in flight may still use the connections.
+func (a *App) Stop() error { return nil }
+
+// Cleanup releases the connections' token sources. A newer config that uses the same ones has
+// acquired them itself.
+func (a *App) Cleanup() error {
+	for _, conn := range a.active {
+		conn.release()
+	}
+	for _, t := range a.transports {
+		_ = t.Cleanup()
+	}
+	return nil
+}
+
+// version returns the plugin's version in this build.
 func version() string {
 	const module = "github.com/caddy-httphelper/caddy-httphelper"
 	info, ok := debug.ReadBuildInfo()
@@ -199,34 +211,29 @@ func version() string {
 	return info.Main.Version
 }
 
-// Stop implements caddy.App. Requests that still run go on using their connections.
-func (a *App) Stop() error { return nil }
-
-// Cleanup lets go of the connections' tokens; a newer config that uses them holds them itself.
-func (a *App) Cleanup() error {
-	for _, conn := range a.active {
-		conn.release()
+// configOf returns the config that a context belongs to, or nil. Caddy has no accessor for it, so its
+// private field is read: if Caddy renames that, there is no warning about the admin endpoint, and
+// TestConfigOfContext fails.
+func configOf(ctx caddy.Context) *caddy.Config {
+	field := reflect.ValueOf(ctx).FieldByName("cfg")
+	if !field.IsValid() || field.Type() != reflect.TypeFor[*caddy.Config]() {
+		return nil
 	}
-	for _, t := range a.transports {
-		_ = t.Cleanup()
-	}
-	return nil
+	return (*caddy.Config)(field.UnsafePointer())
 }
 
-// tcpAdmin is the address of the admin endpoint, if that is on TCP. A module has no other view of
-// the admin part of its config than this one.
-func tcpAdmin(ctx caddy.Context) string {
-	address := caddy.DefaultAdminListen
-	config := reflect.ValueOf(ctx).FieldByName("cfg")
-	if !config.IsValid() || config.IsNil() {
+// tcpAdmin returns the address of a config's admin endpoint if that is on TCP, and otherwise "".
+func tcpAdmin(config *caddy.Config) string {
+	if config == nil {
 		return ""
 	}
-	if admin := config.Elem().FieldByName("Admin"); admin.IsValid() && !admin.IsNil() {
-		if disabled := admin.Elem().FieldByName("Disabled"); disabled.IsValid() && disabled.Bool() {
+	address := caddy.DefaultAdminListen
+	if admin := config.Admin; admin != nil {
+		if admin.Disabled {
 			return ""
 		}
-		if listen := admin.Elem().FieldByName("Listen"); listen.IsValid() && listen.String() != "" {
-			address = caddy.NewReplacer().ReplaceAll(listen.String(), "")
+		if admin.Listen != "" {
+			address = caddy.NewReplacer().ReplaceAll(admin.Listen, "")
 		}
 	}
 	parsed, err := caddy.ParseNetworkAddress(address)
@@ -236,25 +243,9 @@ func tcpAdmin(ctx caddy.Context) string {
 	return address
 }
 
-// Interface guards
-var (
-	_ caddy.App          = (*App)(nil)
-	_ caddy.Provisioner  = (*App)(nil)
-	_ caddy.CleanerUpper = (*App)(nil)
-)
-
-// dialInfo is the address that the connection's requests are sent to: the first upstream that the
-// config names, or that of the base URL.
-func (c *activeConnection) dialInfo(target *forward.Target) reverseproxy.DialInfo {
-	address, err := caddy.ParseNetworkAddress(caddy.NewReplacer().ReplaceAll(c.upstream, ""))
-	if c.upstream == "" || err != nil {
-		return reverseproxy.DialInfo{Network: "tcp", Address: target.Dial}
-	}
-	return reverseproxy.DialInfo{Network: address.Network, Address: address.JoinHostPort(0)}
-}
-
-// findUpstreams looks for the connections' upstreams in the routes, because reverse_proxy tells
-// them to no transport before it sends a request.
+// findUpstreams finds the upstreams that the config names for connections, so that a ping dials the
+// address that traffic dials. reverse_proxy tells a transport its upstream only with a request, so
+// the routes of the http app are searched.
 func (a *App) findUpstreams() {
 	app, err := a.ctx.AppIfConfigured("http")
 	if err != nil {
@@ -269,6 +260,7 @@ func (a *App) findUpstreams() {
 	}
 }
 
+// findUpstreams searches routes, those of subroutes included.
 func findUpstreams(routes caddyhttp.RouteList) {
 	for _, route := range routes {
 		for _, handler := range route.Handlers {
@@ -282,6 +274,7 @@ func findUpstreams(routes caddyhttp.RouteList) {
 	}
 }
 
+// rememberUpstream notes the first upstream of a reverse proxy for the connections of its transport.
 func rememberUpstream(handler *reverseproxy.Handler) {
 	t, ok := handler.Transport.(*Transport)
 	if !ok || len(handler.Upstreams) == 0 || !t.CustomUpstreams {
@@ -297,11 +290,11 @@ func rememberUpstream(handler *reverseproxy.Handler) {
 var (
 	nameGrammar = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
 
-	// Errors do not quote what they are about: a value in the wrong place may be a secret.
+	// errName does not quote the name: what is in its place may be a secret.
 	errName = errors.New("a name consists of letters, digits, dots, hyphens and underscores, and begins with a letter or digit")
 )
 
-// validName checks the name of a connector or connection.
+// validName checks the grammar of a connector's or connection's name.
 func validName(name string) error {
 	if !nameGrammar.MatchString(name) {
 		return errName
@@ -309,10 +302,10 @@ func validName(name string) error {
 	return nil
 }
 
-// namesInError is how many names an error counts up.
+// namesInError is how many names an error lists.
 const namesInError = 10
 
-// listNames counts up what there is, for an error about a name that is not there.
+// listNames lists the names that exist, for an error about one that does not.
 func listNames(names []string) string {
 	switch more := len(names) - namesInError; {
 	case more > 0:
@@ -326,7 +319,7 @@ func listNames(names []string) string {
 	}
 }
 
-// prefixAll says of each error where it happened.
+// prefixAll prefixes each of the joined errors with where it is.
 func prefixAll(where string, errs ...error) error {
 	var all []error
 	for _, err := range errs {
@@ -336,3 +329,10 @@ func prefixAll(where string, errs ...error) error {
 	}
 	return errors.Join(all...)
 }
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

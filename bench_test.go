@@ -13,14 +13,14 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// answerAtOnce stands for the http transport. The answer comes with the request, so that it costs
+// instantTransport replaces the http transport. The response comes with the request, so that it costs
 // nothing.
-type answerAtOnce struct{}
+type instantTransport struct{}
 
-type answerCtxKey struct{}
+type responseCtxKey struct{}
 
-func (answerAtOnce) RoundTrip(req *http.Request) (*http.Response, error) {
-	return req.Context().Value(answerCtxKey{}).(*http.Response), nil
+func (instantTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	return req.Context().Value(responseCtxKey{}).(*http.Response), nil
 }
 
 // discard is a response writer without cost of its own.
@@ -51,7 +51,7 @@ func benchRoute(tb testing.TB) (*Handler, *Transport) {
 	if _, err := h.connection.tokens.source.Token(tb.Context()); err != nil {
 		tb.Fatal(err)
 	}
-	transport.transports[&h.connection.forward].Base = answerAtOnce{}
+	transport.transports[&h.connection.forward].Base = instantTransport{}
 	return h, transport
 }
 
@@ -64,7 +64,7 @@ func benchRequest(ctx context.Context) *http.Request {
 		req.Header.Set(field, value)
 	}
 	answer := &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"text/plain"}}, Body: http.NoBody}
-	ctx = context.WithValue(ctx, answerCtxKey{}, answer)
+	ctx = context.WithValue(ctx, responseCtxKey{}, answer)
 	// Under this key reverse_proxy tells its transport what to dial.
 	dial := reverseproxy.DialInfo{Network: "tcp", Address: "api.example.com:443"}
 	ctx = context.WithValue(ctx, caddy.CtxKey("reverse_proxy.dial_info"), dial)

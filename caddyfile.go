@@ -126,7 +126,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	return httpcaddyfile.App{Name: "http_helper", Value: raw}, nil
 }
 
-// appParser parses an app and remembers where its parts stand.
+// appParser parses an app and remembers where its parts are in the Caddyfile.
 type appParser struct {
 	app                     *App
 	connectors, connections []*subdirective.Subdirective
@@ -191,9 +191,9 @@ func (p *appParser) connection(s *subdirective.Subdirective) error {
 	return connectionRules(c).ReadAll(s.Name, s.Block)
 }
 
-// check finds, in all connectors and connections, what can be told to be wrong without the
-// environment and files of the place where the config is going to run. Checking fills in defaults,
-// which the JSON is to go without, so it works on a copy.
+// check checks the connectors and connections as far as that is possible without the environment and
+// files of the place where the config will run. Checking fills in defaults, which do not belong in the
+// JSON, so it works on a copy.
 func (p *appParser) check(raw json.RawMessage) error {
 	app := new(App)
 	if err := json.Unmarshal(raw, app); err != nil {
@@ -211,7 +211,7 @@ func (p *appParser) check(raw json.RawMessage) error {
 		name := s.Args[0]
 		config := app.Connections[name]
 		if broken[config.Connector] {
-			continue // it cannot be judged by that
+			continue // nothing can be said about the connection
 		}
 		conn, err := app.configure(name, config)
 		if err == nil {
@@ -222,7 +222,7 @@ func (p *appParser) check(raw json.RawMessage) error {
 	return errors.Join(errs...)
 }
 
-// connectionRules are the subdirectives of a connection. Without a connector it has a service of
+// connectionRules returns the subdirectives of a connection. Without a connector it has a service of
 // its own, but nothing that only a connector can have.
 func connectionRules(c *Connection) subdirective.Rules {
 	known := make(subdirective.Rules)
@@ -241,8 +241,8 @@ func connectionRules(c *Connection) subdirective.Rules {
 	return known
 }
 
-// serviceOptions are the subdirectives of a connector and of a connection without one. The kinds
-// are those of the placeholders that are understood besides {env.*} and {file.*}.
+// serviceOptions returns the subdirectives of a connector and of a connection without one. kinds are the
+// kinds of placeholders that are understood besides {env.*} and {file.*}.
 func serviceOptions(kinds ...string) subdirective.Options[Service] {
 	return subdirective.Options[Service]{
 		"label":                         subdirective.StringOption(func(s *Service) *string { return &s.Label }),
@@ -306,8 +306,8 @@ var connectionOptions = subdirective.Options[Connection]{
 
 // formOptions are the subdirectives of a connection that fill in the form of its connector.
 var formOptions = subdirective.Options[Connection]{
-	"parameter":         {Repeatable: true, Read: parameterValue(func(a *ParameterValue) *string { return &a.Value })},
-	"parameter_file":    {Repeatable: true, Read: parameterValue(func(a *ParameterValue) *string { return &a.File })},
+	"parameter":         {Repeatable: true, Read: parameterValue(func(v *ParameterValue) *string { return &v.Value })},
+	"parameter_file":    {Repeatable: true, Read: parameterValue(func(v *ParameterValue) *string { return &v.File })},
 	"additional_scopes": subdirective.CheckedString(func(c *Connection) *string { return &c.AdditionalScopes }, placeholders()),
 }
 
@@ -446,7 +446,7 @@ func connectorParameter(s *subdirective.Subdirective, c *Connector) error {
 	return s.Located(s.Owner, p.check(make(map[string]bool)))
 }
 
-// keyAndType are the arguments of a parameter or config value.
+// keyAndType returns the arguments of a parameter or config value.
 func keyAndType(s *subdirective.Subdirective, types ...string) (key, typ string, err error) {
 	if len(s.Args) != 2 {
 		return "", "", s.Errorf("takes a key and a type: %s", strings.Join(types, ", "))
@@ -551,7 +551,7 @@ func dpop(s *subdirective.Subdirective, c *Connection) error {
 	return subdirective.CheckedString(func(d *DPoP) *string { return &d.KeyFile }, placeholders()).Read(s, c.DPoP)
 }
 
-// connectionScopes keeps a list without names apart from none.
+// connectionScopes reads the scopes. An empty list is not the same as none.
 func connectionScopes(s *subdirective.Subdirective, c *Connection) error {
 	c.Scopes = make([]string, 0, len(s.Args))
 	for _, scope := range s.Args {
@@ -567,7 +567,7 @@ func connectionScopes(s *subdirective.Subdirective, c *Connection) error {
 	return nil
 }
 
-// parameterValue reads the value of a parameter, or the path of a file that holds it.
+// parameterValue reads the value of a parameter, or the path of a file with it.
 func parameterValue(part func(*ParameterValue) *string) func(*subdirective.Subdirective, *Connection) error {
 	return func(s *subdirective.Subdirective, c *Connection) error {
 		key, value, err := s.TwoArgs()
@@ -587,18 +587,18 @@ func parameterValue(part func(*ParameterValue) *string) func(*subdirective.Subdi
 		if err := placeholders()(value); err != nil {
 			return s.Wrap(err)
 		}
-		var a ParameterValue
-		*part(&a) = value
+		var parsed ParameterValue
+		*part(&parsed) = value
 		if c.Parameters == nil {
 			c.Parameters = make(map[string]ParameterValue)
 		}
-		c.Parameters[key] = a
+		c.Parameters[key] = parsed
 		return nil
 	}
 }
 
-// placeholders checks that a text has only placeholders that are understood there: {env.*}, {file.*}
-// and those of the kinds.
+// placeholders returns a check that a text has only {env.*}, {file.*} and placeholders of the given
+// kinds.
 func placeholders(kinds ...string) func(string) error {
 	return func(value string) error {
 		_, err := placeholder.Parse(value, kinds...)
@@ -606,7 +606,7 @@ func placeholders(kinds ...string) func(string) error {
 	}
 }
 
-// field is an option with a name and a value, which may be given more than once.
+// field returns an option with a name and a value, which may be given more than once.
 func field(list func(*Service) *[]Field, header bool, refused func(string) bool, kinds []string) subdirective.Option[Service] {
 	return subdirective.Option[Service]{Repeatable: true, Read: func(s *subdirective.Subdirective, target *Service) error {
 		name, value, err := s.TwoArgs()

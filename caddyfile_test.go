@@ -31,6 +31,8 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
+// What Caddyfiles adapt to.
+
 var updateGoldens = flag.Bool("update", false, "write the JSON of adapted Caddyfiles into integration/testdata/adapt")
 
 const goldenSeparator = "----------\n"
@@ -90,6 +92,8 @@ func checkAdaptError(t *testing.T, err error, want string) {
 		}
 	}
 }
+
+// Errors while a Caddyfile is adapted.
 
 // The Caddyfiles of these tests are made of a template and what is wrong.
 const (
@@ -431,6 +435,8 @@ func TestErrorsInTransport(t *testing.T) {
 	})
 }
 
+// Errors while a config is loaded.
+
 // validate does what `caddy validate` does with a Caddyfile.
 func validate(t *testing.T, caddyfile string) error {
 	t.Helper()
@@ -545,7 +551,9 @@ func TestCertificateNeedsTLS(t *testing.T) {
 	}
 }
 
-// secretMark stands for a secret. It is no name, key, scope or duration.
+// Errors quote no secret.
+
+// secretMark is used as a secret. It is no name, key, scope or duration.
 const secretMark = "s€cr=t;§"
 
 // secretLines are lines with a secret: where it belongs and where it has gone astray.
@@ -649,7 +657,7 @@ func FuzzCaddyfile(f *testing.F) {
 	})
 }
 
-// isSecretLine tells whether all there is are the arguments of an option with a secret.
+// isSecretLine reports whether the line is nothing but the arguments of an option with a secret.
 func isSecretLine(before, after string) bool {
 	if strings.ContainsAny(before+after, "\n\r\\\"`{}") {
 		return false
@@ -657,6 +665,8 @@ func isSecretLine(before, after string) bool {
 	option, _, _ := strings.Cut(before, " ")
 	return option == "client_secret" || option == "client_key" || option == "client_secret_file"
 }
+
+// The documentation names what there is, and all of it.
 
 // TestMetricsNamedInDeploy looks for every metric that the dashboard, the alert rules and the
 // documentation name, with its labels and their values.
@@ -769,8 +779,8 @@ func wantDocumented(t *testing.T, text string, names []string) {
 	}
 }
 
-// TestAdminExamplesInDocs reads the documented answers as what they are answers of, with each field
-// that such an answer has; one of them is a part.
+// TestAdminExamplesInDocs decodes the documented responses, which must have every field of their type; one
+// of them is a part.
 func TestAdminExamplesInDocs(t *testing.T) {
 	blocks := regexp.MustCompile("(?ms)^```json\n(.*?)^```$").FindAllStringSubmatch(documentation(t, "docs/operations.md"), -1)
 	views := []any{new(healthView), new(adminapi.Connection), new(adminapi.Connection), new(adminapi.Ping), new(adminapi.Ping), new(adminapi.Connector)}

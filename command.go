@@ -34,8 +34,8 @@ func (model) NeedsSecret(authMethod string) (bool, error) {
 	return method.NeedsSecret, err
 }
 
-// Load implements command.Model. It leaves out which of Caddy's modules an error about a connection went
-// through.
+// Load implements command.Model. An error about a connection does not name the modules of Caddy that it
+// passed through.
 func (model) Load(config []byte) error {
 	err := caddy.Load(config, true)
 	if err == nil {
@@ -63,7 +63,7 @@ func (model) Connector(ctx caddy.Context, config *draft.Config, name string) (dr
 	return &draftConnector{Connector: connector, raw: raw}, nil
 }
 
-// draftConnector is a connector for which somebody describes a connection.
+// draftConnector is a connector for which a connection is drafted.
 type draftConnector struct {
 	*Connector
 	raw json.RawMessage // as configured
@@ -123,7 +123,7 @@ func (c *draftConnector) Try(ctx context.Context, name string, connection json.R
 	}
 	defer func() { _ = caddy.Stop() }()
 	conn := activeApp().active[name]
-	switch err := conn.refresh(ctx); {
+	switch err := conn.tokens.refresh(ctx); {
 	case ctx.Err() != nil:
 		return draft.Trial{}, ctx.Err()
 	case err != nil:

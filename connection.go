@@ -15,83 +15,93 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
 )
 
-// Connection is one use of a service: the client's credentials, the values of a connector's
-// parameters and the choice of scopes. It names a connector, or holds a service of its own.
+// Connection is a client's access to a service: its credentials, the values of the connector's
+// parameters, and the scopes that it requests. It names a connector, or describes a service itself.
 //
-// Placeholders `{env.*}` and `{file.*}` are resolved when the config is loaded and again at every
-// token request, so that a rotated secret needs no reload. No other placeholder is understood.
+// The placeholders `{env.*}` and `{file.*}` are resolved when the config is loaded and at every token
+// request, so that a rotated secret needs no reload. Other placeholders are errors.
 type Connection struct {
-	// The connector that this connection uses. Excludes the fields of a service.
+	// The name of the connector. Excludes the fields of a service. Default: none; the connection
+	// describes its service itself.
 	Connector string `json:"connector,omitempty"`
 
-	*Service // nil, of thousands of connections of a connector, is less to keep and to collect
+	*Service // a pointer, since thousands of connections may have a connector instead
 
 	// The client identifier (RFC 6749 §2.2). Required.
 	ClientID string `json:"client_id,omitempty"`
 
-	// The client secret. Required for the secret methods, unless `client_secret_file` is given.
-	// Use a placeholder: Caddy shows a literal one in its config and its autosave.
+	// The client secret. Use a placeholder: a literal secret is readable in Caddy's config and in its
+	// autosave. Required for the methods `client_secret_*`, unless `client_secret_file` is given.
 	ClientSecret string `json:"client_secret,omitempty"`
 
-	// File with the client secret; one trailing newline is trimmed. Excludes `client_secret`.
+	// The path of a file with the client secret, read at every token request. One trailing newline is
+	// trimmed. Excludes `client_secret`.
 	ClientSecretFile string `json:"client_secret_file,omitempty"`
 
-	// Private key for `private_key_jwt`, PEM or JWK. Excludes `client_key_file`.
+	// The private key for `private_key_jwt`, in PEM or as a JWK. Use a placeholder, as for
+	// `client_secret`. Excludes `client_key_file`.
 	ClientKey string `json:"client_key,omitempty"`
 
-	// File with the private key for `private_key_jwt`, PEM or JWK.
+	// The path of a file with the private key for `private_key_jwt`, in PEM or as a JWK, read at every
+	// token request. Excludes `client_key`.
 	ClientKeyFile string `json:"client_key_file,omitempty"`
 
-	// The key id put into assertions. Default: the JWK's own, if any.
+	// The key id (`kid`) in assertions. Default: that of the JWK, if any.
 	KeyID string `json:"key_id,omitempty"`
 
-	// The signature algorithm of assertions (RFC 7518). Default: by the key's type.
+	// The algorithm that signs assertions (RFC 7518). Default: one that fits the key.
 	SigningAlg string `json:"signing_alg,omitempty"`
 
-	// The audience of assertions. Default: the issuer when known, else the token URL.
+	// The audience (`aud`) of assertions. Default: the issuer if `issuer` is given, else the token URL.
 	AssertionAudience string `json:"assertion_audience,omitempty"`
 
-	// How long an assertion is valid. Default: `60s`.
+	// How long an assertion is valid, at least one second. Default: `60s`.
 	AssertionLifetime caddy.Duration `json:"assertion_lifetime,omitempty"`
 
-	// File with an assertion that the platform mounts, instead of a key (RFC 7523).
+	// The path of a file with an assertion that the platform provides (RFC 7523), instead of a key. It
+	// is read at every token request.
 	ClientAssertionFile string `json:"client_assertion_file,omitempty"`
 
-	// File with the client certificate towards the token endpoint, PEM. Needs
-	// `client_certificate_key_file`.
+	// The path of a PEM file with the client certificate, which is presented to the token endpoint
+	// (RFC 8705). Tokens that are bound to it are sent with it. Needs `client_certificate_key_file`.
 	ClientCertificateFile string `json:"client_certificate_file,omitempty"`
 
-	// File with the client certificate's private key, PEM.
+	// The path of a PEM file with the client certificate's private key. Needs
+	// `client_certificate_file`.
 	ClientCertificateKeyFile string `json:"client_certificate_key_file,omitempty"`
 
-	// DPoP-bound tokens (RFC 9449). Default: bearer tokens.
+	// Requests tokens that are bound to a key by DPoP (RFC 9449). Default: bearer tokens.
 	DPoP *DPoP `json:"dpop,omitempty"`
 
 	// The values of the connector's parameters, by key.
 	Parameters map[string]ParameterValue `json:"parameters,omitempty"`
 
-	// The connector's scopes that are requested, the required ones always included; an empty list
-	// means only those. Without a connector: the scopes themselves. Default: all of the connector's.
+	// The scopes to request. With a connector, these are some of its scopes; the required ones are
+	// always requested, and an empty list requests only those. Default: all of the connector's scopes,
+	// or none without a connector.
 	Scopes []string `json:"scopes,omitzero"`
 
-	// Further scopes in one text of at most 500 characters, separated as the connector says.
+	// Further scopes to request, in one text of at most 500 characters, separated as the connector's
+	// `scopes_delimiter` says.
 	AdditionalScopes string `json:"additional_scopes,omitempty"`
 
-	// How long before its expiry a token is replaced in the background. Default: a fifth of its
-	// life, at most 5m.
+	// How long before it expires a token is refreshed in the background. Default: a fifth of its
+	// lifetime, at most `5m`.
 	RefreshBefore caddy.Duration `json:"refresh_before,omitempty"`
 
-	// The life of a token when the server does not say. Default: `5m`.
+	// The lifetime of a token whose response does not say it. Default: `5m`.
 	DefaultLifetime caddy.Duration `json:"default_lifetime,omitempty"`
 
-	// The longest fetch of a token, and the longest wait for one. Default: `10s`.
+	// The longest time that fetching a token may take, and that a request waits for one. Default:
+	// `10s`.
 	TokenTimeout caddy.Duration `json:"token_timeout,omitempty"`
 
-	// Fetch the first token at start, and keep one ready while idle. Default: fetch at first use.
+	// Whether the first token is fetched when the config starts, and is refreshed without requests.
+	// Default: false, a token is fetched at first use.
 	Warm bool `json:"warm,omitempty"`
 }
 
-// ownService is the service that the connection describes itself.
+// ownService returns the service that the connection describes itself.
 func (c *Connection) ownService() *Service {
 	if c.Service == nil {
 		c.Service = new(Service)
@@ -99,18 +109,19 @@ func (c *Connection) ownService() *Service {
 	return c.Service
 }
 
-// ParameterValue is the value of a parameter, or a file that holds it.
+// ParameterValue is the value of a parameter, or a file with the value.
 type ParameterValue struct {
-	// The value. Excludes `file`.
+	// The value. Placeholders in it are resolved at every token request. Excludes `file`.
 	Value string `json:"value,omitempty"`
 
-	// File with the value; one trailing newline is trimmed.
+	// The path of a file with the value, read at every token request. One trailing newline is trimmed.
+	// Excludes `value`.
 	File string `json:"file,omitempty"`
 }
 
-// DPoP asks for tokens that are bound to a key (RFC 9449).
+// DPoP requests tokens that are bound to a key (RFC 9449).
 type DPoP struct {
-	// File with the private key, PEM or JWK. Default: a key made at start.
+	// The path of a file with the private key, in PEM or as a JWK. Default: a key that is generated.
 	KeyFile string `json:"key_file,omitempty"`
 }
 
@@ -122,7 +133,7 @@ type configuredConnection struct {
 	service   *Service
 }
 
-// configure finds the service of a connection.
+// configure returns a connection with its service: the connector's or its own.
 func (a *App) configure(name string, config *Connection) (*configuredConnection, error) {
 	c := &configuredConnection{name: name, config: config}
 	if config.Connector == "" {
@@ -139,7 +150,7 @@ func (a *App) configure(name string, config *Connection) (*configuredConnection,
 	return c, nil
 }
 
-// parse checks the connection without its environment and parses its texts.
+// parse checks the connection without the environment and files that it needs, and parses its texts.
 func (c *configuredConnection) parse() (*resolve.Spec, error) {
 	var errs []error
 	if c.connector == nil {
@@ -160,7 +171,7 @@ func (c *configuredConnection) resolveScopes(spec *resolve.Spec) (warnings []str
 	return warnings, err
 }
 
-// accepts checks where the token goes against the connector's own headers.
+// accepts checks that the header with the token is not one of the service's api_headers.
 func (c *configuredConnection) accepts(p *RequestPolicy) error {
 	for _, f := range c.service.APIHeaders {
 		if f.Name == p.tokenField() {
@@ -170,7 +181,7 @@ func (c *configuredConnection) accepts(p *RequestPolicy) error {
 	return nil
 }
 
-// checkOptions checks that the options of the connection are complete and fit together.
+// checkOptions checks that the connection's options are complete and agree with each other.
 func (c *configuredConnection) checkOptions() error {
 	if _, err := oauth.Method(c.service.AuthMethod); err != nil {
 		return nil // reported by Service.check
@@ -199,7 +210,7 @@ func (c *configuredConnection) checkOptions() error {
 	return errors.Join(errs...)
 }
 
-// checkCredentialOptions compares the credentials given with what the method needs.
+// checkCredentialOptions compares the given credentials with what the authentication method needs.
 func (c *configuredConnection) checkCredentialOptions() error {
 	conn, name := c.config, c.service.authMethod()
 	method, _ := oauth.Method(name)
@@ -276,7 +287,7 @@ func (c *configuredConnection) checkParameters() error {
 	return errors.Join(errs...)
 }
 
-// parameterValue is the connection's value of a parameter, or a dropdown's default.
+// parameterValue returns the connection's value of a parameter, or a dropdown's default.
 func (c *configuredConnection) parameterValue(p Parameter) ParameterValue {
 	if value, ok := c.config.Parameters[p.Key]; ok && value != (ParameterValue{}) {
 		return value
@@ -322,7 +333,7 @@ func (c *configuredConnection) spec() (*resolve.Spec, error) {
 	return s, errors.Join(p.errs...)
 }
 
-// serviceSpec is that of the connector, which parses it once, or of the connection itself.
+// serviceSpec returns the spec of the connector, which is parsed once, or of the connection's service.
 func (c *configuredConnection) serviceSpec() (*resolve.ServiceSpec, error) {
 	if c.connector == nil {
 		return c.service.spec()

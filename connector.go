@@ -8,36 +8,38 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/flows"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
 )
 
-// Connector is what an integrator writes once about a service: how to get tokens for it and what
-// to ask of each connection. Only a connector can have scopes to choose from, parameters, config
-// values and helper flows.
+// Connector describes a service once for many connections: how to get tokens for it, and what each
+// connection has to supply. Only a connector has scopes to choose from, parameters, config values and
+// helper flows.
 type Connector struct {
 	Service
 
-	// The scopes the connector knows. Default: none.
+	// The scopes that connections may request. Default: none.
 	Scopes []Scope `json:"scopes,omitempty"`
 
-	// Whether connections may choose among the scopes. Default: every scope is requested.
+	// Whether a connection may choose among the scopes. Default: false, every scope is requested.
 	CustomizeScopes bool `json:"customize_scopes,omitempty"`
 
-	// Whether connections may add scopes of their own. Needs `customize_scopes`.
+	// Whether a connection may request further scopes. Needs `customize_scopes`. Default: false.
 	AdditionalScopes bool `json:"additional_scopes,omitempty"`
 
-	// How a person separates scopes in one text: `space` or `comma`. Default: `space`.
+	// What separates the scopes in a connection's `additional_scopes`: `space` or `comma`. Default:
+	// `space`.
 	ScopesDelimiter string `json:"scopes_delimiter,omitempty"`
 
-	// What every connection is asked for.
+	// The values that every connection has to supply.
 	Parameters []Parameter `json:"parameters,omitempty"`
 
-	// Values that the connector supplies itself.
+	// The values that the connector supplies itself.
 	ConfigValues []ConfigValue `json:"config_values,omitempty"`
 
-	// Helper flows that compute config values.
+	// The helper flows, which compute config values.
 	Flows []Flow `json:"flows,omitempty"`
 
 	name    string
@@ -45,76 +47,83 @@ type Connector struct {
 	specErr error
 }
 
-// Parameter is a value that a connector asks of every connection. It is always required.
+// Types of parameters and config values.
+const (
+	typeText     = adminapi.TypeText
+	typePassword = adminapi.TypePassword
+	typeDropdown = adminapi.TypeDropdown
+)
+
+// Parameter is a value that every connection of a connector has to supply.
 type Parameter struct {
 	// The name under which `{param.<key>}` finds the value. Required.
 	Key string `json:"key"`
 
-	// `text`, `password` (a secret) or `dropdown`. Required.
+	// The type: `text`, `password`, which is a secret, or `dropdown`. Required.
 	Type string `json:"type"`
 
-	// What people see. Default: the key.
+	// The name for people. Default: the key.
 	Label string `json:"label,omitempty"`
 
-	// The choices of a dropdown, one at least.
+	// The options of a dropdown, at least one.
 	Options []Option `json:"options,omitempty"`
 
-	// The choice of a dropdown when a connection makes none. Default: a choice must be made.
+	// The value of a dropdown for a connection that gives none. Default: the connection must give one.
 	Default string `json:"default,omitempty"`
 }
 
-// Option is one choice of a dropdown parameter.
+// Option is an option of a dropdown parameter.
 type Option struct {
 	// The value. Required.
 	Value string `json:"value"`
 
-	// What people see. Default: the value.
+	// The name for people. Default: the value.
 	Label string `json:"label,omitempty"`
 }
 
-// ConfigValue is a value that the connector supplies itself, from a text or from a helper flow.
+// ConfigValue is a value that the connector supplies itself, as a text or by a helper flow.
 type ConfigValue struct {
 	// The name under which `{config.<key>}` finds the value. Required.
 	Key string `json:"key"`
 
-	// `text` or `password` (a secret). Required.
+	// The type: `text`, or `password`, which is a secret. Required.
 	Type string `json:"type"`
 
-	// What people see. Default: the key.
+	// The name for people. Default: the key.
 	Label string `json:"label,omitempty"`
 
-	// The value. May contain `{param.<key>}`. Excludes `flow`.
+	// The value. Its placeholders, among them `{param.<key>}`, are resolved at every token request.
+	// Excludes `flow`.
 	Value string `json:"value,omitempty"`
 
 	// The name of the helper flow that computes the value. Excludes `value`.
 	Flow string `json:"flow,omitempty"`
 
-	// Whether operators do not see the value. Default: they do.
+	// Whether the admin API and the command line leave the value out. Default: false.
 	Hidden bool `json:"hidden,omitempty"`
 }
 
-// Flow is a helper flow: how config values are computed.
+// Flow is a helper flow, which computes a config value. Its result is used for five minutes.
 type Flow struct {
-	// The name that config values use. Required.
+	// The name by which config values refer to the flow. Required.
 	Name string `json:"name"`
 
-	// The guest module that does the work, with the key `type`.
+	// The module that computes the value; its key `type` names it. Required.
 	FlowRaw json.RawMessage `json:"flow" caddy:"namespace=http_helper.flows inline_key=type"`
 
 	spec resolve.Flow
 }
 
-// provision loads the connector's guest modules and checks all that does not depend on a
-// connection.
+// provision loads the connector's flows, and checks everything that does not depend on a connection.
 func (c *Connector) provision(ctx caddy.Context, name string) error {
-	flows := make([]error, len(c.Flows))
+	errs := make([]error, len(c.Flows))
 	for i := range c.Flows {
-		flows[i] = c.Flows[i].provision(ctx, c)
+		errs[i] = c.Flows[i].provision(ctx, c)
 	}
-	return prefixAll("connector "+name, validName(name), c.checkAlone(name), errors.Join(flows...))
+	return prefixAll("connector "+name, validName(name), c.checkAlone(name), errors.Join(errs...))
 }
 
-// checkAlone checks the connector, except inside of its flows.
+// checkAlone checks the connector, apart from the configuration of its flows.
 func (c *Connector) checkAlone(name string) error {
 	c.name = name
 	errs := []error{c.Service.check(placeholder.Param, placeholder.Config), c.validateScopes()}
@@ -128,7 +137,7 @@ func (c *Connector) checkAlone(name string) error {
 	return errors.Join(append(errs, c.checkFlowsUsed(), c.checkReferences())...)
 }
 
-// parameter finds one of the connector's parameters.
+// parameter returns the parameter with a key.
 func (c *Connector) parameter(key string) (Parameter, bool) {
 	i := slices.IndexFunc(c.Parameters, func(p Parameter) bool { return p.Key == key })
 	if i < 0 {
@@ -154,7 +163,7 @@ func (c *Connector) flow(name string) *Flow {
 	return nil
 }
 
-// checkReferences finds placeholders that name a parameter or config value that is not there.
+// checkReferences finds placeholders that name an unknown parameter or config value.
 func (c *Connector) checkReferences() error {
 	var errs []error
 	for _, o := range c.Service.texts() {
@@ -227,13 +236,6 @@ func (p Parameter) check(keys map[string]bool) error {
 	return errors.Join(errs...)
 }
 
-// types of parameters and config values
-const (
-	typeText     = "text"
-	typePassword = "password"
-	typeDropdown = "dropdown"
-)
-
 func (v ConfigValue) check(c *Connector, keys map[string]bool) error {
 	var errs []error
 	fail := func(format string, args ...any) {
@@ -296,7 +298,7 @@ func (c *Connector) checkFlowsUsed() error {
 	return errors.Join(errs...)
 }
 
-// parsedSpec is the connector's spec, parsed at the first call.
+// parsedSpec returns the connector's spec, which is parsed at the first call.
 func (c *Connector) parsedSpec() (*resolve.ServiceSpec, error) {
 	if c.spec == nil {
 		c.spec, c.specErr = c.parseSpec()
@@ -321,11 +323,14 @@ func (c *Connector) parseSpec() (*resolve.ServiceSpec, error) {
 	return spec, errors.Join(p.errs...)
 }
 
-// optionValues are the values that a dropdown allows, nil for other types.
+// optionValues returns the values that a dropdown allows, nil for other types.
 func (p Parameter) optionValues() []string {
-	var values []string
-	for _, option := range p.Options {
-		values = append(values, option.Value)
+	if len(p.Options) == 0 {
+		return nil
+	}
+	values := make([]string, len(p.Options))
+	for i, option := range p.Options {
+		values[i] = option.Value
 	}
 	return values
 }

@@ -124,7 +124,8 @@ func (d *directive) parse() error {
 	if err != nil {
 		return err
 	}
-	// Together: what a connection lacks may be what is misspelled and left for reverse_proxy.
+	// Both errors are reported: an option that the connection lacks may be the misspelled one that was
+	// left for reverse_proxy.
 	if err := errors.Join(d.parseProxy(), d.checkInline()); err != nil {
 		return err
 	}
@@ -183,7 +184,7 @@ func (d *directive) parsePlaceholder() error {
 	return nil
 }
 
-// choices are the connections that a placeholder may choose.
+// choices reads the connections that a placeholder may choose.
 func (d *directive) choices(s *subdirective.Subdirective, h *Handler) error {
 	names, err := s.SomeArgs()
 	if err != nil {
@@ -215,7 +216,7 @@ func (d *directive) parseNamed() error {
 	return d.readOwn(known)
 }
 
-// choose finds a connection of the global option.
+// choose adds a connection of the global option to those that may be chosen.
 func (d *directive) choose(name string) error {
 	if err := validName(name); err != nil {
 		return err
@@ -239,7 +240,7 @@ func (d *directive) refuseConnection(known subdirective.Rules) {
 	subdirective.Refuse(known, subdirective.Options[Connection]{"name": {}}, "is only for connections that a base URL defines here")
 }
 
-// readOwn reads our subdirectives and keeps the others for reverse_proxy.
+// readOwn reads the subdirectives of http_helper and keeps the others for reverse_proxy.
 func (d *directive) readOwn(known subdirective.Rules) error {
 	subdirective.Bind(known, policyOptions, &d.handler.RequestPolicy)
 	subdirective.Refuse(known, subdirective.Options[Handler]{"connections": {}}, "is only for a placeholder that chooses among them")
@@ -298,13 +299,13 @@ func (d *directive) checkAddresses(s *subdirective.Subdirective) error {
 	return nil
 }
 
-// lacksPort tells whether reverse_proxy would complete an address with port 80.
+// lacksPort reports whether reverse_proxy would complete an address with port 80.
 func lacksPort(address string) bool {
 	network, host, port, err := caddy.SplitNetworkAddress(address)
 	return err == nil && port == "" && !strings.Contains(host, "{") && !caddy.IsUnixNetwork(network) && !caddy.IsFdNetwork(network)
 }
 
-// schemeOf is a URL's scheme, or nothing where a placeholder decides on it.
+// schemeOf returns a URL's scheme, or "" if a placeholder decides on it.
 func schemeOf(rawURL string) string {
 	scheme, _, ok := strings.Cut(rawURL, "://")
 	if !ok || strings.ContainsAny(scheme, "{}") {
@@ -313,7 +314,7 @@ func schemeOf(rawURL string) string {
 	return strings.ToLower(scheme)
 }
 
-// wrapTransport makes the transport that reverse_proxy has parsed part of ours.
+// wrapTransport wraps the http transport that reverse_proxy has parsed.
 func (d *directive) wrapTransport() error {
 	inner := new(reverseproxy.HTTPTransport)
 	if d.proxy.TransportRaw != nil {
@@ -370,7 +371,7 @@ func (d *directive) chooseUpstreams() error {
 	return nil
 }
 
-// fixedAddress is the address of the base URL when it is known now.
+// fixedAddress returns the address of the base URL, or "" if it is not known while adapting.
 func (d *directive) fixedAddress() string {
 	if d.handler.Connections != nil || strings.ContainsAny(d.conns[0].service.BaseURL, "{}") {
 		return ""
@@ -393,7 +394,7 @@ func (d *directive) check() error {
 	return errors.Join(errs...)
 }
 
-// route is what the directive expands to.
+// route returns the route that the directive expands to.
 func (d *directive) route(matcher caddy.ModuleMap) []httpcaddyfile.ConfigValue {
 	d.transport.HeaderUp = d.proxy.Headers != nil && d.proxy.Headers.Request != nil
 	d.transport.LoadBalancing = d.proxy.LoadBalancing != nil
@@ -413,10 +414,10 @@ func (d *directive) route(matcher caddy.ModuleMap) []httpcaddyfile.ConfigValue {
 	return []httpcaddyfile.ConfigValue{{Class: "route", Value: route}}
 }
 
-// stateKey is where a Helper's State keeps the names of the connections there are.
+// stateKey is the key of the connections' names in a Helper's State.
 const stateKey = "http_helper.names"
 
-// inlineName names the connection that a directive with a base URL defines.
+// inlineName returns the name of the connection that a directive with a base URL defines.
 func (d *directive) inlineName() (string, error) {
 	taken := d.takenNames()
 	name, err := d.explicitName()
@@ -449,7 +450,7 @@ func (d *directive) explicitName() (string, error) {
 	return "", nil
 }
 
-// takenNames are the names of the connections known so far, shared by all directives.
+// takenNames returns the names of the connections known so far. All directives share the map.
 func (d *directive) takenNames() map[string]bool {
 	taken, ok := d.helper.State[stateKey].(map[string]bool)
 	if ok {
@@ -494,16 +495,16 @@ func walkNames(config any, names map[string]bool) {
 	}
 }
 
-// notInName is what stands in a host, possibly with placeholders, but cannot stand in a name.
+// notInName matches what a host, possibly with placeholders, may have and a name may not.
 var notInName = regexp.MustCompile(`[^A-Za-z0-9_.-]+`)
 
-// authority is the part of a URL between // and the path, possibly with placeholders.
+// authority matches the part of a URL between // and the path, possibly with placeholders.
 var authority = regexp.MustCompile(`^(?:\{[^}]*\}|[^/?#\\])*`)
 
-// port is at the end of an authority.
+// port matches the port at the end of an authority.
 var port = regexp.MustCompile(`:(?:[0-9]*|\{[^}]*\})$`)
 
-// hostName is a name made of a URL's host.
+// hostName returns a name for a connection, made of a URL's host.
 func hostName(rawURL string) string {
 	_, rest, _ := strings.Cut(rawURL, "://")
 	host := port.ReplaceAllString(authority.FindString(rest), "")

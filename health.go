@@ -22,14 +22,14 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("http_helper_health", httpcaddyfile.Before, "respond")
 }
 
-// Health tells whether connections can work, for readiness probes. It answers 200 when each of them
-// has a live token, has not been tried yet, or has worked before and suffers an outage; otherwise
-// 503 with the reasons. The answer is JSON.
+// Health responds to readiness probes with the health of connections, in JSON: 200 when each of them
+// has a live token, has not been tried yet, or has worked before and suffers an outage; otherwise 503
+// with the reasons.
 //
-// It never waits for a token. A connection that has failed and never had a token goes on trying in
-// the background once it was asked about, so that readiness comes back by itself.
+// It never waits for a token. A connection that has failed and never had a token is retried in the
+// background after a probe, so that it becomes healthy without a request.
 type Health struct {
-	// The names of the connections asked about. Default: all.
+	// The names of the connections whose health is reported. Default: all.
 	Connections []string `json:"connections,omitempty"`
 
 	app *App
@@ -43,8 +43,8 @@ func (Health) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision finds the app. Connections may be defined by routes that are yet to come, so that the
-// app looks for the names when it starts.
+// Provision finds the app. The names are checked when the app starts, since routes that are provisioned
+// later may define connections.
 func (h *Health) Provision(ctx caddy.Context) error {
 	var err error
 	if h.app, err = appOf(ctx); err != nil {
@@ -54,7 +54,7 @@ func (h *Health) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// checkHealthNames finds names in `http_helper_health` that no connection has.
+// checkHealthNames checks that the connections named by `http_helper_health` exist.
 func (a *App) checkHealthNames() error {
 	var errs []error
 	for _, name := range a.checked {
@@ -65,13 +65,13 @@ func (a *App) checkHealthNames() error {
 	return errors.Join(errs...)
 }
 
-// healthView is the answer of a health check.
+// healthView is the response to a probe.
 type healthView struct {
 	Healthy     bool               `json:"healthy"`
 	Connections []connectionHealth `json:"connections"`
 }
 
-// connectionHealth says how one connection is. The error is that of an unhealthy one.
+// connectionHealth is the health of one connection. Only an unhealthy one has an error.
 type connectionHealth struct {
 	Name    string            `json:"name"`
 	Healthy bool              `json:"healthy"`
@@ -79,27 +79,27 @@ type connectionHealth struct {
 	Error   *adminapi.Failure `json:"error,omitempty"`
 }
 
-// ServeHTTP answers a health check.
+// ServeHTTP responds to a probe.
 func (h *Health) ServeHTTP(w http.ResponseWriter, _ *http.Request, _ caddyhttp.Handler) error {
-	answer := healthView{Healthy: true, Connections: []connectionHealth{}}
+	view := healthView{Healthy: true, Connections: []connectionHealth{}}
 	names := h.Connections
 	if len(names) == 0 {
 		names = slices.Sorted(maps.Keys(h.app.active))
 	}
 	for _, name := range names {
 		health := h.app.active[name].health()
-		answer.Healthy = answer.Healthy && health.Healthy
-		answer.Connections = append(answer.Connections, health)
+		view.Healthy = view.Healthy && health.Healthy
+		view.Connections = append(view.Connections, health)
 	}
 	status := http.StatusOK
-	if !answer.Healthy {
+	if !view.Healthy {
 		status = http.StatusServiceUnavailable
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	return writeJSON(w, status, answer)
+	return writeJSON(w, status, view)
 }
 
-// health tells how the connection is, and makes it go on trying if it has only ever failed.
+// health returns the connection's health, and has it retried in the background if it never had a token.
 func (c *activeConnection) health() connectionHealth {
 	c.tokens.source.RetryInBackground()
 	st := c.tokens.source.Status()
@@ -110,7 +110,7 @@ func (c *activeConnection) health() connectionHealth {
 	return health
 }
 
-// isHealthy reports whether requests can be expected to get a token, if not now then soon.
+// isHealthy reports whether requests can be expected to get a token, now or soon.
 func isHealthy(st token.Status) bool {
 	if st.State != token.StateDown {
 		return true

@@ -37,7 +37,7 @@ func TestHealth(t *testing.T) {
 		t.Errorf("before the first request: %+v", view)
 	}
 
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.Header().Set("Retry-After", "300")
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})
@@ -47,11 +47,11 @@ func TestHealth(t *testing.T) {
 		t.Errorf("in an outage from the beginning: %+v", c)
 	}
 
-	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, "good", 3600) })
+	e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, "good", 3600) })
 	admin(t, "POST", "/http_helper/connections/c/refresh")
 	wantHealth(t, site, 200)
 
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.Header().Set("Retry-After", "300")
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})
@@ -66,7 +66,7 @@ func TestHealth(t *testing.T) {
 		t.Errorf("in an outage after it has worked: %+v", view)
 	}
 
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.WriteHeader(http.StatusUnauthorized)
 		_, _ = w.Write([]byte(`{"error":"invalid_client"}`))
 	})
@@ -77,15 +77,15 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// A connection that has never worked goes on trying once a health check has asked, and nothing else.
+// A connection that has never worked is retried in the background after a health check, and otherwise not.
 func TestHealthComesBack(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	site := runSidecar(t, withHealth(inline(a, e, "name c"), "c"))
-	e.answers(func(w http.ResponseWriter, _ int64) { w.WriteHeader(http.StatusNotFound) })
+	e.respond(func(w http.ResponseWriter, _ int64) { w.WriteHeader(http.StatusNotFound) })
 	call(t, "GET", site+"/", nil)
 	wantHealth(t, site, 503)
 	granted := make(chan struct{})
-	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, "good", 3600); close(granted) })
+	e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, "good", 3600); close(granted) })
 	select {
 	case <-granted:
 	case <-time.After(10 * time.Second):
@@ -101,7 +101,7 @@ func TestHealthNeverWaits(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	site := runSidecar(t, withHealth(inline(a, e, "name c"), ""))
 	asked, answer := make(chan struct{}), make(chan struct{})
-	e.answers(func(w http.ResponseWriter, _ int64) { close(asked); <-answer; grantToken(w, "late", 3600) })
+	e.respond(func(w http.ResponseWriter, _ int64) { close(asked); <-answer; grantToken(w, "late", 3600) })
 	done := make(chan struct{})
 	go func() { defer close(done); call(t, "GET", site+"/", nil) }()
 	<-asked

@@ -1,9 +1,11 @@
-// Package httphelper is a Caddy plugin: an outbound authenticating reverse proxy that obtains
-// OAuth 2.0 client-credentials tokens and puts them into the requests that an app sends to a
-// protected API.
+// Package httphelper is a Caddy plugin: an outbound reverse proxy that obtains OAuth 2.0 tokens by the
+// client-credentials grant and adds them to the requests that an app sends to a protected API.
 //
-// A request passes the handler `http_helper`, which finds its connection and makes sure that there
-// is a token, then reverse_proxy, then the transport `http_helper`, which puts the token in.
+// A request passes the handler `http_helper`, which finds its connection and makes sure that there is a
+// token, then reverse_proxy, then the transport `http_helper`, which adds the token.
+//
+// This package contains Caddy's modules, their JSON configuration and the Caddyfile. What runs below
+// them is in internal/, where nothing knows the configuration.
 package httphelper
 
 import (
@@ -32,22 +34,22 @@ func init() {
 	caddy.RegisterModule(flows.Template{})
 }
 
-// Handler makes sure, before anything is proxied, that a request may be made and that there is a
-// token for it. It comes before `reverse_proxy` with the transport `http_helper`, which sends the
-// token; the Caddyfile directive `http_helper` writes both.
+// Handler admits a request before it is proxied: it checks that the request is allowed and that there
+// is a token for it. It comes before a `reverse_proxy` with the transport `http_helper`, which sends
+// the token. The Caddyfile directive `http_helper` makes both.
 //
-// Without a token the request is not sent: the app gets an error with the header `Proxy-Status:
-// http_helper; error=…` (RFC 9209), which `handle_errors` sees.
+// A request that is not admitted fails with an error and the header `Proxy-Status: http_helper;
+// error=…` (RFC 9209), which `handle_errors` can handle.
 type Handler struct {
-	// The connection's name, or a placeholder that is resolved per request to one of
+	// The name of the connection, or a placeholder that is resolved per request to one of
 	// `connections`. Required.
 	Connection string `json:"connection,omitempty"`
 
-	// Defines the connection named by `connection` in place, without a connector. Default: it is
-	// one of the app's.
+	// Defines the connection in place, without a connector; `connection` names it. Default: the
+	// connection is one of the app `http_helper`.
 	Define *Connection `json:"define,omitempty"`
 
-	// The connections that a placeholder may choose. Required with a placeholder.
+	// The names of the connections that a placeholder may choose. Required with a placeholder.
 	Connections []string `json:"connections,omitempty"`
 
 	RequestPolicy
@@ -64,7 +66,7 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision finds the handler's connections in the app, or defines its own.
+// Provision finds the handler's connections in the app, or defines one in place.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	app, err := appOf(ctx)
 	if err != nil {
@@ -121,7 +123,7 @@ func (h *Handler) provisionConnections(app *App) error {
 	return errors.Join(errs...)
 }
 
-// ServeHTTP passes a request on when there is a token for it.
+// ServeHTTP passes a request to the next handler if it is admitted.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	q, refused := h.admit(r)
 	if refused != nil {
@@ -130,7 +132,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return q.Serve(w, r, next)
 }
 
-// admit checks a request and gets what it needs.
+// admit checks a request and gets its token.
 func (h *Handler) admit(r *http.Request) (q *forward.Request, refused *forward.Error) {
 	conn := h.connection
 	if refused = h.RequestPolicy.check(r); refused == nil && conn == nil {
@@ -145,7 +147,7 @@ func (h *Handler) admit(r *http.Request) (q *forward.Request, refused *forward.E
 	return q, refused
 }
 
-// choose finds the connection that the placeholder names.
+// choose returns the connection that the placeholder names.
 func (h *Handler) choose(r *http.Request) (*activeConnection, *forward.Error) {
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		if conn := h.connections[repl.ReplaceAll(h.Connection, "")]; conn != nil {
@@ -155,6 +157,7 @@ func (h *Handler) choose(r *http.Request) (*activeConnection, *forward.Error) {
 	return nil, forward.BadRequest("no such connection")
 }
 
+// appOf returns the app of the config that a module is provisioned with.
 func appOf(ctx caddy.Context) (*App, error) {
 	app, err := ctx.App("http_helper")
 	if err != nil {

@@ -29,40 +29,40 @@ const (
 	unauthorizedPass  = "pass"
 )
 
-// RequestPolicy says which requests are admitted, where the token goes and what follows from the API's
-// response. The handler and the transport have the same options; in a route made by the directive
-// `http_helper` the handler's count.
+// RequestPolicy says which requests are admitted, which header carries the token, and what follows when
+// the API rejects it. The handler and the transport have the same options; in a route made by the
+// directive `http_helper`, those of the handler apply.
 type RequestPolicy struct {
-	// Where the token goes. Default: `Authorization` with the prefix `Bearer` (RFC 6750 §2.1), or
-	// `DPoP` for a connection with `dpop` (RFC 9449 §7.1).
+	// The header that carries the token. Default: `Authorization` with the prefix `Bearer` (RFC 6750
+	// §2.1), or with `DPoP` for a connection with `dpop` (RFC 9449 §7.1).
 	AccessTokenHeader *TokenHeader `json:"access_token_header,omitempty"`
 
-	// What happens to the app's own `Authorization`: `replace` it, `keep` it and send no token, or
+	// What happens with an `Authorization` of the app: `replace` it, `keep` it and send no token, or
 	// `reject` the request with 400. Default: `replace`.
 	AppAuthorization string `json:"app_authorization,omitempty"`
 
-	// What happens on a 401 of the API: `retry` once with a newer token, or `pass` it on.
-	// Default: `retry`.
+	// What happens when the API responds with 401: `retry` the request once with a newer token, or
+	// `pass` the response to the app. Default: `retry`.
 	OnUnauthorized string `json:"on_unauthorized,omitempty"`
 
-	// How many bytes of a request's body are kept for one replay; a larger body is not replayed.
-	// Default: 65536.
+	// The most bytes of a request's body that are kept for the retry. A request with a larger body is
+	// not retried. Default: 65536.
 	ReplayBuffer *int64 `json:"replay_buffer,omitempty"`
 
-	// Who may call besides loopback and unix sockets: addresses and CIDR ranges. The peer counts,
-	// whatever headers say. Default: nobody else.
+	// The IP addresses and CIDR ranges of clients that may call, besides loopback and unix sockets.
+	// What counts is the address of the TCP connection, not what headers say. Default: none.
 	AllowClients []string `json:"allow_clients,omitempty"`
 
 	allowed []netip.Prefix
 	options forward.Options
 }
 
-// TokenHeader is where the token goes.
+// TokenHeader is the header that carries the token.
 type TokenHeader struct {
-	// The header field. Required.
+	// The name of the header. Required.
 	Field string `json:"field"`
 
-	// What comes before the token, separated by a space. Default: nothing.
+	// The text before the token, followed by a space. Default: none.
 	Prefix string `json:"prefix,omitempty"`
 }
 
@@ -112,7 +112,7 @@ func (p *RequestPolicy) provisionHeader() error {
 	return nil
 }
 
-// tokenField is the header that carries the token.
+// tokenField returns the name of the header that carries the token.
 func (p *RequestPolicy) tokenField() string {
 	if p.AccessTokenHeader == nil {
 		return "Authorization"
@@ -120,8 +120,8 @@ func (p *RequestPolicy) tokenField() string {
 	return http.CanonicalHeaderKey(p.AccessTokenHeader.Field)
 }
 
-// setDefault checks that an option has one of the allowed values, the first of which it gets when
-// it has none.
+// setDefault gives an empty option the first of the allowed values, and checks that another has one of
+// them.
 func setDefault(value *string, option string, allowed ...string) error {
 	if *value == "" {
 		*value = allowed[0]
@@ -157,7 +157,7 @@ func (h *TokenHeader) check() error {
 	return nil
 }
 
-// check checks all of a request that does not depend on its connection (rules 17, 20, 21).
+// check checks everything about a request that does not depend on its connection (rules 17, 20, 21).
 func (p *RequestPolicy) check(r *http.Request) *forward.Error {
 	if !p.allowsClient(r.RemoteAddr) {
 		return denied("the caller's address is not allowed: see allow_clients")
@@ -184,14 +184,14 @@ func denied(details string) *forward.Error {
 	return &forward.Error{Status: http.StatusForbidden, Type: "http_request_denied", Details: details}
 }
 
-// isCrossSite reports whether a browser says that a page of another site makes the request: such a page
-// must not use the token just because its reader is on this machine.
+// isCrossSite reports whether a browser sends the request for a page of another site. Such a page must
+// not use the token only because its reader is on this machine.
 func isCrossSite(header http.Header) bool {
 	return slices.ContainsFunc(header["Sec-Fetch-Site"], func(site string) bool { return strings.EqualFold(site, "cross-site") })
 }
 
-// allowsClient reports whether a peer may call: a process of this machine, or one of allow_clients
-// (rule 20). The address is that of the connection, never what a header claims.
+// allowsClient reports whether a client may call: a process of this machine, or an address in
+// allow_clients (rule 20). remoteAddr is the address of the TCP connection, never what a header claims.
 func (p *RequestPolicy) allowsClient(remoteAddr string) bool {
 	if strings.HasPrefix(remoteAddr, "127.0.0.1:") || !strings.Contains(remoteAddr, ":") {
 		return true // the usual caller, or a unix socket: "@", a path or nothing
@@ -210,13 +210,13 @@ func (p *RequestPolicy) allowsClient(remoteAddr string) bool {
 // policyOptions are the subdirectives that the directive and the transport share.
 var policyOptions = subdirective.Options[RequestPolicy]{
 	"access_token_header": {Read: accessTokenHeader},
-	"app_authorization":   subdirective.CheckedString(func(i *RequestPolicy) *string { return &i.AppAuthorization }, subdirective.OneOf(authorizationReplace, authorizationKeep, authorizationReject)),
-	"on_unauthorized":     subdirective.CheckedString(func(i *RequestPolicy) *string { return &i.OnUnauthorized }, subdirective.OneOf(unauthorizedRetry, unauthorizedPass)),
+	"app_authorization":   subdirective.CheckedString(func(p *RequestPolicy) *string { return &p.AppAuthorization }, subdirective.OneOf(authorizationReplace, authorizationKeep, authorizationReject)),
+	"on_unauthorized":     subdirective.CheckedString(func(p *RequestPolicy) *string { return &p.OnUnauthorized }, subdirective.OneOf(unauthorizedRetry, unauthorizedPass)),
 	"replay_buffer":       {Read: replayBuffer},
 	"allow_clients":       {Read: allowClients},
 }
 
-func accessTokenHeader(s *subdirective.Subdirective, i *RequestPolicy) error {
+func accessTokenHeader(s *subdirective.Subdirective, p *RequestPolicy) error {
 	if len(s.Args) < 1 || len(s.Args) > 2 {
 		return s.Errorf("takes a header field and, if any, a prefix")
 	}
@@ -227,11 +227,11 @@ func accessTokenHeader(s *subdirective.Subdirective, i *RequestPolicy) error {
 	if err := header.check(); err != nil {
 		return s.Wrap(err)
 	}
-	i.AccessTokenHeader = header
+	p.AccessTokenHeader = header
 	return nil
 }
 
-func replayBuffer(s *subdirective.Subdirective, i *RequestPolicy) error {
+func replayBuffer(s *subdirective.Subdirective, p *RequestPolicy) error {
 	value, err := s.OneArg()
 	if err != nil {
 		return err
@@ -241,24 +241,24 @@ func replayBuffer(s *subdirective.Subdirective, i *RequestPolicy) error {
 		return s.Errorf("must be a size, such as 64KiB or 0")
 	}
 	size := int64(bytes)
-	i.ReplayBuffer = &size
+	p.ReplayBuffer = &size
 	return nil
 }
 
-func allowClients(s *subdirective.Subdirective, i *RequestPolicy) error {
+func allowClients(s *subdirective.Subdirective, p *RequestPolicy) error {
 	ranges, err := s.SomeArgs()
 	if err != nil {
 		return err
 	}
 	for _, r := range ranges {
 		if r == "private_ranges" {
-			i.AllowClients = append(i.AllowClients, caddyhttp.PrivateRangesCIDR()...)
+			p.AllowClients = append(p.AllowClients, caddyhttp.PrivateRangesCIDR()...)
 			continue
 		}
 		if _, err := parsePrefix(r); err != nil {
 			return s.Errorf("must be IP addresses, CIDR ranges or private_ranges")
 		}
-		i.AllowClients = append(i.AllowClients, r)
+		p.AllowClients = append(p.AllowClients, r)
 	}
 	return nil
 }

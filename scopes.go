@@ -13,7 +13,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
 
-// maxAdditionalScopes is how many characters a person may type for additional scopes.
+// maxAdditionalScopes is the most characters that additional scopes may have.
 const maxAdditionalScopes = adminapi.MaxAdditionalScopes
 
 // Values of `scopes_delimiter`.
@@ -24,13 +24,14 @@ const (
 
 // Scope is a level of access that a connector defines (RFC 6749 §3.3).
 type Scope struct {
-	// The scope as the service calls it. Required.
+	// The scope's name at the service. Required.
 	Name string `json:"name"`
 
-	// Whether it is always requested. Needs `customize_scopes`. Default: it may be left out.
+	// Whether every connection requests the scope. Needs `customize_scopes`. Default: false, a
+	// connection may leave it out.
 	Required bool `json:"required,omitempty"`
 
-	// What people see.
+	// What the scope permits, for people. Default: none.
 	Description string `json:"description,omitempty"`
 }
 
@@ -44,7 +45,7 @@ func validScope(s string) error {
 	return nil
 }
 
-// validateScopes checks what the connector says about its scopes.
+// validateScopes checks the scopes that the connector defines, and its options about scopes.
 func (c *Connector) validateScopes() error {
 	var errs []error
 	seen := make(map[string]bool, len(c.Scopes))
@@ -72,9 +73,9 @@ func (c *Connector) validateScopes() error {
 	return errors.Join(errs...)
 }
 
-// requestedScopes are the scopes that a connection asks for: the connector's own in its order, then
-// the additional ones as typed. The required ones are those that the connection had no say in. A nil
-// connector is that of a connection that names none.
+// requestedScopes returns the scopes that a connection requests: those of the connector, in its order,
+// then the additional ones. required are those that the connection could not leave out. The connector
+// is nil for a connection without one, whose scopes are all required.
 func (c *Connector) requestedScopes(conn *Connection) (requested, required, warnings []string, err error) {
 	if c == nil {
 		requested, warnings, err = conn.ownScopes()
@@ -90,7 +91,7 @@ func (c *Connector) requestedScopes(conn *Connection) (requested, required, warn
 	return requested, required, warnings, errors.Join(errChosen, errAdditional)
 }
 
-// ownScopes are the scopes of a connection without a connector.
+// ownScopes returns the scopes of a connection without a connector.
 func (conn *Connection) ownScopes() (scopes, warnings []string, err error) {
 	var errs []error
 	for _, typed := range conn.Scopes {
@@ -113,7 +114,7 @@ func (conn *Connection) ownScopes() (scopes, warnings []string, err error) {
 	return scopes, warnings, errors.Join(errs...)
 }
 
-// chosenScopes are those of the connector's scopes that the connection asks for.
+// chosenScopes returns those of the connector's scopes that the connection requests.
 func (c *Connector) chosenScopes(conn *Connection) (requested, required []string, err error) {
 	chosen, err := c.scopeChoice(conn)
 	for _, scope := range c.Scopes {
@@ -127,7 +128,7 @@ func (c *Connector) chosenScopes(conn *Connection) (requested, required []string
 	return requested, required, err
 }
 
-// scopeChoice checks the scopes that a connection names. They are nil when it makes no choice.
+// scopeChoice checks the scopes that a connection names. The result is nil if it names none.
 func (c *Connector) scopeChoice(conn *Connection) (map[string]bool, error) {
 	if conn.Scopes == nil {
 		return nil, nil
@@ -157,7 +158,7 @@ func (c *Connector) knowsScope(name string) bool {
 	return slices.ContainsFunc(c.Scopes, func(s Scope) bool { return s.Name == name })
 }
 
-// resolveScope lets the connector's scopes be named as they are, even with braces.
+// resolveScope resolves the placeholders of a scope, unless it is literally one of the connector's.
 func (c *Connector) resolveScope(typed string) (string, error) {
 	if c.knowsScope(typed) {
 		return typed, nil
@@ -178,7 +179,7 @@ func (c *Connector) scopeNames() string {
 	return "; it has " + strings.Join(names, ", ")
 }
 
-// additionalScopes are the scopes that the connection adds to the connector's.
+// additionalScopes returns the scopes that the connection adds to the connector's.
 func (c *Connector) additionalScopes(conn *Connection) (scopes, warnings []string, err error) {
 	if conn.AdditionalScopes == "" {
 		return nil, nil, nil
@@ -200,7 +201,7 @@ func (c *Connector) additionalScopes(conn *Connection) (scopes, warnings []strin
 	return scopes, warnings, nil
 }
 
-// splitScopes reads the scopes in a text that a person typed.
+// splitScopes returns the scopes in a text.
 func splitScopes(typed, delimiter string) (scopes, warnings []string, err error) {
 	if n := utf8.RuneCountInString(typed); n > maxAdditionalScopes {
 		return nil, nil, fmt.Errorf("%d characters are more than the %d that are allowed", n, maxAdditionalScopes)
@@ -232,7 +233,7 @@ func splitScopes(typed, delimiter string) (scopes, warnings []string, err error)
 	return scopes, warnings, errors.Join(errs...)
 }
 
-// splitAtDelimiter leaves out what is empty.
+// splitAtDelimiter returns the parts of a text that are not empty.
 func splitAtDelimiter(s, delimiter string) []string {
 	if delimiter != delimiterComma {
 		return strings.Fields(s)
@@ -246,7 +247,7 @@ func splitAtDelimiter(s, delimiter string) []string {
 	return parts
 }
 
-// expandScope resolves the placeholders of one scope, and says how it may be shown.
+// expandScope resolves the placeholders of a scope. shown is the scope as it may be shown.
 func expandScope(typed string) (scope, shown string, err error) {
 	t, err := placeholder.Parse(typed)
 	if err != nil {

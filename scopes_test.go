@@ -251,13 +251,3 @@ func TestCommaInScopesOfAConnectionAloneIsWarnedAbout(t *testing.T) {
 		t.Errorf("got %q, warnings %q, %v; want warnings %q", requested, warnings, err, want)
 	}
 }
-
-// writeFile makes a file and returns its path.
-func writeFile(t *testing.T, name, content string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}

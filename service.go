@@ -19,137 +19,148 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
 )
 
-// Service describes how one service is authenticated against and where its API is. A connector
-// holds one, and a connection without a connector holds its own.
+// Service describes a service: its API, and how clients authenticate at its token endpoint. Each
+// connector has one, and so does each connection without a connector.
 //
-// Texts may contain the placeholders `{env.*}` and `{file.*}`; those of a connector also
-// `{param.<key>}` and `{config.<key>}`. They are resolved when the config is loaded and again at
-// every token request, never per proxied request, and their results are not searched again.
+// URLs and values may contain the placeholders `{env.*}` and `{file.*}`; those of a connector also
+// `{param.<key>}` and `{config.<key>}`. They are resolved when the config is loaded and at every
+// token request, never per proxied request. What a placeholder yields is not searched for further
+// placeholders.
 type Service struct {
-	// What people see. Default: the name.
+	// The name of the service for people. Default: the name of the connector.
 	Label string `json:"label,omitempty"`
 
-	// Root of the API: https, or http on loopback, without query, fragment and userinfo. No
-	// request leaves it. Required.
+	// The root of the API: an https URL, or http on loopback, without query, fragment and userinfo.
+	// Every request goes to this host and stays below this path. Placeholders are resolved at every
+	// token request. Required.
 	BaseURL string `json:"base_url,omitempty"`
 
-	// Full URL of the token endpoint: https, or http on loopback, without fragment and userinfo.
-	// A query in it is kept (RFC 6749 §3.2). Required, unless `issuer` is given.
+	// The full URL of the token endpoint: https, or http on loopback, without fragment and userinfo.
+	// Its query is kept (RFC 6749 §3.2). Placeholders are resolved at every token request. Required,
+	// unless `issuer` is given.
 	TokenURL string `json:"token_url,omitempty"`
 
-	// The authorization server's issuer identifier; its metadata (RFC 8414, OpenID Connect
-	// Discovery) name the token endpoint. Excludes `token_url`.
+	// The authorization server's issuer identifier. Its metadata (RFC 8414, OpenID Connect Discovery)
+	// name the token endpoint. Placeholders are resolved at every token request. Excludes `token_url`.
 	Issuer string `json:"issuer,omitempty"`
 
 	// How the client authenticates at the token endpoint: `client_secret_basic`,
-	// `client_secret_post`, `client_secret_jwt`, `private_key_jwt`, `tls_client_auth` or `none`.
-	// Exactly this one is used, never a second. Default: `client_secret_basic`.
+	// `client_secret_post`, `client_secret_jwt`, `private_key_jwt`, `tls_client_auth` or `none`. No
+	// other method is tried. Default: `client_secret_basic`.
 	AuthMethod string `json:"auth_method,omitempty"`
 
-	// Whether client id and secret are form-encoded inside the Basic header (`form`, RFC 6749
-	// §2.3.1) or not (`raw`, for servers that do not decode). Default: `form`.
+	// How `client_secret_basic` encodes client id and secret: `form`, form-encoded (RFC 6749 §2.3.1),
+	// or `raw`, as they are, for servers that do not decode them. Default: `form`.
 	BasicEncoding string `json:"basic_encoding,omitempty"`
 
-	// Where people ask for scopes that the service lacks; named in the error when additional
-	// scopes are refused.
+	// The URL of a page that says how to get scopes that the connector lacks. It is named in the error
+	// when additional scopes are refused.
 	ScopesHelp string `json:"scopes_help,omitempty"`
 
-	// Refuse a token whose response lists scopes but lacks a required one. Default: warn.
+	// Whether a token is refused when the response lists its scopes and a required one is missing.
+	// Default: false, a warning in the log.
 	RequireGrantedScopes bool `json:"require_granted_scopes,omitempty"`
 
-	// Extra parameters of the token request, such as an audience.
+	// Further parameters of the token request, such as an audience. Placeholders in the values are
+	// resolved at every token request.
 	TokenRequestParams []RequestParam `json:"token_request_params,omitempty"`
 
-	// Extra headers of the token request.
+	// Further headers of the token request. Placeholders in the values are resolved at every token
+	// request.
 	TokenRequestHeaders []Field `json:"token_request_headers,omitempty"`
 
-	// Where the token request's fields travel: `form`, `json` or `query`. Always a POST.
-	// Default: `form` (RFC 6749 §4.4.2).
+	// Where the parameters of the token request are sent: in the body as a `form` or as `json`, or in
+	// the URL's `query`. The method is POST in any case. Default: `form` (RFC 6749 §4.4.2).
 	TokenRequestFormat string `json:"token_request_format,omitempty"`
 
-	// What joins scopes in the token request. Default: one space (RFC 6749 §3.3).
+	// The text between two scopes in the token request. Default: one space (RFC 6749 §3.3).
 	TokenRequestScopeSeparator string `json:"token_request_scope_separator,omitempty"`
 
-	// What the token request calls the grant. Default: `client_credentials`.
+	// The value of `grant_type` in the token request. Default: `client_credentials` (RFC 6749 §4.4.2).
 	GrantType string `json:"grant_type,omitempty"`
 
-	// JSON pointer (RFC 6901) to the token in the response. Default: `/access_token`.
+	// The JSON pointer (RFC 6901) to the token in the token response. Default: `/access_token`.
 	TokenPointer string `json:"token_pointer,omitempty"`
 
-	// JSON pointer (RFC 6901) to the lifetime in seconds. Default: `/expires_in`.
+	// The JSON pointer (RFC 6901) to the token's lifetime, in seconds, in the token response. Default:
+	// `/expires_in`.
 	ExpiresInPointer string `json:"expires_in_pointer,omitempty"`
 
-	// TLS, proxy and timeouts towards the token endpoint: the fields of reverse_proxy's `http`
-	// transport.
+	// TLS, forward proxy and timeouts of requests to the authorization server: the fields of
+	// reverse_proxy's `http` transport.
 	TokenTransport json.RawMessage `json:"token_transport,omitempty"`
 
-	// Headers that every request to the API carries. The app's own of the same name are removed.
+	// Headers that are set on every request to the API, instead of the app's of the same name.
+	// Placeholders in the values are resolved at every token request.
 	APIHeaders []Field `json:"api_headers,omitempty"`
 
-	// Query parameters that every request to the API carries. The app's own of the same name are
-	// removed.
+	// Query parameters that are set on every request to the API, instead of the app's of the same
+	// name. Placeholders in the values are resolved at every token request.
 	APIQuery []Field `json:"api_query,omitempty"`
 
-	// For which of `token_url` and `base_url` http to a host that is not loopback, and skipping
-	// TLS verification, are permitted. Warned about at load. Default: neither.
+	// The URLs, `token_url` and `base_url`, that may be http on a host that is not loopback, or whose
+	// TLS certificate need not be verified. Others can then read secrets or tokens, so each is warned
+	// about when the config is loaded. Default: none.
 	AllowInsecure []string `json:"allow_insecure,omitempty"`
 
-	// What people see for the client id. Default: `Client ID`.
+	// The label of the client id in the connector's form. Default: `Client ID`.
 	ClientIDLabel string `json:"client_id_label,omitempty"`
 
-	// What people see for the client secret. Default: `Client secret`.
+	// The label of the client secret in the connector's form. Default: `Client secret`.
 	ClientSecretLabel string `json:"client_secret_label,omitempty"`
 
-	// The request that proves that a connection works.
+	// The request to the API that proves that a connection works. Default: none; a token is proof then.
 	Ping *Ping `json:"ping,omitempty"`
 
-	// Resource indicators (RFC 8707): absolute URIs without fragment.
+	// The resource indicators of the token request (RFC 8707): absolute URIs without fragment.
+	// Placeholders are resolved at every token request.
 	Resources []string `json:"resources,omitempty"`
 
-	// URL of the revocation endpoint (RFC 7009). The token of a connection that is removed is
-	// revoked there, best effort.
+	// The URL of the revocation endpoint (RFC 7009), where the token of a connection that is removed
+	// or refreshed by hand is revoked, best effort. Default: that of the issuer's metadata, if any.
 	RevocationURL string `json:"revocation_url,omitempty"`
 }
 
-// RequestParam is an extra parameter of the token request. Several values are sent as several.
+// RequestParam is a further parameter of the token request. It is sent once for each of its values.
 type RequestParam struct {
 	// The parameter's name. Required.
 	Name string `json:"name"`
 
-	// The parameter's values, one at least.
+	// The parameter's values, at least one. Required.
 	Values []string `json:"values"`
 }
 
-// Field is a named value: a header or a query parameter.
+// Field is a header or a query parameter.
 type Field struct {
-	// The field's name. Required.
+	// The name of the header or parameter. Required.
 	Name string `json:"name"`
 
-	// The field's value.
+	// The value. Placeholders in it are resolved at every token request. Default: empty.
 	Value string `json:"value"`
 }
 
-// Ping is a small request that proves that a connection works.
+// Ping is a small request to the API that proves that a connection works.
 type Ping struct {
-	// Default: `GET`.
+	// The method of the request. Default: `GET`.
 	Method string `json:"method,omitempty"`
 
-	// Path, and query if any, below the base URL. Required.
+	// The path below the base URL, with a query if there is one. It begins with a slash. Required.
 	Path string `json:"path"`
 
-	// Statuses that prove the connection. Default: any 2xx.
+	// The statuses that prove the connection, from 200 to 599. Default: any 2xx.
 	Statuses []int `json:"statuses,omitempty"`
 }
 
+// Values of basic_encoding.
 const (
 	encodingForm = "form"
 	encodingRaw  = "raw"
 )
 
-// optionText is the text of an option that may have placeholders.
+// optionText is an option with its text, which may have placeholders.
 type optionText struct{ option, value string }
 
-// texts are the service's texts that may have placeholders.
+// texts returns all texts of the service that may have placeholders.
 func (s *Service) texts() []optionText {
 	all := []optionText{{"base_url", s.BaseURL}, {"token_url", s.TokenURL}, {"issuer", s.Issuer}, {"revocation_url", s.RevocationURL}}
 	for _, p := range s.TokenRequestParams {
@@ -170,8 +181,8 @@ func (s *Service) texts() []optionText {
 	return all
 }
 
-// check checks all of a service that does not depend on a connection. Texts may have the
-// placeholders of the kinds given.
+// check checks everything about a service that does not depend on a connection, and fills in
+// defaults. Texts may have the placeholders of the given kinds.
 func (s *Service) check(kinds ...string) error {
 	_, err := oauth.Method(s.AuthMethod)
 	errs := []error{
@@ -204,7 +215,7 @@ func (s *Service) check(kinds ...string) error {
 	return errors.Join(errs...)
 }
 
-// checkURLs checks that the URLs are there, and those that need nothing of a connection.
+// checkURLs checks which URLs are given, and the form of those without placeholders.
 func (s *Service) checkURLs(kinds []string) error {
 	var errs []error
 	if s.BaseURL == "" {
@@ -232,7 +243,7 @@ func (s *Service) checkURLs(kinds []string) error {
 	return errors.Join(errs...)
 }
 
-// insecureURLs says for which URLs plain http is permitted.
+// insecureURLs returns the URLs that may be plain http.
 func (s *Service) insecureURLs() resolve.InsecureURLs {
 	return resolve.InsecureURLs{Token: s.allowsInsecure("token_url"), Base: s.allowsInsecure("base_url")}
 }
@@ -269,7 +280,7 @@ func (s *Service) checkParams() error {
 	return errors.Join(errs...)
 }
 
-// checkFields checks named values; headers get their canonical names.
+// checkFields checks headers or query parameters. Headers get their canonical names.
 func checkFields(option string, fields []Field, header bool, refused func(string) bool) error {
 	var errs []error
 	seen := make(map[string]bool)
@@ -307,7 +318,7 @@ func (s *Service) checkResources() error {
 	var errs []error
 	for _, r := range s.Resources {
 		if strings.Contains(r, "{") {
-			continue // checked when it is known
+			continue // checked once it is resolved
 		}
 		errs = append(errs, oauth.CheckResource(r))
 	}
@@ -339,10 +350,10 @@ func (p *Ping) check() error {
 	return errors.Join(errs...)
 }
 
-// authMethod is the name of the method, the default included.
+// authMethod returns the name of the authentication method, the default included.
 func (s *Service) authMethod() string { return cmp.Or(s.AuthMethod, oauth.DefaultMethod) }
 
-// textParser parses texts and collects what is wrong with them.
+// textParser parses texts with placeholders and collects the errors.
 type textParser struct{ errs []error }
 
 func (p *textParser) parse(option, value string, kinds ...string) placeholder.Template {
@@ -353,7 +364,7 @@ func (p *textParser) parse(option, value string, kinds ...string) placeholder.Te
 	return t
 }
 
-// optional is parse for texts that may be absent.
+// optional parses a text, or returns nil when it is empty.
 func (p *textParser) optional(option, value string, kinds ...string) *placeholder.Template {
 	if value == "" {
 		return nil
@@ -370,7 +381,7 @@ func (p *textParser) fields(option string, fields []Field, kinds ...string) []re
 	return specs
 }
 
-// spec parses the service's texts, which may have the placeholders of the kinds given.
+// spec parses the service's texts, which may have the placeholders of the given kinds.
 func (s *Service) spec(kinds ...string) (*resolve.ServiceSpec, error) {
 	var p textParser
 	method, err := oauth.Method(s.AuthMethod)

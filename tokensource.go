@@ -13,41 +13,81 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
-// connectionTokens are the tokens of one connection.
-type connectionTokens struct {
-	source  *token.Source
-	timeout time.Duration // token_timeout
-	key     token.Key
-	user    *token.User
-}
-
-// tokenSources holds the sources of all configs by what shapes their token requests.
+// tokenSources holds the token sources of all loaded configs. Connections whose token requests are the
+// same share a source, also across a reload.
 var tokenSources = caddy.NewUsagePool()
 
-// acquire takes the source for a key, which a running config may hold already.
-func (t *connectionTokens) acquire(key token.Key, u *token.User) {
-	source, _, _ := tokenSources.LoadOrNew(key, func() (caddy.Destructor, error) { return token.NewSource(), nil }) // never fails
-	t.key, t.user, t.source = key, u, source.(*token.Source)
-	t.source.Attach(u)
+// connectionTokens are the tokens of one connection: the source that obtains them, and what that needs
+// of the connection. They implement forward.Tokens for requests and token.Observer for the source.
+type connectionTokens struct {
+	source  *token.Source
+	key     token.Key
+	user    *token.User
+	timeout time.Duration // token_timeout
+
+	values   *resolve.Connection
+	clients  tokenClients
+	metrics  *telemetry.Connection
+	events   *telemetry.Events
+	watching chan struct{} // closed when the client certificate is no longer watched; nil: it is not
 }
 
-// release lets go of the source. Requests that still run may go on using it.
+// acquireTokens acquires the source of the connection's tokens, which the running config may use
+// already.
+func (c *activeConnection) acquireTokens(app *App, metrics *telemetry.Connection) {
+	t := &c.tokens
+	t.values, t.metrics, t.events = c.values, metrics, app.events
+	t.timeout = cmp.Or(time.Duration(c.config.TokenTimeout), token.DefaultTimeout)
+	t.acquire(c.values.TokenKey(), &token.User{
+		Name:          c.name,
+		Host:          c.values.TokenHost(),
+		Fetcher:       app.tracing.Fetcher(c.values, c.name),
+		RefreshBefore: time.Duration(c.config.RefreshBefore),
+		Timeout:       time.Duration(c.config.TokenTimeout),
+		Warm:          c.config.Warm,
+		Logger:        c.logger,
+		Observer:      t,
+	})
+	c.values.CurrentToken = t.source.Current
+}
+
+// acquire acquires the source with a key for a user.
+func (t *connectionTokens) acquire(key token.Key, user *token.User) {
+	source, _, _ := tokenSources.LoadOrNew(key, func() (caddy.Destructor, error) { return token.NewSource(), nil }) // never fails
+	t.key, t.user, t.source = key, user, source.(*token.Source)
+	t.source.Attach(user)
+}
+
+// start puts the user's settings into effect.
+func (t *connectionTokens) start() {
+	t.source.Start(t.user)
+	t.watchCertificate()
+}
+
+// release releases the source. Requests in flight may still use it.
 func (t *connectionTokens) release() {
 	if t.source.Detach(t.user) {
 		_, _ = tokenSources.Delete(t.key) // Destruct never fails
 	}
+	t.clients.closeIdleConnections()
+	if t.watching != nil {
+		close(t.watching)
+	}
 }
 
-// timeoutGrace lets an attempt that began with a wait end by itself, and say why.
+// timeoutGrace is the time that an attempt gets, beyond the timeout, to end by itself and say why.
 const timeoutGrace = 100 * time.Millisecond
 
-// Token returns the token for a request. The connection's own token_timeout bounds the wait, even
-// where it shares the token with one that waits longer.
+// Token returns the token for a request. The wait is bounded by the connection's own token_timeout,
+// even where another user of the source waits longer.
 func (t *connectionTokens) Token(ctx context.Context) (*oauth.Token, error) {
 	if current := t.source.TryToken(ctx); current != nil {
 		return current, nil
@@ -61,7 +101,7 @@ func (t *connectionTokens) Token(ctx context.Context) (*oauth.Token, error) {
 	return current, err
 }
 
-// Invalidate takes a token out of use that an API has rejected, and reports whether a newer one may be
+// Invalidate stops the use of a token that an API has rejected, and reports whether a newer one may be
 // requested.
 func (t *connectionTokens) Invalidate(rejected *oauth.Token) bool {
 	return t.source.Invalidate(rejected)
@@ -72,87 +112,101 @@ func (t *connectionTokens) Replace(ctx context.Context, rejected *oauth.Token) *
 	return t.source.Replace(ctx, rejected)
 }
 
-// acquireTokens takes the source of the connection's tokens, which a running config may hold already.
-func (c *activeConnection) acquireTokens() {
-	c.tokens.timeout = cmp.Or(time.Duration(c.config.TokenTimeout), token.DefaultTimeout)
-	user := &token.User{
-		Name:          c.name,
-		Host:          c.values.TokenHost(),
-		Fetcher:       c.app.tracing.Fetcher(c.values, c.name),
-		RefreshBefore: time.Duration(c.config.RefreshBefore),
-		Timeout:       time.Duration(c.config.TokenTimeout),
-		Warm:          c.config.Warm,
-		Logger:        c.logger,
-		Observer:      c,
-	}
-	c.tokens.acquire(c.values.TokenKey(), user)
-	c.values.CurrentToken = c.tokens.source.Current
-}
-
-// refresh replaces the connection's token now, and revokes the old one.
-func (c *activeConnection) refresh(ctx context.Context) error {
-	source := c.tokens.source
-	old := source.Current()
-	if err := source.Refresh(ctx); err != nil {
+// refresh replaces the token now, and revokes the old one.
+func (t *connectionTokens) refresh(ctx context.Context) error {
+	old := t.source.Current()
+	if err := t.source.Refresh(ctx); err != nil {
 		return err
 	}
-	if now := source.Current(); old != nil && now != nil && now.Value != old.Value {
-		go c.revoke(old) //nolint:gosec // it must outlive the request for the refresh
+	if current := t.source.Current(); old != nil && current != nil && current.Value != old.Value {
+		go t.revoke(old) //nolint:gosec // it must outlive the request for the refresh
 	}
 	return nil
 }
 
-// revoke tells the authorization server that a token is not needed any more. Nothing depends on it.
-func (c *activeConnection) revoke(token *oauth.Token) {
-	ctx, cancel := context.WithTimeout(context.Background(), c.tokens.timeout)
+// revoke revokes a token at the authorization server, best effort.
+func (t *connectionTokens) revoke(revoked *oauth.Token) {
+	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
 	defer cancel()
-	if err := c.values.Revoke(ctx, token); err != nil {
-		c.logger.Warn("revoking a token failed", zap.String("connection", c.name), zap.Error(err))
+	if err := t.values.Revoke(ctx, revoked); err != nil {
+		t.user.Logger.Warn("revoking a token failed", zap.String("connection", t.user.Name), zap.Error(err))
 	}
 }
 
-// Removed revokes the last token of a connection that the running config does not have any
-// more. One that has only changed may have been granted the same token again, and so may one that is
-// in the config again when the process has been restarted.
-func (c *activeConnection) Removed(token *oauth.Token) {
-	if app := activeApp(); caddy.Exiting() || app.active[c.name] != nil {
+// Endpoint returns the token endpoint as it may be shown.
+func (t *connectionTokens) Endpoint() string { return t.values.ShownEndpoint() }
+
+// Observe counts a token request or a rejection, and emits its event.
+func (t *connectionTokens) Observe(event token.Event) {
+	t.metrics.Observe(event)
+	t.events.Emit(t.user.Name, event)
+}
+
+// Removed revokes the last token of a connection that is not in the running config any more. One that
+// only changed may have got the same token again, and so may one that a restarted process has again.
+func (t *connectionTokens) Removed(last *oauth.Token) {
+	if caddy.Exiting() || activeApp().active[t.user.Name] != nil {
 		return
 	}
-	c.revoke(token)
+	t.revoke(last)
 }
 
-// Endpoint is the token endpoint for people.
-func (c *activeConnection) Endpoint() string { return c.values.ShownEndpoint() }
+// certificatePause is the time between two looks at the files of a client certificate.
+const certificatePause = 10 * time.Second
 
-// Observe is called after each token request and each rejection.
-func (c *activeConnection) Observe(event token.Event) {
-	c.forward.Metrics.Observe(event)
-	c.app.events.Emit(c.name, event)
+// watchCertificate watches the client certificate, if there is one, until release. A token that is
+// bound to a certificate (RFC 8705 §6.3) is replaced when that has been replaced, since it may soon
+// expire. Until then the token is used with the certificate that it is bound to.
+func (t *connectionTokens) watchCertificate() {
+	if t.clients.certified == nil {
+		return
+	}
+	t.watching = make(chan struct{})
+	go func() {
+		ticker := time.NewTicker(certificatePause)
+		defer ticker.Stop()
+		for {
+			t.expireBoundToken()
+			select {
+			case <-ticker.C:
+			case <-t.watching:
+				return
+			}
+		}
+	}()
 }
 
-// tokenClients makes requests to the authorization server of one connection.
+// expireBoundToken expires the token if it is bound to another certificate than the one in the files.
+func (t *connectionTokens) expireBoundToken() {
+	defer token.RecoverAndLog(t.user.Logger, "reading the client certificate")
+	if current := t.source.Current(); t.values.CertificateReplaced(current) {
+		t.source.Expire(current)
+	}
+}
+
+// tokenClients make requests to the authorization server of one connection.
 type tokenClients struct {
 	transport *reverseproxy.HTTPTransport
 	certified *httptransport.ByCertificate // the same with the client certificate; nil without one
 }
 
-// provisionClients builds what talks to the authorization server.
-func (c *activeConnection) provisionClients(certificate bool) error {
-	var err error
-	if c.clients.transport, err = c.app.tokenTransport(c.service.TokenTransport); err != nil {
+// provision gets the transport that the service configures.
+func (t *tokenClients) provision(app *App, service *Service, certificate bool) error {
+	transport, err := app.tokenTransport(service.TokenTransport)
+	if err != nil {
 		return err
 	}
-	transport := c.clients.transport
-	if transport.TLS != nil && transport.TLS.InsecureSkipVerify && !c.service.allowsInsecure("token_url") {
+	t.transport = transport
+	if transport.TLS != nil && transport.TLS.InsecureSkipVerify && !service.allowsInsecure("token_url") {
 		return errors.New("token_transport: tls_insecure_skip_verify needs allow_insecure token_url")
 	}
 	if certificate {
-		c.clients.certified = &httptransport.ByCertificate{Base: transport.Transport}
+		t.certified = &httptransport.ByCertificate{Base: transport.Transport}
 	}
 	return nil
 }
 
-// Client makes requests with a client certificate, unless that is nil.
+// Client returns a client that presents a certificate, unless that is nil.
 func (t *tokenClients) Client(certificate *tls.Certificate) *http.Client {
 	var transport http.RoundTripper = t.transport
 	if certificate != nil {
@@ -167,35 +221,8 @@ func (t *tokenClients) closeIdleConnections() {
 	}
 }
 
-// certificatePause is how often the files of a client certificate are read between token requests.
-const certificatePause = 10 * time.Second
-
-// watchCertificate watches the client certificate until the connection is released: tokens that are
-// bound to one that has been replaced are replaced too (RFC 8705 §6.3), since that one may soon have
-// expired. Until then such a token stays in use, with the certificate that it is bound to.
-func (c *activeConnection) watchCertificate() {
-	if c.clients.certified == nil {
-		return
-	}
-	c.watching = make(chan struct{})
-	go func() {
-		ticker := time.NewTicker(certificatePause)
-		defer ticker.Stop()
-		for {
-			c.expireBoundToken()
-			select {
-			case <-ticker.C:
-			case <-c.watching:
-				return
-			}
-		}
-	}()
-}
-
-// expireBoundToken has the token replaced if it is bound to another certificate than the files hold.
-func (c *activeConnection) expireBoundToken() {
-	defer token.RecoverAndLog(c.logger, "reading the client certificate")
-	if token := c.tokens.source.Current(); c.values.CertificateReplaced(token) {
-		c.tokens.source.Expire(token)
-	}
-}
+// Interface guards
+var (
+	_ forward.Tokens = (*connectionTokens)(nil)
+	_ token.Observer = (*connectionTokens)(nil)
+)

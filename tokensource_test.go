@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/flows"
@@ -26,6 +28,8 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token/tokentest"
 )
 
+// Which token requests differ: the endpoint and the key of a source.
+
 // TestAliasesAreForClientsWithACertificate, whatever their method.
 func TestAliasesAreForClientsWithACertificate(t *testing.T) {
 	certFile, keyFile := keystest.WriteCertificate(t, t.TempDir(), "first")
@@ -36,7 +40,7 @@ func TestAliasesAreForClientsWithACertificate(t *testing.T) {
 		fmt.Sprintf(connection, "with", "client_certificate "+certFile+" "+keyFile)+"}\n}\n")
 	t.Cleanup(func() { _ = caddy.Stop() })
 	for name, endpoint := range map[string]*oauthtest.Endpoint{"without": plain, "with": mutual} {
-		if err := activeApp().active[name].refresh(t.Context()); err != nil {
+		if err := activeApp().active[name].tokens.refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		endpoint.Only(t)
@@ -119,6 +123,8 @@ func TestCredentialsMakeTheIdentity(t *testing.T) {
 	}
 }
 
+// The watch of a client certificate.
+
 // boundTo hands out tokens that are bound to the certificate as it is.
 func boundTo(l *keys.Certificate) func(context.Context, int) (*oauth.Token, error) {
 	return func(_ context.Context, call int) (*oauth.Token, error) {
@@ -132,18 +138,20 @@ func boundTo(l *keys.Certificate) func(context.Context, int) (*oauth.Token, erro
 	}
 }
 
-// watchedConnection has a source whose fetcher is f, and watches a certificate.
-func watchedConnection(t *testing.T, f *tokentest.Fetcher) *activeConnection {
+// watchedTokens are the tokens of a connection whose fetcher is f and whose certificate is watched.
+func watchedTokens(t *testing.T, f *tokentest.Fetcher) *connectionTokens {
 	t.Helper()
-	c := new(activeConnection)
-	c.values = &resolve.Connection{Certificate: keystest.NewCertificate(t)}
-	c.clients.certified = new(httptransport.ByCertificate)
-	f.SetRespond(boundTo(c.values.Certificate))
-	c.tokens.source = token.NewSource()
-	user := &token.User{Name: "billing", Fetcher: f}
-	c.tokens.source.Attach(user)
-	c.tokens.source.Start(user)
-	c.watchCertificate()
+	certFile, keyFile := keystest.WriteCertificate(t, t.TempDir(), "first")
+	certificate := keys.NewCertificate(certFile, keyFile, nil)
+	f.SetRespond(boundTo(certificate))
+	c := &connectionTokens{
+		source:  token.NewSource(),
+		user:    &token.User{Name: "billing", Fetcher: f, Logger: zap.NewNop()},
+		values:  &resolve.Connection{Certificate: certificate},
+		clients: tokenClients{certified: new(httptransport.ByCertificate)},
+	}
+	c.source.Attach(c.user)
+	c.start()
 	t.Cleanup(func() { close(c.watching) })
 	return c
 }
@@ -153,24 +161,24 @@ func watchedConnection(t *testing.T, f *tokentest.Fetcher) *activeConnection {
 func TestBoundTokenIsReplacedWithItsCertificate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(tokentest.Fetcher)
-		c := watchedConnection(t, f)
-		first := tokentest.MustToken(t, c.tokens.source)
+		c := watchedTokens(t, f)
+		first := tokentest.MustToken(t, c.source)
 		time.Sleep(2 * certificatePause)
-		tokentest.WantToken(t, c.tokens.source, "token-1")
+		tokentest.WantToken(t, c.source, "token-1")
 		tokentest.WantCalls(t, f, 1)
 
 		keystest.WriteCertificate(t, filepath.Dir(c.values.Certificate.CertFile), "second")
 		time.Sleep(2 * certificatePause)
 		tokentest.WantCalls(t, f, 1)
-		if tokentest.MustToken(t, c.tokens.source).Value != first.Value {
+		if tokentest.MustToken(t, c.source).Value != first.Value {
 			t.Error("the request had to wait for a newer token")
 		}
 		tokentest.WantCalls(t, f, 2)
-		if second := tokentest.MustToken(t, c.tokens.source); second.Certificate.Leaf.Subject.CommonName != "second" {
+		if second := tokentest.MustToken(t, c.source); second.Certificate.Leaf.Subject.CommonName != "second" {
 			t.Errorf("bound to %v", second.Certificate.Leaf.Subject)
 		}
 		time.Sleep(2 * certificatePause)
-		tokentest.WantToken(t, c.tokens.source, "token-2")
+		tokentest.WantToken(t, c.source, "token-2")
 		tokentest.WantCalls(t, f, 2)
 	})
 }
@@ -180,14 +188,14 @@ func TestBoundTokenIsReplacedWithItsCertificate(t *testing.T) {
 func TestBoundTokenStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(tokentest.Fetcher)
-		c := watchedConnection(t, f)
+		c := watchedTokens(t, f)
 		f.SetRespond(boundTo(keys.NewCertificate(c.values.Certificate.CertFile, c.values.Certificate.KeyFile, nil))) // of a config before
-		tokentest.MustToken(t, c.tokens.source)
+		tokentest.MustToken(t, c.source)
 		time.Sleep(2 * certificatePause)
-		tokentest.WantToken(t, c.tokens.source, "token-1")
+		tokentest.WantToken(t, c.source, "token-1")
 		keystest.WriteFile(t, c.values.Certificate.KeyFile, "")
 		time.Sleep(2 * keys.ReplacementTime)
-		tokentest.WantToken(t, c.tokens.source, "token-1")
+		tokentest.WantToken(t, c.source, "token-1")
 		tokentest.WantCalls(t, f, 1)
 	})
 }
@@ -196,12 +204,12 @@ func TestBoundTokenStays(t *testing.T) {
 func TestUnboundTokenStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(tokentest.Fetcher)
-		c := watchedConnection(t, f)
+		c := watchedTokens(t, f)
 		f.SetRespond(nil)
-		tokentest.MustToken(t, c.tokens.source)
+		tokentest.MustToken(t, c.source)
 		keystest.WriteCertificate(t, filepath.Dir(c.values.Certificate.CertFile), "second")
 		time.Sleep(2 * certificatePause)
-		tokentest.WantToken(t, c.tokens.source, "token-1")
+		tokentest.WantToken(t, c.source, "token-1")
 		tokentest.WantCalls(t, f, 1)
 	})
 }
@@ -214,10 +222,10 @@ func TestWatchEndsWithTheConnection(t *testing.T) {
 		fmt.Sprintf(connection, "without", "")+"}\n}\n")
 	t.Cleanup(func() { _ = caddy.Stop() })
 	active := activeApp().active
-	if active["without"].watching != nil {
+	if active["without"].tokens.watching != nil {
 		t.Error("a certificate that is not there is watched")
 	}
-	watching := active["with"].watching
+	watching := active["with"].tokens.watching
 	if watching == nil {
 		t.Fatal("the certificate is not watched")
 	}
@@ -227,19 +235,7 @@ func TestWatchEndsWithTheConnection(t *testing.T) {
 	<-watching // else the test never ends
 }
 
-// flowsLaterBy is how far ahead the clock of the memory of helper flows is.
-var flowsLaterBy atomic.Int64
-
-func init() {
-	flows.Results = flows.NewMemory(func() time.Time { return time.Now().Add(time.Duration(flowsLaterBy.Load())) })
-}
-
-// laterForFlows has the memory of helper flows believe that it is later.
-func laterForFlows(t *testing.T, d time.Duration) {
-	t.Helper()
-	before := flowsLaterBy.Swap(int64(d))
-	t.Cleanup(func() { flowsLaterBy.Store(before) })
-}
+// Helper flows, whose results are part of a token request.
 
 // shards is a service that flows ask: it counts, and tells the number of the request.
 type shards struct {
@@ -282,12 +278,6 @@ func withShards(s *shards) string {
 			api_header X-Shard {config.second}`
 }
 
-func refreshed(t *testing.T) (status int, body string) {
-	t.Helper()
-	status, _, body = admin(t, "POST", "/http_helper/connections/billing/refresh")
-	return status, body
-}
-
 // A flow's result serves all of its values, and five minutes of token requests.
 func TestFlowResultIsRemembered(t *testing.T) {
 	e, a, s := newIdP(t), newAPI(t, nil), newShards(t)
@@ -314,7 +304,7 @@ func TestFlowResultIsRemembered(t *testing.T) {
 	s.wantAsked(t, 2)
 }
 
-// While a token lives, a flow that fails is a failed refresh: requests go on, with what they carried
+// While a token lives, a flow that fails is a failed refresh: requests are sent with what they carried
 // before.
 func TestFlowFailsWhileTokenLives(t *testing.T) {
 	e, a, s := newIdP(t), newAPI(t, nil), newShards(t)
@@ -478,6 +468,6 @@ func TestFlowThatHangsIsNamed(t *testing.T) {
 func TestNoFlowRunsForNoRevocation(t *testing.T) {
 	e, a, s := newIdP(t), newAPI(t, nil), newShards(t)
 	runSidecar(t, crm(a, e, withShards(s), ""))
-	activeApp().active["billing"].revoke(&oauth.Token{Value: "t1"})
+	activeApp().active["billing"].tokens.revoke(&oauth.Token{Value: "t1"})
 	s.wantAsked(t, 0)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -16,33 +17,35 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
-// Transport sends requests to the API of a connection, with the connection's token. It wraps
-// reverse_proxy's `http` transport, whose options it understands. One has another default:
-// `compression` is off, so that the app's `Accept-Encoding` and the API's response stay as they are.
+// Transport sends requests to the API of a connection with the connection's token. It has the options
+// of reverse_proxy's `http` transport, one of them with another default: `compression` is off, so that
+// the app's `Accept-Encoding` and the API's response are not changed.
 //
-// It is the last to touch a request: the token goes only to the host of the base URL, under it, and
-// only over TLS or to loopback, whatever upstream was chosen. A request that no handler
-// `http_helper` has admitted is refused, unless the transport has a connection of its own.
+// Whatever upstream was chosen, the token is sent only to the host of the base URL, only below its
+// path, and only over TLS or to loopback. A request that no handler `http_helper` has admitted is
+// refused, unless the transport has a `connection`.
 type Transport struct {
 	*reverseproxy.HTTPTransport
 
-	// The connection whose token is sent when no handler `http_helper` chose one. Default: such
-	// requests are refused.
+	// The name of the connection whose token is sent with requests that no handler `http_helper` has
+	// admitted. Default: none, such requests are refused.
 	Connection string `json:"connection,omitempty"`
 
-	// The connections that a handler `http_helper` may choose among, when there are several.
+	// The names of the connections that a handler `http_helper` chooses among with a placeholder.
+	// Default: none.
 	Connections []string `json:"connections,omitempty"`
 
-	// Whether the upstreams are addresses of the user's rather than the base URL's own, so that
-	// one base URL may be dialed at several addresses. Default: false.
+	// Whether the upstreams are addresses that the user chose, rather than that of the base URL, so
+	// that one base URL may be dialed at several addresses. Default: false.
 	CustomUpstreams bool `json:"custom_upstreams,omitempty"`
 
-	// Whether `Via`, `Forwarded` and `X-Forwarded-*` that reverse_proxy's header operations set
-	// reach the API. Default: false, which spares a copy of every request's header.
+	// Whether reverse_proxy has header operations for requests. What they set of `Via`, `Forwarded` and
+	// `X-Forwarded-*` then reaches the API. Default: false, which saves a copy of every request's
+	// header.
 	HeaderUp bool `json:"header_up,omitempty"`
 
-	// Whether reverse_proxy has `load_balancing`, which may choose among upstreams, or try again, by a
-	// request's `Via` and `X-Forwarded-*`. Default: false, which spares to keep them.
+	// Whether reverse_proxy has `load_balancing`, which may choose an upstream, or retry a request, by
+	// its `Via` and `X-Forwarded-*`. Default: false, which saves keeping them.
 	LoadBalancing bool `json:"load_balancing,omitempty"`
 
 	RequestPolicy
@@ -86,7 +89,7 @@ func (t *Transport) provision(ctx caddy.Context) error {
 	return t.provisionTransports(ctx)
 }
 
-// connections are those that the config names for this transport.
+// connections returns the connections that the config names for this transport.
 func (t *Transport) connections(app *App) ([]*activeConnection, error) {
 	var conns []*activeConnection
 	var errs []error
@@ -111,8 +114,26 @@ func (t *Transport) connections(app *App) ([]*activeConnection, error) {
 	return conns, errors.Join(errs...)
 }
 
-// provisionTransports gives a transport of its own to every connection that needs one, and the shared
-// one to the rest.
+// acceptsTransport checks the options of an http transport that could send the token elsewhere. target
+// is nil if it is not known yet.
+func (c *configuredConnection) acceptsTransport(t *reverseproxy.HTTPTransport, target *forward.Target) error {
+	if t.TLS == nil {
+		return nil
+	}
+	if t.TLS.InsecureSkipVerify && !c.service.allowsInsecure("base_url") {
+		return fmt.Errorf("connection %s: tls_insecure_skip_verify needs allow_insecure base_url", c.name)
+	}
+	if target == nil {
+		return nil
+	}
+	if name := t.TLS.ServerName; name != "" && !strings.EqualFold(name, target.Base.Hostname()) {
+		return fmt.Errorf("connection %s: tls_server_name must be the host of base_url; name the certificate's host there and the address to dial with to", c.name)
+	}
+	return nil
+}
+
+// provisionTransports gives every connection that needs it a transport of its own, and the others a
+// shared one.
 func (t *Transport) provisionTransports(ctx caddy.Context) error {
 	// Provisioning fills in the configuration, so each transport starts from a copy.
 	raw, err := json.Marshal(t.HTTPTransport)
@@ -145,7 +166,7 @@ func (t *Transport) provisionTransports(ctx caddy.Context) error {
 	return nil
 }
 
-// transport is the one of a connection.
+// transport returns the transport of a connection.
 func (t *Transport) transport(conn *forward.Connection) *forward.Transport {
 	if own := t.transports[conn]; own != nil {
 		return own
@@ -165,9 +186,9 @@ func (t *Transport) Cleanup() error {
 	return errors.Join(errs...)
 }
 
-// RequestHeaderOps removes what would tell the API of a proxy (rule 17) before the user's header
-// operations, so that theirs stay. Without those it is removed when the request is sent, as the
-// Host is set then.
+// RequestHeaderOps removes the headers that would reveal a proxy to the API (rule 17) before the user's
+// header operations, so that what those set stays. Without such operations, the headers are removed
+// when the request is sent.
 func (t *Transport) RequestHeaderOps() *headers.HeaderOps {
 	if !t.HeaderUp {
 		return nil
@@ -187,8 +208,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.transport(q.Conn).RoundTripAdmitted(req, q)
 }
 
-// roundTripAlone sends a request that no handler of ours has seen: of a transport used by hand, or
-// a health check. Refusals are responses, so that they never count against an upstream.
+// roundTripAlone sends a request that no handler `http_helper` has admitted: one of a reverse_proxy
+// without that handler, or a health check. A refusal is a response, not an error, so that it never
+// counts against an upstream.
 func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 	if t.own == nil {
 		forward.CloseBody(req.Body)
@@ -197,7 +219,7 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 	healthCheck := req.Context().Value(caddyhttp.VarsCtxKey) == nil
 	q, refused := t.prepareAlone(req)
 	if refused != nil && healthCheck {
-		// Without a token nothing is known about the upstream, so nothing is held against it.
+		// Without a token nothing is known about the upstream, so it counts as healthy.
 		refused = &forward.Error{Status: http.StatusOK}
 	}
 	var res *http.Response
@@ -220,47 +242,13 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// prepareAlone checks a request and gets what it needs, as the handler does.
+// prepareAlone admits a request, as the handler does.
 func (t *Transport) prepareAlone(req *http.Request) (*forward.Request, *forward.Error) {
 	if refused := t.RequestPolicy.check(req); refused != nil {
 		return nil, refused
 	}
 	return t.own.forward.Prepare(req, &t.RequestPolicy.options)
 }
-
-// GetUpstreams returns the address of the request's base URL.
-func (UpstreamSource) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
-	q, ok := forward.FromContext(r.Context())
-	if !ok {
-		return nil, errors.New("upstream source http_helper: the handler http_helper must come first")
-	}
-	return []*reverseproxy.Upstream{{Dial: q.Target.Dial}}, nil
-}
-
-// UpstreamSource is reverse_proxy's source of upstreams `http_helper`: the address of the base URL
-// of the connection that the handler chose for the request. It has no options.
-type UpstreamSource struct{}
-
-// CaddyModule returns the Caddy module information.
-func (UpstreamSource) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{
-		ID:  "http.reverse_proxy.upstreams.http_helper",
-		New: func() caddy.Module { return new(UpstreamSource) },
-	}
-}
-
-// Interface guards
-var (
-	_ caddy.Provisioner                                = (*Transport)(nil)
-	_ caddy.CleanerUpper                               = (*Transport)(nil)
-	_ http.RoundTripper                                = (*Transport)(nil)
-	_ reverseproxy.TLSTransport                        = (*Transport)(nil)
-	_ reverseproxy.H2CTransport                        = (*Transport)(nil)
-	_ reverseproxy.HealthCheckSchemeOverriderTransport = (*Transport)(nil)
-	_ reverseproxy.ProxyProtocolTransport              = (*Transport)(nil)
-	_ reverseproxy.RequestHeaderOpsTransport           = (*Transport)(nil)
-	_ reverseproxy.UpstreamSource                      = (*UpstreamSource)(nil)
-)
 
 // UnmarshalCaddyfile sets up the transport from Caddyfile tokens. Syntax:
 //
@@ -293,6 +281,27 @@ func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return s.Unmarshal(t.HTTPTransport, rest)
 }
 
+// UpstreamSource is reverse_proxy's source of upstreams `http_helper`: the address of the base URL
+// of the connection that the handler chose for the request. It has no options.
+type UpstreamSource struct{}
+
+// CaddyModule returns the Caddy module information.
+func (UpstreamSource) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.reverse_proxy.upstreams.http_helper",
+		New: func() caddy.Module { return new(UpstreamSource) },
+	}
+}
+
+// GetUpstreams returns the address of the request's base URL.
+func (UpstreamSource) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
+	q, ok := forward.FromContext(r.Context())
+	if !ok {
+		return nil, errors.New("upstream source http_helper: the handler http_helper must come first")
+	}
+	return []*reverseproxy.Upstream{{Dial: q.Target.Dial}}, nil
+}
+
 // UnmarshalCaddyfile sets up the upstream source from Caddyfile tokens. Syntax:
 //
 //	dynamic http_helper
@@ -307,6 +316,15 @@ func (*UpstreamSource) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // Interface guards
 var (
-	_ caddyfile.Unmarshaler = (*Transport)(nil)
-	_ caddyfile.Unmarshaler = (*UpstreamSource)(nil)
+	_ caddy.Provisioner                                = (*Transport)(nil)
+	_ caddy.CleanerUpper                               = (*Transport)(nil)
+	_ http.RoundTripper                                = (*Transport)(nil)
+	_ reverseproxy.TLSTransport                        = (*Transport)(nil)
+	_ reverseproxy.H2CTransport                        = (*Transport)(nil)
+	_ reverseproxy.HealthCheckSchemeOverriderTransport = (*Transport)(nil)
+	_ reverseproxy.ProxyProtocolTransport              = (*Transport)(nil)
+	_ reverseproxy.RequestHeaderOpsTransport           = (*Transport)(nil)
+	_ reverseproxy.UpstreamSource                      = (*UpstreamSource)(nil)
+	_ caddyfile.Unmarshaler                            = (*Transport)(nil)
+	_ caddyfile.Unmarshaler                            = (*UpstreamSource)(nil)
 )

@@ -4,12 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
@@ -24,6 +22,8 @@ import (
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
+
+// Requests with a token, and what happens when the API rejects it.
 
 func TestRequestArrivesWithToken(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
@@ -114,25 +114,6 @@ func TestAppAuthorization(t *testing.T) {
 			t.Errorf("%s: X-Token %q, want %q", test.options, got, test.token)
 		}
 	}
-}
-
-// rejects answers 401 to all tokens but one.
-func rejects(good string) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") != "Bearer "+good {
-			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-			w.WriteHeader(http.StatusUnauthorized)
-			_, _ = io.WriteString(w, "no")
-			return
-		}
-		echo(w, r)
-	}
-}
-
-// echo answers with the body. It must be read first: a server that begins to answer stops reading.
-func echo(w http.ResponseWriter, r *http.Request) {
-	body, _ := io.ReadAll(r.Body)
-	_, _ = w.Write(body)
 }
 
 func TestReplayWithNewerToken(t *testing.T) {
@@ -232,6 +213,8 @@ func TestAPIThatRejectsEveryTokenCostsOneTokenRequest(t *testing.T) {
 	}
 }
 
+// Errors of the token endpoint and of the API, as the app sees them.
+
 func TestErrorsTowardsTheApp(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer func(http.ResponseWriter, int64)
@@ -251,7 +234,7 @@ func TestErrorsTowardsTheApp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, a := newIdP(t), newAPI(t, nil)
-			e.answers(test.answer)
+			e.respond(test.answer)
 			site := runSidecar(t, inline(a, e, ""))
 			res, _ := call(t, "GET", site+"/", nil)
 			status := res.Header.Get("Proxy-Status")
@@ -309,8 +292,8 @@ func TestNoUpstreamLeft(t *testing.T) {
 	wantUnreachable(t, site, 503, "the API cannot be reached: none of its addresses is available")
 }
 
-// TestNoAnswerAfterARetry: what counts is the last attempt, and not that the API has answered before.
-func TestNoAnswerAfterARetry(t *testing.T) {
+// TestNoResponseAfterARetry: what counts is the last attempt, and not that the API responded before.
+func TestNoResponseAfterARetry(t *testing.T) {
 	e := newIdP(t)
 	var a *api
 	a = newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -347,7 +330,7 @@ func wantUnreachable(t *testing.T, site string, status int, why string) {
 	}
 }
 
-func TestErrorAfterTheAnswerIsNotOurs(t *testing.T) {
+func TestErrorAfterTheResponseIsNotOurs(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	site := runSidecar(t, inline(a, e, "handle_response {\n\t\t\terror 503\n\t\t}"))
 	res, _ := call(t, "GET", site+"/", nil)
@@ -355,6 +338,8 @@ func TestErrorAfterTheAnswerIsNotOurs(t *testing.T) {
 		t.Errorf("got %d %q", res.StatusCode, res.Header.Get("Proxy-Status"))
 	}
 }
+
+// Requests that are refused, and where the token may go.
 
 func TestRefusedRequests(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
@@ -399,23 +384,6 @@ func TestPeerAddress(t *testing.T) {
 			t.Errorf("%q: got %v, want %v", address, got, want)
 		}
 	}
-}
-
-// tlsAPI starts an API over TLS and returns a file with its certificate, which is for 127.0.0.1 and
-// example.com.
-func tlsAPI(t *testing.T, handler http.HandlerFunc) (*api, string) {
-	t.Helper()
-	a := new(api)
-	a.Server = httptest.NewUnstartedServer(a.record(handler))
-	a.EnableHTTP2 = true
-	a.StartTLS()
-	t.Cleanup(a.Close)
-	file := filepath.Join(t.TempDir(), "ca.pem")
-	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Certificate().Raw})
-	if err := os.WriteFile(file, certificate, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return a, file
 }
 
 func TestUpstreamsAreOnlyAddressesToDial(t *testing.T) {
@@ -525,25 +493,7 @@ func TestTokenNeverGoesThroughAForwardProxyInTheClear(t *testing.T) {
 	}
 }
 
-// callAcrossReload repeats a call whose connection the old config's listener took and never served:
-// Caddy opens a listener of its own for each config.
-func callAcrossReload(t *testing.T, url string) {
-	t.Helper()
-	for try := range 5 {
-		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-		req.Close = true
-		res, err := http.DefaultClient.Do(req)
-		if err == nil {
-			_ = res.Body.Close()
-			if res.StatusCode != http.StatusOK {
-				t.Fatalf("status %d", res.StatusCode)
-			}
-			return
-		}
-		t.Logf("try %d: %v", try, err)
-	}
-	t.Fatal("no answer after a reload")
-}
+// Tokens across reloads and time-outs.
 
 func TestReloadKeepsTokens(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
@@ -573,7 +523,7 @@ func TestAppLeavesWhileWaiting(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	release := make(chan struct{})
 	arrived := make(chan struct{}, 1)
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		arrived <- struct{}{}
 		<-release
 		grantToken(w, "late", 3600)
@@ -597,7 +547,7 @@ func TestAppLeavesWhileWaiting(t *testing.T) {
 	}
 }
 
-// Characters that net/url does not accept in a path must not make it escape the rest anew.
+// Characters that net/url does not accept in a path must not make it escape the rest again.
 func TestEncodingsSurviveRawCharacters(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	site := runSidecar(t, inline(a, e, ""))
@@ -617,7 +567,7 @@ func TestEncodingsSurviveRawCharacters(t *testing.T) {
 	}
 }
 
-func TestInformationalAnswersDoNotSpeakInOurName(t *testing.T) {
+func TestInformationalResponsesDoNotSpeakInOurName(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Proxy-Status", "http_helper; error=forged")
 		w.Header().Set("Link", "</style.css>")
@@ -668,7 +618,7 @@ func TestReloadKeepsTheTokenOfTheSameRequest(t *testing.T) {
 func TestEachConnectionHasItsOwnTimeout(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	release := make(chan struct{})
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		<-release
 		grantToken(w, "late", 3600)
 	})
@@ -683,7 +633,9 @@ func TestEachConnectionHasItsOwnTimeout(t *testing.T) {
 	}
 }
 
-// rawCall sends a request as it is written and returns the status of the answer and its header.
+// What clients, upstreams and APIs try.
+
+// rawCall sends a request as it is written and returns the response without its body.
 func rawCall(t *testing.T, site, request string) *http.Response {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(site, "http://"))
@@ -903,8 +855,8 @@ func TestNoOtherHTTPInATunnel(t *testing.T) {
 	}
 }
 
-// TestAnswersThatAreNoHTTP: errors of net/http quote what a server says, and so may end in logs.
-func TestAnswersThatAreNoHTTP(t *testing.T) {
+// TestResponsesThatAreNoHTTP: errors of net/http quote what a server says, and so may end in logs.
+func TestResponsesThatAreNoHTTP(t *testing.T) {
 	for _, answer := range []string{
 		"HTTP/1.1 {token}\r\n\r\n",
 		"{token}\r\n\r\n",
@@ -916,7 +868,7 @@ func TestAnswersThatAreNoHTTP(t *testing.T) {
 	} {
 		api := newWire(t, answer)
 		e := newIdP(t)
-		e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
+		e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
 		site := runSidecar(t, fmt.Sprintf("SITE {\n\thttp_helper http://%s {\n\t\ttoken_url %s/token\n\t\tclient_id id\n\t\tclient_secret literal-secret\n\t}\n\thandle_errors {\n\t\trespond \"{http.error.message}\" {\n\t\t}\n\t}\n}\n", api, e.URL))
 		res, body := call(t, "GET", site+"/", nil)
 		if strings.Contains(body+fmt.Sprint(res.Header), secretMarker) {
@@ -928,9 +880,11 @@ func TestAnswersThatAreNoHTTP(t *testing.T) {
 	}
 }
 
+// Tokens that an API echoes are not logged.
+
 const secretMarker = "marked-token-8765432123456789"
 
-// newWire is a server that answers every request with the same bytes, {token} being the request's.
+// newWire is a server that responds to every request with the same bytes, {token} being the request's.
 func newWire(t *testing.T, answer string) (address string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -986,7 +940,7 @@ func TestRedirectsShowNoKey(t *testing.T) {
 func TestValuesFromOutsideAreSecrets(t *testing.T) {
 	t.Setenv("ISEC_ASSERTION", "marked-assertion")
 	e, a := newIdP(t), newAPI(t, nil)
-	e.answers(func(w http.ResponseWriter, _ int64) {
+	e.respond(func(w http.ResponseWriter, _ int64) {
 		w.WriteHeader(http.StatusBadRequest)
 		_, _ = io.WriteString(w, `{"error": "bad marked-assertion"}`)
 	})
@@ -999,7 +953,7 @@ func TestValuesFromOutsideAreSecrets(t *testing.T) {
 	}
 }
 
-// TestEchoesReachTheAppOnly: reverse_proxy logs what stands in an answer's header when the transport
+// TestEchoesReachTheAppOnly: reverse_proxy logs a response's header when the transport
 // returns, and keeps it in placeholders.
 func TestEchoesReachTheAppOnly(t *testing.T) {
 	t.Setenv("ISEC_KEY", "marked-api-key")
@@ -1011,7 +965,7 @@ func TestEchoesReachTheAppOnly(t *testing.T) {
 		_, _ = io.WriteString(w, "body")
 		w.Header().Set("X-Trailed", r.Header.Get("Authorization"))
 	})
-	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
+	e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
 	site := runSidecar(t, inline(a, e, "api_header X-Key {env.ISEC_KEY}\n\t\theader_down X-Placeholder \"{http.reverse_proxy.header.X-Echo}{http.reverse_proxy.header.X-Key-Echo}|{http.reverse_proxy.header.X-Other}\""))
 	res, body := call(t, "GET", site+"/", nil)
 	if got := res.Header; got.Get("X-Echo") != "Bearer "+secretMarker || got.Get("X-Key-Echo") != "marked-api-key" || body != "body" {
@@ -1025,15 +979,15 @@ func TestEchoesReachTheAppOnly(t *testing.T) {
 	}
 }
 
-// TestEchoesOfBrokenAnswersAreNotLogged: reverse_proxy panics when an answer breaks off, and Caddy writes
+// TestEchoesOfBrokenResponsesAreNotLogged: reverse_proxy panics when a response breaks off, and Caddy writes
 // the access log all the same.
-func TestEchoesOfBrokenAnswersAreNotLogged(t *testing.T) {
+func TestEchoesOfBrokenResponsesAreNotLogged(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Echo", r.Header.Get("Authorization"))
 		w.Header().Set("Content-Length", "100")
 		_, _ = io.WriteString(w, "part")
 	})
-	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
+	e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
 	site, logged := runLoggingSidecar(t, inline(a, e, ""))
 	res := rawCall(t, site, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 	if got := res.Header.Get("X-Echo"); got != "Bearer "+secretMarker {
@@ -1058,7 +1012,7 @@ func TestEchoesOfReplacedTokensAreNotLogged(t *testing.T) {
 		w.Header().Set("X-Was", first.Load().(string))
 		w.Header().Set("X-Is", r.Header.Get("Authorization"))
 	})
-	e.answers(func(w http.ResponseWriter, n int64) { grantToken(w, fmt.Sprintf("%s-%d", secretMarker, n), 3600) })
+	e.respond(func(w http.ResponseWriter, n int64) { grantToken(w, fmt.Sprintf("%s-%d", secretMarker, n), 3600) })
 	site, logged := runLoggingSidecar(t, inline(a, e, "header_down X-Placeholder \"{http.reverse_proxy.header.X-Was}\""))
 	res, _ := call(t, "GET", site+"/", nil)
 	if got := res.Header; got.Get("X-Was") != "Bearer "+secretMarker+"-1" || got.Get("X-Is") != "Bearer "+secretMarker+"-2" {
@@ -1083,7 +1037,7 @@ func TestEscapedEchoesAreNotLogged(t *testing.T) {
 		w.Header().Set("X-Path", url.PathEscape(token))
 		w.Header().Set("X-Other", "100%")
 	})
-	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, token, 3600) })
+	e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, token, 3600) })
 	site, logged := runLoggingSidecar(t, inline(a, e, ""))
 	res, _ := call(t, "GET", site+"/", nil)
 	if got := res.Header; got.Get("X-Token") != once || got.Get("X-Path") == "" || !strings.HasSuffix(got.Get("Location"), twice) {
@@ -1103,7 +1057,7 @@ func TestEchoesAreFieldsLikeOthers(t *testing.T) {
 		w.Header().Set("Connection", "X-Hop")
 		w.Header().Set("X-Hop", r.Header.Get("Authorization"))
 	})
-	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
+	e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
 	for options, want := range map[string]string{
 		"": "[Bearer TOKEN] [other mine=Bearer TOKEN]",
 		"header_down -X-Echo\n\t\theader_down X-Cookie $ \"; Secure\"": "[] [other; Secure mine=Bearer TOKEN; Secure]",
@@ -1127,7 +1081,7 @@ func TestEchoesOfATransportUsedByHandAreNotLogged(t *testing.T) {
 		w.Header().Set("X-Echo", r.Header.Get("Authorization"))
 		w.Header().Set("X-Other", "other")
 	})
-	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
+	e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
 	site, logged := runLoggingSidecar(t, fmt.Sprintf("{\n\thttp_helper {\n\t\tconnection c {\n\t\t\tbase_url %[1]s\n\t\t\ttoken_url %[2]s\n\t\t\tclient_id id\n\t\t\tclient_secret literal-secret\n\t\t}\n\t}\n}\n"+
 		"SITE {\n\treverse_proxy %[1]s {\n\t\ttransport http_helper {\n\t\t\tconnection c\n\t\t}\n\t}\n}\n", a.URL, e.URL))
 	res, _ := call(t, "GET", site+"/", nil)
@@ -1151,7 +1105,7 @@ func TestEchoesInAReasonAreNotShown(t *testing.T) {
 		fmt.Fprintf(buffer, "HTTP/1.1 200 Fine, %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", r.Header.Get("Authorization"))
 		_ = buffer.Flush()
 	})
-	e.answers(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
+	e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
 	site := runSidecar(t, inline(a, e, "header_down X-Reason {rp.status_text}"))
 	res, _ := call(t, "GET", site+"/", nil)
 	if got := res.Header.Get("X-Reason"); got != "200 OK" {
@@ -1159,7 +1113,7 @@ func TestEchoesInAReasonAreNotShown(t *testing.T) {
 	}
 }
 
-// runLoggingSidecar is runSidecar with an access log, and what stands in it once there is something.
+// runLoggingSidecar is runSidecar with an access log, and returns what is in it once there is something.
 func runLoggingSidecar(t *testing.T, caddyfile string) (site string, logged func() string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "access.log")

@@ -35,13 +35,13 @@ func TestNewInPlainLines(t *testing.T) {
 			t.Parallel()
 			d := o.openDialogue(t, variable)
 			d.answer(t, "Client ID\nAnswer:", "")
-			d.answer(t, "Not so: an answer is needed\nAnswer:", "my app")
+			d.answer(t, "Not so: a value is needed\nAnswer:", "my app")
 			d.answer(t, "API password\nNothing is shown. Leave it empty to store it later, without trying it now.\nAnswer:", secret)
 			d.answer(t, "Your instance name\nAnswer:", "emea")
 			d.answer(t, "Region\n1. Europe\n2. United States\nNumber [1]:", "asia")
 			d.answer(t, "Not so: must be one of eu, us\nNumber [1]:", "2")
 			d.answer(t, "Passphrase\nNothing is shown. Leave it empty to store it later, without trying it now.\nAnswer:", "open sesame")
-			d.answer(t, "✓ contacts.read: Read contacts (always asked for)\n1. contacts.write\n"+
+			d.answer(t, "✓ contacts.read: Read contacts (always requested)\n1. contacts.write\n"+
 				"2. contacts.delete: Delete contacts, also those of other people, for good and without asking anybody again\nNumbers, separated by spaces:", "1")
 			d.answer(t, "At most 500 characters:", "reports.read "+strings.Repeat("x", 490))
 			d.answer(t, "Not so: 503 characters are more than the 500 that are allowed\nAt most 500 characters:", "reports.read")

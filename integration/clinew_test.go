@@ -132,7 +132,7 @@ func TestNewOnATerminal(t *testing.T) {
 	f := o.openForm(t, 120, 40)
 	f.WaitScreen(t, "Client ID", "API password", "Nothing is shown.", "Your instance name", "Region", "Europe", "United States", "Passphrase")
 	f.answer(t, "Client ID", harness.Enter)
-	f.WaitScreen(t, "an answer is needed")
+	f.WaitScreen(t, "a value is needed")
 	f.answer(t, "Client ID", "my app", harness.Enter)
 	f.answer(t, "API password", secret, harness.Enter)
 	f.answer(t, "Your instance name", "emea", harness.Enter)
@@ -140,7 +140,7 @@ func TestNewOnATerminal(t *testing.T) {
 	f.answer(t, "Passphrase", "open sesame", harness.Enter)
 
 	// What is required is fixed: it cannot be ticked off.
-	f.WaitScreen(t, "┃ ✓ contacts.read: Read contacts (always asked for)", "• contacts.write", "• contacts.delete: Delete contacts, also")
+	f.WaitScreen(t, "┃ ✓ contacts.read: Read contacts (always requested)", "• contacts.write", "• contacts.delete: Delete contacts, also")
 	if strings.Contains(f.Screen(), "• contacts.read") {
 		t.Error("the required scope can be ticked")
 	}

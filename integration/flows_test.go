@@ -140,7 +140,7 @@ func TestAFlowThatComesBack(t *testing.T) {
 	wantSidecarError(t, w.Get(t, "/x"), http.StatusServiceUnavailable, "proxy_internal_error")
 	o := &operator{world: w, User: harness.NewUser(t), admin: "unix/" + w.AdminSocket()}
 	const reason = "flow shard_of: its server responded with status 500"
-	want(t, o.command(t, "list"), 1, "billing cannot get a token: "+reason+"\n", "It ends by itself once that server answers as it should. If it never has, correct what is named here.")
+	want(t, o.command(t, "list"), 1, "billing cannot get a token: "+reason+"\n", "It ends by itself once that server responds as it should. If it never has, fix what is named here.")
 	want(t, o.command(t, "ping", "billing"), 1, "billing does not work: there is no token: "+reason+".\n")
 	w.WaitLog(t, `"reason":"`+reason+`"`)
 	service.RespondWith(harness.Reply(http.StatusOK, `{"data":[{"shard":"s7"}]}`))

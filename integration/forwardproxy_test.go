@@ -502,7 +502,7 @@ func TestTokenRequestInTheClearPassesNoForwardProxy(t *testing.T) {
 				connection: "name billing\n" + test.connection, env: []string{test.variable + "=" + proxy.url},
 			}))
 			answer := w.Get(t, "/hello")
-			wantOurs(t, answer, http.StatusBadGateway, "proxy_configuration_error")
+			wantSidecarError(t, answer, http.StatusBadGateway, "proxy_configuration_error")
 			if got := answer.Header.Get("Proxy-Status"); !strings.Contains(got, `details="connection billing: `+sentence+`"`) {
 				t.Errorf("Proxy-Status %q lacks %q", got, sentence)
 			}

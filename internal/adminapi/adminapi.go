@@ -1,7 +1,7 @@
-// Package adminapi is the admin API as it is on the wire: its paths, its JSON and a client.
+// Package adminapi contains the wire format of the admin API, its paths and its JSON, and a client.
 //
-// The server side, which fills the types in, and the command line, which reads them, share this
-// package, so that neither needs the other. Nothing in the types is a secret.
+// The server, which fills the types in, and the command line, which reads them, share this package, so
+// that neither needs the other. It knows nothing of the configuration, and no type contains a secret.
 package adminapi
 
 import (
@@ -9,27 +9,27 @@ import (
 	"time"
 )
 
-// Paths of the admin API. That of one connection or connector has its name behind.
+// Paths of the admin API. The path of one connection or connector ends with its name.
 const (
 	ConnectionsPath = "/http_helper/connections"
 	ConnectorsPath  = "/http_helper/connectors"
 )
 
-// What a POST to a connection does, behind its path.
+// Actions of a POST to a connection, which follow its path.
 const (
 	RefreshAction = "/refresh" // fetches a new token now
 	PingAction    = "/ping"    // makes the request that proves the connection
 )
 
-// ConnectionPath is the path of a connection, with an action or without.
+// ConnectionPath returns the path of a connection, with an action or without.
 func ConnectionPath(name, action string) string {
 	return ConnectionsPath + "/" + url.PathEscape(name) + action
 }
 
-// ConnectorPath is the path of a connector.
+// ConnectorPath returns the path of a connector.
 func ConnectorPath(name string) string { return ConnectorsPath + "/" + url.PathEscape(name) }
 
-// State is how a connection is doing.
+// State is the state of a connection.
 type State string
 
 // The states of a connection.
@@ -40,19 +40,19 @@ const (
 	StateDown    State = "down"    // it has no token, and cannot get one
 )
 
-// Class separates a mistake in the configuration from an outage.
+// Class is the class of a failure: a mistake in the configuration, or an outage.
 type Class string
 
-// ClassConfiguration is the class of failures that somebody has to correct.
+// ClassConfiguration is the class of failures that need a fix.
 const ClassConfiguration Class = "configuration"
 
-// Connection is a connection and how it is doing.
+// Connection is a connection and its state.
 type Connection struct {
 	Name        string     `json:"name"`
 	Connector   *string    `json:"connector"` // null: defined without one
 	State       State      `json:"state"`
 	AuthMethod  string     `json:"auth_method"`
-	TokenURL    *string    `json:"token_url"` // null: not known before the issuer was asked
+	TokenURL    *string    `json:"token_url"` // null: not known until the issuer is asked
 	BaseURL     string     `json:"base_url"`
 	Scopes      Scopes     `json:"scopes"`
 	Token       *Token     `json:"token"` // null: no live one
@@ -68,7 +68,7 @@ type Scopes struct {
 	Missing   []string `json:"missing"`
 }
 
-// Token says when a token was obtained, and when it ends. The token itself is never shown.
+// Token contains the times of a token. The token itself is never shown.
 type Token struct {
 	Obtained time.Time `json:"obtained"`
 	Expires  time.Time `json:"expires"`
@@ -82,7 +82,7 @@ type Counts struct {
 	Rejected      uint64 `json:"rejected"` // tokens, by the API
 }
 
-// Failure is why the last token request failed.
+// Failure is the failure of the last token request.
 type Failure struct {
 	At      time.Time `json:"at"`
 	Class   Class     `json:"class"`
@@ -90,7 +90,7 @@ type Failure struct {
 	Message string    `json:"message"`
 }
 
-// Reason is the failure in words, with the server's error code, as in the log.
+// Reason returns the failure in words, with the server's error code, as in the log.
 func (f *Failure) Reason() string {
 	if f.Code == nil {
 		return f.Message
@@ -104,7 +104,7 @@ type Ping struct {
 	Response PingResponse `json:"service_response"`
 }
 
-// PingResponse is what the API has sent, and what that means.
+// PingResponse is the API's response, and what it means.
 type PingResponse struct {
 	StatusCode *int    `json:"status_code"`
 	Message    string  `json:"message"`
@@ -167,7 +167,7 @@ type Scope struct {
 	Description *string `json:"description"`
 }
 
-// MaxAdditionalScopes is how many characters additional scopes may have.
+// MaxAdditionalScopes is the most characters that additional scopes may have.
 const MaxAdditionalScopes = 500
 
 // Permissions say what a connection may choose.

@@ -40,8 +40,8 @@ func (e *AddressError) Error() string {
 }
 
 // New returns a client for the admin endpoint at an address, which may be the path of a unix socket.
-// Patience is how long it waits for what it gets; what it posts may take as long as the server does.
-// The error is an *AddressError.
+// A GET may take as long as patience; a POST may take as long as the server does. The error is an
+// *AddressError.
 func New(address string, patience time.Duration) (*Client, error) {
 	address = UnixPath(address)
 	a, err := caddy.ParseNetworkAddress(address)
@@ -63,7 +63,7 @@ func New(address string, patience time.Duration) (*Client, error) {
 	return c, nil
 }
 
-// UnixPath completes an address that is only the path of a unix socket.
+// UnixPath returns an address, completed if it is only the path of a unix socket.
 func UnixPath(address string) string {
 	if filepath.IsAbs(address) {
 		return "unix/" + address
@@ -79,7 +79,7 @@ type Response struct {
 	address string
 }
 
-// UnreachableError says why there is no response of an admin endpoint.
+// UnreachableError is the error of an admin endpoint that does not respond.
 type UnreachableError struct {
 	Address string
 	Err     error
@@ -89,13 +89,13 @@ func (e *UnreachableError) Error() string {
 	if e.Forbidden() {
 		return "you may not open " + e.Address + " (permission denied)"
 	}
-	return "no Caddy answers at " + e.Address + " (" + innermost(e.Err) + ")"
+	return "no Caddy responds at " + e.Address + " (" + innermost(e.Err) + ")"
 }
 
 // Unwrap lets errors.Is look inside.
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
-// Forbidden tells whether the user has no permission to connect.
+// Forbidden reports whether the user has no permission to connect.
 func (e *UnreachableError) Forbidden() bool { return errors.Is(e.Err, fs.ErrPermission) }
 
 // Do makes a request. The error is an *UnreachableError, unless the response breaks off.
@@ -120,12 +120,12 @@ func (c *Client) Do(ctx context.Context, method, path string) (*Response, error)
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxResponseBytes))
 	if err != nil {
-		return nil, fmt.Errorf("reading the answer of %s: %s", c.address, innermost(err))
+		return nil, fmt.Errorf("reading the response of %s: %s", c.address, innermost(err))
 	}
 	return &Response{Status: res.StatusCode, Body: body, address: c.address}, nil
 }
 
-// innermost is a network error without what wraps it.
+// innermost returns the innermost message of a network error.
 func innermost(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return "it takes too long"
@@ -136,7 +136,7 @@ func innermost(err error) string {
 	return err.Error()
 }
 
-// Error is an error that the admin API has sent. With status 404, there is nothing of the name.
+// Error is an error that the admin API has sent. Status 404 means that the name does not exist.
 type Error struct {
 	Status  int    `json:"-"`
 	Message string `json:"error"`
@@ -144,11 +144,11 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
-// Decode reads the JSON of a response. What the admin API says is wrong becomes an *Error.
+// Decode decodes the JSON of a response. An error that the admin API has sent is an *Error.
 func (r *Response) Decode(into any) error {
 	if r.Status == http.StatusOK {
 		if err := json.Unmarshal(r.Body, into); err != nil {
-			return fmt.Errorf("%s does not answer as http_helper does: is it of another version?", r.address)
+			return fmt.Errorf("%s does not respond as http_helper does: is it of another version?", r.address)
 		}
 		return nil
 	}
@@ -159,6 +159,6 @@ func (r *Response) Decode(into any) error {
 	case r.Status == http.StatusNotFound:
 		return fmt.Errorf("the Caddy at %s was built without http_helper", r.address)
 	default:
-		return fmt.Errorf("the Caddy at %s answers with status %d", r.address, r.Status)
+		return fmt.Errorf("the Caddy at %s responded with status %d", r.address, r.Status)
 	}
 }

@@ -29,7 +29,7 @@ func TestEndpointHangs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.Do(t.Context(), http.MethodGet, ConnectionsPath); err == nil || !strings.Contains(err.Error(), "no Caddy answers at unix/"+socket+" (it takes too long)") {
+	if _, err := client.Do(t.Context(), http.MethodGet, ConnectionsPath); err == nil || !strings.Contains(err.Error(), "no Caddy responds at unix/"+socket+" (it takes too long)") {
 		t.Error(err)
 	}
 }

@@ -7,7 +7,8 @@ import (
 	"slices"
 )
 
-// RuntimeDirs are where `caddy http-helper run` may keep the socket of its admin endpoint, best first.
+// RuntimeDirs returns the directories in which `caddy http-helper run` may put the socket of its admin
+// endpoint, the best one first.
 func RuntimeDirs() []string {
 	var dirs []string
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
@@ -19,7 +20,7 @@ func RuntimeDirs() []string {
 	return dirs
 }
 
-// Running are the addresses of the user's sidecars that accept connections.
+// Running returns the addresses of the user's sidecars that accept connections.
 func Running() []string {
 	var running []string
 	for _, socket := range Sockets() {
@@ -30,7 +31,7 @@ func Running() []string {
 	return running
 }
 
-// Sockets are the paths of the sockets in the runtime directories. Some may be left over.
+// Sockets returns the paths of the sockets in the runtime directories. Some may be left over.
 func Sockets() []string {
 	var found []string
 	for _, dir := range RuntimeDirs() {
@@ -41,7 +42,7 @@ func Sockets() []string {
 	return slices.Compact(found)
 }
 
-// Accepts tells whether something accepts connections at an address.
+// Accepts reports whether something accepts connections at an address.
 func Accepts(network, address string) bool {
 	conn, err := net.DialTimeout(network, address, dialTimeout)
 	if err != nil {

@@ -122,7 +122,7 @@ func connectionCommand(cmd *cobra.Command, run func(s *session, name string) err
 // the names in a list of the admin API's.
 func adminCommand(cmd *cobra.Command, list string, run func(s *session, argument string) error) *cobra.Command {
 	addAdminFlags(cmd)
-	asJSON := cmd.Flags().Bool("json", false, "Print the admin API's answer, for programs")
+	asJSON := cmd.Flags().Bool("json", false, "Print the admin API's response, for programs")
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	if list != "" {
 		cmd.ValidArgsFunction = completeNames(list)

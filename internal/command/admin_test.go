@@ -41,7 +41,7 @@ func TestCommandsInEachState(t *testing.T) {
 	s.respond(refuse)
 	ask("refresh", "c").want(t, 1, "Error: connection c: ", "invalid_client", "check client_id")
 	ask("list").want(t, 0, "failing", "c cannot get a new token, while the one in hand lives: ", "invalid_client",
-		"Token endpoint: "+s.idp.URL+"/token\n", "It does not mend itself: correct what is named here, then run: caddy http-helper refresh c --address unix/")
+		"Token endpoint: "+s.idp.URL+"/token\n", "It does not recover by itself: fix what is named here, then run: caddy http-helper refresh c --address unix/")
 	ask("show", "c").want(t, 0, "State                failing", "Last tried ", "; tried again when it is needed")
 
 	site, ask = sidecarWithCLI(t, s, "ping GET /me 200\n\t\ttoken_request_param other 1")
@@ -53,7 +53,7 @@ func TestCommandsInEachState(t *testing.T) {
 	s.idp.Close()
 	site, ask = sidecarWithCLI(t, s, "token_request_param other 2")
 	get(t, site)
-	ask("show", "c").want(t, 1, "the token endpoint cannot be reached: connection refused", "It ends by itself once that server answers as it should. If it never has, correct what is named here. To try now, run: caddy http-helper refresh c")
+	ask("show", "c").want(t, 1, "the token endpoint cannot be reached: connection refused", "It ends by itself once that server responds as it should. If it never has, fix what is named here. To try now, run: caddy http-helper refresh c")
 }
 
 func TestUnknownNames(t *testing.T) {
@@ -82,7 +82,7 @@ func TestPingNotWorking(t *testing.T) {
 	})
 	_, ask := sidecarWithCLI(t, s, "ping GET /me 200")
 	got := ask("ping", "c")
-	got.want(t, 1, "c does not work: the API refuses the request (403 Forbidden): it wants the scope contacts.read", "The API's answer:\nnot\uFFFD[31m red\n")
+	got.want(t, 1, "c does not work: the API refuses the request (403 Forbidden): it wants the scope contacts.read", "The API's response:\nnot\uFFFD[31m red\n")
 	if strings.Contains(got.stdout, "\x1b") {
 		t.Error("the API steers the terminal")
 	}

@@ -41,7 +41,7 @@ type question struct {
 	options []adminapi.Option
 	limit   int                // of characters, for limitedText
 	check   func(string) error // nil: anything goes
-	value   *string            // where the answer goes; the default stands there at first
+	value   *string            // where the answer is stored; at first the default
 }
 
 const (
@@ -49,7 +49,7 @@ const (
 	no  = "no"
 )
 
-// accepts checks an answer.
+// accepts checks whether an answer is acceptable.
 func (q *question) accepts(answer string) error {
 	if strings.ContainsFunc(answer, unicode.IsControl) {
 		return errors.New("there is a control character in it")
@@ -80,7 +80,7 @@ func (q *question) offers(answers ...string) error {
 	return nil
 }
 
-// set takes what was typed as the answer. Nothing means the default.
+// set stores what was typed as the answer. An empty line means the default.
 func (q *question) set(typed string) error {
 	typed = cmp.Or(typed, *q.value)
 	if q.kind == yesOrNo {
@@ -96,9 +96,9 @@ func (q *question) set(typed string) error {
 // asker asks questions.
 type asker interface {
 	ask(questions []*question) error
-	// interactive tells whether somebody is there who can be asked again.
+	// interactive reports whether a person is there who can be asked again.
 	interactive() bool
-	// finish tells that there are no more questions.
+	// finish is called when there are no more questions.
 	finish() error
 }
 
@@ -137,14 +137,14 @@ const (
 	leastRows    = 12
 )
 
-// drawsOn tells whether forms can be drawn on the terminal: not on simple ones and on tiny ones, nor
-// for somebody who lets a screen reader read them.
+// drawsOn reports whether forms can be drawn on the terminal: not on a simple or a tiny one, nor for a
+// screen reader.
 func drawsOn(columns, rows int) bool {
 	kind := os.Getenv("TERM")
 	return kind != "" && kind != "dumb" && os.Getenv("ACCESSIBLE") == "" && columns >= leastColumns && rows >= leastRows
 }
 
-// lines are answers that stand one on a line, in the order of the questions. An empty line means the
+// lines are answers one to a line, in the order of the questions. An empty line means the
 // default.
 type lines struct{ *bufio.Reader }
 
@@ -229,7 +229,7 @@ func (d *dialogue) show(q *question) {
 	}
 }
 
-// prompt stands before the place where the answer is typed.
+// prompt returns the text before the place where the answer is typed.
 func (q *question) prompt() string {
 	what := "Answer"
 	switch q.kind {
@@ -273,8 +273,8 @@ func (q *question) byNumber(typed string) string {
 	return strings.Join(words, " ")
 }
 
-// read asks for an answer. Nothing is shown of a secret, also of one that is typed as soon as it is
-// asked for. Whoever interrupts gives up, with the terminal as it was.
+// read asks for an answer. A secret is not shown, even if it is typed before the prompt. An interrupt
+// gives up, with the terminal as it was.
 func (d *dialogue) read(q *question) (string, error) {
 	before, err := term.GetState(d.in)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
-// caddyfile is the configuration that the flags mean.
+// caddyfile returns the configuration that the flags describe.
 func (o *runOptions) caddyfile(listen sidecarAddress) (string, error) {
 	w := new(subdirective.Writer)
 	w.Block(func() {
@@ -89,10 +89,11 @@ func (o *runOptions) tokenRequestParams(w *subdirective.Writer) {
 	}
 }
 
-// fileAndLine is where in a Caddyfile an error is, or in which of Caddy's steps.
+// fileAndLine matches the place of an error in a Caddyfile, and the step of Caddy that it comes from.
 var fileAndLine = regexp.MustCompile(`parsing caddyfile tokens for '[a-z_]+': |, at Caddyfile:\d+`)
 
-// adaptFlags adapts the Caddyfile that was made of flags. Whoever gave the flags has not seen it.
+// adaptFlags adapts the Caddyfile that was made of flags. Its errors name flags, since the user has not
+// seen the Caddyfile.
 func adaptFlags(text string) ([]byte, error) {
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
@@ -101,10 +102,10 @@ func adaptFlags(text string) ([]byte, error) {
 	return config, nil
 }
 
-// optionName finds the Caddyfile's options in an error, but not in a path or a URL.
+// optionName matches the options of a Caddyfile in an error, but not in a path or a URL.
 var optionName = regexp.MustCompile(`(?:^|[ :,])(allow_insecure(?: [a-z]+_url)?|[a-z]+(?:_[a-z]+)+)\b`)
 
-// flagOf is the flag that becomes an option.
+// flagOf is the flag of an option.
 var flagOf = map[string]string{ //nolint:gosec // names, not secrets
 	"base_url": "--to", "token_url": "--token-url", "auth_method": "--auth-method", "client_id": "--client-id",
 	"client_secret": "--client-secret-env", "client_secret_file": "--client-secret-file", "client_key_file": "--client-key-file",
@@ -112,7 +113,7 @@ var flagOf = map[string]string{ //nolint:gosec // names, not secrets
 	"allow_clients": "--allow-clients", "allow_insecure base_url": "--allow-insecure", "allow_insecure token_url": "--allow-insecure",
 }
 
-// asFlags puts flags in the place of the options in an error: whoever gave the flags has not seen these.
+// asFlags replaces the options in an error by their flags: the user has not seen the options.
 func asFlags(message string) string {
 	return optionName.ReplaceAllStringFunc(message, func(found string) string {
 		option := strings.TrimLeft(found, " :,")

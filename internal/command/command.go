@@ -1,8 +1,8 @@
-// Package command is the command line, `caddy http-helper`: it runs a sidecar from flags, shows and
-// steers connections through the admin API, and asks for a new connection.
+// Package command implements the command `caddy http-helper`: it runs a sidecar from flags, shows
+// connections and acts on them through the admin API, and asks for a new connection.
 //
-// It is what a person at a terminal sees, and knows nothing of the configuration's types: what it needs
-// of the plugin is behind the interface Model.
+// It is what a person sees at a terminal. It does not know the configuration's types: what it needs of
+// the plugin is behind the interface Model.
 package command
 
 import (
@@ -29,10 +29,10 @@ type Model interface {
 	// an *adminapi.Error with status 404 when there is none of this name.
 	Connector(ctx caddy.Context, config *draft.Config, name string) (draft.Connector, error)
 
-	// AuthMethods are the ways in which a client can authenticate, and the default.
+	// AuthMethods returns the names of the authentication methods, and the default.
 	AuthMethods() (names []string, preset string)
 
-	// NeedsSecret tells whether a way to authenticate needs a client secret; empty means the default.
+	// NeedsSecret reports whether an authentication method needs a client secret; empty means the default.
 	NeedsSecret(authMethod string) (bool, error)
 
 	// Load runs a configuration in this process. Errors are about connections, not about the modules of
@@ -75,8 +75,8 @@ func addCommands(cmd *cobra.Command, m Model) {
 	cmd.RunE = withExitStatus(runNoCommand)
 }
 
-// runNoCommand helps whoever has not named a command that there is. What was typed is not quoted: it
-// may be anything.
+// runNoCommand runs when no existing command was named, and says which there are. What was typed is not
+// quoted: it may be a secret.
 func runNoCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		cmd.SetOut(cmd.ErrOrStderr())
@@ -105,10 +105,10 @@ func usageErrorf(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...)}
 }
 
-// errReported ends a command that has reported already what is wrong.
+// errReported ends a command that has already reported what is wrong.
 var errReported = errors.New("something does not work")
 
-// exiting gives a command its exit status and prints its error, in plain words and not as a line of
+// withExitStatus gives a command its exit status and prints its error, in plain words and not as a line of
 // Caddy's log.
 func withExitStatus(run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error { return exit(cmd, run(cmd, args)) }
@@ -129,7 +129,7 @@ func exit(cmd *cobra.Command, err error) error {
 	return err
 }
 
-// describeFlagError quotes no value, which may be a secret.
+// describeFlagError describes an error about flags without a value, which may be a secret.
 func describeFlagError(err error) error {
 	unknown, ok := errors.AsType[*pflag.NotExistError](err)
 	switch {
@@ -145,7 +145,7 @@ func describeFlagError(err error) error {
 	}
 }
 
-// takes checks the number of arguments. They are not quoted: a secret may have gone astray.
+// takes checks the number of arguments. They are not quoted: one may be a misplaced secret.
 func takes(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) >= least && len(args) <= most {

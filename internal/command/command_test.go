@@ -62,7 +62,7 @@ func exitStatus(err error) int {
 	return 1
 }
 
-// want checks the status, and texts that must stand in the output.
+// want checks the status, and texts that must be in the output.
 func (r result) want(t *testing.T, status int, texts ...string) {
 	t.Helper()
 	if r.status != status {

@@ -119,7 +119,7 @@ func TestSecretFromStandardInput(t *testing.T) {
 	}
 }
 
-// Errors name flags, but what stands in paths, URLs and values stays as it is.
+// Errors name flags, but what is in paths, URLs and values stays as it is.
 func TestErrorsNameFlags(t *testing.T) {
 	for message, want := range map[string]string{
 		"token_url: not a URL": "--token-url: not a URL",

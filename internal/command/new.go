@@ -204,7 +204,7 @@ func (w *wizard) choosableScopes() (options []adminapi.Option, fixed []string) {
 			label += ": " + *s.Description
 		}
 		if s.Required {
-			fixed = append(fixed, "✓ "+label+" (always asked for)")
+			fixed = append(fixed, "✓ "+label+" (always requested)")
 			continue
 		}
 		options = append(options, adminapi.Option{Value: s.Name, Label: label})

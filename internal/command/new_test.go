@@ -125,8 +125,8 @@ func TestNewWrongAnswers(t *testing.T) {
 	s := newServices(t, nil)
 	flags := configFile(t, s, full, "parameter pass p")
 	for _, test := range []struct{ answers, want string }{
-		{"", "Client ID: an answer is needed"},
-		{"id\n", "Your instance name: an answer is needed"},
+		{"", "Client ID: a value is needed"},
+		{"id\n", "Your instance name: a value is needed"},
 		{"i{x}d\n", "Client ID: unknown placeholder"},
 		{"id\nmy-\x01secret\n", "Client secret: there is a control character"},
 		{"id\ns\nemea\np\nasia\n", "region: must be one of eu, us"},

@@ -17,7 +17,7 @@ import (
 type printer struct {
 	*tabwriter.Writer
 	now   time.Time
-	flags string // that commands which are named here need, to ask the same Caddy
+	flags string // that a command printed here needs to reach the same Caddy
 }
 
 func newPrinter(w io.Writer, now time.Time, flags string) *printer {
@@ -26,19 +26,19 @@ func newPrinter(w io.Writer, now time.Time, flags string) *printer {
 
 func (p *printer) flush() { _ = p.Flush() }
 
-// row is a row of a table.
+// row prints a row of a table.
 func (p *printer) row(cells ...string) {
 	fmt.Fprintln(p, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
 }
 
-// line is a line that belongs to no table.
+// line prints a line that belongs to no table.
 func (p *printer) line(format string, args ...any) {
 	p.flush()
 	fmt.Fprintf(p, format+"\n", args...)
 	p.flush()
 }
 
-// connections is the table of all connections, and what is wrong with some.
+// connections prints the table of all connections, and what is wrong with some.
 func (p *printer) connections(conns []adminapi.Connection) {
 	if len(conns) == 0 {
 		p.line("There are no connections.")
@@ -51,7 +51,7 @@ func (p *printer) connections(conns []adminapi.Connection) {
 	p.problems(conns...)
 }
 
-// ago is how far away a time is, in the past or in the future.
+// ago returns how far away a time is, in the past or in the future.
 func (p *printer) ago(t time.Time) string {
 	if t.Sub(p.now) >= time.Second {
 		return "in " + strings.TrimSpace(humanize.RelTime(t, p.now, "", ""))
@@ -74,7 +74,7 @@ func (p *printer) tokenLeft(t *adminapi.Token) string {
 	return "expires " + p.ago(t.Expires)
 }
 
-// connection is all about one connection.
+// connection prints everything about one connection.
 func (p *printer) connection(c adminapi.Connection) {
 	p.row("Name", c.Name)
 	p.row("State", string(c.State)+": "+stateMeaning[c.State])
@@ -82,7 +82,7 @@ func (p *printer) connection(c adminapi.Connection) {
 	p.row("API", c.BaseURL)
 	p.row("Token endpoint", orDash(c.TokenURL))
 	p.row("Authentication", c.AuthMethod)
-	p.row("Scopes asked for", words(c.Scopes.Requested))
+	p.row("Scopes requested", words(c.Scopes.Requested))
 	if t := c.Token; t != nil {
 		p.row("Scopes granted", words(c.Scopes.Granted))
 		p.row("Token obtained", p.moment(t.Obtained))
@@ -91,7 +91,7 @@ func (p *printer) connection(c adminapi.Connection) {
 	}
 	p.row("Token requests", fmt.Sprintf("%d, of which %d failed", c.Counts.TokenRequests, c.Counts.TokenFailures))
 	p.row("Tokens rejected", fmt.Sprintf("%d, by the API", c.Counts.Rejected))
-	c.TokenURL = nil // it stands above
+	c.TokenURL = nil // it is above
 	p.problems(c)
 }
 
@@ -104,7 +104,7 @@ func (p *printer) refreshed(c adminapi.Connection) {
 	p.problems(c)
 }
 
-// ping is what a ping has found out.
+// ping prints the result of a ping.
 func (p *printer) ping(name string, result adminapi.Ping) {
 	if result.Working {
 		p.line("%s works: %s.", name, result.Response.Message)
@@ -112,11 +112,11 @@ func (p *printer) ping(name string, result adminapi.Ping) {
 	}
 	p.line("%s does not work: %s.", name, result.Response.Message)
 	if body := result.Response.Body; body != nil && strings.TrimSpace(*body) != "" {
-		p.line("The API's answer:\n%s", stripControl(strings.TrimSpace(*body)))
+		p.line("The API's response:\n%s", stripControl(strings.TrimSpace(*body)))
 	}
 }
 
-// stripControl keeps what a server says from steering the terminal.
+// stripControl replaces control characters, with which a server could steer the terminal.
 func stripControl(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) && r != '\n' {
@@ -126,7 +126,7 @@ func stripControl(text string) string {
 	}, text)
 }
 
-// connectors is the table of all connectors.
+// connectors prints the table of all connectors.
 func (p *printer) connectors(forms []adminapi.Connector) {
 	if len(forms) == 0 {
 		p.line("There are no connectors.")
@@ -139,7 +139,7 @@ func (p *printer) connectors(forms []adminapi.Connector) {
 	p.line("\nTo write a connection, run: caddy http-helper new <connector>%s", p.flags)
 }
 
-// form is what a connector asks of a new connection.
+// form prints what a connector asks of a new connection.
 func (p *printer) form(f adminapi.Connector) {
 	p.row("Name", f.Name)
 	p.row("Label", f.Label)
@@ -164,7 +164,7 @@ func (p *printer) form(f adminapi.Connector) {
 	p.line("\nTo write a connection, run: caddy http-helper new %s%s", f.Name, p.flags)
 }
 
-// choices are what a dropdown offers.
+// choices lists the options of a dropdown.
 func choices(f adminapi.Field) string {
 	all := make([]string, len(f.Options))
 	for i, o := range f.Options {
@@ -190,7 +190,7 @@ func origin(v adminapi.ConfigValue) string {
 	}
 }
 
-// scopeRule says who decides which scopes are asked for.
+// scopeRule says who decides which scopes are requested.
 func scopeRule(f adminapi.Connector) string {
 	switch {
 	case len(f.Scopes) == 0 && !f.Permissions.AdditionalScopes:
@@ -200,7 +200,7 @@ func scopeRule(f adminapi.Connector) string {
 	case f.Permissions.CustomizeScopes:
 		return "Connections choose among these scopes:"
 	default:
-		return "All of these scopes are asked for:"
+		return "All of these scopes are requested:"
 	}
 }
 
@@ -225,7 +225,7 @@ func orDash(s *string) string {
 	return *s
 }
 
-// orZero is what there is, or the zero value.
+// orZero returns what a pointer points to, or the zero value.
 func orZero[T any](v *T) T {
 	if v == nil {
 		return *new(T)
@@ -243,13 +243,13 @@ type problem struct {
 	advice string // what to do
 
 	// Of a problem with getting tokens; zero for others.
-	tried, next time.Time // when they were asked for last, and may be again
+	tried, next time.Time // the last token request, and the earliest next one
 	endpoint    string    // the token endpoint; empty: not the same for all
 }
 
 func (one *problem) aboutTokens() bool { return !one.tried.IsZero() }
 
-// problems says what is wrong with connections. What is the same for many is said once.
+// problems prints what is wrong with connections. A problem of several is printed once.
 func (p *printer) problems(conns ...adminapi.Connection) {
 	var all []*problem
 	for _, c := range conns {
@@ -271,7 +271,7 @@ func (p *printer) problems(conns ...adminapi.Connection) {
 	}
 }
 
-// problemsOf are the problems of a connection.
+// problemsOf returns the problems of a connection.
 func problemsOf(c adminapi.Connection) []*problem {
 	var all []*problem
 	if e := c.LastError; e != nil {
@@ -282,8 +282,8 @@ func problemsOf(c adminapi.Connection) []*problem {
 	}
 	if missing := c.Scopes.Missing; len(missing) > 0 {
 		all = append(all, &problem{
-			names: []string{c.Name}, text: "did not get scopes that were asked for: " + strings.Join(missing, " "),
-			advice: "Have the client granted them at the authorization server, or do not ask for them.",
+			names: []string{c.Name}, text: "did not get scopes that were requested: " + strings.Join(missing, " "),
+			advice: "Have the client granted them at the authorization server, or do not request them.",
 		})
 	}
 	return all
@@ -298,11 +298,11 @@ var trouble = map[adminapi.State]string{
 func adviceFor(state adminapi.State, class adminapi.Class) string {
 	switch {
 	case class == adminapi.ClassConfiguration:
-		return "It does not mend itself: correct what is named here, then run: "
+		return "It does not recover by itself: fix what is named here, then run: "
 	case state == adminapi.StateDown: // may never have worked
-		return "It ends by itself once that server answers as it should. If it never has, correct what is named here. To try now, run: "
+		return "It ends by itself once that server responds as it should. If it never has, fix what is named here. To try now, run: "
 	default:
-		return "It ends by itself once that server answers as it should. To try now, run: "
+		return "It ends by itself once that server responds as it should. To try now, run: "
 	}
 }
 
@@ -326,7 +326,7 @@ func merged(all []*problem, one *problem) []*problem {
 	return append(all, one)
 }
 
-// firstNames are the first of many names.
+// firstNames lists the first of many names.
 func firstNames(names []string) string {
 	if more := len(names) - namesShown; more > 0 {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:namesShown], ", "), more)
@@ -334,7 +334,7 @@ func firstNames(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// when says when a token was asked for last, and when that may happen again.
+// when says when a token was requested last, and when that may happen again.
 func (p *printer) when(one *problem) string {
 	when := "Last tried " + p.ago(one.tried) + "; tried again when it is needed"
 	if one.next.Sub(p.now) < time.Second {
@@ -343,7 +343,7 @@ func (p *printer) when(one *problem) string {
 	return when + ", " + p.ago(one.next) + " at the earliest."
 }
 
-// oneOfThem stands for a name in a command.
+// oneOfThem returns the name in a command about any of the names.
 func oneOfThem(names []string) string {
 	if len(names) > 1 {
 		return "<connection>"

@@ -79,7 +79,7 @@ func (o *runOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.certFile, "client-certificate-file", "", "File with the client certificate, PEM")
 	f.StringVar(&o.certKey, "client-certificate-key-file", "", "File with the client certificate's private key, PEM")
 	f.StringVar(&o.authMethod, "auth-method", "", "How the client authenticates: ")
-	f.StringArrayVar(&o.scopes, "scope", nil, "Scope to ask for; may be repeated")
+	f.StringArrayVar(&o.scopes, "scope", nil, "Scope to request; may be repeated")
 	f.StringArrayVar(&o.params, "param", nil, "Further parameter of the token request, as name=value; may be repeated")
 	f.StringArrayVar(&o.headers, "header", nil, `Header of every request to the API, as "Name: value"; a secret value as {env.NAME} or {file./path}; may be repeated`)
 	f.StringVar(&o.ping, "ping", "", `Request that proves the connection, such as "GET /me 200"`)

@@ -67,7 +67,7 @@ http:// {
 	cli(t, "secret", append(enough[:len(enough)-1:len(enough)-1], "-", "--print-caddyfile")...).want(t, 0, "client_secret {env.HTTP_HELPER_CLIENT_SECRET}")
 }
 
-// What the flags become can be loaded, whatever stands in them.
+// What the flags become can be loaded, whatever is in them.
 func TestRunUsedWrongly(t *testing.T) {
 	for _, test := range []struct {
 		args []string

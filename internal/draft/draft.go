@@ -1,9 +1,9 @@
-// Package draft is a connection that somebody describes by filling in a connector's form: it is
-// checked, shown as the token request that follows from it, tried, and written as a block for the
+// Package draft contains the draft of a connection, which is made by filling in a connector's form. It
+// is checked, shown as the token request that follows from it, tried, and written as a block for the
 // Caddyfile.
 //
-// It asks nobody and prints nothing, so that it is the same whoever asks: `caddy http-helper new` on a
-// terminal, or a page. What needs the configuration's own types is behind the interface Connector.
+// A draft asks and prints nothing itself, so that a terminal and a page can use it alike. It does not
+// know the configuration's types: what needs them is behind the interface Connector.
 package draft
 
 import (
@@ -28,7 +28,7 @@ type Config struct {
 // Connector is what a draft needs of its connector. Connections are passed as the JSON of the
 // configuration.
 type Connector interface {
-	// Form is what the connector asks.
+	// Form returns what the connector asks of a connection.
 	Form() adminapi.Connector
 
 	// CheckName checks the grammar of a connection's name.
@@ -55,7 +55,7 @@ type Trial struct {
 	Connection adminapi.Connection
 }
 
-// Draft is a connection that is being described. Its fields hold what was filled in.
+// Draft is the draft of a connection. Its fields are what was filled in.
 type Draft struct {
 	Form             adminapi.Connector
 	Name             string
@@ -68,7 +68,7 @@ type Draft struct {
 	secretDir string             // where secrets will be files; empty: they will be variables
 }
 
-// New begins a connection of a connector, with the form's defaults. Secrets will be files in
+// New returns a draft for a connector, with the form's defaults. Secrets will be files in
 // secretDir or, without one, environment variables.
 func New(connector Connector, config *Config, secretDir string) *Draft {
 	d := &Draft{
@@ -89,7 +89,7 @@ func New(connector Connector, config *Config, secretDir string) *Draft {
 	return d
 }
 
-// Unique is a name or, when that is taken, the name with the first number that makes it unique.
+// Unique returns a name or, if that is taken, the name with the first number that makes it unique.
 func Unique(name, separator string, taken map[string]bool) string {
 	unique := name
 	for i := 2; taken[unique]; i++ {
@@ -98,7 +98,7 @@ func Unique(name, separator string, taken map[string]bool) string {
 	return unique
 }
 
-// fieldID tells fields apart; a parameter may have the key of a fixed one.
+// fieldID identifies a field: a parameter may have the key of a fixed one.
 func fieldID(f adminapi.Field) string {
 	if f.Fixed {
 		return f.Key
@@ -106,7 +106,7 @@ func fieldID(f adminapi.Field) string {
 	return "parameter " + f.Key
 }
 
-// Value is where the value of a field of the form is filled in.
+// Value returns where the value of a field of the form is filled in.
 func (d *Draft) Value(field adminapi.Field) *string { return d.values[fieldID(field)] }
 
 // CheckValue checks the value of a field. A secret may be left empty, and is not checked: it will not
@@ -122,7 +122,7 @@ func (d *Draft) CheckValue(field adminapi.Field, value string) error {
 		}
 		return subdirective.OneOf(values...)(value)
 	case value == "":
-		return errors.New("an answer is needed")
+		return errors.New("a value is needed")
 	default:
 		return d.connector.CheckText(value)
 	}
@@ -166,8 +166,8 @@ func (d *Draft) Try(ctx context.Context) (Trial, error) {
 	return d.connector.Try(ctx, d.Name, connection)
 }
 
-// connection is the connection as JSON, with what place says instead of its secrets. Fixed fields have
-// the names of a connection's options.
+// connection returns the connection as JSON, with what place returns instead of its secrets. Fixed fields
+// have the names of a connection's options.
 func (d *Draft) connection(place func(*secret) string) (json.RawMessage, error) {
 	secrets := d.secrets()
 	parameters := make(map[string]any)
@@ -193,7 +193,7 @@ func (d *Draft) connection(place func(*secret) string) (json.RawMessage, error) 
 	return json.Marshal(connection)
 }
 
-// chosenScopes are those of the connector's scopes that are requested, in its order.
+// chosenScopes returns those of the connector's scopes that are requested, in its order.
 func (d *Draft) chosenScopes() []string {
 	chosen := []string{}
 	for _, s := range d.Form.Scopes {
@@ -204,7 +204,7 @@ func (d *Draft) chosenScopes() []string {
 	return chosen
 }
 
-// Block is the connection for the Caddyfile, and what to store where.
+// Block returns the connection as a block for the Caddyfile, with comments on what to store where.
 func (d *Draft) Block() (string, error) {
 	secrets := d.secrets()
 	w := new(subdirective.Writer)

@@ -15,7 +15,7 @@ type secret struct {
 	file     string // its file; empty: it is in the variable
 }
 
-// placeholder stands for the secret in a Caddyfile.
+// placeholder returns the placeholder for the secret in a Caddyfile.
 func (s *secret) placeholder() string {
 	if s.file != "" {
 		return "{file." + s.file + "}"
@@ -23,7 +23,7 @@ func (s *secret) placeholder() string {
 	return "{env." + s.variable + "}"
 }
 
-// storage says where the secret is to be stored.
+// storage returns where the secret has to be stored.
 func (s *secret) storage() string {
 	if s.file != "" {
 		return "file " + s.file
@@ -31,7 +31,7 @@ func (s *secret) storage() string {
 	return "environment variable " + s.variable
 }
 
-// secrets are the secrets of the draft, by the fieldID of their field.
+// secrets returns the secrets of the draft, by the fieldID of their field.
 func (d *Draft) secrets() map[string]*secret {
 	secrets := make(map[string]*secret)
 	taken := make(map[string]bool)
@@ -52,7 +52,7 @@ func (d *Draft) secrets() map[string]*secret {
 
 var notInVariable = regexp.MustCompile(`[^A-Z0-9]+`)
 
-// variableName makes the name of an environment variable of a text.
+// variableName returns a text as the name of an environment variable.
 func variableName(text string) string {
 	variable := notInVariable.ReplaceAllString(strings.ToUpper(text), "_")
 	if variable[0] <= '9' {
@@ -61,7 +61,7 @@ func variableName(text string) string {
 	return variable
 }
 
-// Complete tells whether all secrets are filled in, so that the draft can be tried.
+// Complete reports whether all secrets are filled in, so that the draft can be tried.
 func (d *Draft) Complete() bool {
 	for _, s := range d.secrets() {
 		if s.value == "" {

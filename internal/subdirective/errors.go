@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Errorf is an error about the subdirective, with its owner, name, file and line.
+// Errorf returns an error about the subdirective, with its owner, name, file and line.
 func (s *Subdirective) Errorf(format string, args ...any) error {
 	return s.Wrap(fmt.Errorf(format, args...))
 }
@@ -25,7 +25,7 @@ func (s *Subdirective) Located(owner string, err error) error {
 	return errors.Join(errs...)
 }
 
-// Flatten takes joined errors apart.
+// Flatten returns the errors that were joined.
 func Flatten(err error) []error {
 	if err == nil {
 		return nil

@@ -19,7 +19,7 @@ type Rule struct {
 // Rules are the subdirectives that a block may have, by name.
 type Rules map[string]Rule
 
-// ReadAll reads the subdirectives of a block. The first error ends it.
+// ReadAll reads the subdirectives of a block, up to the first error.
 func (r Rules) ReadAll(owner string, segments []caddyfile.Segment) error {
 	seen := make(map[string]bool, len(segments))
 	for _, segment := range segments {
@@ -58,8 +58,8 @@ func Bind[T any](r Rules, table Options[T], target *T) {
 	}
 }
 
-// Refuse makes the names in table an error that says why they do not belong into this block, except
-// those with a rule.
+// Refuse adds a rule for each name in table that has none: an error that says why the subdirective does
+// not belong in this block.
 func Refuse[T any](r Rules, table Options[T], why string) {
 	for name := range table {
 		if _, ok := r[name]; !ok {
@@ -68,7 +68,7 @@ func Refuse[T any](r Rules, table Options[T], why string) {
 	}
 }
 
-// StringOption is an option with one argument, which is taken as it is.
+// StringOption returns an option with one argument, which is taken as it is.
 func StringOption[T any](field func(*T) *string) Option[T] {
 	return Option[T]{Read: func(s *Subdirective, target *T) (err error) {
 		*field(target), err = s.OneArg()
@@ -76,7 +76,7 @@ func StringOption[T any](field func(*T) *string) Option[T] {
 	}}
 }
 
-// CheckedString is an option with one argument, which has to pass a check.
+// CheckedString returns an option with one argument, which has to pass a check.
 func CheckedString[T any](field func(*T) *string, check func(string) error) Option[T] {
 	return Option[T]{Read: func(s *Subdirective, target *T) error {
 		value, err := s.OneArg()
@@ -91,7 +91,7 @@ func CheckedString[T any](field func(*T) *string, check func(string) error) Opti
 	}}
 }
 
-// OneOf checks that a value is one of those that there are.
+// OneOf returns a check that a value is one of the given ones.
 func OneOf(values ...string) func(string) error {
 	return func(value string) error {
 		if !slices.Contains(values, value) {
@@ -101,7 +101,7 @@ func OneOf(values ...string) func(string) error {
 	}
 }
 
-// BoolOption is an option without arguments, which is true when it is given.
+// BoolOption returns an option without arguments, which is true when it is given.
 func BoolOption[T any](field func(*T) *bool) Option[T] {
 	return Option[T]{Read: func(s *Subdirective, target *T) error {
 		*field(target) = true
@@ -109,7 +109,7 @@ func BoolOption[T any](field func(*T) *bool) Option[T] {
 	}}
 }
 
-// DurationOption is an option with a duration above zero.
+// DurationOption returns an option with a duration above zero.
 func DurationOption[T any](field func(*T) *caddy.Duration) Option[T] {
 	return Option[T]{Read: func(s *Subdirective, target *T) error {
 		value, err := s.OneArg()

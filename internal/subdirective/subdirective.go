@@ -1,7 +1,7 @@
 // Package subdirective reads the blocks of a Caddyfile by tables of options, and writes such blocks.
 //
-// It knows Caddy's parser and nothing of connections: what an option means is said in the tables of
-// the package that uses it.
+// It knows only Caddy's parser. What an option means is defined by the tables of the package that uses
+// it.
 package subdirective
 
 import (
@@ -17,7 +17,7 @@ import (
 // Errors about it contain its owner and its name, but never its arguments: an argument in the wrong
 // place may be a secret.
 type Subdirective struct {
-	*caddyfile.Dispenser // stands at the name, for file and line
+	*caddyfile.Dispenser // at the name, for file and line
 
 	Owner   string // what the block belongs to, such as "connection billing"
 	Name    string // as in errors; callers may add what identifies the subdirective
@@ -77,7 +77,7 @@ func (s *Subdirective) Unmarshal(module caddyfile.Unmarshaler, block []caddyfile
 	return nil
 }
 
-// withBlock is the subdirective without arguments and with only some of its block.
+// withBlock returns the subdirective without arguments and with only some of its block.
 func (s *Subdirective) withBlock(block []caddyfile.Segment) caddyfile.Segment {
 	tokens := caddyfile.Segment{s.Segment[0]}
 	if len(block) == 0 {
@@ -94,8 +94,8 @@ func (s *Subdirective) withBlock(block []caddyfile.Segment) caddyfile.Segment {
 	return append(tokens, s.Segment[len(s.Segment)-1])
 }
 
-// likeOption matches what somebody meant as a subdirective, and not a part of a secret in the wrong
-// place.
+// likeOption matches what was probably meant as a subdirective. Other words are not quoted: they may be
+// part of a secret in the wrong place.
 var likeOption = regexp.MustCompile(`^[a-z][a-z_]{0,39}$`)
 
 func (s *Subdirective) unrecognized() error {
@@ -113,7 +113,7 @@ func (s *Subdirective) NoArgs() error {
 	return nil
 }
 
-// OneArg is the only argument.
+// OneArg returns the only argument.
 func (s *Subdirective) OneArg() (string, error) {
 	switch {
 	case len(s.Args) == 0:
@@ -126,7 +126,7 @@ func (s *Subdirective) OneArg() (string, error) {
 	return s.Args[0], nil
 }
 
-// TwoArgs are a name and a value, which may be empty.
+// TwoArgs returns a name and a value, which may be empty.
 func (s *Subdirective) TwoArgs() (name, value string, err error) {
 	if len(s.Args) != 2 {
 		return "", "", s.Errorf("takes exactly two arguments; put a value with spaces in quotation marks")
@@ -134,7 +134,7 @@ func (s *Subdirective) TwoArgs() (name, value string, err error) {
 	return s.Args[0], s.Args[1], nil
 }
 
-// SomeArgs are the arguments: at least one, and none of them empty.
+// SomeArgs returns the arguments: at least one, and none of them empty.
 func (s *Subdirective) SomeArgs() ([]string, error) {
 	if len(s.Args) == 0 {
 		return nil, s.Errorf("takes one argument at least")

@@ -76,15 +76,15 @@ func (w *Writer) Comment(format string, args ...any) {
 // Fail adds an error to the result.
 func (w *Writer) Fail(err error) { w.errs = append(w.errs, err) }
 
-// Result is the whole text.
+// Result returns the text and all errors.
 func (w *Writer) Result() (string, error) {
 	return w.text.String(), errors.Join(w.errs...)
 }
 
-// plainWord needs no quotation marks: neither it nor a placeholder in it means anything else.
+// plainWord matches a word that needs no quotation marks, possibly with placeholders.
 var plainWord = regexp.MustCompile(`^(?:[A-Za-z0-9_./:@%+=?&,~*|\[\]-]|\{(?:env|file|param|config)\.[A-Za-z0-9_./-]+\})+$`)
 
-// quoteWord writes a text so that the Caddyfile's parser reads it as one word.
+// quoteWord returns a text so that the Caddyfile's parser reads it as one word.
 func quoteWord(word string) (string, error) {
 	switch {
 	case plainWord.MatchString(word):

@@ -28,7 +28,7 @@ func TestQuoteWord(t *testing.T) {
 	}
 }
 
-// A comment is one line, whatever stands in it.
+// A comment is one line, whatever is in it.
 func TestComment(t *testing.T) {
 	w := new(Writer)
 	w.Comment("%s", "a\nimport /etc/passwd\x1b[31m")
