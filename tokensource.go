@@ -86,7 +86,7 @@ func (c *activeConnection) acquireTokens() {
 		Logger:        c.logger,
 		Observer:      c,
 	}
-	c.tokens.acquire(c.values.TokenKey(), user)
+	c.tokens.acquire(c.values.Key(), user)
 	c.values.CurrentToken = c.tokens.source.Current
 }
 
@@ -123,7 +123,7 @@ func (c *activeConnection) Removed(token *oauth.Token) {
 }
 
 // Endpoint is the token endpoint for people.
-func (c *activeConnection) Endpoint() string { return c.values.ShownEndpoint() }
+func (c *activeConnection) Endpoint() string { return c.values.Endpoint() }
 
 // Observe is called after each token request and each rejection.
 func (c *activeConnection) Observe(event token.Event) {
