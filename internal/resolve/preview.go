@@ -1,9 +1,11 @@
 package resolve
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -18,11 +20,22 @@ import (
 // Preview describes the token request of a connection that is not in use, for people. It names secrets
 // instead of showing them, shows placeholders for hidden values, and makes no request.
 func (s *Spec) Preview() (string, error) {
-	v := (&Connection{Spec: s, logger: zap.NewNop()}).View()
+	v := (&Connection{Spec: s, Clients: noClients{}, logger: zap.NewNop()}).View()
 	if err := errors.Join(v.checkURL("base_url", s.BaseURL), v.checkURL("token_url", s.TokenURL)); err != nil {
 		return "", err
 	}
 	return v.tokenRequest()
+}
+
+// noClients provides clients that make no requests. A helper flow that makes none has a result even so.
+type noClients struct{}
+
+func (noClients) Client(*tls.Certificate) *http.Client { return oauth.NewClient(noRequests{}) }
+
+type noRequests struct{}
+
+func (noRequests) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, errors.New("no requests are made for a preview")
 }
 
 // checkURL checks a URL that depends on no environment variable and no file.
