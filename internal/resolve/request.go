@@ -38,9 +38,9 @@ func (r *resolver) tokenRequest() (*oauth.Request, error) {
 func (r *resolver) client(request *oauth.Request) (revocation string, err error) {
 	creds, err := r.credentials()
 	request.ClientID = creds.ClientID
-	errs := []error{err, r.keys(request)}
-	revocation, err = r.endpoints(request, &creds)
-	if err := errors.Join(append(errs, err)...); err != nil {
+	keysErr := r.keys(request)
+	revocation, endpointErr := r.endpoints(request, &creds)
+	if err := errors.Join(err, keysErr, endpointErr); err != nil {
 		return "", err
 	}
 	request.Auth, err = r.spec.Method.New(creds)
