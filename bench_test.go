@@ -11,6 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 )
 
 // instantTransport replaces the http transport. The response comes with the request, so that it costs
@@ -65,9 +67,7 @@ func benchRequest(ctx context.Context) *http.Request {
 	}
 	answer := &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"text/plain"}}, Body: http.NoBody}
 	ctx = context.WithValue(ctx, responseCtxKey{}, answer)
-	// Under this key reverse_proxy tells its transport what to dial.
-	dial := reverseproxy.DialInfo{Network: "tcp", Address: "api.example.com:443"}
-	ctx = context.WithValue(ctx, caddy.CtxKey("reverse_proxy.dial_info"), dial)
+	ctx = forward.WithDialInfo(ctx, reverseproxy.DialInfo{Network: "tcp", Address: "api.example.com:443"})
 	return caddyhttp.PrepareRequest(req.WithContext(ctx), caddy.NewReplacer(), discard{make(http.Header)}, &caddyhttp.Server{})
 }
 

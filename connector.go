@@ -111,7 +111,7 @@ type Flow struct {
 	// The module that computes the value; its key `type` names it. Required.
 	FlowRaw json.RawMessage `json:"flow" caddy:"namespace=http_helper.flows inline_key=type"`
 
-	spec resolve.Flow
+	spec *resolve.Flow
 }
 
 // provision loads the connector's flows, and checks everything that does not depend on a connection.
@@ -270,16 +270,17 @@ func (f *Flow) provision(ctx caddy.Context, c *Connector) error {
 	if c.flow(f.Name) != f {
 		return fmt.Errorf("flow %s: the name is given twice", f.Name)
 	}
-	f.spec = resolve.Flow{Name: f.Name, Digest: resolve.Digest(f.FlowRaw)}
+	raw := f.FlowRaw // LoadModule clears it
 	mod, err := ctx.LoadModule(f, "FlowRaw")
 	if err != nil {
 		return fmt.Errorf("flow %s: %v", f.Name, err)
 	}
-	f.spec.Flow = mod.(flows.Flow)
-	if err := f.spec.Flow.Check(c.allowsInsecure("token_url")); err != nil {
+	flow := mod.(flows.Flow)
+	f.spec = resolve.NewFlow(f.Name, raw, flow)
+	if err := flow.Check(c.allowsInsecure("token_url")); err != nil {
 		return fmt.Errorf("flow %s: %w", f.Name, err)
 	}
-	for _, key := range f.spec.Flow.Parameters() {
+	for _, key := range flow.Parameters() {
 		if _, ok := c.parameter(key); !ok {
 			return fmt.Errorf("flow %s: there is no parameter %s", f.Name, key)
 		}
@@ -316,7 +317,7 @@ func (c *Connector) parseSpec() (*resolve.ServiceSpec, error) {
 		v := resolve.ConfigValue{Key: value.Key, Password: value.Type == typePassword, Hidden: value.Hidden}
 		v.Value = p.parse("config_value "+value.Key, value.Value, placeholder.Param)
 		if f := c.flow(value.Flow); f != nil {
-			v.Flow = &f.spec
+			v.Flow = f.spec
 		}
 		spec.ConfigValues = append(spec.ConfigValues, v)
 	}

@@ -165,7 +165,7 @@ func (p *RequestPolicy) check(r *http.Request) *forward.Error {
 	if isCrossSite(r.Header) {
 		return denied("the request comes from a page of another site")
 	}
-	if forward.RefusedMethod(r.Method) {
+	if forward.RefusesMethod(r.Method) {
 		return &forward.Error{Status: http.StatusMethodNotAllowed, Type: "http_request_error", Details: "the methods TRACE and CONNECT are not forwarded"}
 	}
 	if p.AppAuthorization == authorizationReject && len(r.Header["Authorization"]) > 0 {

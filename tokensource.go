@@ -46,7 +46,7 @@ func (c *activeConnection) acquireTokens(app *App, metrics *telemetry.Connection
 	t := &c.tokens
 	t.values, t.metrics, t.events = c.values, metrics, app.events
 	t.timeout = cmp.Or(time.Duration(c.config.TokenTimeout), token.DefaultTimeout)
-	t.acquire(c.values.TokenKey(), &token.User{
+	t.acquire(c.values.Key(), &token.User{
 		Name:          c.name,
 		Host:          c.values.TokenHost(),
 		Fetcher:       app.tracing.Fetcher(c.values, c.name),
@@ -134,7 +134,7 @@ func (t *connectionTokens) revoke(revoked *oauth.Token) {
 }
 
 // Endpoint returns the token endpoint as it may be shown.
-func (t *connectionTokens) Endpoint() string { return t.values.ShownEndpoint() }
+func (t *connectionTokens) Endpoint() string { return t.values.Endpoint() }
 
 // Observe counts a token request or a rejection, and emits its event.
 func (t *connectionTokens) Observe(event token.Event) {

@@ -110,14 +110,14 @@ func TestCredentialsMakeTheIdentity(t *testing.T) {
 	active := activeApp().active
 	seen := make(map[token.Key]string)
 	for name, options := range names {
-		id := active[name].values.TokenKey()
+		id := active[name].values.Key()
 		if other, ok := seen[id]; ok {
 			t.Errorf("these share tokens:\n%s\n\n%s", other, options)
 		}
 		seen[id] = options
 	}
 	for i, pair := range pairs {
-		if active[pair[0]].values.TokenKey() != active[pair[1]].values.TokenKey() {
+		if active[pair[0]].values.Key() != active[pair[1]].values.Key() {
 			t.Errorf("these do not share tokens: %q", equal[i])
 		}
 	}

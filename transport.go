@@ -203,9 +203,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.roundTripAlone(req)
 	}
 	if !t.HeaderUp && !t.LoadBalancing {
-		q.DropAddedFields(req)
+		forward.DropAddedFields(req.Header)
 	}
-	return t.transport(q.Conn).RoundTripAdmitted(req, q)
+	return q.RoundTrip(t.transport(q.Conn), req)
 }
 
 // roundTripAlone sends a request that no handler `http_helper` has admitted: one of a reverse_proxy

@@ -2,7 +2,6 @@ package forward
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"sync/atomic"
 
@@ -10,19 +9,20 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
-// Connection is what forwarding needs to know of a connection.
+// Connection is what forwarding needs to know of a connection. Its fields must not change after the
+// first request.
 type Connection struct {
-	// What each request needs, close together.
+	// Tokens, Target and Metrics are used by each request, so they lie close together.
 	Tokens  Tokens
-	Target  func(ctx context.Context) (*Target, error)
+	Target  func(ctx context.Context) (*Target, error) // the error is a *oauth.Error, or ctx's
 	Metrics *telemetry.Connection
 	header  atomic.Pointer[cachedHeader]
 
-	Name    string
+	Name    string // for error texts
 	Tracing *telemetry.Tracing
 }
 
-// Tokens are the tokens of a connection.
+// Tokens provides the tokens of a connection.
 type Tokens interface {
 	// Token returns a usable token. The error is a *oauth.Error, or ctx's.
 	Token(ctx context.Context) (*oauth.Token, error)
@@ -35,39 +35,30 @@ type Tokens interface {
 	Replace(ctx context.Context, rejected *oauth.Token) *oauth.Token
 }
 
-// Options say how requests carry a token, and what follows from the API's response.
+// Options say how requests carry a token, and what follows from the API's response. They are shared by
+// all requests of a handler or transport.
 type Options struct {
-	Field             string  // the header that carries the token
-	Prefix            *string // before the token, with its space; nil: by the token's type
-	KeepAuthorization bool    // a request with an Authorization of its own is sent with that and no token
-	RetryUnauthorized bool    // a 401 has the request replayed with a newer token
-	ReplayBuffer      int64   // bytes of a body that are kept for a replay
+	// Field is the canonical name of the header field that carries the token.
+	Field string
+
+	// Prefix precedes the token in the field and includes the separating space; "" is no prefix. Nil
+	// means the authentication scheme of the token's type.
+	Prefix *string
+
+	// KeepAuthorization sends a request that has an Authorization of its own with that, and without a
+	// token.
+	KeepAuthorization bool
+
+	// RetryUnauthorized replays a request with a newer token when the API responds with 401.
+	RetryUnauthorized bool
+
+	// ReplayBuffer is how many bytes of a request's body are kept for a replay. A larger body is not
+	// replayed.
+	ReplayBuffer int64
 }
 
-// cachedHeader is the header value for a token, prepared once for many requests.
-type cachedHeader struct {
-	token  *oauth.Token
-	prefix string
-	value  [1]string
-}
-
-// headerValue is the value of the header that carries a token. It is shared by requests and must
-// not be changed.
-func (c *Connection) headerValue(ctx context.Context, o *Options, token *oauth.Token) []string {
-	prefix := token.HeaderPrefix()
-	if o.Prefix != nil {
-		prefix = *o.Prefix
-	}
-	if h := c.header.Load(); h != nil && h.token == token && h.prefix == prefix {
-		return h.value[:]
-	}
-	c.Tracing.Learn(ctx) // once a token is often enough, and need not be paid by every request
-	h := &cachedHeader{token: token, prefix: prefix, value: [1]string{prefix + token.Value}}
-	c.header.Store(h)
-	return h.value[:]
-}
-
-// Prepare waits for a token for r and finds the place of the API. Waiting ends with the request.
+// Prepare returns the request that r is forwarded as, once there is a token for it and the place of the
+// API is known. It waits for both no longer than r's context allows.
 func (c *Connection) Prepare(r *http.Request, o *Options) (*Request, *Error) {
 	q := &Request{Context: r.Context(), Conn: c, options: o}
 	q.keep = o.KeepAuthorization && len(r.Header["Authorization"]) > 0
@@ -84,22 +75,25 @@ func (c *Connection) Prepare(r *http.Request, o *Options) (*Request, *Error) {
 	return q, nil
 }
 
-// NoTokenError is why a request of a connection could not get its token.
-func NoTokenError(connection string, err error) *Error {
-	if errors.Is(err, context.Canceled) {
-		return &Error{Status: statusClientClosedRequest, noToken: true, Details: "the app left while waiting for a token"}
+// cachedHeader is the header value for a token, made once for many requests.
+type cachedHeader struct {
+	token  *oauth.Token
+	prefix string
+	value  [1]string
+}
+
+// headerValue returns the value of the header field that carries a token. It is shared by requests and
+// must not be changed.
+func (c *Connection) headerValue(ctx context.Context, o *Options, token *oauth.Token) []string {
+	prefix := token.HeaderPrefix()
+	if o.Prefix != nil {
+		prefix = *o.Prefix
 	}
-	failed := oauth.AsError(err)
-	kind := "proxy_internal_error"
-	if failed.Class == oauth.ClassConfiguration {
-		kind = "proxy_configuration_error"
+	if h := c.header.Load(); h != nil && h.token == token && h.prefix == prefix {
+		return h.value[:]
 	}
-	e := &Error{
-		Status: failed.Status, noToken: true, Type: kind, RetryAfter: failed.RetryAfter,
-		Details: "connection " + connection + ": " + failed.Error(),
-	}
-	if e.RetryAfter <= 0 && e.Status == http.StatusServiceUnavailable {
-		e.RetryAfter = defaultRetryAfter
-	}
-	return e
+	c.Tracing.Learn(ctx) // once a token is often enough, and costs other requests nothing
+	h := &cachedHeader{token: token, prefix: prefix, value: [1]string{prefix + token.Value}}
+	c.header.Store(h)
+	return h.value[:]
 }

@@ -17,43 +17,21 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
-// proofIn verifies a DPoP proof with the key that it contains (RFC 9449 §4.3).
-func proofIn(t *testing.T, proof string) (jose.Header, map[string]any) {
+// nonceIn returns the nonce in a DPoP proof; nil: there is none. Package oauth tests the rest of it.
+func nonceIn(t *testing.T, proof string) any {
 	t.Helper()
-	token, err := jwt.ParseSigned(proof, []jose.SignatureAlgorithm{jose.ES256, jose.RS256, jose.EdDSA})
+	parsed, err := jwt.ParseSigned(proof, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
 		t.Fatal(err)
-	}
-	header := token.Headers[0]
-	if header.ExtraHeaders["typ"] != "dpop+jwt" || header.JSONWebKey == nil || !header.JSONWebKey.IsPublic() || header.JSONWebKey.KeyID != "" {
-		t.Fatalf("header %+v", header)
 	}
 	var claims map[string]any
-	if err := token.Claims(header.JSONWebKey.Key, &claims); err != nil {
+	if err := parsed.UnsafeClaimsWithoutVerification(&claims); err != nil {
 		t.Fatal(err)
 	}
-	return header, claims
+	return claims["nonce"]
 }
 
-func newTestDPoPKey(t *testing.T) *oauth.DPoPKey {
-	t.Helper()
-	key, err := oauth.GenerateDPoPKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func mustParseURL(t *testing.T, text string) *url.URL {
-	t.Helper()
-	u, err := url.Parse(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u
-}
-
-// busyAPI wants a nonce of the first request, and gives another one to another request before the
+// busyAPI requires a nonce of the first request, and gives another nonce to another request before the
 // first is sent again.
 type busyAPI struct {
 	t     *testing.T
@@ -63,8 +41,7 @@ type busyAPI struct {
 }
 
 func (a *busyAPI) RoundTrip(req *http.Request) (*http.Response, error) {
-	_, claims := proofIn(a.t, req.Header.Get("DPoP"))
-	a.nonces = append(a.nonces, claims["nonce"])
+	a.nonces = append(a.nonces, nonceIn(a.t, req.Header.Get("DPoP")))
 	res := &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: http.NoBody}
 	if len(a.nonces) == 1 {
 		res.StatusCode = http.StatusUnauthorized
@@ -77,7 +54,7 @@ func (a *busyAPI) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// closing is an empty body that does something when it is closed.
+// closing is an empty body that calls itself when it is closed.
 type closing func()
 
 func (closing) Read([]byte) (int, error) { return 0, io.EOF }
@@ -87,13 +64,17 @@ func (c closing) Close() error {
 	return nil
 }
 
-// TestRequestIsRepeatedWithItsOwnNonce: not with one that another request was told meanwhile.
+// TestRequestIsRepeatedWithItsOwnNonce and not with one that another request got meanwhile.
 func TestRequestIsRepeatedWithItsOwnNonce(t *testing.T) {
-	token := &oauth.Token{Value: "t1", Type: oauth.TypeDPoP, DPoP: newTestDPoPKey(t)}
+	key, err := oauth.GenerateDPoPKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := &oauth.Token{Value: "t1", Type: oauth.TypeDPoP, DPoP: key}
 	q := &Request{
 		Context: t.Context(), options: &Options{Field: "Authorization"},
 		Conn:   &Connection{Tracing: new(telemetry.Tracing)},
-		Target: &Target{Base: mustParseURL(t, "https://api.example")},
+		Target: &Target{Base: &url.URL{Scheme: "https", Host: "api.example"}},
 	}
 	api := &busyAPI{t: t, token: token}
 	transport := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), Base: api}

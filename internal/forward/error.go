@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -14,40 +15,83 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
-// proxyName is how this proxy calls itself in Proxy-Status (RFC 9209).
-const proxyName = "http_helper"
-
-// Error is an error of ours towards the app (rule 21). Its texts name no secret.
+// Error is an error that the app gets from this proxy and not from the API (rule 21). Its texts contain
+// no secret.
 type Error struct {
-	Status     int
-	gated      bool   // the final request is not allowed (rule 16)
-	noToken    bool   // there is no token
-	Type       string // the Proxy-Status error type (RFC 9209 §2.3)
-	Details    string
-	RetryAfter time.Duration // 0: none
+	Status     int           // the HTTP status
+	Type       string        // the Proxy-Status error type (RFC 9209 §2.3); "": no Proxy-Status
+	Details    string        // what happened, for people
+	RetryAfter time.Duration // 0: no Retry-After
+
+	gated   bool // the request was about to go where it must not (rule 16)
+	noToken bool // there is no token
 }
 
+// statusClientClosedRequest is the status that Caddy logs when the client has left.
+const statusClientClosedRequest = 499
+
+// defaultRetryAfter is the Retry-After of a 503 without a back-off.
+const defaultRetryAfter = time.Second
+
+// BadRequest returns the error for a request that the app must not make.
 func BadRequest(details string) *Error {
 	return &Error{Status: http.StatusBadRequest, Type: "http_request_error", Details: details}
+}
+
+// NotAllowed returns the error for a request that must not be sent where it is about to go (rule 16).
+func NotAllowed(details string) *Error {
+	e := misconfigured("the request is not sent: " + details)
+	e.gated = true
+	return e
 }
 
 func misconfigured(details string) *Error {
 	return &Error{Status: http.StatusBadGateway, Type: "proxy_configuration_error", Details: details}
 }
 
-// statusClientClosedRequest is what Caddy logs for a client that left.
-const statusClientClosedRequest = 499
+// NoTokenError returns the error for a request whose connection has no token, because of err.
+func NoTokenError(connection string, err error) *Error {
+	if errors.Is(err, context.Canceled) {
+		return &Error{Status: statusClientClosedRequest, noToken: true, Details: "the app left while waiting for a token"}
+	}
+	failed := oauth.AsError(err)
+	errType := "proxy_internal_error"
+	if failed.Class == oauth.ClassConfiguration {
+		errType = "proxy_configuration_error"
+	}
+	e := &Error{
+		Status: failed.Status, noToken: true, Type: errType, RetryAfter: failed.RetryAfter,
+		Details: "connection " + connection + ": " + failed.Error(),
+	}
+	if e.RetryAfter <= 0 && e.Status == http.StatusServiceUnavailable {
+		e.RetryAfter = defaultRetryAfter
+	}
+	return e
+}
 
-// defaultRetryAfter is what a 503 says when there is no back-off to wait for.
-const defaultRetryAfter = time.Second
+// noResponseReason says why there is no response of the API, without the words of err, which may quote
+// the API.
+func noResponseReason(err caddyhttp.HandlerError) string {
+	switch {
+	case errors.Is(err, errNoResponse):
+		return errNoResponse.Error()
+	case err.StatusCode == http.StatusServiceUnavailable:
+		return "the API cannot be reached: none of its addresses is available"
+	case errors.As(err, new(reverseproxy.DialError)): // which hides its cause
+		return "the API cannot be reached: there is no connection to its address"
+	default:
+		return "the API cannot be reached: " + neterror.Describe(err)
+	}
+}
 
-// Error implements error: a transport passes it through others.
+// Error implements error.
 func (e *Error) Error() string { return e.Details }
 
-// Outcome is the outcome of a request with this error.
+// Outcome returns the outcome of a request that failed with this error.
 func (e *Error) Outcome() telemetry.Outcome {
 	if e.noToken {
 		return telemetry.NoToken
@@ -55,8 +99,8 @@ func (e *Error) Outcome() telemetry.Outcome {
 	return telemetry.Refused
 }
 
-// Write gives the error to the app: to gRPC callers as a trailers-only response, to others as an error
-// that `handle_errors` can see.
+// Write gives the error to the app: to gRPC clients as a trailers-only response, to others as an error
+// that `handle_errors` sees.
 func (e *Error) Write(w http.ResponseWriter, r *http.Request) error {
 	e.setHeader(w.Header())
 	if isGRPC(r) {
@@ -66,7 +110,7 @@ func (e *Error) Write(w http.ResponseWriter, r *http.Request) error {
 	return caddyhttp.Error(e.Status, errors.New(e.Details))
 }
 
-// Response is the error as a response of the API, for a transport without our handler.
+// Response returns the error as a response to r, for callers that expect one of the API.
 func (e *Error) Response(r *http.Request) *http.Response {
 	res := &http.Response{
 		StatusCode: e.Status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -93,43 +137,25 @@ func (e *Error) setHeader(header http.Header) {
 	}
 }
 
+// RetryAfterSeconds returns the value of a Retry-After field, rounded up.
 func RetryAfterSeconds(d time.Duration) string {
 	return strconv.Itoa(int(math.Ceil(d.Seconds())))
 }
 
-func (e *Error) proxyStatus() string {
-	details := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(printable(e.Details))
-	return fmt.Sprintf(`%s; error=%s; details="%s"`, proxyName, e.Type, details)
-}
-
-// printable keeps what a structured field's string may hold (RFC 8941 §3.3.3).
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n', r == '\t':
-			return ' '
-		case r < ' ' || r > '~':
-			return '?'
-		default:
-			return r
-		}
-	}, text)
-}
-
-// isGRPC tells whether the caller speaks gRPC and so expects a trailers-only response.
+// isGRPC reports whether the app speaks gRPC and so expects a trailers-only response.
 func isGRPC(r *http.Request) bool {
 	contentType := r.Header.Get("Content-Type")
 	return contentType == "application/grpc" || strings.HasPrefix(contentType, "application/grpc+") || strings.HasPrefix(contentType, "application/grpc;")
 }
 
-// grpcCodes are gRPC's status codes for ours (rule 21).
+// grpcCodes maps HTTP statuses to gRPC's status codes (rule 21).
 var grpcCodes = map[int]int{
 	http.StatusServiceUnavailable: 14, http.StatusGatewayTimeout: 4, http.StatusBadGateway: 9,
 	http.StatusBadRequest: 3, http.StatusForbidden: 7, http.StatusMethodNotAllowed: 12,
 	statusClientClosedRequest: 1,
 }
 
-// setGRPC writes the error as a gRPC status and returns the HTTP status that goes with it.
+// setGRPC sets the error as a gRPC status and returns the HTTP status that goes with it.
 func (e *Error) setGRPC(header http.Header) int {
 	code, ok := grpcCodes[e.Status]
 	if !ok {
@@ -139,18 +165,4 @@ func (e *Error) setGRPC(header http.Header) int {
 	header.Set("Grpc-Status", strconv.Itoa(code))
 	header.Set("Grpc-Message", strings.ReplaceAll(url.PathEscape(printable(e.Details)), "%20", " "))
 	return http.StatusOK
-}
-
-// noResponseReason says why there is no response of the API, in words of our own.
-func noResponseReason(err caddyhttp.HandlerError) string {
-	switch {
-	case errors.Is(err, errNoResponse):
-		return errNoResponse.Error()
-	case err.StatusCode == http.StatusServiceUnavailable:
-		return "the API cannot be reached: none of its addresses is available"
-	case errors.As(err, new(reverseproxy.DialError)): // which hides its cause
-		return "the API cannot be reached: there is no connection to its address"
-	default:
-		return "the API cannot be reached: " + neterror.Describe(err)
-	}
 }

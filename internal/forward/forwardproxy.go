@@ -10,20 +10,20 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// chooseForwardProxyFirst leaves the choice of a forward proxy to throughForwardProxy, which comes
-// before the http transport.
+// chooseForwardProxyFirst moves the choice of a forward proxy from the http transport to
+// throughForwardProxy, which runs before it.
 func (t *Transport) chooseForwardProxyFirst() {
 	inner := t.Transport
 	t.forwardProxy, inner.Proxy = inner.Proxy, chosenForwardProxy
 	inner.DialContext, inner.DialTLSContext = dialingUpstream(inner.DialContext), dialingUpstream(inner.DialTLSContext)
 }
 
-// throughForwardProxy chooses the forward proxy of a request, once, and takes the upstream's address
-// off a request that has one.
+// throughForwardProxy chooses the forward proxy of a request, and removes the address to dial from the
+// context of a request that has one. Unix sockets are dialed without a proxy.
 //
-// Caddy's dialer dials that address whatever address net/http asks for, unless the proxy is noted
-// among the variables of Caddy's request. Pings and health checks have no variables, so net/http
-// would send the proxy's password to the API. Unix sockets are dialed without a proxy.
+// Caddy's dialer dials that address whatever net/http wants to dial, unless the proxy is among the
+// variables of Caddy's request. Pings and health checks have no variables, so net/http would send the
+// proxy's password to the API.
 func (t *Transport) throughForwardProxy(req *http.Request) (*http.Request, error) {
 	dial, _ := reverseproxy.GetDialInfo(req.Context())
 	if t.forwardProxy == nil || strings.HasPrefix(dial.Network, "unix") {
@@ -33,17 +33,16 @@ func (t *Transport) throughForwardProxy(req *http.Request) (*http.Request, error
 	if proxy == nil || err != nil {
 		return req, err
 	}
-	ctx := context.WithValue(req.Context(), dialInfoKey, nil)
-	return req.WithContext(context.WithValue(ctx, chosenProxyKey{}, &chosenProxy{proxy})), nil
+	return req.WithContext(context.WithValue(withoutDialInfo(req.Context()), chosenProxyKey{}, &chosenProxy{proxy})), nil
 }
 
-// chosenProxy is the forward proxy that a request goes through. A context that is printed prints the
-// text of a *url.URL, but not of this.
+// chosenProxy is the forward proxy of a request. Printing a context prints a *url.URL with its password,
+// but not a pointer to this.
 type chosenProxy struct{ url *url.URL }
 
 type chosenProxyKey struct{}
 
-// chosenForwardProxy is what net/http asks for the forward proxy of a request.
+// chosenForwardProxy returns the forward proxy of a request, as http.Transport.Proxy.
 func chosenForwardProxy(req *http.Request) (*url.URL, error) {
 	if chosen, ok := req.Context().Value(chosenProxyKey{}).(*chosenProxy); ok {
 		return chosen.url, nil
@@ -53,8 +52,8 @@ func chosenForwardProxy(req *http.Request) (*url.URL, error) {
 
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
-// dialingUpstream makes Caddy's dialer dial the upstream that a request names, even if another
-// handler has sent the same request through a forward proxy before.
+// dialingUpstream makes Caddy's dialer dial the upstream in the context, even if another handler has
+// sent the same request through a forward proxy before.
 func dialingUpstream(dial dialFunc) dialFunc {
 	if dial == nil {
 		return nil

@@ -14,10 +14,10 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// requestTo is a request of Caddy's whose upstream has an address of its own.
+// requestTo returns a request of Caddy's for which upstream is dialed and not its host.
 func requestTo(t *testing.T, upstream string, vars map[string]any) *http.Request {
 	t.Helper()
-	ctx := context.WithValue(t.Context(), dialInfoKey, reverseproxy.DialInfo{Network: "tcp", Address: upstream})
+	ctx := WithDialInfo(t.Context(), reverseproxy.DialInfo{Network: "tcp", Address: upstream})
 	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, vars)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://api.invalid/", nil)
 	if err != nil {
@@ -26,7 +26,8 @@ func requestTo(t *testing.T, upstream string, vars map[string]any) *http.Request
 	return req
 }
 
-// Another handler may have sent the same request of Caddy's through a forward proxy before.
+// TestUpstreamIsDialedAfterAForwardProxyOfAnotherHandler: Caddy keeps the other handler's proxy among the
+// variables of the request.
 func TestUpstreamIsDialedAfterAForwardProxyOfAnotherHandler(t *testing.T) {
 	api := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer api.Close()
@@ -45,6 +46,7 @@ func TestUpstreamIsDialedAfterAForwardProxyOfAnotherHandler(t *testing.T) {
 	_ = res.Body.Close()
 }
 
+// TestRequestThroughAForwardProxyNamesNoUpstream: Caddy's dialer would dial it instead of the proxy.
 func TestRequestThroughAForwardProxyNamesNoUpstream(t *testing.T) {
 	proxy := &url.URL{Scheme: "http", Host: "proxy.invalid", User: url.UserPassword("app", "hunter2")}
 	transport := &Transport{forwardProxy: func(*http.Request) (*url.URL, error) { return proxy, nil }}

@@ -6,12 +6,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 )
 
-// header is what the API gets: the app's header without what only the sidecar may say, and what the
-// sidecar says. Values are shared with the app's header, whose map stays as it is.
+// header returns the header that the API gets: the fields of the app's header that may pass, those of
+// the target, and the token. Values are shared with the app's header, which does not change.
 func (q *Request) header(app http.Header, token *oauth.Token, proxyFields bool) http.Header {
 	header := maps.Clone(app)
 	if header == nil {
@@ -31,8 +33,9 @@ func (q *Request) header(app http.Header, token *oauth.Token, proxyFields bool) 
 	return header
 }
 
-// mayPass tells whether a field of the app's header goes on to the API (rules 15 and 17), also
-// under a name that some servers take for the same.
+// mayPass reports whether a field of the app's header is sent to the API (rules 15 and 17). A field with
+// underscores passes only if the same one with hyphens does, because some servers do not distinguish
+// them.
 func (q *Request) mayPass(field string, proxyFields bool) bool {
 	if field == "Authorization" {
 		return q.keep
@@ -49,26 +52,60 @@ func (q *Request) mayPass(field string, proxyFields bool) bool {
 	return !slices.ContainsFunc(q.Target.Headers, func(f Field) bool { return httpguard.SameField(field, f.Name) })
 }
 
-// mayTrail tells whether a field may stand in a trailer of the app's: some servers merge trailers
-// into the header.
+// mayTrail reports whether a field may be in a trailer of the app: some servers merge trailers into the
+// header.
 func (q *Request) mayTrail(field string) bool {
 	return field != "Authorization" && q.mayPass(field, false)
 }
 
-// offersHTTP2 tells whether the app offers to go on in HTTP/2 on a connection of its own. There its
-// requests would be beyond all rules. Some clients offer it with every request, so it is no error.
+// callerFields never pass: credentials of other schemes, and what proxies say about a client certificate
+// (RFC 9440).
+var callerFields = []string{"Proxy-Authorization", "Dpop", "Client-Cert", "Client-Cert-Chain"}
+
+// isProxyField reports whether a field reveals a proxy to the API.
+func isProxyField(field string) bool {
+	return field == "Via" || field == "Forwarded" || strings.HasPrefix(field, "X-Forwarded-")
+}
+
+// offersHTTP2 reports whether the app offers to switch its connection to HTTP/2, where its requests would
+// bypass all rules. Some clients offer it with every request, so it is no error.
 func offersHTTP2(upgrade []string) bool {
 	return slices.ContainsFunc(upgrade, func(protocols string) bool { return strings.Contains(strings.ToLower(protocols), "h2c") })
 }
 
-// callerFields are never the app's to send: credentials of other schemes, and what proxies say of a
-// client certificate (RFC 9440).
-var callerFields = []string{"Proxy-Authorization", "Dpop", "Client-Cert", "Client-Cert-Chain"}
-
-// addedFields are what reverse_proxy tells every API of itself.
+// addedFields are the fields in which reverse_proxy reveals itself to every API.
 var addedFields = []string{"Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}
 
-// isProxyField tells whether a field tells the API of a proxy.
-func isProxyField(field string) bool {
-	return field == "Via" || field == "Forwarded" || strings.HasPrefix(field, "X-Forwarded-")
+// DropAddedFields removes the fields that reverse_proxy has added to its copy of a request's header, so
+// that they need not be copied again, nor logged.
+func DropAddedFields(header http.Header) {
+	for _, field := range addedFields {
+		delete(header, field)
+	}
+}
+
+// rewriteLocations makes the API's redirects lead through the sidecar (rule 17).
+func (q *Request) rewriteLocations(req *http.Request, header http.Header) {
+	for _, field := range []string{"Location", "Content-Location"} {
+		for i, location := range header[field] {
+			location = httpguard.RewriteLocation(location, q.Target.Base, q.Target.url(req.URL), strippedPrefix(req))
+			header[field][i] = withoutQuery(location, q.Target.Query)
+		}
+	}
+}
+
+// strippedPrefix returns the prefix that `handle_path` or `uri` has removed from the path of a request.
+func strippedPrefix(req *http.Request) string {
+	original, ok := req.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+	if !ok || original.URL == nil {
+		return ""
+	}
+	before, now := httpguard.EscapedPath(original.URL), httpguard.EscapedPath(req.URL)
+	if prefix, ok := strings.CutSuffix(before, now); ok {
+		return prefix
+	}
+	if now == "/" {
+		return before // all of it was removed
+	}
+	return ""
 }

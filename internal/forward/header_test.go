@@ -2,8 +2,8 @@ package forward
 
 import "testing"
 
-// TestFieldsThatServersTakeForOurs is about the app's names with underscores, which Caddy drops unless its
-// server expects them.
+// TestFieldsThatServersTakeForOurs: Caddy drops the app's fields with underscores, unless its server
+// expects them.
 func TestFieldsThatServersTakeForOurs(t *testing.T) {
 	q := &Request{options: &Options{Field: "X-Token"}, Target: &Target{Headers: []Field{{Name: "X-Api-Key"}}}}
 	for _, field := range []string{"X_token", "X_api_key", "X_api-Key", "Client_cert", "Proxy_authorization", "X_forwarded_for"} {

@@ -18,8 +18,8 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
 
-// remember takes note of a token that is sent. An API may quote one long after, such as the rejected
-// one in the response to the replay.
+// remember remembers a token that is sent. An API may quote it later, for example the rejected token in
+// its response to the replay.
 func (q *Request) remember(token string) {
 	if q.token != "" && q.token != token {
 		q.older = append(q.older, q.token)
@@ -27,9 +27,9 @@ func (q *Request) remember(token string) {
 	q.token = token
 }
 
-// maskSecrets puts marks into a response's header where it holds a secret of the request. So reverse_proxy,
-// which logs the header and keeps it in placeholders, does not know the secret, but header_down and
-// handle_response find the fields as ever.
+// maskSecrets replaces the values of a response's header that contain a secret of the request with
+// marks. So reverse_proxy, which logs the header and keeps it in placeholders, does not see the secret,
+// but `header_down` and `handle_response` see the fields.
 func (q *Request) maskSecrets(res *http.Response) {
 	for field, values := range res.Header {
 		for i, value := range values {
@@ -43,10 +43,11 @@ func (q *Request) maskSecrets(res *http.Response) {
 	}
 }
 
-// maskedValue is a value of a response's header that the app gets and reverse_proxy does not.
+// maskedValue is a value of a response's header that the app gets and reverse_proxy does not see.
 type maskedValue struct{ field, mark, value string }
 
-// mask returns the mark for a value. Without a handler of ours nobody can show it to the app later.
+// mask returns the mark for a value. If the request is not served by Serve, the value is lost, because
+// nothing unmasks it.
 func (q *Request) mask(field, value string) string {
 	if q.appHeader == nil {
 		return redact.Mark
@@ -56,26 +57,26 @@ func (q *Request) mask(field, value string) string {
 	return mark
 }
 
-// unmask puts what was hidden into the header that the app gets, which reads all that the API has said.
+// unmask restores the masked values in the header that the app gets.
 func (q *Request) unmask() {
 	if len(q.maskedValues) == 0 {
 		return
 	}
 	for field, values := range q.appHeader {
 		field = http.CanonicalHeaderKey(field)
-		for _, h := range q.maskedValues {
-			if field != h.field {
+		for _, masked := range q.maskedValues {
+			if field != masked.field {
 				continue
 			}
 			for i, value := range values {
-				values[i] = strings.ReplaceAll(value, h.mark, h.value)
+				values[i] = strings.ReplaceAll(value, masked.mark, masked.value)
 			}
 		}
 	}
 }
 
-// dropSecrets removes the fields that hold a secret: after the response, when the header only goes to
-// the access log, and trailers to the app.
+// dropSecrets removes the fields that contain a secret once the response's header is sent: then the
+// header is only read for trailers and the access log.
 func (q *Request) dropSecrets() {
 	for field, values := range q.appHeader {
 		if slices.ContainsFunc(values, q.quotesSecret) {
@@ -84,39 +85,39 @@ func (q *Request) dropSecrets() {
 	}
 }
 
-// quotesSecret tells whether a value of a response's header holds a secret of the request.
+// quotesSecret reports whether a value of a response's header contains a secret of the request.
 func (q *Request) quotesSecret(value string) bool {
-	return q.holdsSecret(value) || strings.Contains(value, "%") && q.holdsEscaped(value)
+	return q.containsSecret(value) || strings.Contains(value, "%") && q.containsEscaped(value)
 }
 
-// holdsEscaped tells whether a text holds a secret with percent signs, as in a query or a cookie, also
-// when a place in it is escaped once more.
-func (q *Request) holdsEscaped(text string) bool {
+// containsEscaped reports whether a text contains a percent-encoded secret, as in a query or a cookie,
+// or one that is encoded twice, as in a URL within a query.
+func (q *Request) containsEscaped(text string) bool {
 	for range 2 {
 		text = httpguard.DecodeLeniently(text)
-		if q.holdsSecret(text) {
+		if q.containsSecret(text) {
 			return true
 		}
 	}
 	return false
 }
 
-// holdsSecret tells whether a text holds a secret of the request as it is.
-func (q *Request) holdsSecret(text string) bool {
-	holds := func(secret string) bool { return strings.Contains(text, secret) }
-	if q.token != "" && holds(q.token) || slices.ContainsFunc(q.older, holds) {
+// containsSecret reports whether a text contains a secret of the request literally.
+func (q *Request) containsSecret(text string) bool {
+	contains := func(secret string) bool { return strings.Contains(text, secret) }
+	if q.token != "" && contains(q.token) || slices.ContainsFunc(q.older, contains) {
 		return true
 	}
 	return slices.ContainsFunc(q.Target.Secrets, func(secret string) bool {
-		return len(secret) >= redact.MinLength && holds(secret)
+		return len(secret) >= redact.MinLength && contains(secret)
 	})
 }
 
-// errNoResponse replaces errors that may quote what the API says.
+// errNoResponse replaces errors that may quote the API.
 var errNoResponse = errors.New("the API's response broke off or is not HTTP")
 
-// sanitizeError lets only errors pass that tell of the network, of TLS or of the app. Those of net/http
-// about a response that is not HTTP quote it, and it may hold the token.
+// sanitizeError returns err if it is about the network, TLS or the app, and errNoResponse otherwise:
+// net/http's errors about a response that is not HTTP quote it, and it may contain the token.
 func sanitizeError(err error) error {
 	for _, known := range []error{io.EOF, nil, context.Canceled, io.ErrUnexpectedEOF, errBodyTaken} {
 		if errors.Is(err, known) {
@@ -136,7 +137,7 @@ func sanitizeError(err error) error {
 	return errNoResponse
 }
 
-// sanitizedBody is a response's body with sanitized errors: those about trailers quote them.
+// sanitizedBody is a response's body with sanitized errors: those about trailers quote the trailers.
 type sanitizedBody struct {
 	io.ReadCloser
 	res *http.Response
@@ -152,16 +153,16 @@ func (b sanitizedBody) Read(p []byte) (int, error) {
 	return n, sanitizeError(err)
 }
 
-// sanitizeBody wraps the body of a response, unless it is none or a tunnel.
+// sanitizeBody wraps the body of a response, unless there is none or it is a tunnel.
 func sanitizeBody(res *http.Response) {
 	if res.Body != http.NoBody && res.StatusCode != http.StatusSwitchingProtocols {
 		res.Body = sanitizedBody{res.Body, res}
 	}
 }
 
-// responseWriter unmasks for the app what was masked for reverse_proxy. It keeps an API from speaking in our
-// name in an informational response, such as 103 early hints, which goes straight from its connection
-// to the app.
+// responseWriter unmasks for the app what was masked for reverse_proxy. In an informational response,
+// such as 103 Early Hints, which does not pass the transport, it drops members of Proxy-Status that
+// claim to be this proxy's.
 type responseWriter struct {
 	caddyhttp.ResponseWriterWrapper
 

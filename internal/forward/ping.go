@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
@@ -23,41 +22,42 @@ import (
 const (
 	pingTimeout = 10 * time.Second // of the API's response
 
-	maxPingBody = 4 << 10  // bytes that are shown
-	maxPingRead = 64 << 10 // bytes that are read, so that no secret is cut in two
+	maxPingBody = 4 << 10  // bytes of the result
+	maxPingRead = 64 << 10 // bytes that are read, so that no secret is cut in two before it is redacted
 )
 
-// PingRequest is a small request to an API that proves a connection.
+// PingRequest describes a small request to an API that proves a connection.
 type PingRequest struct {
 	Method, Path string
-	Statuses     []int // that prove the connection; nil: any 2xx
+	Statuses     []int // statuses that prove the connection; empty: any 2xx
 
 	Connection *Connection
 	Options    *Options
 	Target     *Target
-	Dial       reverseproxy.DialInfo
-	Token      *oauth.Token
+	Dial       reverseproxy.DialInfo // what is dialed
+	Token      *oauth.Token          // what is sent first
 
-	RequestedScopes, MissingScopes []string
-	Secrets                        []string // that must not be shown
+	RequestedScopes []string // the scopes that the connection requests
+	MissingScopes   []string // those of them that the token lacks
+	Secrets         []string // further secrets that the result must not contain
 }
 
-// PingResult is what a ping has found out.
+// PingResult is the result of a ping.
 type PingResult struct {
-	Working bool
-	Message string
-	Status  *int    // of the API; nil: no response
-	Body    *string // of the API, without secrets
+	Working bool    // the connection is proved
+	Message string  // what happened, for people
+	Status  *int    // the status of the API's response; nil: no response
+	Body    *string // the beginning of the response's body, without secrets; nil: no response
 }
 
-// FailedPing is the result of a ping without a response.
+// FailedPing returns the result of a ping without a response.
 func FailedPing(format string, args ...any) PingResult {
 	return PingResult{Message: fmt.Sprintf(format, args...)}
 }
 
-// Ping makes a request as those of the app are made.
+// Ping makes a request in the same way as the app's requests.
 func (t *Transport) Ping(ctx context.Context, p PingRequest) PingResult {
-	ctx, cancel := context.WithTimeout(withDialInfo(ctx, p.Dial), pingTimeout)
+	ctx, cancel := context.WithTimeout(WithDialInfo(ctx, p.Dial), pingTimeout)
 	defer cancel()
 	q := &Request{Context: ctx, Conn: p.Connection, options: p.Options, Target: p.Target}
 	req, err := p.request(ctx)
@@ -73,7 +73,7 @@ func (t *Transport) Ping(ctx context.Context, p PingRequest) PingResult {
 		return FailedPing("%s", describePingFailure(ctx, cause.AddTo(err)))
 	}
 	defer res.Body.Close()
-	secrets := slices.Concat(p.Secrets, p.Target.keys(), []string{p.Token.Value, res.Request.Header.Get(oauth.DPoPHeader)})
+	secrets := slices.Concat(p.Secrets, p.Target.possibleSecrets(), []string{p.Token.Value, res.Request.Header.Get(oauth.DPoPHeader)})
 	return p.result(res, redact.New(secrets))
 }
 
@@ -84,7 +84,7 @@ func (p *PingRequest) request(ctx context.Context) (*http.Request, error) {
 	}
 	u.Host = p.Target.Base.Host
 	if p.Dial.Network == "tcp" {
-		u.Host = p.Dial.Address // as reverse_proxy has it: forward proxies are chosen by that, and dial it
+		u.Host = p.Dial.Address // as in reverse_proxy: forward proxies are chosen by it, and dial it
 	}
 	req, err := http.NewRequestWithContext(ctx, p.Method, "http://ping", nil)
 	if err != nil {
@@ -104,12 +104,12 @@ func describePingFailure(ctx context.Context, err error) string {
 	return "the API cannot be reached: " + neterror.Describe(err)
 }
 
-// result says what a response of the API means.
+// result returns what a response of the API means.
 func (p *PingRequest) result(res *http.Response, redactor *redact.Redactor) PingResult {
 	read, _ := io.ReadAll(io.LimitReader(res.Body, maxPingRead))
 	body := strings.ToValidUTF8(redactor.Redact(string(read)), "\uFFFD")
 	if len(body) > maxPingBody {
-		body = strings.ToValidUTF8(body[:maxPingBody], "") // without a piece of a character
+		body = strings.ToValidUTF8(body[:maxPingBody], "") // without half a character
 	}
 	return PingResult{
 		Working: p.expects(res.StatusCode), Status: &res.StatusCode, Body: &body,
@@ -148,8 +148,8 @@ func (p *PingRequest) expected() string {
 	return strings.Trim(fmt.Sprint(p.Statuses), "[]")
 }
 
-// lackingScopes says which scopes the token lacks and why, as far as the API or the authorization
-// server has said so.
+// lackingScopes says which scopes the token lacks and why, as far as the API or the authorization server
+// tells.
 func (p *PingRequest) lackingScopes(res *http.Response, redactor *redact.Redactor) string {
 	if wanted := wantedScopes(res.Header, redactor); len(wanted) > 0 {
 		return ": it wants the scope " + strings.Join(wanted, " ") + p.whyLacking(wanted)
@@ -160,7 +160,7 @@ func (p *PingRequest) lackingScopes(res *http.Response, redactor *redact.Redacto
 	return ": the client may lack a permission or a scope"
 }
 
-// whyLacking says why the token does not have scopes that an API wants.
+// whyLacking says why the token lacks scopes that the API requires.
 func (p *PingRequest) whyLacking(wanted []string) string {
 	var notRequested, notGranted []string
 	for _, scope := range wanted {
@@ -181,8 +181,8 @@ func (p *PingRequest) whyLacking(wanted []string) string {
 	return why
 }
 
-// wantedScopes are those in a challenge that says insufficient_scope (RFC 6750 §3.1), if they can
-// be scopes and give no secret away.
+// wantedScopes returns the scopes in challenges with the error insufficient_scope (RFC 6750 §3.1), except
+// what cannot be a scope or contains a secret.
 func wantedScopes(header http.Header, redactor *redact.Redactor) []string {
 	var scopes []string
 	for _, challenge := range oauth.ParseChallenges(header.Values("WWW-Authenticate")) {
@@ -196,12 +196,4 @@ func wantedScopes(header http.Header, redactor *redact.Redactor) []string {
 		}
 	}
 	return scopes
-}
-
-// dialInfoKey is where reverse_proxy tells its transport which address to dial.
-const dialInfoKey caddy.CtxKey = "reverse_proxy.dial_info"
-
-// withDialInfo returns a context in which a transport dials an address.
-func withDialInfo(ctx context.Context, info reverseproxy.DialInfo) context.Context {
-	return context.WithValue(ctx, dialInfoKey, info)
 }

@@ -1,14 +1,37 @@
 package forward
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 
 	"github.com/dunglas/httpsfv"
 )
 
-// dropOwnProxyStatus removes what claims to be ours from a response's header or trailer: only we say
-// `http_helper`.
+// proxyName is the name of this proxy in Proxy-Status (RFC 9209).
+const proxyName = "http_helper"
+
+func (e *Error) proxyStatus() string {
+	details := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(printable(e.Details))
+	return fmt.Sprintf(`%s; error=%s; details="%s"`, proxyName, e.Type, details)
+}
+
+// printable replaces what a string of a structured field must not contain (RFC 8941 §3.3.3).
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n', r == '\t':
+			return ' '
+		case r < ' ' || r > '~':
+			return '?'
+		default:
+			return r
+		}
+	}, text)
+}
+
+// dropOwnProxyStatus removes members named http_helper from the Proxy-Status of an API's header or
+// trailer: only this proxy may use its name.
 func dropOwnProxyStatus(header http.Header) {
 	for _, field := range []string{"Proxy-Status", http.TrailerPrefix + "Proxy-Status"} {
 		values, ok := header[field]
@@ -23,8 +46,8 @@ func dropOwnProxyStatus(header http.Header) {
 	}
 }
 
-// withoutOwnMember leaves out the members named http_helper. A field that cannot be parsed goes as
-// a whole when it mentions the name.
+// withoutOwnMember returns a field without the members named http_helper. A field that cannot be parsed
+// is removed as a whole if it mentions the name.
 func withoutOwnMember(values []string) []string {
 	list, err := httpsfv.UnmarshalList(values)
 	if err != nil {

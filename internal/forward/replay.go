@@ -10,12 +10,12 @@ import (
 // errBodyTaken ends the reading of an attempt that was given up.
 var errBodyTaken = errors.New("the request is being replayed")
 
-// replayBody is a request's body that can be sent once more while it streams: it remembers what
-// was read up to a limit. A nil one is an empty body.
+// replayBody is a request's body that streams and can be sent again: it keeps what was read, up to a
+// limit. A nil *replayBody is an empty body.
 //
-// An http transport may go on reading a body after the API has responded, in a goroutine of its own.
-// So each attempt reads through a handle: giving an attempt up takes its handle away, and what a
-// read in progress still brings is kept for the next attempt.
+// An http transport may continue to read a body after the API has responded, in a goroutine of its own.
+// So each attempt reads through a bodyReader of its own, which stops working when the attempt is given
+// up; what a read in progress still gets is kept for the next attempt.
 type replayBody struct {
 	limit   int64
 	length  int64 // of the whole body; -1: not known
@@ -27,7 +27,7 @@ type replayBody struct {
 	source  io.ReadCloser
 	reading bool
 	kept    []byte
-	lost    bool  // more was read than is kept
+	lost    bool  // more was read than may be kept
 	err     error // how the source ended
 	current *bodyReader
 	done    bool // no attempt follows
@@ -54,7 +54,7 @@ func (b *replayBody) attempt() io.ReadCloser {
 	return b.current
 }
 
-// replayable tells whether all that was read so far can be sent again.
+// replayable reports whether all that was read so far can be sent again.
 func (b *replayBody) replayable() bool {
 	if b == nil {
 		return true
@@ -64,7 +64,7 @@ func (b *replayBody) replayable() bool {
 	return !b.lost
 }
 
-// rewind gives the current attempt up. It fails when more was read than is kept.
+// rewind gives the current attempt up, and reports whether the body can be sent again.
 func (b *replayBody) rewind() bool {
 	if b == nil {
 		return true
@@ -78,7 +78,7 @@ func (b *replayBody) rewind() bool {
 	return true
 }
 
-// finish says that no attempt follows, so that the body may be closed with the last one's.
+// finish ends the last attempt: the source is closed once that does not read it any more.
 func (b *replayBody) finish() {
 	if b == nil {
 		return
@@ -89,7 +89,7 @@ func (b *replayBody) finish() {
 	b.closeIfUnused()
 }
 
-// closeIfUnused closes the source when nobody will read it any more. b.mu is held.
+// closeIfUnused closes the source when no attempt will read it any more. b.mu is held.
 func (b *replayBody) closeIfUnused() {
 	if !b.done || b.closed || (b.current != nil && !b.current.closed) {
 		return
@@ -128,7 +128,7 @@ func (r *bodyReader) Read(p []byte) (int, error) {
 		if !b.reading {
 			break
 		}
-		// A given-up attempt is still reading: what it gets is ours.
+		// An attempt that was given up is still reading, and its bytes are for this one.
 		b.idle.Wait()
 	}
 	b.reading = true
@@ -136,7 +136,7 @@ func (r *bodyReader) Read(p []byte) (int, error) {
 	return r.readSource(p)
 }
 
-// readSource reads from the source alone, and keeps what it got as long as a replay may need it.
+// readSource reads from the source, while no other attempt does, and keeps what a replay may need.
 func (r *bodyReader) readSource(p []byte) (int, error) {
 	b := r.body
 	n, err := b.source.Read(p)
@@ -149,7 +149,7 @@ func (r *bodyReader) readSource(p []byte) (int, error) {
 		b.dropTrailers()
 	}
 	if b.current != r {
-		// Given up meanwhile: the next attempt reads this from what is kept.
+		// The attempt was given up meanwhile; the next one reads these bytes from what is kept.
 		if !b.closed {
 			b.append(p[:n])
 		}
@@ -160,7 +160,7 @@ func (r *bodyReader) readSource(p []byte) (int, error) {
 	return n, err
 }
 
-// keep remembers bytes for a replay, if the body is within the limit. b.mu is held.
+// keep keeps bytes for a replay if the body is within the limit. b.mu is held.
 func (b *replayBody) keep(p []byte) {
 	if b.lost || b.done || len(p) == 0 {
 		return
@@ -173,17 +173,18 @@ func (b *replayBody) keep(p []byte) {
 	b.append(p)
 }
 
-// Larger bodies share buffers with later requests. A small one is not worth a buffer of that size.
-const (
-	smallBody  = 4 << 10
-	bufferSize = DefaultReplayBuffer
+// DefaultReplayBuffer is the default of Options.ReplayBuffer for configurations.
+const DefaultReplayBuffer = 64 << 10
 
-	DefaultReplayBuffer = 64 << 10
+const (
+	smallBody  = 4 << 10 // bodies up to this size get a buffer of their own
+	bufferSize = DefaultReplayBuffer
 )
 
+// replayBuffers are the buffers of larger bodies.
 var replayBuffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// append adds to what is kept. b.mu is held.
+// append appends to the kept bytes. b.mu is held.
 func (b *replayBody) append(p []byte) {
 	if need := len(b.kept) + len(p); max(int64(need), b.length) > smallBody && need > cap(b.kept) && need <= bufferSize {
 		b.kept = append(replayBuffers.Get().(*[bufferSize]byte)[:0], b.kept...)
@@ -191,7 +192,7 @@ func (b *replayBody) append(p []byte) {
 	b.kept = append(b.kept, p...)
 }
 
-// forget drops what is kept. b.mu is held.
+// forget drops the kept bytes. b.mu is held.
 func (b *replayBody) forget() {
 	if cap(b.kept) == bufferSize {
 		replayBuffers.Put((*[bufferSize]byte)(b.kept[:bufferSize]))
@@ -199,7 +200,7 @@ func (b *replayBody) forget() {
 	b.kept = nil
 }
 
-// dropTrailers removes what the app may not say in a trailer either.
+// dropTrailers removes the app's trailers that must not reach the API.
 func (b *replayBody) dropTrailers() {
 	for field := range b.trailer {
 		if !b.request.mayTrail(field) {
@@ -208,7 +209,7 @@ func (b *replayBody) dropTrailers() {
 	}
 }
 
-// Close ends the attempt's reading. The source stays open for a replay.
+// Close ends the attempt. The source stays open for a replay.
 func (r *bodyReader) Close() error {
 	b := r.body
 	b.mu.Lock()

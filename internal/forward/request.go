@@ -1,3 +1,9 @@
+// Package forward sends one request of the app to an API with a token. It keeps the rules for where a
+// request may go (16), which header fields pass (15 and 17), when it is replayed (18), what errors the
+// app gets (21) and what of the API's response stays hidden from Caddy (22).
+//
+// It knows neither how a token is obtained nor the configuration: a Connection gives it tokens and the
+// place of the API.
 package forward
 
 import (
@@ -11,27 +17,33 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
-// Request is one request of the app on its way to an API. It holds no token to send: the
-// transport takes the newest. It is the request's context itself, which saves an allocation.
+// Request is one request of the app on its way to an API. The handler prepares and serves it; the
+// transport behind reverse_proxy finds it in the context and sends it. It carries no token: the
+// transport takes the newest.
+//
+// A Request is its own context, which saves an allocation.
 type Request struct {
 	context.Context
 
-	Conn     *Connection
-	options  *Options
-	Target   *Target
-	keep     bool   // the app's own Authorization is sent, and no token
-	denied   *Error // why the transport did not send, the last time
-	answered bool   // whether there is a response of the API, the last time
-	counted  bool   // whether the metrics have it
+	Conn    *Connection
+	Target  *Target
+	options *Options
+	keep    bool // the app's own Authorization is sent, and no token
+
+	// Of the last attempt: reverse_proxy may make several.
+	denied    *Error // why the transport did not send it; nil: it did
+	responded bool   // the app gets a response, and not an error of reverse_proxy
+
+	counted bool // the metrics include it
 
 	writer       responseWriter
-	appHeader    http.Header   // of the response to the app; nil: no handler of ours sees it
+	appHeader    http.Header   // of the response to the app; nil: the request is not served by Serve
 	token        string        // the one that was sent last
 	older        []string      // those that were sent before it
 	maskedValues []maskedValue // of response headers
 }
 
-// requestCtxKey is where a context holds its *Request. Nobody else can name it.
+// requestCtxKey is the context key of a *Request.
 type requestCtxKey struct{}
 
 // Value implements context.Context.
@@ -42,20 +54,21 @@ func (q *Request) Value(key any) any {
 	return q.Context.Value(key)
 }
 
-// FromContext finds the request that a handler has prepared.
+// FromContext returns the request that a handler serves in this context.
 func FromContext(ctx context.Context) (*Request, bool) {
 	q, ok := ctx.Value(requestCtxKey{}).(*Request)
 	return q, ok
 }
 
-// Serve passes the request on to the next handler, which sends it through a transport, and describes
-// what fails.
+// Serve passes the request on to the next handler, usually reverse_proxy, whose transport calls
+// RoundTrip. It writes the error when the transport refused to send, and adds a Proxy-Status to
+// failures of reverse_proxy itself.
 func (q *Request) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	defer q.count(telemetry.Refused) // unless the transport has counted it
 	q.appHeader = w.Header()
 	q.writer.ResponseWriter, q.writer.request = w, q
 	err := q.serveNext(r, next)
-	// What the header holds after the response are trailers; one of ours can only be forged.
+	// Fields added after the response are trailers of the API, which must not claim to be ours.
 	dropOwnProxyStatus(w.Header())
 	if err == nil {
 		return nil
@@ -66,14 +79,35 @@ func (q *Request) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	return q.describe(w, r, err)
 }
 
-// serveNext drops what holds a secret afterwards: reverse_proxy panics when the response breaks off or
-// the app leaves, and the access log is written all the same.
+// serveNext drops fields that contain a secret afterwards, even after a panic: reverse_proxy panics when
+// the response breaks off or the app leaves, and the access log is written all the same.
 func (q *Request) serveNext(r *http.Request, next caddyhttp.Handler) error {
 	defer q.dropSecrets()
 	return next.ServeHTTP(&q.writer, r.WithContext(q))
 }
 
-// count counts the request, once. When reverse_proxy tries again, its first attempt counts.
+// RoundTrip sends req, which reverse_proxy made of the served request, through t. If t must not send
+// it, Serve tells the app why.
+func (q *Request) RoundTrip(t *Transport, req *http.Request) (*http.Response, error) {
+	q.denied, q.responded = nil, false // of an attempt before
+	res, err := t.Send(req, q)
+	refused, ok := errors.AsType[*Error](err)
+	if !ok {
+		q.count(q.SentOutcome())
+		return res, err
+	}
+	q.count(refused.Outcome())
+	CloseBody(req.Body)
+	if refused.gated {
+		q.denied = refused
+		return nil, errors.New(refused.Details)
+	}
+	// A missing token is a response, because it is no failure of the upstream.
+	q.responded = true
+	return refused.Response(req), nil
+}
+
+// count counts the request once: when reverse_proxy tries again, its first attempt counts.
 func (q *Request) count(o telemetry.Outcome) {
 	if !q.counted {
 		q.counted = true
@@ -81,7 +115,7 @@ func (q *Request) count(o telemetry.Outcome) {
 	}
 }
 
-// SentOutcome is the outcome of a request that was sent.
+// SentOutcome returns the outcome of a request that was sent.
 func (q *Request) SentOutcome() telemetry.Outcome {
 	if q.keep {
 		return telemetry.Kept
@@ -89,11 +123,11 @@ func (q *Request) SentOutcome() telemetry.Outcome {
 	return telemetry.Sent
 }
 
-// describe adds a Proxy-Status to a failure of reverse_proxy itself. An error that was raised after
-// the API's response is none.
+// describe adds a Proxy-Status to an error of reverse_proxy, unless it was raised after the API's
+// response.
 func (q *Request) describe(w http.ResponseWriter, r *http.Request, err error) error {
 	var handlerErr caddyhttp.HandlerError
-	if q.answered || !errors.As(err, &handlerErr) {
+	if q.responded || !errors.As(err, &handlerErr) {
 		return err
 	}
 	switch handlerErr.StatusCode {
@@ -112,12 +146,4 @@ func (q *Request) describe(w http.ResponseWriter, r *http.Request, err error) er
 	}
 	failed.setHeader(w.Header())
 	return err
-}
-
-// DropAddedFields removes what reverse_proxy adds to tell every API of itself, where nobody needs it
-// in its copy any more: so it need not be copied, nor logged.
-func (q *Request) DropAddedFields(req *http.Request) {
-	for _, field := range addedFields {
-		delete(req.Header, field)
-	}
 }

@@ -15,34 +15,18 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
-// Target is the place of one connection's API, and what every request to it carries.
+// Target is the place of a connection's API, and what every request to it carries.
 type Target struct {
-	Base     *url.URL // its path has no trailing slash
-	Dial     string   // host:port of base
-	Insecure bool     // whether http to other hosts than loopback is allowed
-	Headers  []Field  // canonical names
+	Base     *url.URL // the base URL; its path has no trailing slash
+	Dial     string   // host:port of Base
+	Insecure bool     // http to hosts other than loopback is allowed
+	Headers  []Field  // with canonical names
 	Query    []Field
-	Secrets  []string // that are known to be in it
+	Secrets  []string // values in the base URL, headers or query that are known to be secret
 }
 
-// keys are the values that requests carry and that may be secret. They may be older than what would
-// be found now.
-func (a *Target) keys() []string {
-	keys := slices.Clone(a.Secrets)
-	for _, field := range slices.Concat(a.Headers, a.Query) {
-		if len(field.Value) >= redact.MinLength {
-			keys = append(keys, field.Value)
-		}
-	}
-	return keys
-}
-
-// url is where a request for the path and query of u goes.
-func (a *Target) url(u *url.URL) *url.URL {
-	out := *u
-	a.rewrite(&out)
-	return &out
-}
+// Field is a header field or query parameter that every request to the API carries.
+type Field struct{ Name, Value string }
 
 // rewrite points u, a request's path and query, at the API.
 func (a *Target) rewrite(u *url.URL) {
@@ -54,12 +38,31 @@ func (a *Target) rewrite(u *url.URL) {
 	}
 }
 
+// url returns the URL at the API for u, a request's path and query.
+func (a *Target) url(u *url.URL) *url.URL {
+	out := *u
+	a.rewrite(&out)
+	return &out
+}
+
+// possibleSecrets returns the known secrets, and the header and query values that are long enough to be
+// secret.
+func (a *Target) possibleSecrets() []string {
+	secrets := slices.Clone(a.Secrets)
+	for _, field := range slices.Concat(a.Headers, a.Query) {
+		if len(field.Value) >= redact.MinLength {
+			secrets = append(secrets, field.Value)
+		}
+	}
+	return secrets
+}
+
 // LazyTarget is a target that depends on files or helper flows. It is resolved at the first request,
-// and again in the background after each token request.
+// and again in the background after each token request. Its exported fields must be set before.
 type LazyTarget struct {
-	Resolve      func(ctx context.Context) (*Target, error)
-	CurrentToken func() *oauth.Token
-	Timeout      time.Duration
+	Resolve      func(ctx context.Context) (*Target, error) // the error is a *oauth.Error, or ctx's
+	CurrentToken func() *oauth.Token                        // nil: there is none
+	Timeout      time.Duration                              // of one call of Resolve
 
 	current atomic.Pointer[resolvedTarget]
 
@@ -68,9 +71,10 @@ type LazyTarget struct {
 	failure *token.Failure
 }
 
+// resolvedTarget is a target with the token that was in use when it was resolved.
 type resolvedTarget struct {
 	*Target
-	token *oauth.Token // the newest when the target was resolved
+	token *oauth.Token
 }
 
 // targetAttempt is one attempt to resolve a target.
@@ -82,12 +86,12 @@ type targetAttempt struct {
 
 // Get returns the target. It waits only when there is none yet.
 func (l *LazyTarget) Get(ctx context.Context) (*Target, error) {
-	token := l.CurrentToken()
+	newest := l.CurrentToken()
 	current := l.current.Load()
-	if current != nil && (current.token == token || token == nil) {
+	if current != nil && (current.token == newest || newest == nil) {
 		return current.Target, nil
 	}
-	attempt, err := l.attempt(token)
+	attempt, err := l.attempt(newest)
 	if current != nil {
 		return current.Target, nil
 	}
@@ -102,8 +106,8 @@ func (l *LazyTarget) Get(ctx context.Context) (*Target, error) {
 	}
 }
 
-// attempt joins the running attempt or starts one, unless the last has just failed.
-func (l *LazyTarget) attempt(token *oauth.Token) (*targetAttempt, error) {
+// attempt joins the running attempt or starts one. While the last failure is recent, it returns that.
+func (l *LazyTarget) attempt(newest *oauth.Token) (*targetAttempt, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.running != nil {
@@ -114,18 +118,18 @@ func (l *LazyTarget) attempt(token *oauth.Token) (*targetAttempt, error) {
 		return nil, l.failure.AsError(now)
 	}
 	l.running = &targetAttempt{done: make(chan struct{})}
-	go l.run(l.running, token)
+	go l.run(l.running, newest)
 	return l.running, nil
 }
 
-func (l *LazyTarget) run(attempt *targetAttempt, token *oauth.Token) {
+func (l *LazyTarget) run(attempt *targetAttempt, newest *oauth.Token) {
 	ctx, cancel := context.WithTimeout(context.Background(), l.Timeout)
 	defer cancel()
 	defer func() {
 		if recover() != nil {
 			attempt.err = oauth.AsError(errors.New("a helper flow panicked"))
 		}
-		l.end(attempt, token)
+		l.end(attempt, newest)
 	}()
 	attempt.target, attempt.err = l.Resolve(ctx)
 }
@@ -142,6 +146,3 @@ func (l *LazyTarget) end(attempt *targetAttempt, newest *oauth.Token) {
 	l.running = nil
 	close(attempt.done)
 }
-
-// Field is a header or query parameter that every request to the API carries.
-type Field struct{ Name, Value string }

@@ -19,33 +19,39 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
-// Transport is an http transport to an API that keeps to the rules.
+// Transport sends requests to an API through Caddy's http transport, and keeps to the rules.
 type Transport struct {
 	*reverseproxy.HTTPTransport
 
-	Base http.RoundTripper // the same: a seam for benchmarks
+	// Base makes the round trips. Default: HTTPTransport; benchmarks replace it.
+	Base http.RoundTripper
 
-	forwardProxy func(*http.Request) (*url.URL, error) // for throughForwardProxy alone
+	forwardProxy func(*http.Request) (*url.URL, error) // used by throughForwardProxy only
 
-	// TLS verifies the base URL's host whatever address is dialed, so that requests may be told
-	// apart by that address: each upstream has connections of its own.
+	// pinned: TLS verifies the host of the base URL whatever address is dialed. So the URL of a request
+	// may name that address, and each upstream gets connections of its own.
 	pinned bool
 
-	// reverse_proxy has removed the fields that proxies add; those that are there now, the user has set.
+	// proxyFields: Via, Forwarded and X-Forwarded-* were set by the user and pass.
 	proxyFields bool
 
-	// For tokens that are bound to a client certificate; nil: there are none.
-	certified *httptransport.ByCertificate
+	certified *httptransport.ByCertificate // nil: no token is bound to a client certificate
 }
 
 // TransportOptions say which requests a transport is for.
 type TransportOptions struct {
-	Target      *Target // nil: any
-	Certificate bool    // tokens may be bound to a client certificate
-	ProxyFields bool    // Via, Forwarded and X-Forwarded-* were set by the user
+	// Target is the target of all requests. Nil means that they may have any.
+	Target *Target
+
+	// Certificate says that tokens may be bound to a client certificate.
+	Certificate bool
+
+	// ProxyFields says that Via, Forwarded and X-Forwarded-* in a request were set by the user, because
+	// reverse_proxy has removed its own.
+	ProxyFields bool
 }
 
-// NewTransport builds the http transport that raw configures.
+// NewTransport returns a transport with raw as the configuration of the http transport.
 func NewTransport(ctx caddy.Context, raw json.RawMessage, o TransportOptions) (*Transport, error) {
 	t := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), proxyFields: o.ProxyFields}
 	t.Base = t.HTTPTransport
@@ -53,7 +59,7 @@ func NewTransport(ctx caddy.Context, raw json.RawMessage, o TransportOptions) (*
 		return nil, err
 	}
 	if t.Compression == nil {
-		// The app and the API agree on it. Net/http would ask for it by itself, and undo it unseen.
+		// The app and the API negotiate compression; net/http would request and undo it unseen.
 		t.Compression = new(bool)
 	}
 	if o.Target != nil {
@@ -72,6 +78,7 @@ func NewTransport(ctx caddy.Context, raw json.RawMessage, o TransportOptions) (*
 	return t, nil
 }
 
+// pinName makes TLS verify host, whatever address is dialed.
 func (t *Transport) pinName(host string) {
 	if t.TLS == nil {
 		t.TLS = new(reverseproxy.TLSConfig)
@@ -79,77 +86,13 @@ func (t *Transport) pinName(host string) {
 	t.TLS.ServerName = host
 }
 
-// RoundTripAdmitted sends a request that a handler of ours has admitted, and leaves to the handler to
-// tell the app why one was not sent.
-func (t *Transport) RoundTripAdmitted(req *http.Request, q *Request) (*http.Response, error) {
-	q.denied, q.answered = nil, false // of an attempt before
-	res, err := t.Send(req, q)
-	refused, ok := errors.AsType[*Error](err)
-	if !ok {
-		q.count(q.SentOutcome())
-		return res, err
-	}
-	q.count(refused.Outcome())
-	CloseBody(req.Body)
-	if refused.gated {
-		q.denied = refused
-		return nil, errors.New(refused.Details)
-	}
-	// A missing token is no failure of the upstream.
-	q.answered = true
-	return refused.Response(req), nil
-}
-
-// Send checks a request against the rules (rule 16), sends it with the newest token, and once more with
-// a newer one when the API rejects the first (rule 18). The error is a *Error when the rules
-// forbid to send.
-func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) {
-	if err := t.check(req, q); err != nil {
-		return nil, err
-	}
-	var token *oauth.Token
-	if !q.keep {
-		var err error
-		if token, err = q.Conn.Tokens.Token(req.Context()); err != nil {
-			return nil, NoTokenError(q.Conn.Name, err)
-		}
-	}
-	res, err := t.sendWithRetry(req, q, token)
-	if err != nil {
-		return nil, transportError(err)
-	}
-	q.answered = true
-	if token != nil && res.StatusCode == http.StatusUnauthorized {
-		q.Conn.Metrics.CountUnauthorized(telemetry.Passed)
-	}
-	// The response must not lead to the request that carries the token.
-	res.Request = req
-	dropOwnProxyStatus(res.Header)
-	q.rewriteLocations(req, res.Header)
-	q.maskSecrets(res)
-	sanitizeBody(res)
-	return res, nil
-}
-
-// transportError is the error of an http transport: one of ours that it carries, or one that quotes
-// nothing of the API.
-func transportError(err error) error {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e
-	}
-	if errors.Is(err, neterror.ErrCleartextProxy) {
-		return NotAllowed(neterror.ErrCleartextProxy.Error())
-	}
-	return sanitizeError(err)
-}
-
-// check checks where a request is about to go (rule 16).
+// check refuses a request that is about to go where the token must not go (rule 16).
 func (t *Transport) check(req *http.Request, q *Request) error {
 	dial, ok := reverseproxy.GetDialInfo(req.Context())
 	switch {
 	case !ok:
 		return NotAllowed("no upstream was chosen")
-	case RefusedMethod(req.Method), req.URL.Opaque != "", httpguard.CheckPath(req.URL) != nil:
+	case RefusesMethod(req.Method), req.URL.Opaque != "", httpguard.CheckPath(req.URL) != nil:
 		return NotAllowed("its method or path has been changed to one that is refused")
 	case req.Response != nil && req.Response.Request != nil && req.URL.Host != req.Response.Request.URL.Host:
 		return NotAllowed("a redirect leads away from base_url")
@@ -168,25 +111,62 @@ func (t *Transport) check(req *http.Request, q *Request) error {
 	}
 }
 
-// RefusedMethod reports whether a method, in any case, could show the app our header or make a tunnel.
-func RefusedMethod(method string) bool {
+// RefusesMethod reports whether requests with a method, in any case, are not forwarded: TRACE could show
+// the token to the app, and CONNECT makes a tunnel.
+func RefusesMethod(method string) bool {
 	return strings.EqualFold(method, http.MethodTrace) || strings.EqualFold(method, http.MethodConnect)
 }
 
-// namesSocket tells whether the config names the unix socket to dial, and not the request.
+// namesSocket reports whether a unix socket is dialed whose name does not depend on the request.
 func namesSocket(dial reverseproxy.DialInfo) bool {
 	return strings.HasPrefix(dial.Network, "unix") && dial.Upstream != nil && !strings.Contains(dial.Upstream.Dial, "{")
 }
 
-// NotAllowed is a final request that rule 16 forbids.
-func NotAllowed(details string) *Error {
-	e := misconfigured("the request is not sent: " + details)
-	e.gated = true
-	return e
+// Send checks where a request goes (rule 16), sends it with the newest token, and once more with a newer
+// one when the API rejects the first (rule 18). The error is a *Error if the request must not be sent.
+// Behind a handler that serves q, use q.RoundTrip instead.
+func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) {
+	if err := t.check(req, q); err != nil {
+		return nil, err
+	}
+	var token *oauth.Token
+	if !q.keep {
+		var err error
+		if token, err = q.Conn.Tokens.Token(req.Context()); err != nil {
+			return nil, NoTokenError(q.Conn.Name, err)
+		}
+	}
+	res, err := t.sendWithRetry(req, q, token)
+	if err != nil {
+		return nil, transportError(err)
+	}
+	q.responded = true
+	if token != nil && res.StatusCode == http.StatusUnauthorized {
+		q.Conn.Metrics.CountUnauthorized(telemetry.Passed)
+	}
+	// The response must not lead to the request that carries the token.
+	res.Request = req
+	dropOwnProxyStatus(res.Header)
+	q.rewriteLocations(req, res.Header)
+	q.maskSecrets(res)
+	sanitizeBody(res)
+	return res, nil
 }
 
-// sendWithRetry sends a request with token, or without one when token is nil, and replays it once when
-// the API rejects the token (rule 18).
+// transportError returns the *Error within an error of the http transport, or an error that quotes
+// nothing of the API.
+func transportError(err error) error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	if errors.Is(err, neterror.ErrCleartextProxy) {
+		return NotAllowed(neterror.ErrCleartextProxy.Error())
+	}
+	return sanitizeError(err)
+}
+
+// sendWithRetry sends a request with token, which may be nil, and replays it once when the API rejects
+// the token (rule 18).
 func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.Token) (*http.Response, error) {
 	body := newReplayBody(req, q)
 	defer body.finish()
@@ -203,8 +183,8 @@ func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.To
 	return t.sendWithNonce(req, q, newer, body)
 }
 
-// sendWithNonce sends a copy of a request, and once more when the API wants a nonce in the proof of
-// possession and gives one (RFC 9449 §9): that one, whatever other requests are told meanwhile.
+// sendWithNonce sends a request, and once more when the API requires a nonce in the proof of possession
+// and gives one (RFC 9449 §9). It uses that nonce even if other requests got newer ones meanwhile.
 func (t *Transport) sendWithNonce(req *http.Request, q *Request, token *oauth.Token, body *replayBody) (*http.Response, error) {
 	res, err := t.sendOnce(req, q, token, body, "")
 	if err != nil || !oauth.NeedsNonce(res, token) {
@@ -218,7 +198,7 @@ func (t *Transport) sendWithNonce(req *http.Request, q *Request, token *oauth.To
 	return t.sendOnce(req, q, token, body, nonce)
 }
 
-// rejected tells whether the API's response says that the token is no good.
+// rejected reports whether the API's response rejects the token, so that a newer one may help.
 func (q *Request) rejected(res *http.Response, token *oauth.Token) bool {
 	return res.StatusCode == http.StatusUnauthorized && token != nil &&
 		q.options.RetryUnauthorized && !oauth.InsufficientScope(res.Header) && !oauth.NeedsNonce(res, token)
@@ -233,10 +213,10 @@ func (q *Request) newerToken(req *http.Request, rejected *oauth.Token, body *rep
 	return nil
 }
 
-// sendOnce sends one copy of a request. nonce is what a proof of possession is to contain; "": the
-// newest of the API's.
+// sendOnce sends one copy of a request. A proof of possession contains nonce, or the API's newest nonce
+// if that is empty.
 func (t *Transport) sendOnce(req *http.Request, q *Request, token *oauth.Token, body *replayBody, nonce string) (*http.Response, error) {
-	// The copy is shallow: request trailers arrive in the very map that req holds.
+	// The copy is shallow, because the app's trailers arrive in the map of req.
 	out := &struct {
 		req http.Request
 		url url.URL
@@ -258,12 +238,12 @@ func (t *Transport) sendOnce(req *http.Request, q *Request, token *oauth.Token, 
 		return t.roundTrip(&out.req, token)
 	}
 	place := out.url
-	place.Host = q.Target.Base.Host // whatever stands there for dialing
+	place.Host = q.Target.Base.Host // and not the address to dial
 	return t.sendWithProof(&out.req, &place, token, nonce)
 }
 
-// sendWithProof sends a request for a place with a proof of possession, and keeps the nonce in the
-// response.
+// sendWithProof sends a request with a proof of possession for place, the URL without the address to
+// dial, and remembers the nonce in the response.
 func (t *Transport) sendWithProof(out *http.Request, place *url.URL, token *oauth.Token, nonce string) (*http.Response, error) {
 	nonces := &token.DPoP.APINonces
 	nonce = cmp.Or(nonce, nonces.Get(place))
@@ -281,8 +261,8 @@ func (t *Transport) sendWithProof(out *http.Request, place *url.URL, token *oaut
 	return res, err
 }
 
-// roundTrip hands a request to the http transport: to the one that shows the client certificate that
-// the token is bound to, if it is (RFC 8705 §3).
+// roundTrip makes one round trip. If the token is bound to a client certificate, it uses the http
+// transport with that certificate (RFC 8705 §3).
 func (t *Transport) roundTrip(out *http.Request, token *oauth.Token) (*http.Response, error) {
 	out, err := t.throughForwardProxy(out)
 	if err != nil {
@@ -295,7 +275,7 @@ func (t *Transport) roundTrip(out *http.Request, token *oauth.Token) (*http.Resp
 	return t.Base.RoundTrip(out)
 }
 
-// Cleanup closes idle connections.
+// Cleanup closes idle connections to the API.
 func (t *Transport) Cleanup() error {
 	if t.certified != nil {
 		t.certified.CloseIdleConnections()
@@ -303,7 +283,7 @@ func (t *Transport) Cleanup() error {
 	return t.HTTPTransport.Cleanup()
 }
 
-// CloseBody closes a request's body that is not going to be sent.
+// CloseBody closes the body of a request that is not sent. The body may be nil.
 func CloseBody(body io.Closer) {
 	if body != nil {
 		_ = body.Close()

@@ -1,13 +1,16 @@
+// Package resolve resolves the values of one connection, as they are now, into token requests and the
+// target of API requests. It reads the environment, files and keys, and runs helper flows.
+//
+// It knows the configuration only as a Spec, which is parsed already, and leaves to others when a token
+// is requested and how a request is sent.
 package resolve
 
 import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -18,32 +21,35 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
 
-// Connection resolves the values of one connection, as they are when they are needed. Each
-// token request resolves all of them in one pass, so that every file is read once.
+// Connection resolves the values of one connection. Each token request resolves all of them in one
+// pass, which reads every file once. It is a token.Fetcher.
 type Connection struct {
-	name    string
-	Spec    *Spec
+	name   string
+	Spec   *Spec
+	logger *zap.Logger
+
+	// Clients must be set before the first request to the authorization server.
 	Clients Clients
-	logger  *zap.Logger
 
-	Certificate *keys.Certificate                     // nil: no client certificate
-	key         keys.LastGood[string, string]         // the private key of the client, PEM or JWK
-	dpop        *oauth.DPoPKey                        // made at start; nil: bearer tokens, or the key is in a file
-	dpopFile    keys.LastGood[string, *oauth.DPoPKey] // the key in the file, with the nonces for it
-	issuer      oauth.Issuer                          // metadata of the issuer, if the token endpoint is found that way
-
-	// CurrentToken returns the token in use, which must not be seen in what a server says.
+	// CurrentToken returns the token in use, or nil. It is one of the secrets to redact. Default: none.
 	CurrentToken func() *oauth.Token
 
-	endpoint atomic.Pointer[string] // the token endpoint for people, as of the last token request
+	Certificate *keys.Certificate                     // nil: no client certificate
+	key         keys.LastGood[string, string]         // the client's private key, PEM or JWK
+	dpop        *oauth.DPoPKey                        // the key made at start; nil: bearer tokens, or it is in a file
+	dpopFile    keys.LastGood[string, *oauth.DPoPKey] // the key in the file, with the nonces for it
+	issuer      oauth.Issuer                          // the issuer's metadata, unless there is a token_url
+
+	endpoint atomic.Pointer[string] // the result of Endpoint as of the last token request; nil: none so far
 }
 
-// Clients makes requests to the authorization server, with a client certificate unless it is nil.
+// Clients provides the HTTP clients for requests to the authorization server.
 type Clients interface {
+	// Client returns a client that shows the certificate, unless it is nil.
 	Client(certificate *tls.Certificate) *http.Client
 }
 
-// New prepares a connection and reads the keys that it needs from the start.
+// New returns a connection, and reads the keys that must be usable from the start.
 func New(name string, spec *Spec, logger *zap.Logger) (*Connection, error) {
 	c := &Connection{name: name, Spec: spec, logger: logger, CurrentToken: func() *oauth.Token { return nil }}
 	c.key.Owner, c.dpopFile.Owner = c, c
@@ -67,62 +73,20 @@ func New(name string, spec *Spec, logger *zap.Logger) (*Connection, error) {
 	return c, err
 }
 
-// WarnUnusable logs that a key or certificate cannot be used any more.
+// WarnUnusable implements keys.Owner.
 func (c *Connection) WarnUnusable(reason error) {
 	c.logger.Warn("a key or certificate on disk cannot be used; the last good one stays in use for a moment",
 		zap.String("connection", c.name), zap.Duration("moment", keys.ReplacementTime), zap.String("reason", reason.Error()))
 }
 
-// Check reads everything once, as far as it can be known without a request, so that mistakes are
-// found when the config is loaded.
-func (c *Connection) Check() error {
-	r := c.offlineResolver()
-	_, err := r.fingerprintValues()
-	errs := []error{err}
-	if m, err := r.credentials(); err == nil {
-		_, err = c.Spec.Method.New(m)
-		errs = append(errs, err)
-	}
-	for _, known := range r.checksWithoutFlows() {
-		errs = append(errs, known())
-	}
-	return errors.Join(errs...)
-}
-
-// checksWithoutFlows are the checks of those values that need no helper flow.
-func (r *resolver) checksWithoutFlows() []func() error {
-	s := r.spec
-	var checks []func() error
-	add := func(templates []placeholder.Template, check func() error) {
-		if !slices.ContainsFunc(templates, s.dependsOnFlow) {
-			checks = append(checks, check)
-		}
-	}
-	for option, u := range map[string]*placeholder.Template{"base_url": s.BaseURL, "token_url": s.TokenURL, "issuer": s.Issuer, "revocation_url": s.RevocationURL} {
-		if u != nil {
-			add([]placeholder.Template{*u}, func() error { _, err := r.url(option, u); return err })
-		}
-	}
-	var params []placeholder.Template
-	for _, p := range s.Params {
-		params = append(params, p.Values...)
-	}
-	add(params, func() error { _, err := r.params(); return err })
-	add(valuesOf(s.TokenHeaders), func() error { _, err := r.tokenHeaders(); return err })
-	add(s.Resources, func() error { _, err := r.resources(); return err })
-	add(valuesOf(s.APIHeaders), func() error { _, err := r.fields("api_header", s.APIHeaders, true); return err })
-	add(valuesOf(s.APIQuery), func() error { _, err := r.fields("api_query", s.APIQuery, false); return err })
-	return checks
-}
-
-// Fetch makes one token request with everything as it is now. The fingerprint is that of the
-// credentials that it was made with.
+// Fetch makes one token request with all values as they are now. The fingerprint is that of the values
+// in the request. The error is a *oauth.Error, or ctx's.
 func (c *Connection) Fetch(ctx context.Context) (token *oauth.Token, fingerprint string, err error) {
 	r := c.resolver(ctx)
 	request, err := r.tokenRequest()
 	r.goOffline()
 	fingerprint = r.fingerprint()
-	endpoint := r.view().endpoint()
+	endpoint := r.view().tokenURLOrIssuer()
 	c.endpoint.Store(&endpoint)
 	if err != nil {
 		return nil, fingerprint, asConfigurationError(err)
@@ -135,12 +99,11 @@ func (c *Connection) Fetch(ctx context.Context) (token *oauth.Token, fingerprint
 	return token, fingerprint, err
 }
 
-// Fingerprint is a digest of the credentials as they are now, and of what else goes into a token
-// request. Unreadable ones have a fingerprint too, so that becoming readable is a change.
+// Fingerprint returns a digest of the credentials and other values of a token request as they are now.
+// Unreadable values have a fingerprint too, so that it changes when they become readable.
 func (c *Connection) Fingerprint() string { return c.offlineResolver().fingerprint() }
 
-// Revoke tells the authorization server that a token is not needed any more, if it has an endpoint
-// for that (RFC 7009).
+// Revoke revokes a token, if the authorization server has an endpoint for that (RFC 7009).
 func (c *Connection) Revoke(ctx context.Context, token *oauth.Token) error {
 	if c.Spec.RevocationURL == nil && c.Spec.Issuer == nil {
 		return nil
@@ -157,11 +120,11 @@ func (c *Connection) Revoke(ctx context.Context, token *oauth.Token) error {
 	return request.Revoke(ctx, c.Clients.Client(request.Certificate), endpoint, token)
 }
 
-// asConfigurationError is the failure of a value that could not be resolved: a flow's own, or a
-// mistake in the configuration.
+// asConfigurationError returns the failure for a value that could not be resolved: the failure of a
+// helper flow, the end of the context, or a mistake in the configuration.
 func asConfigurationError(err error) error {
 	if failed, ok := errors.AsType[*oauth.Error](err); ok {
-		return failed // it names its cause, whichever option needs the value
+		return failed // which names the flow, so the option need not be named
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
@@ -169,8 +132,8 @@ func asConfigurationError(err error) error {
 	return oauth.ConfigurationErrorf("%v", err)
 }
 
-// TokenHost is the host of the token endpoint or the issuer; where a helper flow decides on it, the
-// template.
+// TokenHost returns the host of the token endpoint or the issuer, or the template of its URL if that
+// depends on a helper flow.
 func (c *Connection) TokenHost() string {
 	option, t := "token_url", c.Spec.TokenURL
 	if t == nil {
@@ -184,18 +147,18 @@ func (c *Connection) TokenHost() string {
 	return t.String()
 }
 
-// CertificateReplaced reports whether a token is bound to another client certificate than the files hold now.
+// CertificateReplaced reports whether a token is bound to another client certificate than the one that is
+// in the files now.
 func (c *Connection) CertificateReplaced(token *oauth.Token) bool {
 	if c.Certificate == nil || token == nil || token.Certificate == nil {
 		return false
 	}
-	// The same certificate may have been loaded by another connection or config.
+	// Another connection or config may have loaded the same certificate, so its content counts.
 	now, err := c.Certificate.Load()
 	return err == nil && !slices.EqualFunc(now.Certificate, token.Certificate.Certificate, slices.Equal)
 }
 
-// Target resolves the place of the API and what requests to it carry. The error is a *oauth.Error, or
-// ctx's.
+// Target resolves the target of API requests. The error is a *oauth.Error, or ctx's.
 func (c *Connection) Target(ctx context.Context) (*forward.Target, error) {
 	target, err := c.resolver(ctx).target()
 	if err != nil {
@@ -204,42 +167,10 @@ func (c *Connection) Target(ctx context.Context) (*forward.Target, error) {
 	return target, nil
 }
 
-// ConstantTarget is the target of a connection whose requests to the API are always made of the same
-// values, nil for others.
+// ConstantTarget returns the target of API requests, or nil if it may change while the config runs.
 func (c *Connection) ConstantTarget() (*forward.Target, error) {
 	if slices.ContainsFunc(c.Spec.apiTemplates(), func(t placeholder.Template) bool { return !c.Spec.constant(t) }) {
 		return nil, nil
 	}
 	return c.offlineResolver().target()
-}
-
-// HiddenInHost returns the placeholders in the host of base_url whose values must not be shown.
-func (c *Connection) HiddenInHost(host string) []string {
-	v := c.View()
-	var placeholders []string
-	for _, kind := range []string{placeholder.Param, placeholder.Config} {
-		for _, key := range c.Spec.BaseURL.Keys(kind) {
-			value, err := v.resolver.lookup(kind, key)
-			if err == nil && !v.mayShow(kind, key) && strings.Contains(host, strings.ToLower(value)) {
-				placeholders = append(placeholders, "{"+kind+"."+key+"}")
-			}
-		}
-	}
-	return placeholders
-}
-
-// withOption names the option that an error is about.
-func withOption(option string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", option, err)
-}
-
-// valueOrFileOption is the option that sets a value, or a file that holds it.
-func valueOrFileOption(option string, file *placeholder.Template) string {
-	if file != nil {
-		return option + "_file"
-	}
-	return option
 }

@@ -10,8 +10,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
 
-// flow is the result of a helper flow. One that has failed is not run again for another value of the
-// same pass.
+// flow returns the result of a helper flow. A flow that has failed is not run again in the same pass.
 func (r *resolver) flow(f *Flow) (string, error) {
 	if failed := r.failedFlows[f]; failed != nil {
 		return "", failed
@@ -23,7 +22,8 @@ func (r *resolver) flow(f *Flow) (string, error) {
 	return value, err
 }
 
-// runFlow runs a helper flow with the connection's parameters, unless its last result is recent.
+// runFlow runs a helper flow with the connection's parameters, or returns its last result if that is
+// recent.
 func (r *resolver) runFlow(f *Flow) (string, error) {
 	parameters, err := r.allParameters()
 	if err != nil {
@@ -33,18 +33,18 @@ func (r *resolver) runFlow(f *Flow) (string, error) {
 	if value, ok := flows.Results.Get(key); ok {
 		return value, nil
 	}
-	value, err := f.Flow.Run(r.ctx, flows.Input{
+	value, err := f.flow.Run(r.ctx, flows.Input{
 		Params:        parameters,
 		Client:        r.c.Clients.Client(nil),
 		AllowInsecure: r.spec.InsecureURLs.Token,
 	})
 	if failed, ok := errors.AsType[*oauth.Error](err); ok {
 		named := *failed
-		named.Message = "flow " + f.Name + ": " + failed.Message
+		named.Message = "flow " + f.name + ": " + failed.Message
 		return "", &named
 	}
 	if err != nil {
-		return "", fmt.Errorf("flow %s: %w", f.Name, err)
+		return "", fmt.Errorf("flow %s: %w", f.name, err)
 	}
 	flows.Results.Put(key, value)
 	return value, nil
@@ -52,18 +52,18 @@ func (r *resolver) runFlow(f *Flow) (string, error) {
 
 // flowKey identifies the result of a flow with the connection's parameters.
 func (r *resolver) flowKey(f *Flow) string {
-	return digestOf(f.Digest, r.parameters, r.spec.TokenTransport)
+	return digestOf(f.digest, r.parameters, r.spec.TokenTransport)
 }
 
-// unusable is the error of a template with a value that its place does not allow. It names the flows
-// in it, and has their results forgotten, so that the next pass runs them again.
+// unusable returns the error of a template whose value is not valid where it is used. It adds the flows
+// in the template to the error and forgets their results, so that the next pass runs them again.
 func (r *resolver) unusable(t placeholder.Template, err error) error {
 	_, failed := errors.AsType[*oauth.Error](err)
 	if failed || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err // there is no value at all
 	}
 	for _, f := range r.spec.flowsOf(t) {
-		err = fmt.Errorf("%w; see flow %s", err, f.Name)
+		err = fmt.Errorf("%w; see flow %s", err, f.name)
 		if _, unknown := r.allParameters(); unknown == nil {
 			flows.Results.Forget(r.flowKey(f))
 		}

@@ -1,23 +1,18 @@
 package resolve
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"slices"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
-// TokenKey identifies the connection's tokens. Two connections with the same key share them, and so do
-// a connection before and after a reload (rules 13 and 14).
+// Key returns the key of the connection's tokens. Connections with equal keys share their tokens, and a
+// connection keeps its token over a reload that does not change the key (rules 13 and 14).
 //
-// Values that stay the same while a config runs count as they are; the content of files and the
-// results of helper flows may change while a token lives, so for those counts where they come from.
-func (c *Connection) TokenKey() token.Key {
+// The key depends on the values that stay the same while a config runs. The content of files and the
+// results of helper flows may change while a token is in use, so it depends on their origins instead.
+func (c *Connection) Key() token.Key {
 	s := c.Spec
 	k := &keyBuilder{c: c, values: c.offlineResolver()}
 	var required []string
@@ -36,19 +31,20 @@ func (c *Connection) TokenKey() token.Key {
 	)
 }
 
-// keyBuilder describes where values come from.
+// keyBuilder describes the values in a key, or their origins, as data for sumOf.
 type keyBuilder struct {
 	c      *Connection
 	values *resolver
 }
 
-// flowsOfTarget are the helper flows without which there is no token request, though it does not
-// carry their results. One that fails must not fail another connection's tokens.
+// flowsOfTarget describes the helper flows of the target. A token request runs them too and fails with
+// them, though it does not carry their results, and one that fails must not fail another connection's
+// tokens.
 func (k *keyBuilder) flowsOfTarget() any {
 	var digests []string
 	for _, t := range k.c.Spec.apiTemplates() {
 		for _, f := range k.c.Spec.flowsOf(t) {
-			digests = append(digests, f.Digest)
+			digests = append(digests, f.digest)
 		}
 	}
 	if digests == nil {
@@ -58,7 +54,7 @@ func (k *keyBuilder) flowsOfTarget() any {
 	return []any{slices.Compact(digests), k.parameters()}
 }
 
-// template is the value of a constant template; of others what they are made of.
+// template describes the value of a constant template, and the parts of any other.
 func (k *keyBuilder) template(t *placeholder.Template) any {
 	if t == nil {
 		return nil
@@ -75,7 +71,7 @@ func (k *keyBuilder) template(t *placeholder.Template) any {
 	return parts
 }
 
-// part describes where a part of a template gets its value from.
+// part describes the origin of a part of a template.
 func (k *keyBuilder) part(p placeholder.Part) any {
 	switch p.Kind {
 	case placeholder.Param:
@@ -86,7 +82,7 @@ func (k *keyBuilder) part(p placeholder.Part) any {
 		if config.Flow == nil {
 			return k.template(&config.Value)
 		}
-		return []any{config.Flow.Digest, k.parameters()}
+		return []any{config.Flow.digest, k.parameters()}
 	case placeholder.File:
 		return map[string]string{"file": p.Value}
 	default:
@@ -94,7 +90,7 @@ func (k *keyBuilder) part(p placeholder.Part) any {
 	}
 }
 
-// parameters describes all parameters: a helper flow may use any of them.
+// parameters describes all parameters, because a helper flow may use any of them.
 func (k *keyBuilder) parameters() map[string]any {
 	all := make(map[string]any)
 	for key, v := range k.c.Spec.ParameterValues {
@@ -103,7 +99,8 @@ func (k *keyBuilder) parameters() map[string]any {
 	return all
 }
 
-// valueOrFile describes a value, or the content of a file, which is the same as a placeholder for it.
+// valueOrFile describes a value, or a file with the value. The file is described as a {file.*} placeholder
+// is, because it means the same.
 func (k *keyBuilder) valueOrFile(value, file *placeholder.Template) any {
 	if file == nil {
 		return k.template(value)
@@ -111,7 +108,7 @@ func (k *keyBuilder) valueOrFile(value, file *placeholder.Template) any {
 	return []any{k.file(file)}
 }
 
-// file describes the file whose path a template gives.
+// file describes the file at the path in a template.
 func (k *keyBuilder) file(path *placeholder.Template) any {
 	if path == nil {
 		return nil
@@ -141,81 +138,4 @@ func (k *keyBuilder) templates(templates []placeholder.Template) []any {
 		all[n] = k.template(&t)
 	}
 	return all
-}
-
-// fingerprint is a digest of the credentials and parameter values, and of what else goes into a token
-// request, as they are now.
-func (r *resolver) fingerprint() string {
-	values, err := r.fingerprintValues()
-	if err != nil {
-		return "unreadable: " + err.Error()
-	}
-	return digestOf(values...)
-}
-
-func (r *resolver) fingerprintValues() ([]any, error) {
-	m, err := r.credentials()
-	errs := []error{err}
-	proofKey, certificateDigest := "", ""
-	if r.spec.DPoPKeyFile != nil {
-		key, err := r.dpopKey()
-		errs = append(errs, err)
-		if err == nil {
-			proofKey = key.Thumbprint
-		}
-	}
-	_, err = r.allParameters()
-	errs = append(errs, err)
-	certificate, err := r.certificate()
-	errs = append(errs, err)
-	if certificate != nil {
-		certificateDigest = Digest(bytes.Join(certificate.Certificate, nil))
-	}
-	return append([]any{m.ClientID, m.Secret, string(m.Key), m.Assertion, proofKey, certificateDigest, r.parameters}, r.otherInputs()...), errors.Join(errs...)
-}
-
-// otherInputs are what goes into a token request besides credentials and parameters: an API key in a
-// header may be wrong too. Results of helper flows are left out, because they need a request; what
-// cannot be read is a value too, until it can.
-func (r *resolver) otherInputs() []any {
-	s := r.spec
-	var values []any
-	add := func(templates ...placeholder.Template) {
-		for _, t := range templates {
-			if !s.dependsOnFlow(t) {
-				value, err := t.Expand(r.values)
-				values = append(values, value, err != nil)
-			}
-		}
-	}
-	for _, optional := range []*placeholder.Template{s.TokenURL, s.Issuer, s.KeyID, s.Audience} {
-		if optional != nil {
-			add(*optional)
-		}
-	}
-	for _, param := range s.Params {
-		add(param.Values...)
-	}
-	add(valuesOf(s.TokenHeaders)...)
-	add(s.Resources...)
-	return values
-}
-
-// digestOf is a digest of values, which may be secret.
-func digestOf(values ...any) string {
-	sum := sumOf(values...)
-	return hex.EncodeToString(sum[:])
-}
-
-func sumOf(values ...any) [sha256.Size]byte {
-	encoded, err := json.Marshal(values)
-	if err != nil {
-		panic(err) // plain data only
-	}
-	return sha256.Sum256(encoded)
-}
-
-func Digest(data []byte) string {
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:])
 }

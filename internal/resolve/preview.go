@@ -1,9 +1,11 @@
 package resolve
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -15,17 +17,28 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
 
-// Preview describes the token request of a connection that is not in use: its secrets in words, and
-// what is hidden as placeholders. It makes no request.
+// Preview describes the token request of a connection that is not in use, for people. It names secrets
+// instead of showing them, shows placeholders for hidden values, and makes no request.
 func (s *Spec) Preview() (string, error) {
-	v := (&Connection{Spec: s, logger: zap.NewNop()}).View()
+	v := (&Connection{Spec: s, Clients: noClients{}, logger: zap.NewNop()}).View()
 	if err := errors.Join(v.checkURL("base_url", s.BaseURL), v.checkURL("token_url", s.TokenURL)); err != nil {
 		return "", err
 	}
 	return v.tokenRequest()
 }
 
-// checkURL checks a URL, unless its author has left values to the environment.
+// noClients provides clients that make no requests. A helper flow that makes none has a result even so.
+type noClients struct{}
+
+func (noClients) Client(*tls.Certificate) *http.Client { return oauth.NewClient(noRequests{}) }
+
+type noRequests struct{}
+
+func (noRequests) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, errors.New("no requests are made for a preview")
+}
+
+// checkURL checks a URL that depends on no environment variable and no file.
 func (v *View) checkURL(option string, t *placeholder.Template) error {
 	if t == nil || len(t.Keys(placeholder.Env))+len(t.Keys(placeholder.File)) > 0 {
 		return nil
@@ -34,11 +47,10 @@ func (v *View) checkURL(option string, t *placeholder.Template) error {
 	return err
 }
 
-// tokenRequest describes the token request: its secrets in words, and what is hidden as
-// placeholders.
+// tokenRequest describes the token request.
 func (v *View) tokenRequest() (string, error) {
 	s := v.spec
-	credentials, err := v.credentials()
+	auth, err := v.authParams()
 	if err != nil {
 		return "", err
 	}
@@ -51,19 +63,19 @@ func (v *View) tokenRequest() (string, error) {
 	for _, resource := range v.spec.Resources {
 		request.Resources = append(request.Resources, v.text(resource))
 	}
-	fields := request.Fields(credentials)
+	fields := request.Fields(auth)
 	endpoint := v.TokenURL()
 	if v.spec.Issuer != nil {
 		endpoint = "the token endpoint of " + v.url(v.spec.Issuer)
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "  POST %s\n", endpoint)
-	if credentials.Style == oauth2.AuthStyleInHeader {
-		fmt.Fprintf(&b, "  Authorization: Basic with %s and %s\n", v.text(*v.spec.ClientID), credentials.Secret)
+	if auth.Style == oauth2.AuthStyleInHeader {
+		fmt.Fprintf(&b, "  Authorization: Basic with %s and %s\n", v.text(*v.spec.ClientID), auth.Secret)
 	} else {
 		fields.Set("client_id", v.text(*v.spec.ClientID))
-		if credentials.Secret != "" {
-			fields.Set("client_secret", credentials.Secret)
+		if auth.Secret != "" {
+			fields.Set("client_secret", auth.Secret)
 		}
 	}
 	for _, header := range v.spec.TokenHeaders {
@@ -78,8 +90,8 @@ func (v *View) tokenRequest() (string, error) {
 	return b.String(), nil
 }
 
-// credentials stand for the client's in the description of a token request.
-func (v *View) credentials() (oauth.AuthParams, error) {
+// authParams returns descriptions of the client's credentials.
+func (v *View) authParams() (oauth.AuthParams, error) {
 	if v.spec.Method.Signs {
 		return oauth.AssertionParams("(signed, a new one each time)"), nil
 	}
@@ -90,7 +102,7 @@ func (v *View) credentials() (oauth.AuthParams, error) {
 	return auth.Params("")
 }
 
-// text is a text for people. Values that they may not see stay placeholders.
+// text expands a template for people. Placeholders remain for values that they must not see.
 func (v *View) text(t placeholder.Template) string {
 	var b strings.Builder
 	for _, p := range t.Parts {

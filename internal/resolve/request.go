@@ -13,8 +13,8 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
 
-// tokenRequest resolves everything that the token request is made of, and the flows that requests to
-// the API need: so a flow that fails is known as early and as widely as if the token needed it.
+// tokenRequest resolves the token request. It also runs the helper flows that only the target needs, so
+// that their failure shows as a failure of the token request, and not of the first API request.
 func (r *resolver) tokenRequest() (*oauth.Request, error) {
 	s := r.spec
 	request := &oauth.Request{
@@ -33,32 +33,24 @@ func (r *resolver) tokenRequest() (*oauth.Request, error) {
 	return request, errors.Join(err, r.extras(request), r.flowsOfTarget())
 }
 
-// client resolves who makes the request, and to which endpoint. It returns the revocation endpoint, if
-// there is one.
+// client resolves the client of a request and the token endpoint. It returns the revocation endpoint, or
+// "" if there is none.
 func (r *resolver) client(request *oauth.Request) (revocation string, err error) {
-	m, err := r.credentials()
-	request.ClientID = m.ClientID
-	errs := []error{err, r.keys(request)}
-	revocation, err = r.endpoints(request, &m)
-	if err := errors.Join(append(errs, err)...); err != nil {
+	creds, err := r.credentials()
+	request.ClientID = creds.ClientID
+	keysErr := r.keys(request)
+	revocation, endpointErr := r.endpoints(request, &creds)
+	if err := errors.Join(err, keysErr, endpointErr); err != nil {
 		return "", err
 	}
-	request.Auth, err = r.spec.Method.New(m)
+	request.Auth, err = r.spec.Method.New(creds)
 	return revocation, err
 }
 
-// credentials reads what proves the client, once in a pass.
-func (r *resolver) credentials() (oauth.Credentials, error) {
-	if !r.credentialsRead {
-		r.credentialsRead = true
-		r.authMaterial, r.credentialsErr = r.readCredentials()
-	}
-	return r.authMaterial, r.credentialsErr
-}
-
+// readCredentials reads what proves the client. Use r.credentials, which calls it once.
 func (r *resolver) readCredentials() (oauth.Credentials, error) {
 	s := r.spec
-	m := oauth.Credentials{
+	creds := oauth.Credentials{
 		RawBasic: s.RawBasic,
 		Alg:      s.SigningAlg,
 		Lifetime: s.AssertionLifetime,
@@ -77,23 +69,23 @@ func (r *resolver) readCredentials() (oauth.Credentials, error) {
 		}
 		errs = append(errs, err)
 	}
-	key, err := r.privateKey(m.KeyOption)
+	key, err := r.privateKey(creds.KeyOption)
 	errs = append(errs, err)
-	read(&m.ClientID, "client_id", s.ClientID, nil)
-	read(&m.Secret, "client_secret", s.ClientSecret, s.SecretFile)
-	read(&m.KeyID, "key_id", s.KeyID, nil)
-	read(&m.Audience, "assertion_audience", s.Audience, nil)
-	read(&m.Assertion, "client_assertion", nil, s.AssertionFile)
-	m.Key = []byte(key)
-	for _, secret := range []string{m.Secret, key, m.Assertion} {
+	read(&creds.ClientID, "client_id", s.ClientID, nil)
+	read(&creds.Secret, "client_secret", s.ClientSecret, s.SecretFile)
+	read(&creds.KeyID, "key_id", s.KeyID, nil)
+	read(&creds.Audience, "assertion_audience", s.Audience, nil)
+	read(&creds.Assertion, "client_assertion", nil, s.AssertionFile)
+	creds.Key = []byte(key)
+	for _, secret := range []string{creds.Secret, key, creds.Assertion} {
 		if secret != "" {
 			r.secrets = append(r.secrets, secret)
 		}
 	}
-	return m, errors.Join(errs...)
+	return creds, errors.Join(errs...)
 }
 
-// privateKey reads the client's private key, if it has one.
+// privateKey reads the client's private key, or "" if it has none.
 func (r *resolver) privateKey(option string) (string, error) {
 	var key string
 	var err error
@@ -110,7 +102,8 @@ func (r *resolver) privateKey(option string) (string, error) {
 	})
 }
 
-// keys reads what the request proves besides the client's credentials.
+// keys reads the keys of a request besides the client's credentials: the client certificate and the DPoP
+// key.
 func (r *resolver) keys(request *oauth.Request) error {
 	var errs []error
 	var err error
@@ -123,7 +116,7 @@ func (r *resolver) keys(request *oauth.Request) error {
 	return errors.Join(errs...)
 }
 
-// certificate is the client certificate, nil for a connection without one.
+// certificate reads the client certificate, or nil if there is none.
 func (r *resolver) certificate() (*tls.Certificate, error) {
 	if r.c.Certificate == nil {
 		return nil, nil
@@ -131,6 +124,7 @@ func (r *resolver) certificate() (*tls.Certificate, error) {
 	return r.c.Certificate.LoadWith(r.readFile)
 }
 
+// dpopKey reads the DPoP key, unless it was made at start.
 func (r *resolver) dpopKey() (*oauth.DPoPKey, error) {
 	if r.c.dpop != nil {
 		return r.c.dpop, nil
@@ -142,8 +136,9 @@ func (r *resolver) dpopKey() (*oauth.DPoPKey, error) {
 	return r.c.dpopFile.Get(text, withOption("dpop", err), oauth.ParseDPoPKey)
 }
 
-// endpoints finds the token endpoint, and the revocation endpoint if any.
-func (r *resolver) endpoints(request *oauth.Request, m *oauth.Credentials) (revocation string, err error) {
+// endpoints sets the token endpoint of a request, and returns the revocation endpoint, or "" if there is
+// none. The issuer is the default audience of credentials.
+func (r *resolver) endpoints(request *oauth.Request, creds *oauth.Credentials) (revocation string, err error) {
 	s := r.spec
 	u, revocationErr := r.url("revocation_url", s.RevocationURL)
 	if u != nil {
@@ -160,7 +155,7 @@ func (r *resolver) endpoints(request *oauth.Request, m *oauth.Credentials) (revo
 	if err != nil {
 		return "", errors.Join(revocationErr, err)
 	}
-	m.Audience = cmp.Or(m.Audience, issuer.String())
+	creds.Audience = cmp.Or(creds.Audience, issuer.String())
 	found, err := r.c.issuer.Endpoints(r.ctx, r.c.Clients.Client(request.Certificate), oauth.IssuerRequest{
 		Issuer: issuer.String(), AllowInsecure: s.InsecureURLs.Token, Method: s.AuthMethod, WithCertificate: request.Certificate != nil,
 	})
@@ -172,7 +167,7 @@ func (r *resolver) endpoints(request *oauth.Request, m *oauth.Credentials) (revo
 	return cmp.Or(revocation, found.Revocation), errors.Join(revocationErr, err)
 }
 
-// extras resolves what the request carries besides.
+// extras resolves the parameters, headers and resources of a request.
 func (r *resolver) extras(request *oauth.Request) error {
 	var errs [3]error
 	request.Params, errs[0] = r.params()

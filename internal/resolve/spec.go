@@ -11,8 +11,8 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
 
-// Spec is a connection as it is configured: what is fixed while a config runs, and the
-// templates of what is read when it is needed. Templates that are nil are not configured.
+// Spec is the configuration of a connection: what is fixed while a config runs, and the templates of
+// what is read when it is needed. A template is nil if its option is not set.
 type Spec struct {
 	*ServiceSpec
 
@@ -32,7 +32,7 @@ type Spec struct {
 	ParameterValues map[string]ParameterValue
 
 	RequestedScopes []string
-	RequiredScopes  []string // those that a token must have when RequireGrantedScopes is set
+	RequiredScopes  []string // the scopes that a token must have if RequireGrantedScopes is set
 
 	DefaultLifetime time.Duration
 }
@@ -45,10 +45,10 @@ type ServiceSpec struct {
 	TokenHeaders, APIHeaders, APIQuery []Field
 	Resources                          []placeholder.Template
 
-	AuthMethod     string
+	AuthMethod     string // as configured
 	Method         oauth.AuthMethod
-	RawBasic       bool
-	TokenTransport string // its configuration
+	RawBasic       bool   // basic_encoding raw
+	TokenTransport string // the configuration of token_transport; different ones share no results
 
 	RequireGrantedScopes           bool
 	GrantType                      string
@@ -78,29 +78,34 @@ type Field struct {
 type Parameter struct {
 	Key      string
 	Password bool
-	Options  []string // of a dropdown; nil: any value
+	Options  []string // the values that a dropdown allows; nil: any
 }
 
-// ParameterValue is the value of a parameter, or the path of a file that holds it.
+// ParameterValue is the value of a parameter, or the path of a file with the value.
 type ParameterValue struct {
 	Value placeholder.Template
 	File  *placeholder.Template
 }
 
-// ConfigValue is a config value of a connector: a template, or the result of a flow.
+// ConfigValue is a config value of a connector.
 type ConfigValue struct {
 	Key      string
 	Password bool
 	Hidden   bool
 	Value    placeholder.Template
-	Flow     *Flow // nil: value counts
+	Flow     *Flow // computes the value; nil: Value does
 }
 
 // Flow is a helper flow of a connector.
 type Flow struct {
-	Name   string
-	Digest string // of its configuration
-	Flow   flows.Flow
+	name   string
+	digest string // of its configuration
+	flow   flows.Flow
+}
+
+// NewFlow returns the helper flow with a name and its configuration.
+func NewFlow(name string, config []byte, flow flows.Flow) *Flow {
+	return &Flow{name: name, digest: digestOfBytes(config), flow: flow}
 }
 
 func (s *ServiceSpec) parameter(key string) Parameter {
@@ -113,8 +118,11 @@ func (s *ServiceSpec) configValue(key string) ConfigValue {
 	return s.ConfigValues[i]
 }
 
-// InsecureURLs says for which URLs http to hosts that are not loopback is permitted.
-type InsecureURLs struct{ Token, Base bool }
+// InsecureURLs says which URLs may be http to hosts other than loopback.
+type InsecureURLs struct {
+	Token bool // token_url, issuer and revocation_url
+	Base  bool // base_url
+}
 
 // Expand expands the template of a URL option and checks it by the rules of its option (rule 2).
 func (i InsecureURLs) Expand(option string, t placeholder.Template, values *placeholder.Values) (*url.URL, error) {
@@ -132,7 +140,7 @@ func (i InsecureURLs) Expand(option string, t placeholder.Template, values *plac
 	return u, httpguard.CheckScheme(u, allowed, option, argument)
 }
 
-// checkURLOption checks what the URL of an option must be beyond a URL.
+// checkURLOption checks the rules for the URL of an option that do not hold for every URL.
 func checkURLOption(option string, u *url.URL) error {
 	switch option {
 	case "base_url":
@@ -149,13 +157,13 @@ func (s *ServiceSpec) dependsOnFlow(t placeholder.Template) bool { return len(s.
 
 // flowsOf returns the helper flows that the value of a template needs.
 func (s *ServiceSpec) flowsOf(t placeholder.Template) []*Flow {
-	var flows []*Flow
+	var needed []*Flow
 	for _, key := range t.Keys(placeholder.Config) {
-		if f := s.configValue(key).Flow; f != nil && !slices.Contains(flows, f) {
-			flows = append(flows, f)
+		if f := s.configValue(key).Flow; f != nil && !slices.Contains(needed, f) {
+			needed = append(needed, f)
 		}
 	}
-	return flows
+	return needed
 }
 
 // constant reports whether the value of a template stays the same while the config runs.
@@ -176,7 +184,7 @@ func (s *Spec) constant(t placeholder.Template) bool {
 	return true
 }
 
-// apiTemplates are the templates that requests to the API are made of.
+// apiTemplates returns the templates of the target.
 func (s *ServiceSpec) apiTemplates() []placeholder.Template {
 	return slices.Concat([]placeholder.Template{*s.BaseURL}, valuesOf(s.APIHeaders), valuesOf(s.APIQuery))
 }
@@ -187,29 +195,4 @@ func valuesOf(fields []Field) []placeholder.Template {
 		values[i] = f.Value
 	}
 	return values
-}
-
-// LiteralSecrets are warnings about secrets that are literals in the configuration.
-func (s *Spec) LiteralSecrets() []string {
-	var warnings []string
-	warn := func(option string) {
-		warnings = append(warnings, option+" is a literal in the configuration, where Caddy shows it: use {env.*}, {file.*} or a file")
-	}
-	if s.ClientSecret != nil && s.ClientSecret.IsLiteral() {
-		warn("client_secret")
-	}
-	if s.ClientKey != nil && s.ClientKey.IsLiteral() {
-		warn("client_key")
-	}
-	for _, p := range s.Parameters {
-		if v := s.ParameterValues[p.Key]; p.Password && v.File == nil && v.Value.IsLiteral() {
-			warn("parameter " + p.Key)
-		}
-	}
-	for _, v := range s.ConfigValues {
-		if v.Password && v.Flow == nil && v.Value.IsLiteral() {
-			warn("config_value " + v.Key)
-		}
-	}
-	return warnings
 }

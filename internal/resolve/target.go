@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
 )
 
-// flowsOfTarget runs the helper flows that requests to the API need.
+// flowsOfTarget runs the helper flows that the target depends on.
 func (r *resolver) flowsOfTarget() error {
 	if !slices.ContainsFunc(r.spec.apiTemplates(), r.spec.dependsOnFlow) {
 		return nil
@@ -20,7 +20,7 @@ func (r *resolver) flowsOfTarget() error {
 	return err
 }
 
-// target resolves the place of the API and what requests to it carry.
+// target resolves the target of API requests.
 func (r *resolver) target() (*forward.Target, error) {
 	base, err := r.url("base_url", r.spec.BaseURL)
 	if err != nil {
@@ -35,7 +35,7 @@ func (r *resolver) target() (*forward.Target, error) {
 	return target, errors.Join(err, queryErr)
 }
 
-// plainBase is a base URL without a default port and a trailing slash.
+// plainBase returns a base URL without a default port and without a trailing slash.
 func plainBase(u *url.URL) *url.URL {
 	base := &url.URL{Scheme: u.Scheme, Host: strings.ToLower(u.Host)}
 	if port := u.Port(); port != "" && port == httpguard.Port(&url.URL{Scheme: u.Scheme}) {

@@ -9,22 +9,22 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
 
-// View shows URLs of a connection to people. Values that they may not see stay placeholders.
+// View shows URLs of a connection to people. Placeholders remain for values that people must not see.
 type View struct {
 	resolver *resolver
 	spec     *Spec
-	hidden   []string // the placeholders behind the marks, in order
+	hidden   []string // the placeholders with a mark; the index is the number of the mark
 }
 
-// View reads a connection's values for people. Files are read, requests are not made.
+// View returns a view of the connection's values as they are now. It makes no requests.
 func (c *Connection) View() *View { return c.offlineResolver().view() }
 
 func (r *resolver) view() *View { return &View{resolver: r, spec: r.spec} }
 
-// mark stands for a hidden value while a URL is put together: it is valid wherever a value is.
-func mark(i int) string { return "http-helper-hidden-" + strconv.Itoa(i) + "-value" }
+// BaseURL returns the base URL.
+func (v *View) BaseURL() string { return v.url(v.spec.BaseURL) }
 
-// TokenURL is the token endpoint, empty while it is not known.
+// TokenURL returns the token endpoint, or "" if the issuer's metadata are not known yet.
 func (v *View) TokenURL() string {
 	if v.spec.Issuer == nil {
 		return v.url(v.spec.TokenURL)
@@ -32,26 +32,41 @@ func (v *View) TokenURL() string {
 	return WithoutQuery(v.resolver.c.issuer.TokenEndpoint(v.resolver.c.Certificate != nil))
 }
 
-// endpoint is the token endpoint, or the issuer that knows it.
-func (v *View) endpoint() string {
+// tokenURLOrIssuer returns the token endpoint, or the issuer if its metadata are not known yet.
+func (v *View) tokenURLOrIssuer() string {
 	if known := v.TokenURL(); known != "" {
 		return known
 	}
 	return v.url(v.spec.Issuer)
 }
 
-func (v *View) BaseURL() string { return v.url(v.spec.BaseURL) }
-
-// ShownEndpoint is the token endpoint for people, as of the last token request.
-func (c *Connection) ShownEndpoint() string {
+// Endpoint returns the token endpoint for people, as of the last token request. If its URL is not known,
+// it returns the issuer.
+func (c *Connection) Endpoint() string {
 	if endpoint := c.endpoint.Load(); endpoint != nil {
 		return *endpoint
 	}
-	return c.View().endpoint()
+	return c.View().tokenURLOrIssuer()
 }
 
-// url is a URL of the connection, without its query. It is shown as its template when it cannot be
-// resolved offline.
+// HiddenInHost returns the placeholders in base_url whose values people must not see, but can see in
+// host.
+func (c *Connection) HiddenInHost(host string) []string {
+	v := c.View()
+	var hidden []string
+	for _, kind := range []string{placeholder.Param, placeholder.Config} {
+		for _, key := range c.Spec.BaseURL.Keys(kind) {
+			value, err := v.resolver.lookup(kind, key)
+			if err == nil && !v.mayShow(kind, key) && strings.Contains(host, strings.ToLower(value)) {
+				hidden = append(hidden, placeholderFor(kind, key))
+			}
+		}
+	}
+	return hidden
+}
+
+// url returns a URL without its query, or its template if it cannot be resolved offline or contains a
+// secret.
 func (v *View) url(t *placeholder.Template) string {
 	u, err := t.ExpandURL(&placeholder.Values{Lookup: v.lookup, ReadFile: v.resolver.readFile})
 	if err != nil {
@@ -60,35 +75,43 @@ func (v *View) url(t *placeholder.Template) string {
 	if slices.ContainsFunc(v.resolver.connectionSecrets(), func(secret string) bool { return strings.Contains(u.Host+u.Path, secret) }) {
 		return WithoutQuery(t.String())
 	}
-	shown := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
-	plain := shown.String()
-	for i, placeholder := range v.hidden {
-		plain = strings.ReplaceAll(plain, mark(i), placeholder)
+	shown := (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()
+	for i, hidden := range v.hidden {
+		shown = strings.ReplaceAll(shown, mark(i), hidden)
 	}
-	return plain
+	return shown
 }
 
-// WithoutQuery cuts off a URL's query, which may hold secrets.
+// mark returns a value that takes the place of a hidden one until the URL is complete. It is valid
+// everywhere in a URL, which a placeholder is not.
+func mark(i int) string { return "http-helper-hidden-" + strconv.Itoa(i) + "-value" }
+
+// WithoutQuery cuts off the query of a URL, which may contain secrets.
 func WithoutQuery(written string) string {
 	return written[:strings.IndexAny(written+"?", "?#")]
 }
 
-// lookup finds the value of a `{param.*}` or `{config.*}`, or a mark.
+// lookup returns the value of a `{param.*}` or `{config.*}`, or a mark.
 func (v *View) lookup(kind, key string) (string, error) {
 	if v.mayShow(kind, key) {
 		if value, err := v.resolver.lookup(kind, key); err == nil {
 			return value, nil
 		}
 	}
-	placeholder := "{" + kind + "." + key + "}"
-	if !slices.Contains(v.hidden, placeholder) {
-		v.hidden = append(v.hidden, placeholder)
+	hidden := placeholderFor(kind, key)
+	if !slices.Contains(v.hidden, hidden) {
+		v.hidden = append(v.hidden, hidden)
 	}
-	return mark(slices.Index(v.hidden, placeholder)), nil
+	return mark(slices.Index(v.hidden, hidden)), nil
 }
 
-// mayShow reports whether people may see a value: one that is neither secret nor hidden, nor made of
-// any that is.
+// placeholderFor returns the placeholder of a kind with a key.
+func placeholderFor(kind, key string) string {
+	return placeholder.Part{Kind: kind, Value: key}.String()
+}
+
+// mayShow reports whether people may see a value: one that is neither secret nor hidden, and depends on
+// none that is.
 func (v *View) mayShow(kind, key string) bool {
 	if kind == placeholder.Param {
 		return !v.spec.parameter(key).Password
@@ -99,7 +122,7 @@ func (v *View) mayShow(kind, key string) bool {
 	}
 	keys := config.Value.Keys(placeholder.Param)
 	if config.Flow != nil {
-		keys = config.Flow.Flow.Parameters()
+		keys = config.Flow.flow.Parameters()
 	}
 	return !slices.ContainsFunc(keys, func(key string) bool { return !v.mayShow(placeholder.Param, key) })
 }

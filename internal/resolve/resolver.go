@@ -7,65 +7,66 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
-	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
 
-// resolver is one pass over the values of a connection: each file is read once, and each flow asked
-// once.
+// resolver is one pass over the values of a connection. It reads each file once, and runs a helper flow
+// that fails once.
 type resolver struct {
-	ctx  context.Context
+	ctx  context.Context // of requests
 	c    *Connection
 	spec *Spec
 
 	values      *placeholder.Values
-	files       map[string]fileContent
-	parameters  map[string]string
+	files       map[string]fileContent // by path
+	parameters  map[string]string      // by key
 	failedFlows map[*Flow]error
 
-	credentialsRead bool
-	credentialsErr  error
-	authMaterial    oauth.Credentials
+	credentials func() (oauth.Credentials, error) // readCredentials, called once
 
-	secrets []string // that were resolved so far
+	secrets []string // the secrets among the values resolved so far
 }
 
+// fileContent is the result of reading a file.
 type fileContent struct {
 	content string
 	err     error
 }
 
+// resolver returns a new pass. Its requests end with ctx.
 func (c *Connection) resolver(ctx context.Context) *resolver {
 	r := &resolver{
 		ctx: ctx, c: c, spec: c.Spec,
 		files: make(map[string]fileContent), parameters: make(map[string]string), failedFlows: make(map[*Flow]error),
 	}
 	r.values = &placeholder.Values{Lookup: r.lookup, ReadFile: r.readFile}
+	r.credentials = sync.OnceValues(r.readCredentials)
 	return r
 }
 
-// offlineResolver resolves what needs no request.
+// offlineResolver returns a new pass that makes no requests.
 func (c *Connection) offlineResolver() *resolver {
 	return c.resolver(expiredContext)
 }
 
-// goOffline ends the requests of the pass: what it resolves from now on is no part of what was requested.
+// goOffline ends the requests of a pass. What it resolves afterwards is for the fingerprint and texts.
 func (r *resolver) goOffline() { r.ctx = expiredContext }
 
-// expiredContext makes every request fail before it is sent: a helper flow that needs one has a value
-// only if its last result is recent.
+// expiredContext makes requests fail before they are sent. So a helper flow that makes one has a result
+// only if its last one is recent.
 var expiredContext = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
 }()
 
-// lookup finds the value of a `{param.*}` or `{config.*}`.
+// lookup returns the value of a `{param.*}` or `{config.*}`.
 func (r *resolver) lookup(kind, key string) (string, error) {
 	if kind == placeholder.Config {
 		return r.configValue(key)
@@ -73,17 +74,20 @@ func (r *resolver) lookup(kind, key string) (string, error) {
 	return r.parameter(key)
 }
 
-// readFile reads a file once in a pass.
+// readFile reads a file. Tests replace it to count.
+var readFile = placeholder.ReadFile
+
+// readFile reads a file, once in a pass.
 func (r *resolver) readFile(path string) (string, error) {
 	file, ok := r.files[path]
 	if !ok {
-		file.content, file.err = placeholder.ReadFile(path)
+		file.content, file.err = readFile(path)
 		r.files[path] = file
 	}
 	return file.content, file.err
 }
 
-// fileOf reads the file whose path a template gives.
+// fileOf reads the file at the path in a template.
 func (r *resolver) fileOf(path *placeholder.Template) (string, error) {
 	name, err := path.Expand(r.values)
 	if err != nil {
@@ -92,6 +96,7 @@ func (r *resolver) fileOf(path *placeholder.Template) (string, error) {
 	return r.readFile(name)
 }
 
+// parameter returns the value of a parameter.
 func (r *resolver) parameter(key string) (string, error) {
 	if value, ok := r.parameters[key]; ok {
 		return value, nil
@@ -116,7 +121,7 @@ func (r *resolver) parameter(key string) (string, error) {
 	return value, nil
 }
 
-// allParameters are the values of all parameters, by key.
+// allParameters returns the values of all parameters by key.
 func (r *resolver) allParameters() (map[string]string, error) {
 	for _, param := range r.spec.Parameters {
 		if _, err := r.parameter(param.Key); err != nil {
@@ -126,6 +131,7 @@ func (r *resolver) allParameters() (map[string]string, error) {
 	return r.parameters, nil
 }
 
+// configValue returns a config value, which is computed by its template or helper flow.
 func (r *resolver) configValue(key string) (string, error) {
 	config := r.spec.configValue(key)
 	var value string
@@ -147,7 +153,7 @@ func (r *resolver) configValue(key string) (string, error) {
 	return value, nil
 }
 
-// expand expands a template that may be absent.
+// expand expands the template of an option, which may be nil.
 func (r *resolver) expand(option string, t *placeholder.Template) (string, error) {
 	if t == nil {
 		return "", nil
@@ -156,6 +162,7 @@ func (r *resolver) expand(option string, t *placeholder.Template) (string, error
 	return value, withOption(option, err)
 }
 
+// url expands and checks the template of a URL option, which may be nil.
 func (r *resolver) url(option string, t *placeholder.Template) (*url.URL, error) {
 	if t == nil {
 		return nil, nil
@@ -170,13 +177,14 @@ func (r *resolver) url(option string, t *placeholder.Template) (*url.URL, error)
 	return u, err
 }
 
+// fields expands header fields or query parameters.
 func (r *resolver) fields(option string, specs []Field, header bool) ([]forward.Field, error) {
 	fields := make([]forward.Field, len(specs))
 	errs := make([]error, len(specs))
 	for i, s := range specs {
 		value, err := r.expand(option+" "+s.Name, &s.Value)
 		if err == nil && header && !httpguts.ValidHeaderFieldValue(value) {
-			err = fmt.Errorf("%s %s: the value may not stand in a header", option, s.Name)
+			err = fmt.Errorf("%s %s: the value is not valid in a header", option, s.Name)
 		}
 		r.noteSecret(&s.Value, value)
 		fields[i], errs[i] = forward.Field{Name: s.Name, Value: value}, err
@@ -184,59 +192,18 @@ func (r *resolver) fields(option string, specs []Field, header bool) ([]forward.
 	return fields, errors.Join(errs...)
 }
 
-// noteSecret takes a value that is kept out of the configuration for a secret, unless it is too short
-// for one.
-func (r *resolver) noteSecret(t *placeholder.Template, value string) {
-	if len(t.Keys(placeholder.Env))+len(t.Keys(placeholder.File)) > 0 && len(value) >= redact.MinLength {
-		r.secrets = append(r.secrets, value)
+// withOption adds the option to an error, which may be nil.
+func withOption(option string, err error) error {
+	if err == nil {
+		return nil
 	}
+	return fmt.Errorf("%s: %w", option, err)
 }
 
-// connectionSecrets resolves the credentials, parameters and config values of the connection, so that
-// r.secrets has all that can be known offline.
-func (r *resolver) connectionSecrets() []string {
-	_, _ = r.credentials()
-	for _, p := range r.spec.Parameters {
-		_, _ = r.parameter(p.Key)
+// valueOrFileOption returns the name of the option that gives a value, or the file with the value.
+func valueOrFileOption(option string, file *placeholder.Template) string {
+	if file != nil {
+		return option + "_file"
 	}
-	for _, v := range r.spec.ConfigValues {
-		_, _ = r.configValue(v.Key)
-	}
-	return r.secrets
-}
-
-// knownSecrets are all that must not be seen in what a server says: the connection's secrets, its
-// token, and what may be a key in a header or query.
-func (r *resolver) knownSecrets() []string {
-	secrets := slices.Clone(r.connectionSecrets())
-	for _, value := range r.keysSent() {
-		if len(value) >= redact.MinLength {
-			secrets = append(secrets, value)
-		}
-	}
-	if token := r.c.CurrentToken(); token != nil {
-		secrets = append(secrets, token.Value)
-	}
-	return secrets
-}
-
-// KnownSecrets are those of a pass of their own.
-func (c *Connection) KnownSecrets() []string { return c.offlineResolver().knownSecrets() }
-
-// keysSent are the values that requests carry where API keys are put.
-func (r *resolver) keysSent() []string {
-	var values []string
-	for _, fields := range [][]Field{r.spec.TokenHeaders, r.spec.APIHeaders, r.spec.APIQuery} {
-		for _, field := range fields {
-			if value, err := field.Value.Expand(r.values); err == nil {
-				values = append(values, value)
-			}
-		}
-	}
-	if u, err := r.url("token_url", r.spec.TokenURL); err == nil && u != nil {
-		for _, query := range u.Query() {
-			values = append(values, query...)
-		}
-	}
-	return values
+	return option
 }

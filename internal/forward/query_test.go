@@ -2,6 +2,7 @@ package forward
 
 import "testing"
 
+// TestQueryIsKeptBesideAPIQuery exactly as the app wrote it.
 func TestQueryIsKeptBesideAPIQuery(t *testing.T) {
 	for raw, want := range map[string]string{
 		"":              "k=v",

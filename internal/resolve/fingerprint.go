@@ -1,0 +1,91 @@
+package resolve
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
+)
+
+// fingerprint returns a digest of the credentials, the parameters and the other values of a token
+// request.
+func (r *resolver) fingerprint() string {
+	values, err := r.fingerprintValues()
+	if err != nil {
+		return "unreadable: " + err.Error()
+	}
+	return digestOf(values...)
+}
+
+// fingerprintValues returns the values in the fingerprint.
+func (r *resolver) fingerprintValues() ([]any, error) {
+	creds, err := r.credentials()
+	errs := []error{err}
+	proofKey, certificateDigest := "", ""
+	if r.spec.DPoPKeyFile != nil {
+		key, err := r.dpopKey()
+		errs = append(errs, err)
+		if err == nil {
+			proofKey = key.Thumbprint
+		}
+	}
+	_, err = r.allParameters()
+	errs = append(errs, err)
+	certificate, err := r.certificate()
+	errs = append(errs, err)
+	if certificate != nil {
+		certificateDigest = digestOfBytes(bytes.Join(certificate.Certificate, nil))
+	}
+	return append([]any{creds.ClientID, creds.Secret, string(creds.Key), creds.Assertion, proofKey, certificateDigest, r.parameters}, r.otherInputs()...), errors.Join(errs...)
+}
+
+// otherInputs returns the values of a token request besides credentials and parameters: an API key in a
+// header may be wrong too. It leaves out the results of helper flows, which may need a request. That a
+// value cannot be read is an input too.
+func (r *resolver) otherInputs() []any {
+	s := r.spec
+	var values []any
+	add := func(templates ...placeholder.Template) {
+		for _, t := range templates {
+			if !s.dependsOnFlow(t) {
+				value, err := t.Expand(r.values)
+				values = append(values, value, err != nil)
+			}
+		}
+	}
+	for _, optional := range []*placeholder.Template{s.TokenURL, s.Issuer, s.KeyID, s.Audience} {
+		if optional != nil {
+			add(*optional)
+		}
+	}
+	for _, param := range s.Params {
+		add(param.Values...)
+	}
+	add(valuesOf(s.TokenHeaders)...)
+	add(s.Resources...)
+	return values
+}
+
+// digestOf returns a digest of values, which may be secret.
+func digestOf(values ...any) string {
+	sum := sumOf(values...)
+	return hex.EncodeToString(sum[:])
+}
+
+// sumOf returns the SHA-256 of values in JSON.
+func sumOf(values ...any) [sha256.Size]byte {
+	encoded, err := json.Marshal(values)
+	if err != nil {
+		panic(err) // plain data only
+	}
+	return sha256.Sum256(encoded)
+}
+
+// digestOfBytes returns a digest of data, which may be secret.
+func digestOfBytes(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
