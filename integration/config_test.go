@@ -109,7 +109,7 @@ func TestConfigErrors(t *testing.T) {
 		"parameter empty":          {connector("parameter tenant text", "parameter tenant \"\""), []string{"tenant"}},
 		"parameter unknown":        {connector("", "parameter tenant x"), []string{"tenant", "billing"}},
 		"dropdown without options": {connector("parameter region dropdown", "parameter region eu"), []string{"region", "option"}},
-		"answer not an option":     {connector("parameter region dropdown {\noption eu\noption au\n}", "parameter region us"), []string{"billing: parameter region: the answer is none of its options; there are eu, au"}},
+		"answer not an option":     {connector("parameter region dropdown {\noption eu\noption au\n}", "parameter region us"), []string{"billing: parameter region: the value is none of its options; there are eu, au"}},
 		"default not an option":    {connector("parameter region dropdown {\noption eu\ndefault us\n}", "parameter region eu"), []string{"region", "default"}},
 		"repeated key":             {connector("parameter k text\nparameter k text", "parameter k x"), []string{"parameter k"}},
 		"repeated value":           {connector("config_value k text {\nvalue v\n}\nconfig_value k text {\nvalue v\n}", ""), []string{"config_value k"}},

@@ -112,7 +112,7 @@ func (r *resolver) parameter(key string) (string, error) {
 	case value == "":
 		return "", fmt.Errorf("parameter %s is empty", key)
 	case param.Options != nil && !slices.Contains(param.Options, value):
-		return "", fmt.Errorf("parameter %s: its value is none of its options (%s)", key, strings.Join(param.Options, ", "))
+		return "", fmt.Errorf("parameter %s: the value is none of its options; there are %s", key, strings.Join(param.Options, ", "))
 	}
 	if param.Password {
 		r.secrets = append(r.secrets, value)
