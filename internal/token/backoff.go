@@ -101,8 +101,15 @@ func (s *Source) mayRecheck(now time.Time) bool {
 	return true
 }
 
-// credentialsDiffer reports whether the user's credentials differ from those that failed.
+// unknownCredentials is the fingerprint of credentials whose reading has not ended.
+const unknownCredentials = "unknown"
+
+// credentialsDiffer reports whether the user's credentials differ from those that failed. It does not
+// read those again whose reading has not ended.
 func credentialsDiffer(u *User, failed *Failure) bool {
+	if failed.credentials == unknownCredentials {
+		return false
+	}
 	current := credentialsOf(u)
 	return current != "" && current != failed.credentials
 }

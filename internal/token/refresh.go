@@ -99,24 +99,53 @@ func (s *Source) run(a *attempt, cancel context.CancelFunc, u *User) {
 
 // fetch makes one token request. Every failure is an *oauth.Error, panics included.
 func fetch(ctx context.Context, u *User) (t *oauth.Token, credentials string, failed *oauth.Error) {
-	t, credentials, err := fetchOrRecover(ctx, u)
-	if t != nil && err == nil {
-		return t, credentials, nil
+	f := fetchInTime(ctx, u)
+	if f.token != nil && f.err == nil {
+		return f.token, f.credentials, nil
 	}
-	if err == nil {
+	if f.err == nil {
 		return nil, credentialsOf(u), errPanicked
 	}
-	failed = oauth.AsError(err)
+	failed = oauth.AsError(f.err)
 	if ctx.Err() != nil && failed.Class == oauth.ClassOutage && failed.Status != http.StatusGatewayTimeout {
 		failed = ErrTimeout
 	}
-	return nil, credentials, failed
+	return nil, f.credentials, failed
 }
 
-// fetchOrRecover keeps a panic in a fetcher from ending the process. It returns zero values then.
-func fetchOrRecover(ctx context.Context, u *User) (t *oauth.Token, credentials string, err error) {
+// fetched is what a fetcher returns.
+type fetched struct {
+	token       *oauth.Token
+	credentials string
+	err         error
+}
+
+// hangGrace is how long after its deadline an attempt waits for the fetcher to say what took so long.
+const hangGrace = 100 * time.Millisecond
+
+// fetchInTime returns soon after ctx has ended even if the fetcher hangs, for example on a file of a
+// network file system: otherwise no attempt could follow. What the fetcher returns later is dropped.
+func fetchInTime(ctx context.Context, u *User) fetched {
+	results := make(chan fetched, 1)
+	go func() { results <- fetchOrRecover(ctx, u) }()
+	select {
+	case f := <-results:
+		return f
+	case <-ctx.Done():
+	}
+	select {
+	case f := <-results:
+		return f
+	case <-time.After(hangGrace):
+		return fetched{credentials: unknownCredentials, err: ctx.Err()}
+	}
+}
+
+// fetchOrRecover keeps a panic in a fetcher from ending the process. It returns nothing then.
+func fetchOrRecover(ctx context.Context, u *User) (f fetched) {
 	defer RecoverAndLog(u.log(), "fetching a token")
-	return u.Fetcher.Fetch(ctx)
+	f.token, f.credentials, f.err = u.Fetcher.Fetch(ctx)
+	return f
 }
 
 // RecoverAndLog, when deferred, recovers from a panic and logs it. The panic's text may contain a

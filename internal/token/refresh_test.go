@@ -279,3 +279,25 @@ func TestExpiredTokenThatIsGone(t *testing.T) {
 		tokentest.WantCalls(t, f, 2)
 	})
 }
+
+// TestHangingFetcherDoesNotBlockTheSource: a file of a network file system may hang for ever.
+func TestHangingFetcherDoesNotBlockTheSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		defer close(hang)
+		f := &tokentest.Fetcher{Respond: func(_ context.Context, call int) (*oauth.Token, error) {
+			if call == 1 {
+				<-hang
+			}
+			return tokentest.Token(call, time.Hour), nil
+		}}
+		s, _ := startSource(t, f)
+		wantFailure(t, s, ErrTimeout)
+		time.Sleep(hangGrace)
+		if st := s.Status(); st.State != StateDown || st.NextAttempt.IsZero() {
+			t.Errorf("status %+v", st)
+		}
+		time.Sleep(2 * minBackoff)
+		tokentest.WantToken(t, s, "token-2")
+	})
+}
