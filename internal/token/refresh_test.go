@@ -293,7 +293,7 @@ func TestHangingFetcherDoesNotBlockTheSource(t *testing.T) {
 		}}
 		s, _ := startSource(t, f)
 		wantFailure(t, s, ErrTimeout)
-		time.Sleep(hangGrace)
+		time.Sleep(2 * hangGrace)
 		if st := s.Status(); st.State != StateDown || st.NextAttempt.IsZero() {
 			t.Errorf("status %+v", st)
 		}
