@@ -72,7 +72,7 @@ func (r *Request) Do(ctx context.Context, client *http.Client) (*Token, error) {
 }
 
 func (r *Request) try(ctx context.Context, client *http.Client) (*Token, error) {
-	params, err := r.Auth.Params(r.TokenURL)
+	params, err := r.Auth(r.TokenURL)
 	if err != nil {
 		return nil, ConfigurationErrorf("proving the client: %v", err)
 	}

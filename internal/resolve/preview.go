@@ -99,7 +99,7 @@ func (v *View) authParams() (oauth.AuthParams, error) {
 	if err != nil {
 		return oauth.AuthParams{}, err
 	}
-	return auth.Params("")
+	return auth("")
 }
 
 // text expands a template for people. Placeholders remain for values that they must not see.
