@@ -62,7 +62,7 @@ func TestPlainTokenRequest(t *testing.T) {
 	if accept := got.Header.Get("Accept"); accept != "application/json" {
 		t.Errorf("Accept %q", accept)
 	}
-	if granted.Value != "tok-1" || granted.Type != "Bearer" || granted.Lifetime != time.Hour || !granted.HasExpiresIn {
+	if granted.Value != "tok-1" || granted.HeaderPrefix() != "Bearer " || granted.Lifetime != time.Hour || !granted.HasExpiresIn {
 		t.Errorf("granted %+v", granted)
 	}
 	if granted.Sent.Before(before) || granted.Sent.After(time.Now()) {

@@ -224,10 +224,10 @@ func TestTokenType(t *testing.T) {
 		mustRefuse(t, bound, `{"access_token":"t","token_type":`+kind+`}`, "DPoP")
 	}
 	granted := mustGrant(t, bound, `{"access_token":"t","token_type":"dpop"}`)
-	if granted.Type != "DPoP" || granted.DPoP != key {
+	if granted.HeaderPrefix() != "DPoP " || granted.DPoP != key {
 		t.Errorf("granted %+v", granted)
 	}
-	if granted := mustGrant(t, &Request{Auth: publicAuth}, oauthtest.GoodResponse); granted.Type != "Bearer" || granted.DPoP != nil {
+	if granted := mustGrant(t, &Request{Auth: publicAuth}, oauthtest.GoodResponse); granted.HeaderPrefix() != "Bearer " || granted.DPoP != nil {
 		t.Errorf("granted %+v", granted)
 	}
 }
