@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -106,10 +107,7 @@ func (m AuthMethod) CheckEndpoint(scheme string) error {
 
 // Method returns the method with this name; "" means DefaultMethod.
 func Method(name string) (AuthMethod, error) {
-	if name == "" {
-		name = DefaultMethod
-	}
-	method, ok := methods[name]
+	method, ok := methods[cmp.Or(name, DefaultMethod)]
 	if !ok {
 		return AuthMethod{}, fmt.Errorf("unknown auth_method %q: use one of %s", name, strings.Join(MethodNames(), ", "))
 	}
