@@ -176,7 +176,7 @@ func (f *Request) tryTemplates() error {
 // Check reports at load why the flow's URL must not be called. A host that is a parameter may turn out to
 // be loopback, so that is checked again when the flow runs.
 func (f *Request) Check(allowInsecure bool) error {
-	u, err := f.expandURL(placeholder.NewValues(func(_, _ string) (string, error) { return "localhost", nil }))
+	u, err := f.expandURL(&placeholder.Values{Lookup: func(_, _ string) (string, error) { return "localhost", nil }})
 	if err != nil {
 		return err
 	}
@@ -234,7 +234,7 @@ func (f *Request) deadline(ctx context.Context) time.Time {
 }
 
 func (f *Request) newRequest(ctx context.Context, in Input) (*http.Request, error) {
-	parameters := placeholder.NewValues(in.lookup)
+	parameters := &placeholder.Values{Lookup: in.lookup}
 	u, err := f.expandURL(parameters)
 	if err != nil {
 		return nil, err
@@ -285,10 +285,10 @@ func (f *Request) expandHeader(values *placeholder.Values) (http.Header, error) 
 // expandBody escapes parameter values, so that they cannot change the body beyond their place.
 func (f *Request) expandBody(values *placeholder.Values) (string, error) {
 	escape := f.bodyEscape()
-	body, err := f.body.ExpandLines(placeholder.NewValues(func(kind, key string) (string, error) {
+	body, err := f.body.ExpandLines(&placeholder.Values{Lookup: func(kind, key string) (string, error) {
 		value, err := values.Lookup(kind, key)
 		return escape(value), err
-	}))
+	}})
 	if err != nil {
 		return "", fmt.Errorf("body: %w", err)
 	}
