@@ -318,7 +318,7 @@ func checkURL(check func(*url.URL) error, kinds []string) func(string) error {
 		if err != nil || len(t.Keys(placeholder.Env))+len(t.Keys(placeholder.File)) > 0 {
 			return err
 		}
-		u, err := t.ExpandURL(placeholder.NewValues(func(string, string) (string, error) { return "1", nil }))
+		u, err := t.ExpandURL(&placeholder.Values{Lookup: func(string, string) (string, error) { return "1", nil }})
 		if err != nil || check == nil {
 			return err
 		}

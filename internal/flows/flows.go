@@ -47,7 +47,7 @@ func (in Input) lookup(_, key string) (string, error) {
 }
 
 // anyParameter has a value for every parameter, for checks before the values are known.
-var anyParameter = placeholder.NewValues(func(_, _ string) (string, error) { return "x", nil })
+var anyParameter = &placeholder.Values{Lookup: func(_, _ string) (string, error) { return "x", nil }}
 
 // checkResult refuses a result that is of no use anywhere.
 func checkResult(value string) (string, error) {

@@ -290,7 +290,7 @@ func FuzzFlowBody(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, value string) {
 		in := Input{Params: map[string]string{"p": value}}
-		parameters := placeholder.NewValues(in.lookup)
+		parameters := &placeholder.Values{Lookup: in.lookup}
 		body, err := asJSON.expandBody(parameters)
 		if err != nil {
 			return

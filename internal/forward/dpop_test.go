@@ -70,7 +70,7 @@ func TestRequestIsRepeatedWithItsOwnNonce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token := &oauth.Token{Value: "t1", Type: oauth.TypeDPoP, DPoP: key}
+	token := &oauth.Token{Value: "t1", DPoP: key}
 	q := &Request{
 		Context: t.Context(), options: &Options{Field: "Authorization"},
 		Conn:   &Connection{Tracing: new(telemetry.Tracing)},

@@ -1,8 +1,10 @@
 package httpguard
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net/url"
 	"strings"
 )
@@ -63,13 +65,7 @@ func plainPath(path string) bool {
 // separates segments at slashes and backslashes, and ignores path parameters and whatever looks like
 // a query or fragment once it is decoded.
 func HasDotSegment(path string) bool {
-	for path != "" {
-		segment := path
-		if i := strings.IndexAny(path, `/\`); i >= 0 {
-			segment, path = path[:i], path[i+1:]
-		} else {
-			path = ""
-		}
+	for segment := range strings.FieldsFuncSeq(path, func(c rune) bool { return c == '/' || c == '\\' }) {
 		if i := strings.IndexAny(segment, ";?#"); i >= 0 {
 			segment = segment[:i]
 		}
@@ -86,9 +82,8 @@ func DecodeLeniently(s string) string {
 	b := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
 		if s[i] == '%' && i+2 < len(s) {
-			hi, lo := fromHex(s[i+1]), fromHex(s[i+2])
-			if hi < 16 && lo < 16 {
-				b = append(b, hi<<4|lo)
+			if decoded, err := hex.AppendDecode(b, []byte(s[i+1:i+3])); err == nil {
+				b = decoded
 				i += 2
 				continue
 			}
@@ -96,20 +91,6 @@ func DecodeLeniently(s string) string {
 		b = append(b, s[i])
 	}
 	return string(shortenOverlong(b))
-}
-
-// fromHex returns the value of a hexadecimal digit, 16 if it is none.
-func fromHex(c byte) byte {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0'
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10
-	case 'A' <= c && c <= 'F':
-		return c - 'A' + 10
-	default:
-		return 16
-	}
 }
 
 // shortenOverlong decodes ASCII characters that are encoded in two to six bytes of UTF-8, in place.
@@ -126,20 +107,8 @@ func shortenOverlong(b []byte) []byte {
 // overlongASCII returns the ASCII character that b begins with in overlong UTF-8, and its length in
 // bytes; or the first byte of b, and 1.
 func overlongASCII(b []byte) (c byte, length int) {
-	n := 0
-	switch b[0] {
-	case 0xc0, 0xc1:
-		n = 2
-	case 0xe0:
-		n = 3
-	case 0xf0:
-		n = 4
-	case 0xf8:
-		n = 5
-	case 0xfc:
-		n = 6
-	}
-	if n == 0 || len(b) < n {
+	n := bits.LeadingZeros8(^b[0]) // how many bytes the first one announces
+	if n < 2 || n > 6 || len(b) < n {
 		return b[0], 1
 	}
 	value := uint32(b[0]) & (0xff >> (n + 1))

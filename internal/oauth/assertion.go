@@ -25,25 +25,6 @@ const (
 
 var errCannotSign = errors.New("client_key: the key cannot sign")
 
-// jwtAuth is client_secret_jwt and private_key_jwt: the client is proved by a signed assertion (RFC 7523
-// §2.2).
-type jwtAuth struct {
-	signer   jose.Signer
-	clientID string
-	audience string
-	lifetime time.Duration
-}
-
-// assertionClaims are the claims of an assertion. The audience is one string, not a list (RFC 7523bis).
-type assertionClaims struct {
-	Issuer   string `json:"iss"`
-	Subject  string `json:"sub"`
-	Audience string `json:"aud"`
-	IssuedAt int64  `json:"iat"`
-	Expiry   int64  `json:"exp"`
-	ID       string `json:"jti"`
-}
-
 func newSecretJWTAuth(c Credentials) (ClientAuth, error) {
 	alg := jose.SignatureAlgorithm(cmp.Or(c.Alg, string(jose.HS256)))
 	hmacs := []jose.SignatureAlgorithm{jose.HS256, jose.HS384, jose.HS512}
@@ -59,7 +40,10 @@ func newSecretJWTAuth(c Credentials) (ClientAuth, error) {
 
 func newPrivateKeyJWTAuth(c Credentials) (ClientAuth, error) {
 	if c.Assertion != "" {
-		return newMountedAssertion(c)
+		if strings.ContainsFunc(c.Assertion, notInToken) {
+			return nil, errors.New("client_assertion_file: not an assertion")
+		}
+		return always(AssertionParams(c.Assertion)), nil
 	}
 	key, err := keys.Parse(c.Key, c.KeyID, c.Alg)
 	if err != nil {
@@ -68,6 +52,8 @@ func newPrivateKeyJWTAuth(c Credentials) (ClientAuth, error) {
 	return newJWTAuth(c, key)
 }
 
+// newJWTAuth returns client_secret_jwt and private_key_jwt: the client is proved by a signed assertion
+// (RFC 7523 §2.2).
 func newJWTAuth(c Credentials, key *keys.SigningKey) (ClientAuth, error) {
 	options := new(jose.SignerOptions).WithType(assertionJWTType)
 	if key.ID != "" {
@@ -77,38 +63,18 @@ func newJWTAuth(c Credentials, key *keys.SigningKey) (ClientAuth, error) {
 	if err != nil {
 		return nil, errCannotSign
 	}
-	return jwtAuth{
-		signer: signer, clientID: c.ClientID, audience: c.Audience,
-		lifetime: cmp.Or(c.Lifetime, defaultAssertionLifetime),
+	return func(endpoint string) (AuthParams, error) {
+		now := time.Now()
+		assertion, err := jwt.Signed(signer).Claims(map[string]any{
+			"iss": c.ClientID, "sub": c.ClientID,
+			"aud": cmp.Or(c.Audience, endpoint), // one string, not a list (RFC 7523bis)
+			"iat": now.Unix(), "exp": now.Add(cmp.Or(c.Lifetime, defaultAssertionLifetime)).Unix(), "jti": rand.Text(),
+		}).Serialize()
+		if err != nil {
+			return AuthParams{}, errCannotSign
+		}
+		return AssertionParams(assertion), nil
 	}, nil
-}
-
-// Params implements ClientAuth.
-func (a jwtAuth) Params(endpoint string) (AuthParams, error) {
-	now := time.Now()
-	assertion, err := jwt.Signed(a.signer).Claims(assertionClaims{
-		Issuer: a.clientID, Subject: a.clientID, Audience: cmp.Or(a.audience, endpoint),
-		IssuedAt: now.Unix(), Expiry: now.Add(a.lifetime).Unix(), ID: rand.Text(),
-	}).Serialize()
-	if err != nil {
-		return AuthParams{}, errCannotSign
-	}
-	return AssertionParams(assertion), nil
-}
-
-// mountedAssertion is an assertion that the platform provides in a file.
-type mountedAssertion string
-
-func newMountedAssertion(c Credentials) (ClientAuth, error) {
-	if strings.ContainsFunc(c.Assertion, notInToken) {
-		return nil, errors.New("client_assertion_file: not an assertion")
-	}
-	return mountedAssertion(c.Assertion), nil
-}
-
-// Params implements ClientAuth.
-func (a mountedAssertion) Params(string) (AuthParams, error) {
-	return AssertionParams(string(a)), nil
 }
 
 // AssertionParams returns the parameters of a request with an assertion.

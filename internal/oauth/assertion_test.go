@@ -150,7 +150,7 @@ func TestMountedAssertion(t *testing.T) {
 	if form.Get("client_assertion") != "head.body.sig" || form.Get("client_assertion_type") != assertionType {
 		t.Errorf("fields %v", form)
 	}
-	if _, err := newMountedAssertion(Credentials{Assertion: "two lines\nhunter2"}); err == nil || strings.Contains(err.Error(), "hunter2") {
+	if _, err := newPrivateKeyJWTAuth(Credentials{Assertion: "two lines\nhunter2"}); err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,11 +15,13 @@ import (
 )
 
 // ClientAuth proves the client at the token endpoint, in one way. A request has exactly one, and
-// nothing of any other is sent.
-type ClientAuth interface {
-	// Params returns the proof for the next request to endpoint. It must not be sent twice, so Params is
-	// called again for each request.
-	Params(endpoint string) (AuthParams, error)
+// nothing of any other is sent. It returns the proof for the next request to endpoint, which must not be
+// sent twice, so it is called again for each request.
+type ClientAuth func(endpoint string) (AuthParams, error)
+
+// always proves the client in the same way each time.
+func always(p AuthParams) ClientAuth {
+	return func(string) (AuthParams, error) { return p, nil }
 }
 
 // AuthParams are the parameters of one request that prove the client.
@@ -104,55 +107,28 @@ func (m AuthMethod) CheckEndpoint(scheme string) error {
 
 // Method returns the method with this name; "" means DefaultMethod.
 func Method(name string) (AuthMethod, error) {
-	if name == "" {
-		name = DefaultMethod
-	}
-	method, ok := methods[name]
+	method, ok := methods[cmp.Or(name, DefaultMethod)]
 	if !ok {
 		return AuthMethod{}, fmt.Errorf("unknown auth_method %q: use one of %s", name, strings.Join(MethodNames(), ", "))
 	}
 	return method, nil
 }
 
-// basicAuth is client_secret_basic (RFC 6749 §2.3.1).
-type basicAuth struct {
-	secret string
-	raw    bool
-}
-
+// newBasicAuth returns client_secret_basic (RFC 6749 §2.3.1).
 func newBasicAuth(c Credentials) (ClientAuth, error) {
 	if c.RawBasic && strings.Contains(c.ClientID, ":") {
 		return nil, errors.New("client_id contains a colon, which basic_encoding raw cannot carry")
 	}
-	return basicAuth{secret: c.Secret, raw: c.RawBasic}, nil
+	return always(AuthParams{Style: oauth2.AuthStyleInHeader, raw: c.RawBasic, Secret: c.Secret}), nil
 }
 
-// Params implements ClientAuth.
-func (a basicAuth) Params(string) (AuthParams, error) {
-	return AuthParams{Style: oauth2.AuthStyleInHeader, raw: a.raw, Secret: a.secret}, nil
-}
-
-// postAuth is client_secret_post (RFC 6749 §2.3.1).
-type postAuth struct {
-	secret string
-}
-
+// newPostAuth returns client_secret_post (RFC 6749 §2.3.1).
 func newPostAuth(c Credentials) (ClientAuth, error) {
-	return postAuth{secret: c.Secret}, nil
+	return always(AuthParams{Style: oauth2.AuthStyleInParams, Secret: c.Secret}), nil
 }
 
-// Params implements ClientAuth.
-func (a postAuth) Params(string) (AuthParams, error) {
-	return AuthParams{Style: oauth2.AuthStyleInParams, Secret: a.secret}, nil
-}
-
-// publicAuth is none, which proves nothing, and tls_client_auth (RFC 8705 §2), whose proof is in the TLS
-// handshake: the fields only name the client.
-type publicAuth struct{}
-
-func newPublicAuth(Credentials) (ClientAuth, error) { return publicAuth{}, nil }
-
-// Params implements ClientAuth.
-func (publicAuth) Params(string) (AuthParams, error) {
-	return AuthParams{Style: oauth2.AuthStyleInParams}, nil
+// newPublicAuth returns none, which proves nothing, and tls_client_auth (RFC 8705 §2), whose proof is in
+// the TLS handshake: the fields only name the client.
+func newPublicAuth(Credentials) (ClientAuth, error) {
+	return always(AuthParams{Style: oauth2.AuthStyleInParams}), nil
 }

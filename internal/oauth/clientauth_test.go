@@ -14,6 +14,16 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth/oauthtest"
 )
 
+var publicAuth = always(AuthParams{Style: oauth2.AuthStyleInParams})
+
+func basicAuth(secret string) ClientAuth {
+	return always(AuthParams{Style: oauth2.AuthStyleInHeader, Secret: secret})
+}
+
+func postAuth(secret string) ClientAuth {
+	return always(AuthParams{Style: oauth2.AuthStyleInParams, Secret: secret})
+}
+
 // everyAuth makes each authentication that there is.
 func everyAuth(t *testing.T) map[string]ClientAuth {
 	t.Helper()
@@ -26,7 +36,7 @@ func everyAuth(t *testing.T) map[string]ClientAuth {
 		}
 		auths[name] = auth
 	}
-	auths["assertion file"] = mountedAssertion("mounted.assertion.sig")
+	auths["assertion file"] = always(AssertionParams("mounted.assertion.sig"))
 	return auths
 }
 
@@ -128,19 +138,17 @@ func TestRawBasicCannotCarryAColon(t *testing.T) {
 	}
 }
 
-// stampAuth is a method that nobody has: a stamp among the fields.
-type stampAuth struct{ stamp string }
-
-func (a stampAuth) Params(string) (AuthParams, error) {
-	return AuthParams{Style: oauth2.AuthStyleInParams, fields: url.Values{"stamp": {a.stamp}}}, nil
+// newStampAuth returns a method that nobody has: a stamp among the fields.
+func newStampAuth(c Credentials) (ClientAuth, error) {
+	return always(AuthParams{Style: oauth2.AuthStyleInParams, fields: url.Values{"stamp": {"stamp of " + c.Secret}}}), nil
 }
 
-// TestANewMethodIsOneTypeAndOneRegistration: the rest of the code needs not know it.
-func TestANewMethodIsOneTypeAndOneRegistration(t *testing.T) {
+// TestANewMethodIsOneFunctionAndOneRegistration: the rest of the code needs not know it.
+func TestANewMethodIsOneFunctionAndOneRegistration(t *testing.T) {
 	methods["stamp"] = AuthMethod{
 		NeedsSecret: true,
 		otherNames:  []string{"rubber_stamp"},
-		New:         func(m Credentials) (ClientAuth, error) { return stampAuth{"stamp of " + m.Secret}, nil },
+		New:         newStampAuth,
 	}
 	t.Cleanup(func() { delete(methods, "stamp") })
 

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -73,25 +74,16 @@ func newDPoPKey(key *keys.SigningKey) (*DPoPKey, error) {
 	return &DPoPKey{signer: signer, Thumbprint: thumbprint}, err
 }
 
-// dpopClaims are the claims of a proof (RFC 9449 §4.2).
-type dpopClaims struct {
-	ID        string `json:"jti"`
-	Method    string `json:"htm"`
-	URL       string `json:"htu"`
-	IssuedAt  int64  `json:"iat"`
-	TokenHash string `json:"ath,omitempty"`
-	Nonce     string `json:"nonce,omitempty"`
-}
-
-// Proof returns the DPoP field of one request. accessToken is the token in the request, "" for a token
+// Proof returns the DPoP field of one request (RFC 9449 §4.2). accessToken is the token in the request, "" for a token
 // request; nonce is the newest one of the server, "" if it has sent none. A proof must not be sent twice.
 func (k *DPoPKey) Proof(method string, target *url.URL, accessToken, nonce string) (string, error) {
-	claims := dpopClaims{
-		ID: rand.Text(), Method: method, URL: proofURL(target), IssuedAt: time.Now().Unix(), Nonce: nonce,
+	claims := map[string]any{"jti": rand.Text(), "htm": method, "htu": proofURL(target), "iat": time.Now().Unix()}
+	if nonce != "" {
+		claims["nonce"] = nonce
 	}
 	if accessToken != "" {
 		hash := sha256.Sum256([]byte(accessToken))
-		claims.TokenHash = base64.RawURLEncoding.EncodeToString(hash[:])
+		claims["ath"] = base64.RawURLEncoding.EncodeToString(hash[:])
 	}
 	proof, err := jwt.Signed(k.signer).Claims(claims).Serialize()
 	if err != nil {
@@ -174,9 +166,5 @@ func NonceIn(response http.Header) string {
 
 // proofURL returns the URL of a request for its proof: normalized, without query and fragment.
 func proofURL(u *url.URL) string {
-	path := u.EscapedPath()
-	if path == "" {
-		path = "/"
-	}
-	return httpguard.Origin(u) + path
+	return httpguard.Origin(u) + cmp.Or(u.EscapedPath(), "/")
 }

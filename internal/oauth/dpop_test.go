@@ -195,7 +195,7 @@ func TestDPoPTokenRequest(t *testing.T) {
 		r := basicRequest(endpoint.URL + "/token?tenant=1")
 		r.DPoP, r.Format = newTestDPoPKey(t), format
 		granted := fetchOnce(t, r)
-		if granted.Type != "DPoP" || granted.DPoP != r.DPoP {
+		if granted.HeaderPrefix() != "DPoP " || granted.DPoP != r.DPoP {
 			t.Errorf("granted %+v", granted)
 		}
 	}

@@ -61,5 +61,5 @@ func AsError(err error) *Error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return &Error{Class: ClassOutage, Status: http.StatusGatewayTimeout, Message: "no token within token_timeout"}
 	}
-	return &Error{Class: ClassOutage, Status: http.StatusServiceUnavailable, Message: "fetching a token failed"}
+	return OutageErrorf("fetching a token failed")
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/oauth2"
+
 	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth/oauthtest"
 )
@@ -191,8 +193,8 @@ func TestCredentialsAreNotEchoed(t *testing.T) {
 		)
 	}
 	auths := map[string]ClientAuth{
-		"basic": basicAuth{secret: secret}, "raw": basicAuth{secret: secret, raw: true}, "post": postAuth{secret: secret},
-		"assertion": mountedAssertion("mounted-assertion-0123456789"),
+		"basic": basicAuth(secret), "raw": always(AuthParams{Style: oauth2.AuthStyleInHeader, raw: true, Secret: secret}), "post": postAuth(secret),
+		"assertion": always(AssertionParams("mounted-assertion-0123456789")),
 	}
 	for name, auth := range auths {
 		for i := range 6 {

@@ -5,6 +5,7 @@
 package oauth
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -72,7 +73,7 @@ func (r *Request) Do(ctx context.Context, client *http.Client) (*Token, error) {
 }
 
 func (r *Request) try(ctx context.Context, client *http.Client) (*Token, error) {
-	params, err := r.Auth.Params(r.TokenURL)
+	params, err := r.Auth(r.TokenURL)
 	if err != nil {
 		return nil, ConfigurationErrorf("proving the client: %v", err)
 	}
@@ -108,24 +109,14 @@ func (r *Request) withSecrets(p AuthParams) *Request {
 
 // Fields returns the fields of the request, except client_id and client_secret, which the library adds.
 func (r *Request) Fields(p AuthParams) url.Values {
-	fields := url.Values{"grant_type": {DefaultGrantType}}
-	if r.GrantType != "" {
-		fields.Set("grant_type", r.GrantType)
-	}
+	fields := url.Values{"grant_type": {cmp.Or(r.GrantType, DefaultGrantType)}}
 	if len(r.Scopes) > 0 {
-		fields.Set("scope", strings.Join(r.Scopes, r.scopeSeparator()))
+		fields.Set("scope", strings.Join(r.Scopes, cmp.Or(r.Separator, " ")))
 	}
 	addAll(fields, r.Params)
 	addAll(fields, url.Values{"resource": r.Resources})
 	addAll(fields, p.fields)
 	return fields
-}
-
-func (r *Request) scopeSeparator() string {
-	if r.Separator == "" {
-		return " "
-	}
-	return r.Separator
 }
 
 func addAll(to, from url.Values) {

@@ -11,12 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/oauth2"
+
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth/oauthtest"
 )
 
 // basicRequest is a plain token request to endpoint.
 func basicRequest(endpoint string) *Request {
-	return &Request{TokenURL: endpoint, Auth: basicAuth{secret: "s3cret"}, ClientID: "app"}
+	return &Request{TokenURL: endpoint, Auth: basicAuth("s3cret"), ClientID: "app"}
 }
 
 // fetchOnce makes the request and expects a token.
@@ -60,7 +62,7 @@ func TestPlainTokenRequest(t *testing.T) {
 	if accept := got.Header.Get("Accept"); accept != "application/json" {
 		t.Errorf("Accept %q", accept)
 	}
-	if granted.Value != "tok-1" || granted.Type != "Bearer" || granted.Lifetime != time.Hour || !granted.HasExpiresIn {
+	if granted.Value != "tok-1" || granted.HeaderPrefix() != "Bearer " || granted.Lifetime != time.Hour || !granted.HasExpiresIn {
 		t.Errorf("granted %+v", granted)
 	}
 	if granted.Sent.Before(before) || granted.Sent.After(time.Now()) {
@@ -95,19 +97,19 @@ func TestClientSecretOnTheWire(t *testing.T) {
 		fields        url.Values
 	}{
 		"basic": {
-			basicAuth{secret: secret},
+			basicAuth(secret),
 			id,
 			basic("a+b%3Ac%2Bd%25%26%3D%C3%BC%2A~", "p%3Aq+r%2F%C3%9F%2B%2520%26x%3D%22y%27%5C+%21%2A~"),
 			url.Values{},
 		},
 		"basic raw": {
-			basicAuth{secret: secret, raw: true},
+			always(AuthParams{Style: oauth2.AuthStyleInHeader, raw: true, Secret: secret}),
 			"a b+d%",
 			basic("a b+d%", secret),
 			url.Values{},
 		},
 		"post": {
-			postAuth{secret: secret},
+			postAuth(secret),
 			id, "",
 			url.Values{"client_id": {id}, "client_secret": {secret}},
 		},
@@ -132,7 +134,7 @@ func TestClientSecretOnTheWire(t *testing.T) {
 
 // TestOneAuthenticationIsNeverProbed: x/oauth2 would try another style on its own.
 func TestOneAuthenticationIsNeverProbed(t *testing.T) {
-	for name, auth := range map[string]ClientAuth{"basic": basicAuth{secret: "s"}, "post": postAuth{secret: "s"}} {
+	for name, auth := range map[string]ClientAuth{"basic": basicAuth("s"), "post": postAuth("s")} {
 		t.Run(name, func(t *testing.T) {
 			endpoint := oauthtest.NewEndpoint(t, oauthtest.Responds(401, `{"error":"invalid_client"}`))
 			r := basicRequest(endpoint.URL)
@@ -234,7 +236,7 @@ func TestTokenRequestFormats(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			endpoint := oauthtest.NewEndpoint(t, oauthtest.Responds(200, oauthtest.GoodResponse))
 			r := basicRequest(endpoint.URL + test.url)
-			r.Auth, r.Format = postAuth{secret: "s3cret"}, test.format
+			r.Auth, r.Format = postAuth("s3cret"), test.format
 			r.Params = url.Values{"audience": {"1", "<2>"}}
 			fetchOnce(t, r)
 			got := endpoint.Only(t)

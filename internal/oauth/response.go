@@ -142,11 +142,10 @@ func (r *Request) parseToken(p response, sent time.Time) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	tokenType, err := r.tokenType(p)
-	if err != nil {
+	if err := r.checkType(p); err != nil {
 		return nil, err
 	}
-	granted := &Token{Value: value, Type: tokenType, Sent: sent, DPoP: r.DPoP}
+	granted := &Token{Value: value, Sent: sent, DPoP: r.DPoP}
 	if r.bindsCertificate(value) {
 		granted.Certificate = r.Certificate
 	}
@@ -174,40 +173,27 @@ func (r *Request) tokenIn(p response) (string, error) {
 
 func notInToken(c rune) bool { return c <= 0x20 || c > 0x7e }
 
-// tokenType returns the token's type, which must be the requested one.
-func (r *Request) tokenType(p response) (string, error) {
-	if r.DPoP != nil {
-		if !strings.EqualFold(p.text("token_type"), TypeDPoP) {
-			return "", ConfigurationErrorf("the token endpoint's response has another token_type than DPoP: the client cannot have DPoP-bound tokens")
-		}
-		return TypeDPoP, nil
+// checkType checks that the token has the requested type.
+func (r *Request) checkType(p response) error {
+	value, text := p.member("token_type"), p.text("token_type")
+	switch {
+	case r.DPoP != nil && !strings.EqualFold(text, typeDPoP):
+		return ConfigurationErrorf("the token endpoint's response has another token_type than DPoP: the client cannot have DPoP-bound tokens")
+	case r.DPoP == nil && value != nil && value != "" && !strings.EqualFold(text, typeBearer):
+		return ConfigurationErrorf("the token endpoint's response has another token_type than Bearer: check dpop and token_request_param")
 	}
-	switch value := p.member("token_type").(type) {
-	case nil:
-		return typeBearer, nil
-	case string:
-		if value == "" || strings.EqualFold(value, typeBearer) {
-			return typeBearer, nil
-		}
-	}
-	return "", ConfigurationErrorf("the token endpoint's response has another token_type than Bearer: check dpop and token_request_param")
+	return nil
 }
 
 // lifetime returns how long the token lives, and whether the response says so.
 func (r *Request) lifetime(p response) (lifetime time.Duration, hasExpiresIn bool) {
 	value, _ := jsonpointer.Find(p.root, cmp.Or(r.ExpiresInPointer, DefaultExpiresInPointer))
 	seconds, ok := positiveSeconds(value)
-	if !ok {
-		return clampLifetime(cmp.Or(r.DefaultLifetime, defaultLifetime)), false
+	lifetime = cmp.Or(r.DefaultLifetime, defaultLifetime)
+	if ok {
+		lifetime = time.Duration(min(seconds, maxLifetime.Seconds()) * float64(time.Second))
 	}
-	if seconds >= maxLifetime.Seconds() {
-		return maxLifetime, true
-	}
-	return clampLifetime(time.Duration(seconds * float64(time.Second))), true
-}
-
-func clampLifetime(lifetime time.Duration) time.Duration {
-	return min(max(lifetime, minLifetime), maxLifetime)
+	return min(max(lifetime, minLifetime), maxLifetime), ok
 }
 
 // positiveSeconds returns the value of a number or numeric string, infinity if it is too large.
@@ -231,32 +217,20 @@ func positiveSeconds(value any) (seconds float64, ok bool) {
 }
 
 // bindsCertificate reports whether the token is bound to the client certificate (RFC 8705 §3). A JWT
-// says whether it is; any other token is assumed to be bound if the certificate proved the client.
+// says whether it is (§3.1); any other token is assumed to be bound if the certificate proved the client.
 func (r *Request) bindsCertificate(token string) bool {
-	if confirmed, readable := confirmsCertificate(token); readable {
-		return confirmed
-	}
-	return r.CertificateProves
-}
-
-// confirmsCertificate reports whether a token is a readable JWT, and if so, whether it names a
-// certificate (RFC 8705 §3.1).
-func confirmsCertificate(token string) (confirmed, readable bool) {
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return false, false
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return false, false
-	}
 	var claims struct {
 		Confirmation struct {
 			Thumbprint string `json:"x5t#S256"`
 		} `json:"cnf"`
 	}
-	if json.Unmarshal(payload, &claims) != nil {
-		return false, false
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return r.CertificateProves
 	}
-	return claims.Confirmation.Thumbprint != "", true
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || json.Unmarshal(payload, &claims) != nil {
+		return r.CertificateProves
+	}
+	return claims.Confirmation.Thumbprint != ""
 }

@@ -95,7 +95,7 @@ func TestLifetime(t *testing.T) {
 		`5,"expires_in":60`:            {time.Minute, true},
 		`1` + strings.Repeat("0", 400): {24 * time.Hour, true},
 	}
-	r := &Request{Auth: publicAuth{}, DefaultLifetime: byDefault}
+	r := &Request{Auth: publicAuth, DefaultLifetime: byDefault}
 	for expiresIn, want := range tests {
 		granted := mustGrant(t, r, `{"access_token":"t","expires_in":`+expiresIn+`}`)
 		if granted.Lifetime != want.life || granted.HasExpiresIn != want.dated {
@@ -111,7 +111,7 @@ func TestDefaultLifetime(t *testing.T) {
 		time.Minute:      time.Minute,
 		48 * time.Hour:   24 * time.Hour,
 	} {
-		r := &Request{Auth: publicAuth{}, DefaultLifetime: configured}
+		r := &Request{Auth: publicAuth, DefaultLifetime: configured}
 		if granted := mustGrant(t, r, `{"access_token":"t"}`); granted.Lifetime != want || granted.HasExpiresIn {
 			t.Errorf("default_lifetime %v: %v, %t", configured, granted.Lifetime, granted.HasExpiresIn)
 		}
@@ -136,19 +136,19 @@ func TestPointers(t *testing.T) {
 		{"/data/tokens/1/value", "/data/tokens/9/ttl", "second", 5 * time.Minute},
 	}
 	for _, test := range tests {
-		r := &Request{Auth: publicAuth{}, TokenPointer: test.token, ExpiresInPointer: test.expiresIn}
+		r := &Request{Auth: publicAuth, TokenPointer: test.token, ExpiresInPointer: test.expiresIn}
 		if granted := mustGrant(t, r, body); granted.Value != test.value || granted.Lifetime != test.life {
 			t.Errorf("%s, %s: %q, %v", test.token, test.expiresIn, granted.Value, granted.Lifetime)
 		}
 	}
 	for _, pointer := range []string{"/nothing", "/data", "/data/tokens", "/data/tokens/2/value", "/data/tokens/-/value", "/data/tokens/00/value", "/number"} {
-		mustRefuse(t, &Request{Auth: publicAuth{}, TokenPointer: pointer}, body, "no token at "+pointer)
+		mustRefuse(t, &Request{Auth: publicAuth, TokenPointer: pointer}, body, "no token at "+pointer)
 	}
 }
 
 // TestMetadataBesideANestedToken: where a token is nested, its type and scopes are too.
 func TestMetadataBesideANestedToken(t *testing.T) {
-	r := &Request{Auth: publicAuth{}, TokenPointer: "/data/token", Scopes: []string{"a", "b"}}
+	r := &Request{Auth: publicAuth, TokenPointer: "/data/token", Scopes: []string{"a", "b"}}
 	granted := mustGrant(t, r, `{"scope":"a b","data":{"token":"t","token_type":"bearer","scope":"a"}}`)
 	if !reflect.DeepEqual(granted.Missing, []string{"b"}) {
 		t.Errorf("missing %v", granted.Missing)
@@ -184,7 +184,7 @@ func TestUnusableResponses(t *testing.T) {
 		"{\"access_token\":\"t\xff\"}":      "character",
 		`{"access_token":"` + strings.Repeat("t", maxToken+1) + `"}`: "16 KiB",
 	} {
-		mustRefuse(t, &Request{Auth: publicAuth{}}, body, say)
+		mustRefuse(t, &Request{Auth: publicAuth}, body, say)
 	}
 }
 
@@ -202,10 +202,10 @@ func TestUsableResponses(t *testing.T) {
 		`{"access_token":"t","refresh_token":"r","x":{"access_token":7}}`,
 		`{"access_token":"t","padding":"` + strings.Repeat("x", MaxResponseBytes-38) + `"}`,
 	} {
-		mustGrant(t, &Request{Auth: publicAuth{}}, body)
+		mustGrant(t, &Request{Auth: publicAuth}, body)
 	}
 	for _, status := range []int{200, 201, 203, 299} {
-		if _, err := parsed(&Request{Auth: publicAuth{}}, status, oauthtest.GoodResponse); err != nil {
+		if _, err := parsed(&Request{Auth: publicAuth}, status, oauthtest.GoodResponse); err != nil {
 			t.Errorf("status %d: %v", status, err)
 		}
 	}
@@ -213,21 +213,21 @@ func TestUsableResponses(t *testing.T) {
 
 func TestTokenType(t *testing.T) {
 	for _, kind := range []string{`"mac"`, `"DPoP"`, `"N_A"`, `"Bearer "`, `7`, `["Bearer"]`} {
-		mustRefuse(t, &Request{Auth: publicAuth{}}, `{"access_token":"t","token_type":`+kind+`}`, "token_type")
+		mustRefuse(t, &Request{Auth: publicAuth}, `{"access_token":"t","token_type":`+kind+`}`, "token_type")
 	}
 	key, err := GenerateDPoPKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	bound := &Request{Auth: publicAuth{}, DPoP: key}
+	bound := &Request{Auth: publicAuth, DPoP: key}
 	for _, kind := range []string{`"Bearer"`, `"mac"`, `""`, `null`, `7`} {
 		mustRefuse(t, bound, `{"access_token":"t","token_type":`+kind+`}`, "DPoP")
 	}
 	granted := mustGrant(t, bound, `{"access_token":"t","token_type":"dpop"}`)
-	if granted.Type != "DPoP" || granted.DPoP != key {
+	if granted.HeaderPrefix() != "DPoP " || granted.DPoP != key {
 		t.Errorf("granted %+v", granted)
 	}
-	if granted := mustGrant(t, &Request{Auth: publicAuth{}}, oauthtest.GoodResponse); granted.Type != "Bearer" || granted.DPoP != nil {
+	if granted := mustGrant(t, &Request{Auth: publicAuth}, oauthtest.GoodResponse); granted.HeaderPrefix() != "Bearer " || granted.DPoP != nil {
 		t.Errorf("granted %+v", granted)
 	}
 }
@@ -255,7 +255,7 @@ func TestGrantedScopes(t *testing.T) {
 		`null`:                 {nil, nil},
 		`true`:                 {nil, nil},
 	}
-	r := &Request{Auth: publicAuth{}, Scopes: requested, Secrets: []string{"s3cret"}}
+	r := &Request{Auth: publicAuth, Scopes: requested, Secrets: []string{"s3cret"}}
 	for scope, want := range tests {
 		granted := mustGrant(t, r, `{"access_token":"t","scope":`+scope+`}`)
 		if !reflect.DeepEqual(granted.Granted, want.granted) || !reflect.DeepEqual(granted.Missing, want.missing) {
@@ -265,7 +265,7 @@ func TestGrantedScopes(t *testing.T) {
 }
 
 func TestRequiredScopes(t *testing.T) {
-	r := &Request{Auth: publicAuth{}, Scopes: []string{"a", "b", "c"}, Required: []string{"b", "c"}}
+	r := &Request{Auth: publicAuth, Scopes: []string{"a", "b", "c"}, Required: []string{"b", "c"}}
 	mustGrant(t, r, `{"access_token":"t","scope":"a"}`)
 	r.RequireGranted = true
 	mustRefuse(t, r, `{"access_token":"t","scope":"a b"}`, `"c"`)
@@ -278,7 +278,7 @@ func TestRequiredScopes(t *testing.T) {
 // TestScopesAreNotTakenForSecrets: a requested scope is not a secret, even if it is a piece
 // of one.
 func TestScopesAreNotTakenForSecrets(t *testing.T) {
-	r := &Request{Auth: publicAuth{}, Scopes: []string{"read-write"}, Secrets: []string{"my-read-write-key", "write"}}
+	r := &Request{Auth: publicAuth, Scopes: []string{"read-write"}, Secrets: []string{"my-read-write-key", "write"}}
 	if granted := mustGrant(t, r, `{"access_token":"t","scope":"read-write"}`); granted.Missing != nil {
 		t.Errorf("missing %v", granted.Missing)
 	}
@@ -350,10 +350,10 @@ func TestCompressedResponses(t *testing.T) {
 
 // TestAByteOrderMarkIsPassedOver, as RFC 8259 §8.1 permits.
 func TestAByteOrderMarkIsPassedOver(t *testing.T) {
-	if granted := mustGrant(t, &Request{Auth: publicAuth{}}, "\ufeff"+`{"access_token":"t"}`); granted.Value != "t" {
+	if granted := mustGrant(t, &Request{Auth: publicAuth}, "\ufeff"+`{"access_token":"t"}`); granted.Value != "t" {
 		t.Errorf("granted %+v", granted)
 	}
-	mustRefuse(t, &Request{Auth: publicAuth{}}, "\ufeff\ufeff"+`{"access_token":"t"}`, "not JSON")
+	mustRefuse(t, &Request{Auth: publicAuth}, "\ufeff\ufeff"+`{"access_token":"t"}`, "not JSON")
 }
 
 // TestOversizedErrorsCountByStatus: what a failing server says at length does not matter.
@@ -372,7 +372,7 @@ func TestCertificateBoundTokens(t *testing.T) {
 	certificate := new(tls.Certificate)
 	bound := func(proves bool, token string, want bool) {
 		t.Helper()
-		granted := mustGrant(t, &Request{Auth: publicAuth{}, Certificate: certificate, CertificateProves: proves}, `{"access_token":"`+token+`"}`)
+		granted := mustGrant(t, &Request{Auth: publicAuth, Certificate: certificate, CertificateProves: proves}, `{"access_token":"`+token+`"}`)
 		if (granted.Certificate == certificate) != want || (granted.Certificate == nil) == want {
 			t.Errorf("%v, %s: bound to %v", proves, token, granted.Certificate)
 		}
@@ -421,7 +421,7 @@ func FuzzTokenResponse(f *testing.F) {
 	}
 	f.Add(429, "", "/data/0/t", "Wed, 21 Oct 2015 07:28:00 GMT")
 	f.Fuzz(func(t *testing.T, status int, body, pointer, retryAfter string) {
-		r := &Request{Auth: publicAuth{}, Scopes: []string{"a"}, TokenPointer: pointer, Secrets: []string{"s3cret"}}
+		r := &Request{Auth: publicAuth, Scopes: []string{"a"}, TokenPointer: pointer, Secrets: []string{"s3cret"}}
 		granted, err := parsed(r, status, body, "Retry-After", retryAfter)
 		if err != nil {
 			checkFailure(t, AsError(err))

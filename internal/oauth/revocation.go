@@ -12,7 +12,7 @@ import (
 // Revoke tells the authorization server that a token is no longer needed (RFC 7009). The client is
 // proved as in a token request.
 func (r *Request) Revoke(ctx context.Context, client *http.Client, endpoint string, t *Token) error {
-	params, err := r.Auth.Params(r.TokenURL)
+	params, err := r.Auth(r.TokenURL)
 	if err != nil {
 		return ConfigurationErrorf("proving the client: %v", err)
 	}

@@ -72,11 +72,8 @@ func missingScopes(requested, granted []string) []string {
 
 // checkRequired returns an error if a required scope is missing and the request demands it.
 func (r *Request) checkRequired(missing []string) error {
-	if !r.RequireGranted {
-		return nil
-	}
 	for _, scope := range r.Required {
-		if slices.Contains(missing, scope) {
+		if r.RequireGranted && slices.Contains(missing, scope) {
 			return ConfigurationErrorf("the token endpoint did not grant the required scope %q", scope)
 		}
 	}

@@ -5,16 +5,15 @@ import (
 	"time"
 )
 
-// Values of Token.Type.
+// Types of tokens. Those that are bound to a key have another one than all others.
 const (
 	typeBearer = "Bearer"
-	TypeDPoP   = "DPoP"
+	typeDPoP   = "DPoP"
 )
 
 // Token is an access token as a token endpoint granted it. It is immutable.
 type Token struct {
 	Value string // a secret
-	Type  string // "Bearer" or TypeDPoP
 
 	Sent     time.Time     // when the token request was sent; with a monotonic reading
 	Lifetime time.Duration // counted from Sent, clamped (rule 5)
@@ -30,7 +29,7 @@ type Token struct {
 // HeaderPrefix returns the token's authentication scheme and a space, as in an Authorization field.
 func (t *Token) HeaderPrefix() string {
 	if t.DPoP != nil {
-		return TypeDPoP + " "
+		return typeDPoP + " "
 	}
 	return typeBearer + " "
 }

@@ -46,11 +46,6 @@ type Values struct {
 	ReadFile func(path string) (string, error)
 }
 
-// NewValues returns values with a lookup for parameters and config values.
-func NewValues(lookup func(kind, key string) (string, error)) *Values {
-	return &Values{Lookup: lookup}
-}
-
 func (v *Values) readFile(path string) (string, error) {
 	if v == nil || v.ReadFile == nil {
 		return ReadFile(path)
@@ -176,22 +171,23 @@ func (t Template) placeholders() []string {
 func (t Template) String() string {
 	var b strings.Builder
 	for _, p := range t.Parts {
-		if p.Kind == "" {
-			b.WriteString(p.Value)
-		} else {
-			b.WriteString(p.String())
-		}
+		b.WriteString(p.String())
 	}
 	return b.String()
 }
 
-// String returns a placeholder as written.
-func (p Part) String() string { return "{" + p.Kind + "." + p.Value + "}" }
+// String returns the part as written.
+func (p Part) String() string {
+	if p.Kind == "" {
+		return p.Value
+	}
+	return "{" + p.Kind + "." + p.Value + "}"
+}
 
 // Expand returns the text with the values that the placeholders have now. A value must not contain
 // control characters.
 func (t Template) Expand(values *Values) (string, error) {
-	return t.join(values, func(r rune) bool { return unicode.IsControl(r) })
+	return t.join(values, unicode.IsControl)
 }
 
 // ExpandLines is Expand for texts of several lines, such as a PEM key: values may contain line breaks

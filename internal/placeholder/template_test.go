@@ -23,13 +23,13 @@ func writeFile(t *testing.T, name, content string) string {
 
 // lookupIn returns the values of a map by kind and key, such as "param.x".
 func lookupIn(values map[string]string) *Values {
-	return NewValues(func(kind, key string) (string, error) {
+	return &Values{Lookup: func(kind, key string) (string, error) {
 		value, ok := values[kind+"."+key]
 		if !ok {
 			return "", errors.New("no value")
 		}
 		return value, nil
-	})
+	}}
 }
 
 func mustParse(t *testing.T, s string, kinds ...string) Template {
@@ -230,7 +230,7 @@ func FuzzTemplate(f *testing.F) {
 			return
 		}
 		value = strings.ToValidUTF8(value, "")
-		got, err := parsed.ExpandLines(NewValues(func(string, string) (string, error) { return value, nil }))
+		got, err := parsed.ExpandLines(&Values{Lookup: func(string, string) (string, error) { return value, nil }})
 		if err != nil {
 			if value == "" || parsed.IsLiteral() {
 				t.Fatal(err)

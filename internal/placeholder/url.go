@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -42,7 +43,8 @@ func (t Template) ExpandURL(values *Values) (*url.URL, error) {
 			continue
 		}
 		if value, err = values.Lookup(p.Kind, p.Value); err == nil {
-			value, err = fitURL(value, position, isWholeAuthority(parts, i))
+			wholeAuthority := strings.HasSuffix(b.String(), "://") && endsAuthority(parts[i+1:])
+			value, err = fitURL(value, position, wholeAuthority)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p, err)
@@ -55,32 +57,18 @@ func (t Template) ExpandURL(values *Values) (*url.URL, error) {
 // resolveAuthor replaces env and file placeholders by their values, as literal parts: they are the
 // author's, as the literal text is.
 func (t Template) resolveAuthor(values *Values) ([]Part, error) {
-	parts := make([]Part, len(t.Parts))
-	for i, p := range t.Parts {
-		parts[i] = p
+	parts := slices.Clone(t.Parts)
+	for i, p := range parts {
 		if p.Kind != Env && p.Kind != File {
 			continue
 		}
-		value, err := Template{Parts: t.Parts[i : i+1]}.Expand(values)
+		value, err := Template{Parts: []Part{p}}.Expand(values)
 		if err != nil {
 			return nil, err
 		}
 		parts[i] = Part{Value: value}
 	}
-	return mergeLiterals(parts), nil
-}
-
-// mergeLiterals joins consecutive literal parts.
-func mergeLiterals(parts []Part) []Part {
-	var merged []Part
-	for _, p := range parts {
-		if last := len(merged) - 1; p.Kind == "" && last >= 0 && merged[last].Kind == "" {
-			merged[last].Value += p.Value
-			continue
-		}
-		merged = append(merged, p)
-	}
-	return merged
+	return parts, nil
 }
 
 // advance appends literal text to the URL in b, and returns the position after it.
@@ -101,16 +89,9 @@ func advance(position urlPosition, b *strings.Builder, literal string) urlPositi
 	return position
 }
 
-// isWholeAuthority reports whether part i is the whole authority.
-func isWholeAuthority(parts []Part, i int) bool {
-	if i == 0 || !strings.HasSuffix(parts[i-1].Value, "://") || parts[i-1].Kind != "" {
-		return false
-	}
-	if i+1 == len(parts) {
-		return true
-	}
-	next := parts[i+1]
-	return next.Kind == "" && strings.ContainsRune("/?#", rune(next.Value[0]))
+// endsAuthority reports whether the authority ends before the given parts.
+func endsAuthority(rest []Part) bool {
+	return len(rest) == 0 || rest[0].Kind == "" && strings.IndexAny(rest[0].Value, "/?#") == 0
 }
 
 // fitURL checks a value and escapes it for its position in a URL.

@@ -167,7 +167,7 @@ func FuzzURLValues(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
-		lookup := NewValues(func(string, string) (string, error) { return value, nil })
+		lookup := &Values{Lookup: func(string, string) (string, error) { return value, nil }}
 		expand := func(s string) *url.URL {
 			u, err := mustParse(t, s, Param).ExpandURL(lookup)
 			if err != nil {

@@ -43,7 +43,7 @@ func (v *View) checkURL(option string, t *placeholder.Template) error {
 	if t == nil || len(t.Keys(placeholder.Env))+len(t.Keys(placeholder.File)) > 0 {
 		return nil
 	}
-	_, err := v.spec.InsecureURLs.Expand(option, *t, placeholder.NewValues(v.lookup))
+	_, err := v.spec.InsecureURLs.Expand(option, *t, &placeholder.Values{Lookup: v.lookup})
 	return err
 }
 
@@ -99,7 +99,7 @@ func (v *View) authParams() (oauth.AuthParams, error) {
 	if err != nil {
 		return oauth.AuthParams{}, err
 	}
-	return auth.Params("")
+	return auth("")
 }
 
 // text expands a template for people. Placeholders remain for values that they must not see.

@@ -38,12 +38,7 @@ func NewFailure(err *oauth.Error, before *Failure, credentials string, now time.
 
 // backoff returns how long to wait after so many consecutive failures.
 func backoff(failures int) time.Duration {
-	wait := minBackoff
-	for range failures - 1 {
-		if wait *= 2; wait >= maxBackoff {
-			break
-		}
-	}
+	wait := minBackoff << min(failures-1, 6) // 2^6 seconds are more than maxBackoff
 	return min(jitter(min(wait, maxBackoff), 0.2), maxBackoff)
 }
 

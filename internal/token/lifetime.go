@@ -37,9 +37,10 @@ func newCached(t *oauth.Token, before *cached, refreshBefore time.Duration, now 
 		return newCachedAgain(t, before, now)
 	}
 	return &cached{
-		Token:        *t,
-		usableFor:    t.Lifetime - hardMargin(t.Lifetime),
-		refreshAfter: t.Lifetime - jitterMargin(t.Lifetime, refreshMargin(t.Lifetime, refreshBefore)),
+		Token:     *t,
+		usableFor: t.Lifetime - hardMargin(t.Lifetime),
+		// Varied by ±10 %, so that many proxies do not refresh at the same moment.
+		refreshAfter: t.Lifetime - clampMargin(t.Lifetime, jitter(refreshMargin(t.Lifetime, refreshBefore), 0.1)),
 	}
 }
 
@@ -83,11 +84,6 @@ func refreshMargin(lifetime, refreshBefore time.Duration) time.Duration {
 		refreshBefore = min(lifetime/5, maxRefreshMargin)
 	}
 	return clampMargin(lifetime, refreshBefore)
-}
-
-// jitterMargin varies a margin by ±10 %, so that many proxies do not refresh at the same moment.
-func jitterMargin(lifetime, margin time.Duration) time.Duration {
-	return clampMargin(lifetime, jitter(margin, 0.1))
 }
 
 func clampMargin(lifetime, margin time.Duration) time.Duration {

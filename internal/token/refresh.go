@@ -17,23 +17,11 @@ import (
 var retryPauses = []time.Duration{100 * time.Millisecond, 300 * time.Millisecond}
 
 // ErrTimeout is the error of an attempt that has yielded no token in time.
-var ErrTimeout = &oauth.Error{
-	Class:   oauth.ClassOutage,
-	Status:  http.StatusGatewayTimeout,
-	Message: "no token within token_timeout",
-}
+var ErrTimeout = oauth.AsError(context.DeadlineExceeded)
 
 var (
-	errTooLate = &oauth.Error{
-		Class:   oauth.ClassOutage,
-		Status:  http.StatusServiceUnavailable,
-		Message: "the token had expired before it arrived",
-	}
-	errPanicked = &oauth.Error{
-		Class:   oauth.ClassOutage,
-		Status:  http.StatusServiceUnavailable,
-		Message: "fetching a token failed because of a bug; the log has its place",
-	}
+	errTooLate  = oauth.OutageErrorf("the token had expired before it arrived")
+	errPanicked = oauth.OutageErrorf("fetching a token failed because of a bug; the log has its place")
 )
 
 // attempt is one running attempt to get a token: a token request and its quick retries. Any number of
@@ -43,7 +31,7 @@ type attempt struct {
 	done chan struct{}   // closed when token or err is set
 
 	token *oauth.Token
-	err   *oauth.Error
+	err   error // an *oauth.Error
 }
 
 // finishedAttempt returns an attempt that has yielded t already.
@@ -57,7 +45,7 @@ func finishedAttempt(t *oauth.Token) *attempt {
 func (a *attempt) wait(ctx context.Context) (*oauth.Token, error) {
 	select {
 	case <-a.done:
-		return a.result()
+		return a.token, a.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-a.ctx.Done():
@@ -65,19 +53,12 @@ func (a *attempt) wait(ctx context.Context) (*oauth.Token, error) {
 	// The deadline applies to the callers even if the fetcher hangs, for example on a file.
 	select {
 	case <-a.done:
-		return a.result()
+		return a.token, a.err
 	default:
 		err := *ErrTimeout
 		err.RetryAfter = minBackoff
 		return nil, &err
 	}
-}
-
-func (a *attempt) result() (*oauth.Token, error) {
-	if a.err != nil {
-		return nil, a.err
-	}
-	return a.token, nil
 }
 
 // run makes the attempt with the user's fetcher and finishes it.

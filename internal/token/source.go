@@ -6,6 +6,7 @@
 package token
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"slices"
@@ -355,8 +356,5 @@ func (s *Source) timeout() time.Duration {
 	for _, u := range s.active() {
 		longest = max(longest, u.Timeout)
 	}
-	if longest <= 0 {
-		return DefaultTimeout
-	}
-	return longest
+	return cmp.Or(longest, DefaultTimeout)
 }

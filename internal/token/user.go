@@ -1,6 +1,7 @@
 package token
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -24,10 +25,7 @@ type User struct {
 }
 
 func (u *User) log() *zap.Logger {
-	if u.Logger == nil {
-		return zap.NewNop()
-	}
-	return u.Logger
+	return cmp.Or(u.Logger, zap.NewNop())
 }
 
 // Fetcher makes one token request, without retries. It belongs to one config; a source may outlive

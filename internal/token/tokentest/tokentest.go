@@ -111,7 +111,7 @@ func (f *Fetcher) Count() int {
 
 // Token returns the token with a number, sent now.
 func Token(number int, lifetime time.Duration) *oauth.Token {
-	return &oauth.Token{Value: fmt.Sprintf("token-%d", number), Type: "Bearer", Sent: time.Now(), Lifetime: lifetime, HasExpiresIn: true}
+	return &oauth.Token{Value: fmt.Sprintf("token-%d", number), Sent: time.Now(), Lifetime: lifetime, HasExpiresIn: true}
 }
 
 // Tokens is a token.Source.
