@@ -142,7 +142,7 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 	}
 	q.responded = true
 	if token != nil && res.StatusCode == http.StatusUnauthorized {
-		q.Conn.Metrics.CountUnauthorized(telemetry.Passed)
+		q.Conn.Metrics.Count(telemetry.Passed)
 	}
 	// The response must not lead to the request that carries the token.
 	res.Request = req
@@ -179,7 +179,7 @@ func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.To
 		return res, nil
 	}
 	CloseBody(res.Body)
-	q.Conn.Metrics.CountUnauthorized(telemetry.Replayed)
+	q.Conn.Metrics.Count(telemetry.Replayed)
 	return t.sendWithNonce(req, q, newer, body)
 }
 
