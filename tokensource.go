@@ -212,7 +212,7 @@ func (t *tokenClients) Client(certificate *tls.Certificate) *http.Client {
 	if certificate != nil {
 		transport = t.certified.For(certificate)
 	}
-	return oauth.NewClient(httptransport.WithDialCause(transport))
+	return oauth.NewClient(httptransport.WithDialCause(transport.RoundTrip))
 }
 
 func (t *tokenClients) closeIdleConnections() {
