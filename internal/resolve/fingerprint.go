@@ -61,9 +61,7 @@ func (r *resolver) otherInputs() []any {
 			add(*optional)
 		}
 	}
-	for _, param := range s.Params {
-		add(param.Values...)
-	}
+	add(valuesOf(s.Params)...)
 	add(valuesOf(s.TokenHeaders)...)
 	add(s.Resources...)
 	return values

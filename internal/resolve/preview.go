@@ -56,9 +56,7 @@ func (v *View) tokenRequest() (string, error) {
 	}
 	request := &oauth.Request{Scopes: v.spec.RequestedScopes, GrantType: s.GrantType, Separator: s.ScopeSeparator, Params: make(url.Values)}
 	for _, p := range v.spec.Params {
-		for _, value := range p.Values {
-			request.Params.Add(p.Name, v.text(value))
-		}
+		request.Params.Add(p.Name, v.text(p.Value))
 	}
 	for _, resource := range v.spec.Resources {
 		request.Resources = append(request.Resources, v.text(resource))

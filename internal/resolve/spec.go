@@ -41,7 +41,7 @@ type Spec struct {
 type ServiceSpec struct {
 	BaseURL                            *placeholder.Template
 	TokenURL, Issuer, RevocationURL    *placeholder.Template
-	Params                             []RequestParam
+	Params                             []Field // extra parameters of the token request; a name may occur several times
 	TokenHeaders, APIHeaders, APIQuery []Field
 	Resources                          []placeholder.Template
 
@@ -62,13 +62,7 @@ type ServiceSpec struct {
 	ConfigValues []ConfigValue
 }
 
-// RequestParam is an extra parameter of the token request.
-type RequestParam struct {
-	Name   string
-	Values []placeholder.Template
-}
-
-// Field is a header or query parameter.
+// Field is a header field, or a parameter of a query or of the token request.
 type Field struct {
 	Name  string
 	Value placeholder.Template
