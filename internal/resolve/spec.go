@@ -99,7 +99,7 @@ type Flow struct {
 
 // NewFlow returns the helper flow with a name and its configuration.
 func NewFlow(name string, config []byte, flow flows.Flow) *Flow {
-	return &Flow{name: name, digest: digestOfBytes(config), flow: flow}
+	return &Flow{name: name, digest: digestOf(config), flow: flow}
 }
 
 func (s *ServiceSpec) parameter(key string) Parameter {
