@@ -120,30 +120,21 @@ type InsecureURLs struct {
 
 // Expand expands the template of a URL option and checks it by the rules of its option (rule 2).
 func (i InsecureURLs) Expand(option string, t placeholder.Template, values *placeholder.Values) (*url.URL, error) {
+	allowed, argument, check := i.Token, "token_url", func(*url.URL) error { return nil }
+	switch option {
+	case "base_url":
+		allowed, argument, check = i.Base, "base_url", httpguard.CheckBaseURL
+	case "issuer":
+		check = httpguard.CheckIssuer
+	}
 	u, err := t.ExpandURL(values)
 	if err == nil {
-		err = checkURLOption(option, u)
+		err = check(u)
 	}
 	if err != nil {
 		return nil, withOption(option, err)
 	}
-	allowed, argument := i.Token, "token_url"
-	if option == "base_url" {
-		allowed, argument = i.Base, "base_url"
-	}
 	return u, httpguard.CheckScheme(u, allowed, option, argument)
-}
-
-// checkURLOption checks the rules for the URL of an option that do not hold for every URL.
-func checkURLOption(option string, u *url.URL) error {
-	switch option {
-	case "base_url":
-		return httpguard.CheckBaseURL(u)
-	case "issuer":
-		return httpguard.CheckIssuer(u)
-	default:
-		return nil
-	}
 }
 
 // dependsOnFlow reports whether the value of a template needs a helper flow.
