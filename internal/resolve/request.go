@@ -157,7 +157,7 @@ func (r *resolver) endpoints(request *oauth.Request, creds *oauth.Credentials) (
 		return "", errors.Join(revocationErr, err)
 	}
 	creds.Audience = cmp.Or(creds.Audience, issuer.String())
-	found, err := r.c.issuer.Endpoints(r.ctx, r.c.Clients.Client(request.Certificate), oauth.IssuerRequest{
+	found, err := r.c.issuer.Endpoints(r.ctx, r.c.Client(request.Certificate), oauth.IssuerRequest{
 		Issuer: issuer.String(), AllowInsecure: s.InsecureURLs.Token, Method: s.AuthMethod, WithCertificate: request.Certificate != nil,
 	})
 	if err == nil {
