@@ -74,7 +74,7 @@ func (c *activeConnection) provision(app *App, spec *resolve.Spec) error {
 		return errors.Join(err, c.tokens.clients.provision(app, c.service, false))
 	}
 	c.values = values
-	values.Clients = &c.tokens.clients
+	values.Client = c.tokens.clients.client
 	return c.tokens.clients.provision(app, c.service, values.Certificate != nil)
 }
 

@@ -142,7 +142,7 @@ func (h *Handler) admit(r *http.Request) (q *forward.Request, refused *forward.E
 		q, refused = conn.forward.Prepare(r, &h.RequestPolicy.options)
 	}
 	if refused != nil {
-		conn.metrics().Count(refused.Outcome())
+		conn.metrics().Count(refused.Outcome)
 	}
 	return q, refused
 }

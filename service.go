@@ -411,11 +411,9 @@ func (s *Service) spec(kinds ...string) (*resolve.ServiceSpec, error) {
 		InsecureURLs:         s.insecureURLs(),
 	}
 	for _, param := range s.TokenRequestParams {
-		parsed := resolve.RequestParam{Name: param.Name}
 		for _, value := range param.Values {
-			parsed.Values = append(parsed.Values, p.parse("token_request_param "+param.Name, value, kinds...))
+			spec.Params = append(spec.Params, resolve.Field{Name: param.Name, Value: p.parse("token_request_param "+param.Name, value, kinds...)})
 		}
-		spec.Params = append(spec.Params, parsed)
 	}
 	for _, resource := range s.Resources {
 		spec.Resources = append(spec.Resources, p.parse("resource", resource, kinds...))

@@ -206,13 +206,13 @@ func (t *tokenClients) provision(app *App, service *Service, certificate bool) e
 	return nil
 }
 
-// Client returns a client that presents a certificate, unless that is nil.
-func (t *tokenClients) Client(certificate *tls.Certificate) *http.Client {
+// client returns a client that presents a certificate, unless that is nil.
+func (t *tokenClients) client(certificate *tls.Certificate) *http.Client {
 	var transport http.RoundTripper = t.transport
 	if certificate != nil {
 		transport = t.certified.For(certificate)
 	}
-	return oauth.NewClient(httptransport.WithDialCause(transport))
+	return oauth.NewClient(httptransport.WithDialCause(transport.RoundTrip))
 }
 
 func (t *tokenClients) closeIdleConnections() {

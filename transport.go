@@ -235,7 +235,7 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 	switch {
 	case healthCheck:
 	case refused != nil:
-		t.own.metrics().Count(refused.Outcome())
+		t.own.metrics().Count(refused.Outcome)
 	default:
 		t.own.metrics().Count(q.SentOutcome())
 	}

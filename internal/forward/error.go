@@ -27,8 +27,9 @@ type Error struct {
 	Details    string        // what happened, for people
 	RetryAfter time.Duration // 0: no Retry-After
 
-	gated   bool // the request was about to go where it must not (rule 16)
-	noToken bool // there is no token
+	Outcome telemetry.Outcome // of the request that failed; default: Refused
+
+	gated bool // the request was about to go where it must not (rule 16)
 }
 
 // statusClientClosedRequest is the status that Caddy logs when the client has left.
@@ -56,7 +57,7 @@ func misconfigured(details string) *Error {
 // NoTokenError returns the error for a request whose connection has no token, because of err.
 func NoTokenError(connection string, err error) *Error {
 	if errors.Is(err, context.Canceled) {
-		return &Error{Status: statusClientClosedRequest, noToken: true, Details: "the app left while waiting for a token"}
+		return &Error{Status: statusClientClosedRequest, Outcome: telemetry.NoToken, Details: "the app left while waiting for a token"}
 	}
 	failed := oauth.AsError(err)
 	errType := "proxy_internal_error"
@@ -64,7 +65,7 @@ func NoTokenError(connection string, err error) *Error {
 		errType = "proxy_configuration_error"
 	}
 	e := &Error{
-		Status: failed.Status, noToken: true, Type: errType, RetryAfter: failed.RetryAfter,
+		Status: failed.Status, Outcome: telemetry.NoToken, Type: errType, RetryAfter: failed.RetryAfter,
 		Details: "connection " + connection + ": " + failed.Error(),
 	}
 	if e.RetryAfter <= 0 && e.Status == http.StatusServiceUnavailable {
@@ -90,14 +91,6 @@ func noResponseReason(err caddyhttp.HandlerError) string {
 
 // Error implements error.
 func (e *Error) Error() string { return e.Details }
-
-// Outcome returns the outcome of a request that failed with this error.
-func (e *Error) Outcome() telemetry.Outcome {
-	if e.noToken {
-		return telemetry.NoToken
-	}
-	return telemetry.Refused
-}
 
 // Write gives the error to the app: to gRPC clients as a trailers-only response, to others as an error
 // that `handle_errors` sees.

@@ -119,20 +119,15 @@ var errNoResponse = errors.New("the API's response broke off or is not HTTP")
 // sanitizeError returns err if it is about the network, TLS or the app, and errNoResponse otherwise:
 // net/http's errors about a response that is not HTTP quote it, and it may contain the token.
 func sanitizeError(err error) error {
-	for _, known := range []error{io.EOF, nil, context.Canceled, io.ErrUnexpectedEOF, errBodyTaken} {
+	for _, known := range []error{io.EOF, context.Canceled, io.ErrUnexpectedEOF, errBodyTaken} {
 		if errors.Is(err, known) {
 			return err
 		}
 	}
-	var (
-		network      net.Error
-		dial         reverseproxy.DialError
-		verification *tls.CertificateVerificationError
-		noTLS        tls.RecordHeaderError
-		app          caddyhttp.HandlerError
-	)
-	if errors.As(err, &network) || errors.As(err, &dial) || errors.As(err, &verification) || errors.As(err, &noTLS) || errors.As(err, &app) {
-		return err
+	for _, known := range []any{new(net.Error), new(reverseproxy.DialError), new(*tls.CertificateVerificationError), new(tls.RecordHeaderError), new(caddyhttp.HandlerError)} {
+		if errors.As(err, known) {
+			return err
+		}
 	}
 	return errNoResponse
 }

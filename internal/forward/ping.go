@@ -67,10 +67,10 @@ func (t *Transport) Ping(ctx context.Context, p PingRequest) PingResult {
 	if err := t.check(req, q); err != nil {
 		return FailedPing("%v", err)
 	}
-	req, cause := httptransport.TraceDial(req)
-	res, err := t.sendWithRetry(req, q, p.Token)
+	send := httptransport.WithDialCause(func(req *http.Request) (*http.Response, error) { return t.sendWithRetry(req, q, p.Token) })
+	res, err := send.RoundTrip(req)
 	if err != nil {
-		return FailedPing("%s", describePingFailure(ctx, cause.AddTo(err)))
+		return FailedPing("%s", describePingFailure(ctx, err))
 	}
 	defer res.Body.Close()
 	secrets := slices.Concat(p.Secrets, p.Target.possibleSecrets(), []string{p.Token.Value, res.Request.Header.Get(oauth.DPoPHeader)})

@@ -3,6 +3,7 @@ package forward
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/dunglas/httpsfv"
@@ -34,13 +35,10 @@ func printable(text string) string {
 // trailer: only this proxy may use its name.
 func dropOwnProxyStatus(header http.Header) {
 	for _, field := range []string{"Proxy-Status", http.TrailerPrefix + "Proxy-Status"} {
-		values, ok := header[field]
-		if !ok {
-			continue
+		if values, ok := header[field]; ok {
+			header[field] = withoutOwnMember(values)
 		}
-		if kept := withoutOwnMember(values); len(kept) > 0 {
-			header[field] = kept
-		} else {
+		if len(header[field]) == 0 {
 			delete(header, field)
 		}
 	}
@@ -56,25 +54,19 @@ func withoutOwnMember(values []string) []string {
 		}
 		return values
 	}
-	kept := make(httpsfv.List, 0, len(list))
-	for _, member := range list {
-		if item, ok := member.(httpsfv.Item); ok && isOwnName(item.Value) {
-			continue
-		}
-		kept = append(kept, member)
-	}
-	if len(kept) == len(list) {
+	if !slices.ContainsFunc(list, isOwn) {
 		return values
 	}
-	value, err := httpsfv.Marshal(kept)
+	value, err := httpsfv.Marshal(slices.DeleteFunc(list, isOwn))
 	if err != nil || value == "" {
 		return nil
 	}
 	return []string{value}
 }
 
-func isOwnName(value any) bool {
-	switch name := value.(type) {
+func isOwn(member httpsfv.Member) bool {
+	item, _ := member.(httpsfv.Item) // an inner list has no name
+	switch name := item.Value.(type) {
 	case httpsfv.Token:
 		return strings.EqualFold(string(name), proxyName)
 	case string:

@@ -49,10 +49,8 @@ func setsAny(pair string, fields []Field) bool {
 		if decoded, err := url.QueryUnescape(name); err == nil {
 			name = decoded
 		}
-		for _, f := range fields {
-			if f.Name == name {
-				return true
-			}
+		if slices.ContainsFunc(fields, func(f Field) bool { return f.Name == name }) {
+			return true
 		}
 	}
 	return false

@@ -96,7 +96,7 @@ func (q *Request) RoundTrip(t *Transport, req *http.Request) (*http.Response, er
 		q.count(q.SentOutcome())
 		return res, err
 	}
-	q.count(refused.Outcome())
+	q.count(refused.Outcome)
 	CloseBody(req.Body)
 	if refused.gated {
 		q.denied = refused

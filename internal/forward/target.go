@@ -5,9 +5,10 @@ import (
 	"errors"
 	"net/url"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
@@ -65,23 +66,14 @@ type LazyTarget struct {
 	Timeout      time.Duration                              // of one call of Resolve
 
 	current atomic.Pointer[resolvedTarget]
-
-	mu      sync.Mutex
-	running *targetAttempt
-	failure *token.Failure
+	running singleflight.Group
+	failure *token.Failure // for the running attempt only
 }
 
 // resolvedTarget is a target with the token that was in use when it was resolved.
 type resolvedTarget struct {
 	*Target
 	token *oauth.Token
-}
-
-// targetAttempt is one attempt to resolve a target.
-type targetAttempt struct {
-	done   chan struct{}
-	target *Target
-	err    error
 }
 
 // Get returns the target. It waits only when there is none yet.
@@ -91,58 +83,36 @@ func (l *LazyTarget) Get(ctx context.Context) (*Target, error) {
 	if current != nil && (current.token == newest || newest == nil) {
 		return current.Target, nil
 	}
-	attempt, err := l.attempt(newest)
+	attempt := l.running.DoChan("", func() (any, error) { return l.attempt(newest) })
 	if current != nil {
 		return current.Target, nil
 	}
-	if err != nil {
-		return nil, err
-	}
 	select {
-	case <-attempt.done:
-		return attempt.target, attempt.err
+	case result := <-attempt:
+		return result.Val.(*Target), result.Err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-// attempt joins the running attempt or starts one. While the last failure is recent, it returns that.
-func (l *LazyTarget) attempt(newest *oauth.Token) (*targetAttempt, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.running != nil {
-		return l.running, nil
-	}
-	now := time.Now()
-	if l.failure.Left(now) > 0 {
+// attempt resolves the target, with newest as the token in use. While the last failure is recent, it
+// returns that.
+func (l *LazyTarget) attempt(newest *oauth.Token) (target *Target, err error) {
+	if now := time.Now(); l.failure.Left(now) > 0 {
 		return nil, l.failure.AsError(now)
 	}
-	l.running = &targetAttempt{done: make(chan struct{})}
-	go l.run(l.running, newest)
-	return l.running, nil
-}
-
-func (l *LazyTarget) run(attempt *targetAttempt, newest *oauth.Token) {
 	ctx, cancel := context.WithTimeout(context.Background(), l.Timeout)
 	defer cancel()
 	defer func() {
 		if recover() != nil {
-			attempt.err = oauth.AsError(errors.New("a helper flow panicked"))
+			err = oauth.AsError(errors.New("a helper flow panicked"))
 		}
-		l.end(attempt, newest)
-	}()
-	attempt.target, attempt.err = l.Resolve(ctx)
-}
-
-func (l *LazyTarget) end(attempt *targetAttempt, newest *oauth.Token) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if attempt.err != nil {
-		l.failure = token.NewFailure(oauth.AsError(attempt.err), l.failure, "", time.Now())
-	} else {
+		if err != nil {
+			l.failure = token.NewFailure(oauth.AsError(err), l.failure, "", time.Now())
+			return
+		}
 		l.failure = nil
-		l.current.Store(&resolvedTarget{attempt.target, newest})
-	}
-	l.running = nil
-	close(attempt.done)
+		l.current.Store(&resolvedTarget{target, newest})
+	}()
+	return l.Resolve(ctx)
 }

@@ -53,20 +53,16 @@ type TransportOptions struct {
 
 // NewTransport returns a transport with raw as the configuration of the http transport.
 func NewTransport(ctx caddy.Context, raw json.RawMessage, o TransportOptions) (*Transport, error) {
-	t := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), proxyFields: o.ProxyFields}
+	t := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), pinned: o.Target != nil, proxyFields: o.ProxyFields}
 	t.Base = t.HTTPTransport
 	if err := json.Unmarshal(raw, t.HTTPTransport); err != nil {
 		return nil, err
 	}
-	if t.Compression == nil {
-		// The app and the API negotiate compression; net/http would request and undo it unseen.
-		t.Compression = new(bool)
-	}
-	if o.Target != nil {
-		t.pinned = true
-		if o.Target.Base.Scheme == "https" {
-			t.pinName(o.Target.Base.Hostname())
-		}
+	// The app and the API negotiate compression; net/http would request and undo it unseen.
+	t.Compression = cmp.Or(t.Compression, new(bool))
+	if t.pinned && o.Target.Base.Scheme == "https" {
+		t.TLS = cmp.Or(t.TLS, new(reverseproxy.TLSConfig))
+		t.TLS.ServerName = o.Target.Base.Hostname()
 	}
 	if err := httptransport.Provision(ctx, t.HTTPTransport); err != nil {
 		return nil, err
@@ -76,14 +72,6 @@ func NewTransport(ctx caddy.Context, raw json.RawMessage, o TransportOptions) (*
 		t.certified = &httptransport.ByCertificate{Base: t.Transport}
 	}
 	return t, nil
-}
-
-// pinName makes TLS verify host, whatever address is dialed.
-func (t *Transport) pinName(host string) {
-	if t.TLS == nil {
-		t.TLS = new(reverseproxy.TLSConfig)
-	}
-	t.TLS.ServerName = host
 }
 
 // check refuses a request that is about to go where the token must not go (rule 16).
@@ -142,7 +130,7 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 	}
 	q.responded = true
 	if token != nil && res.StatusCode == http.StatusUnauthorized {
-		q.Conn.Metrics.CountUnauthorized(telemetry.Passed)
+		q.Conn.Metrics.Count(telemetry.Passed)
 	}
 	// The response must not lead to the request that carries the token.
 	res.Request = req
@@ -179,7 +167,7 @@ func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.To
 		return res, nil
 	}
 	CloseBody(res.Body)
-	q.Conn.Metrics.CountUnauthorized(telemetry.Replayed)
+	q.Conn.Metrics.Count(telemetry.Replayed)
 	return t.sendWithNonce(req, q, newer, body)
 }
 

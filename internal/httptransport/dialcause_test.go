@@ -32,7 +32,7 @@ func TestErrorOfAFailedDialHasItsCause(t *testing.T) {
 		"other error": {errors.New("not of a dial"), false},
 	} {
 		req := httptest.NewRequest(http.MethodGet, server.URL, nil)
-		resp, err := WithDialCause(hidingTransport{test.hidden}).RoundTrip(req)
+		resp, err := WithDialCause(hidingTransport{test.hidden}.RoundTrip).RoundTrip(req)
 		if err == nil {
 			_ = resp.Body.Close()
 		}

@@ -1,6 +1,6 @@
 // Package httptransport adjusts Caddy's http transport, for requests to APIs and to authorization
 // servers alike: it applies the rules for forward proxies (Provision, ProxyURL), keeps the connections
-// of client certificates apart (ByCertificate) and finds out why a dial failed (DialCause). It knows
+// of client certificates apart (ByCertificate) and finds out why a dial failed (WithDialCause). It knows
 // neither tokens nor connections of the configuration.
 package httptransport
 

@@ -28,8 +28,9 @@ type Connection struct {
 	Spec   *Spec
 	logger *zap.Logger
 
-	// Clients must be set before the first request to the authorization server.
-	Clients Clients
+	// Client returns the client for requests to the authorization server, which shows the certificate,
+	// unless that is nil. It must be set before the first one.
+	Client func(certificate *tls.Certificate) *http.Client
 
 	// CurrentToken returns the token in use, or nil. It is one of the secrets to redact. Default: none.
 	CurrentToken func() *oauth.Token
@@ -41,12 +42,6 @@ type Connection struct {
 	issuer      oauth.Issuer                          // the issuer's metadata, unless there is a token_url
 
 	endpoint atomic.Pointer[string] // the result of Endpoint as of the last token request; nil: none so far
-}
-
-// Clients provides the HTTP clients for requests to the authorization server.
-type Clients interface {
-	// Client returns a client that shows the certificate, unless it is nil.
-	Client(certificate *tls.Certificate) *http.Client
 }
 
 // New returns a connection, and reads the keys that must be usable from the start.
@@ -92,7 +87,7 @@ func (c *Connection) Fetch(ctx context.Context) (token *oauth.Token, fingerprint
 		return nil, fingerprint, asConfigurationError(err)
 	}
 	request.Secrets = r.knownSecrets()
-	token, err = request.Do(ctx, c.Clients.Client(request.Certificate))
+	token, err = request.Do(ctx, c.Client(request.Certificate))
 	if err != nil {
 		c.issuer.Recheck()
 	}
@@ -117,7 +112,7 @@ func (c *Connection) Revoke(ctx context.Context, token *oauth.Token) error {
 	if endpoint == "" {
 		return nil
 	}
-	return request.Revoke(ctx, c.Clients.Client(request.Certificate), endpoint, token)
+	return request.Revoke(ctx, c.Client(request.Certificate), endpoint, token)
 }
 
 // asConfigurationError returns the failure for a value that could not be resolved: the failure of a

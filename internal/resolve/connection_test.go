@@ -37,10 +37,8 @@ func newSpec(t *testing.T, method string) *Spec {
 	}
 }
 
-// plainClients makes requests without showing certificates.
-type plainClients struct{}
-
-func (plainClients) Client(*tls.Certificate) *http.Client {
+// plainClient makes requests without showing certificates.
+func plainClient(*tls.Certificate) *http.Client {
 	return oauth.NewClient(http.DefaultTransport)
 }
 
@@ -50,7 +48,7 @@ func newConnection(t *testing.T, spec *Spec) *Connection {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Clients = plainClients{}
+	c.Client = plainClient
 	return c
 }
 

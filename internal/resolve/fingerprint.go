@@ -1,12 +1,12 @@
 package resolve
 
 import (
-	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
 
@@ -20,26 +20,21 @@ func (r *resolver) fingerprint() string {
 	return digestOf(values...)
 }
 
-// fingerprintValues returns the values in the fingerprint.
+// fingerprintValues returns the values in the fingerprint. A DPoP key that was made at start is none of
+// them: it cannot be wrong.
 func (r *resolver) fingerprintValues() ([]any, error) {
 	creds, err := r.credentials()
-	errs := []error{err}
-	proofKey, certificateDigest := "", ""
-	if r.spec.DPoPKeyFile != nil {
-		key, err := r.dpopKey()
-		errs = append(errs, err)
-		if err == nil {
-			proofKey = key.Thumbprint
-		}
+	var shown oauth.Request
+	keysErr := r.keys(&shown)
+	_, parameterErr := r.allParameters()
+	values := []any{creds.ClientID, creds.Secret, string(creds.Key), creds.Assertion, r.parameters}
+	if r.spec.DPoPKeyFile != nil && shown.DPoP != nil {
+		values = append(values, "dpop", shown.DPoP.Thumbprint)
 	}
-	_, err = r.allParameters()
-	errs = append(errs, err)
-	certificate, err := r.certificate()
-	errs = append(errs, err)
-	if certificate != nil {
-		certificateDigest = digestOfBytes(bytes.Join(certificate.Certificate, nil))
+	if shown.Certificate != nil {
+		values = append(values, "certificate", shown.Certificate.Certificate)
 	}
-	return append([]any{creds.ClientID, creds.Secret, string(creds.Key), creds.Assertion, proofKey, certificateDigest, r.parameters}, r.otherInputs()...), errors.Join(errs...)
+	return append(values, r.otherInputs()...), errors.Join(err, keysErr, parameterErr)
 }
 
 // otherInputs returns the values of a token request besides credentials and parameters: an API key in a
@@ -61,19 +56,14 @@ func (r *resolver) otherInputs() []any {
 			add(*optional)
 		}
 	}
-	for _, param := range s.Params {
-		add(param.Values...)
-	}
+	add(valuesOf(s.Params)...)
 	add(valuesOf(s.TokenHeaders)...)
 	add(s.Resources...)
 	return values
 }
 
 // digestOf returns a digest of values, which may be secret.
-func digestOf(values ...any) string {
-	sum := sumOf(values...)
-	return hex.EncodeToString(sum[:])
-}
+func digestOf(values ...any) string { return fmt.Sprintf("%x", sumOf(values...)) }
 
 // sumOf returns the SHA-256 of values in JSON.
 func sumOf(values ...any) [sha256.Size]byte {
@@ -82,10 +72,4 @@ func sumOf(values ...any) [sha256.Size]byte {
 		panic(err) // plain data only
 	}
 	return sha256.Sum256(encoded)
-}
-
-// digestOfBytes returns a digest of data, which may be secret.
-func digestOfBytes(data []byte) string {
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:])
 }

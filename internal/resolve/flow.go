@@ -35,7 +35,7 @@ func (r *resolver) runFlow(f *Flow) (string, error) {
 	}
 	value, err := f.flow.Run(r.ctx, flows.Input{
 		Params:        parameters,
-		Client:        r.c.Clients.Client(nil),
+		Client:        r.c.Client(nil),
 		AllowInsecure: r.spec.InsecureURLs.Token,
 	})
 	if failed, ok := errors.AsType[*oauth.Error](err); ok {

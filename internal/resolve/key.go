@@ -25,7 +25,7 @@ func (c *Connection) Key() token.Key {
 		k.template(s.ClientID), k.valueOrFile(s.ClientSecret, s.SecretFile), k.valueOrFile(s.ClientKey, s.KeyFile),
 		k.template(s.KeyID), s.SigningAlg, k.template(s.Audience), s.AssertionLifetime, k.file(s.AssertionFile),
 		k.file(s.CertificateFile), k.file(s.CertificateKeyFile), s.DPoP, k.file(s.DPoPKeyFile),
-		k.params(), k.fields(s.TokenHeaders), k.templates(s.Resources),
+		k.fields(s.Params), k.fields(s.TokenHeaders), k.templates(s.Resources),
 		s.RequestFormat, s.ScopeSeparator, s.GrantType, s.TokenPointer, s.ExpiresInPointer, s.TokenTransport,
 		k.flowsOfTarget(),
 	)
@@ -116,18 +116,10 @@ func (k *keyBuilder) file(path *placeholder.Template) any {
 	return map[string]any{"file": k.template(path)}
 }
 
-func (k *keyBuilder) params() any {
-	all := make(map[string]any)
-	for _, p := range k.c.Spec.Params {
-		all[p.Name] = k.templates(p.Values)
-	}
-	return all
-}
-
 func (k *keyBuilder) fields(fields []Field) any {
-	all := make(map[string]any)
+	all := make(map[string][]any)
 	for _, f := range fields {
-		all[f.Name] = k.template(&f.Value)
+		all[f.Name] = append(all[f.Name], k.template(&f.Value))
 	}
 	return all
 }

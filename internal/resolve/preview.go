@@ -1,10 +1,12 @@
 package resolve
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -20,22 +22,18 @@ import (
 // Preview describes the token request of a connection that is not in use, for people. It names secrets
 // instead of showing them, shows placeholders for hidden values, and makes no request.
 func (s *Spec) Preview() (string, error) {
-	v := (&Connection{Spec: s, Clients: noClients{}, logger: zap.NewNop()}).View()
+	v := (&Connection{Spec: s, Client: noRequests, logger: zap.NewNop()}).View()
 	if err := errors.Join(v.checkURL("base_url", s.BaseURL), v.checkURL("token_url", s.TokenURL)); err != nil {
 		return "", err
 	}
 	return v.tokenRequest()
 }
 
-// noClients provides clients that make no requests. A helper flow that makes none has a result even so.
-type noClients struct{}
-
-func (noClients) Client(*tls.Certificate) *http.Client { return oauth.NewClient(noRequests{}) }
-
-type noRequests struct{}
-
-func (noRequests) RoundTrip(*http.Request) (*http.Response, error) {
-	return nil, errors.New("no requests are made for a preview")
+// noRequests returns a client that makes no requests. A helper flow that makes none has a result even so.
+func noRequests(*tls.Certificate) *http.Client {
+	return oauth.NewClient(&http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("no requests are made for a preview")
+	}})
 }
 
 // checkURL checks a URL that depends on no environment variable and no file.
@@ -56,9 +54,7 @@ func (v *View) tokenRequest() (string, error) {
 	}
 	request := &oauth.Request{Scopes: v.spec.RequestedScopes, GrantType: s.GrantType, Separator: s.ScopeSeparator, Params: make(url.Values)}
 	for _, p := range v.spec.Params {
-		for _, value := range p.Values {
-			request.Params.Add(p.Name, v.text(value))
-		}
+		request.Params.Add(p.Name, v.text(p.Value))
 	}
 	for _, resource := range v.spec.Resources {
 		request.Resources = append(request.Resources, v.text(resource))
@@ -104,18 +100,13 @@ func (v *View) authParams() (oauth.AuthParams, error) {
 
 // text expands a template for people. Placeholders remain for values that they must not see.
 func (v *View) text(t placeholder.Template) string {
-	var b strings.Builder
-	for _, p := range t.Parts {
-		value := p.String()
-		switch {
-		case p.Kind == "":
-			value = p.Value
-		case (p.Kind == placeholder.Param || p.Kind == placeholder.Config) && v.mayShow(p.Kind, p.Value):
+	shown := placeholder.Template{Parts: slices.Clone(t.Parts)}
+	for i, p := range t.Parts {
+		if (p.Kind == placeholder.Param || p.Kind == placeholder.Config) && v.mayShow(p.Kind, p.Value) {
 			if known, err := v.resolver.lookup(p.Kind, p.Value); err == nil {
-				value = known
+				shown.Parts[i] = placeholder.Part{Value: known}
 			}
 		}
-		b.WriteString(value)
 	}
-	return b.String()
+	return shown.String()
 }

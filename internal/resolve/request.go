@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/keys"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
@@ -156,7 +157,7 @@ func (r *resolver) endpoints(request *oauth.Request, creds *oauth.Credentials) (
 		return "", errors.Join(revocationErr, err)
 	}
 	creds.Audience = cmp.Or(creds.Audience, issuer.String())
-	found, err := r.c.issuer.Endpoints(r.ctx, r.c.Clients.Client(request.Certificate), oauth.IssuerRequest{
+	found, err := r.c.issuer.Endpoints(r.ctx, r.c.Client(request.Certificate), oauth.IssuerRequest{
 		Issuer: issuer.String(), AllowInsecure: s.InsecureURLs.Token, Method: s.AuthMethod, WithCertificate: request.Certificate != nil,
 	})
 	if err == nil {
@@ -169,34 +170,26 @@ func (r *resolver) endpoints(request *oauth.Request, creds *oauth.Credentials) (
 
 // extras resolves the parameters, headers and resources of a request.
 func (r *resolver) extras(request *oauth.Request) error {
-	var errs [3]error
-	request.Params, errs[0] = r.params()
-	request.Headers, errs[1] = r.tokenHeaders()
-	request.Resources, errs[2] = r.resources()
-	return errors.Join(errs[:]...)
+	params, err := r.params()
+	headers, headersErr := r.tokenHeaders()
+	request.Params, request.Headers = make(url.Values), make(http.Header)
+	for _, p := range params {
+		request.Params.Add(p.Name, p.Value)
+	}
+	for _, h := range headers {
+		request.Headers.Set(h.Name, h.Value)
+	}
+	var resourcesErr error
+	request.Resources, resourcesErr = r.resources()
+	return errors.Join(err, headersErr, resourcesErr)
 }
 
-func (r *resolver) params() (url.Values, error) {
-	params := make(url.Values)
-	var errs []error
-	for _, p := range r.spec.Params {
-		for _, t := range p.Values {
-			value, err := r.expand("token_request_param "+p.Name, &t)
-			r.noteSecret(&t, value)
-			errs = append(errs, err)
-			params.Add(p.Name, value)
-		}
-	}
-	return params, errors.Join(errs...)
+func (r *resolver) params() ([]forward.Field, error) {
+	return r.fields("token_request_param", r.spec.Params, false)
 }
 
-func (r *resolver) tokenHeaders() (http.Header, error) {
-	fields, err := r.fields("token_request_header", r.spec.TokenHeaders, true)
-	header := make(http.Header)
-	for _, f := range fields {
-		header.Set(f.Name, f.Value)
-	}
-	return header, err
+func (r *resolver) tokenHeaders() ([]forward.Field, error) {
+	return r.fields("token_request_header", r.spec.TokenHeaders, true)
 }
 
 func (r *resolver) resources() ([]string, error) {

@@ -15,11 +15,18 @@ func (c *Connection) KnownSecrets() []string { return c.offlineResolver().knownS
 // API keys.
 func (r *resolver) knownSecrets() []string {
 	secrets := slices.Clone(r.connectionSecrets())
-	for _, value := range r.keysSent() {
-		if len(value) >= redact.MinLength {
-			secrets = append(secrets, value)
+	var keys []string // what requests carry where services expect API keys
+	for _, field := range slices.Concat(r.spec.TokenHeaders, r.spec.APIHeaders, r.spec.APIQuery) {
+		if value, err := field.Value.Expand(r.values); err == nil {
+			keys = append(keys, value)
 		}
 	}
+	if u, err := r.url("token_url", r.spec.TokenURL); err == nil && u != nil {
+		for _, query := range u.Query() {
+			keys = append(keys, query...)
+		}
+	}
+	secrets = append(secrets, slices.DeleteFunc(keys, func(key string) bool { return len(key) < redact.MinLength })...)
 	if token := r.c.CurrentToken(); token != nil {
 		secrets = append(secrets, token.Value)
 	}
@@ -37,24 +44,6 @@ func (r *resolver) connectionSecrets() []string {
 		_, _ = r.configValue(v.Key)
 	}
 	return r.secrets
-}
-
-// keysSent returns the values that requests carry where services expect API keys.
-func (r *resolver) keysSent() []string {
-	var values []string
-	for _, fields := range [][]Field{r.spec.TokenHeaders, r.spec.APIHeaders, r.spec.APIQuery} {
-		for _, field := range fields {
-			if value, err := field.Value.Expand(r.values); err == nil {
-				values = append(values, value)
-			}
-		}
-	}
-	if u, err := r.url("token_url", r.spec.TokenURL); err == nil && u != nil {
-		for _, query := range u.Query() {
-			values = append(values, query...)
-		}
-	}
-	return values
 }
 
 // noteSecret adds a value to the secrets if it comes from the environment or a file, and is not too short

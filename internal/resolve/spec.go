@@ -41,7 +41,7 @@ type Spec struct {
 type ServiceSpec struct {
 	BaseURL                            *placeholder.Template
 	TokenURL, Issuer, RevocationURL    *placeholder.Template
-	Params                             []RequestParam
+	Params                             []Field // extra parameters of the token request; a name may occur several times
 	TokenHeaders, APIHeaders, APIQuery []Field
 	Resources                          []placeholder.Template
 
@@ -62,13 +62,7 @@ type ServiceSpec struct {
 	ConfigValues []ConfigValue
 }
 
-// RequestParam is an extra parameter of the token request.
-type RequestParam struct {
-	Name   string
-	Values []placeholder.Template
-}
-
-// Field is a header or query parameter.
+// Field is a header field, or a parameter of a query or of the token request.
 type Field struct {
 	Name  string
 	Value placeholder.Template
@@ -105,7 +99,7 @@ type Flow struct {
 
 // NewFlow returns the helper flow with a name and its configuration.
 func NewFlow(name string, config []byte, flow flows.Flow) *Flow {
-	return &Flow{name: name, digest: digestOfBytes(config), flow: flow}
+	return &Flow{name: name, digest: digestOf(config), flow: flow}
 }
 
 func (s *ServiceSpec) parameter(key string) Parameter {
@@ -126,30 +120,21 @@ type InsecureURLs struct {
 
 // Expand expands the template of a URL option and checks it by the rules of its option (rule 2).
 func (i InsecureURLs) Expand(option string, t placeholder.Template, values *placeholder.Values) (*url.URL, error) {
+	allowed, argument, check := i.Token, "token_url", func(*url.URL) error { return nil }
+	switch option {
+	case "base_url":
+		allowed, argument, check = i.Base, "base_url", httpguard.CheckBaseURL
+	case "issuer":
+		check = httpguard.CheckIssuer
+	}
 	u, err := t.ExpandURL(values)
 	if err == nil {
-		err = checkURLOption(option, u)
+		err = check(u)
 	}
 	if err != nil {
 		return nil, withOption(option, err)
 	}
-	allowed, argument := i.Token, "token_url"
-	if option == "base_url" {
-		allowed, argument = i.Base, "base_url"
-	}
 	return u, httpguard.CheckScheme(u, allowed, option, argument)
-}
-
-// checkURLOption checks the rules for the URL of an option that do not hold for every URL.
-func checkURLOption(option string, u *url.URL) error {
-	switch option {
-	case "base_url":
-		return httpguard.CheckBaseURL(u)
-	case "issuer":
-		return httpguard.CheckIssuer(u)
-	default:
-		return nil
-	}
 }
 
 // dependsOnFlow reports whether the value of a template needs a helper flow.

@@ -22,13 +22,8 @@ type Events struct {
 	started chan struct{} // closed when the config runs: until then subscribers are being bound
 	once    sync.Once
 
-	mu    sync.Mutex
-	queue []event // the first is being emitted
-}
-
-type event struct {
-	name string
-	data map[string]any
+	mu   sync.Mutex
+	last <-chan struct{} // closed when the last event so far has been emitted
 }
 
 // NewEvents returns the events of the config of ctx.
@@ -38,6 +33,7 @@ func NewEvents(ctx caddy.Context) (*Events, error) {
 		return nil, err
 	}
 	e := &Events{ctx: ctx, logger: ctx.Logger(), app: app.(*caddyevents.App), started: make(chan struct{})}
+	e.last = e.started
 	return e, e.app.On("started", e)
 }
 
@@ -52,54 +48,33 @@ func (e *Events) Emit(connection string, observed token.Event) {
 	data := map[string]any{"connection": connection}
 	switch {
 	case observed.Rejected:
-		e.enqueue(event{"token_rejected", data})
+		e.enqueue("token_rejected", data)
 	case observed.Err != nil:
 		data["class"], data["code"] = string(observed.Err.Class), observed.Err.Code
-		e.enqueue(event{"token_failed", data})
+		e.enqueue("token_failed", data)
 	default:
 		data["expires"] = observed.Expires.UTC().Format(time.RFC3339)
-		e.enqueue(event{"token_obtained", data})
+		e.enqueue("token_obtained", data)
 	}
 }
 
-// enqueue appends an event, and starts to emit if the queue was empty.
-func (e *Events) enqueue(last event) {
+// enqueue emits an event after the one before.
+func (e *Events) enqueue(name string, data map[string]any) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.queue = append(e.queue, last)
-	if len(e.queue) == 1 {
-		go e.emitQueue(last)
-	}
-}
-
-// emitQueue emits the queue, of which first is the first, until it is empty.
-func (e *Events) emitQueue(first event) {
-	select {
-	case <-e.started:
-	case <-e.ctx.Done():
-		return
-	}
-	for next, ok := first, true; ok; next, ok = e.dequeue() {
-		e.emit(next)
-	}
-}
-
-func (e *Events) emit(next event) {
-	defer token.RecoverAndLog(e.logger, "emitting an event")
-	if e.ctx.Err() == nil {
-		e.app.Emit(e.ctx, "http_helper."+next.name, next.data)
-	}
-}
-
-// dequeue removes the first event and returns the next one.
-func (e *Events) dequeue() (event, bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.queue = e.queue[1:]
-	if len(e.queue) == 0 {
-		return event{}, false
-	}
-	return e.queue[0], true
+	before, emitted := e.last, make(chan struct{})
+	e.last = emitted
+	go func() {
+		defer close(emitted)
+		defer token.RecoverAndLog(e.logger, "emitting an event")
+		select {
+		case <-before:
+		case <-e.ctx.Done():
+		}
+		if e.ctx.Err() == nil {
+			e.app.Emit(e.ctx, "http_helper."+name, data)
+		}
+	}()
 }
 
 // Interface guard

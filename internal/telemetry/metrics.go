@@ -73,52 +73,49 @@ func (c expiryCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// Outcome is what became of a request.
+// Outcome is what became of a request, of a response 401 to a token, or of a token request.
 type Outcome int
 
-// The outcomes of a request.
+// The outcomes.
 const (
-	Sent    Outcome = iota // sent with a token
-	Kept                   // sent with an Authorization of its own
-	NoToken                // not sent, because there was no token
-	Refused                // not sent for another reason
-)
+	Refused Outcome = iota // a request was not sent, and not for lack of a token
+	NoToken                // a request was not sent, because there was no token
+	Sent                   // a request was sent with a token
+	Kept                   // a request was sent with an Authorization of its own
 
-// UnauthorizedOutcome is what became of a response 401 to a token.
-type UnauthorizedOutcome int
+	Replayed // a request was sent again with a newer token after a response 401
+	Passed   // a response 401 was passed to the app
 
-// The outcomes of a response 401 to a token.
-const (
-	Replayed UnauthorizedOutcome = iota // the request was sent again with a newer token
-	Passed                              // the response was passed to the app
-)
-
-// The label values, in the order of the outcomes.
-var (
-	outcomes             = [...]string{Sent: "sent", Kept: "kept", NoToken: "no_token", Refused: "refused"}
-	unauthorizedOutcomes = [...]string{Replayed: "replayed", Passed: "passed"}
-	tokenRequestResults  = [...]string{granted: "ok", misconfigured: string(oauth.ClassConfiguration), outage: string(oauth.ClassOutage)}
-)
-
-// The results of a token request.
-const (
-	granted = iota
+	granted
 	misconfigured
 	outage
 )
 
+// counters are the counter and the label value of each outcome.
+var counters = [...]struct {
+	of    *prometheus.CounterVec
+	label string
+}{
+	Refused:       {requestsTotal, "refused"},
+	NoToken:       {requestsTotal, "no_token"},
+	Sent:          {requestsTotal, "sent"},
+	Kept:          {requestsTotal, "kept"},
+	Replayed:      {unauthorizedTotal, "replayed"},
+	Passed:        {unauthorizedTotal, "passed"},
+	granted:       {tokenRequestsTotal, "ok"},
+	misconfigured: {tokenRequestsTotal, string(oauth.ClassConfiguration)},
+	outage:        {tokenRequestsTotal, string(oauth.ClassOutage)},
+}
+
 // refusedUnknown counts refused requests whose connection is not known.
-var refusedUnknown = requestsTotal.WithLabelValues("", outcomes[Refused])
+var refusedUnknown = requestsTotal.WithLabelValues("", counters[Refused].label)
 
 // Connection is the series of one connection name. It is shared by all configs that have a connection
 // of that name. All series exist from the start, so that rates can be computed.
 type Connection struct {
-	name string
-
-	requests      [len(outcomes)]prometheus.Counter
-	unauthorized  [len(unauthorizedOutcomes)]prometheus.Counter
-	tokenRequests [len(tokenRequestResults)]prometheus.Counter
-	duration      prometheus.Observer
+	name     string
+	counters [len(counters)]prometheus.Counter // by outcome
+	duration prometheus.Observer
 }
 
 // connections counts the configs that use each connection name, so that the series of a connection are
@@ -136,14 +133,8 @@ func Acquire(name string) *Connection {
 
 func newConnection(name string) *Connection {
 	c := &Connection{name: name, duration: tokenRequestDuration.WithLabelValues(name)}
-	for i, outcome := range outcomes {
-		c.requests[i] = requestsTotal.WithLabelValues(name, outcome)
-	}
-	for i, outcome := range unauthorizedOutcomes {
-		c.unauthorized[i] = unauthorizedTotal.WithLabelValues(name, outcome)
-	}
-	for i, result := range tokenRequestResults {
-		c.tokenRequests[i] = tokenRequestsTotal.WithLabelValues(name, result)
+	for outcome, counter := range counters {
+		c.counters[outcome] = counter.of.WithLabelValues(name, counter.label)
 	}
 	return c
 }
@@ -155,29 +146,20 @@ func (c *Connection) Release() { _, _ = connections.Delete(c.name) }
 // searches those of all connections.
 func (c *Connection) Destruct() error {
 	tokenRequestDuration.DeleteLabelValues(c.name)
-	for _, outcome := range outcomes {
-		requestsTotal.DeleteLabelValues(c.name, outcome)
-	}
-	for _, outcome := range unauthorizedOutcomes {
-		unauthorizedTotal.DeleteLabelValues(c.name, outcome)
-	}
-	for _, result := range tokenRequestResults {
-		tokenRequestsTotal.DeleteLabelValues(c.name, result)
+	for _, counter := range counters {
+		counter.of.DeleteLabelValues(c.name, counter.label)
 	}
 	return nil
 }
 
-// Count counts a request. If c is nil, it is a refused request whose connection is not known.
+// Count counts an outcome. If c is nil, it is a refused request whose connection is not known.
 func (c *Connection) Count(o Outcome) {
 	if c == nil {
 		refusedUnknown.Inc()
 		return
 	}
-	c.requests[o].Inc()
+	c.counters[o].Inc()
 }
-
-// CountUnauthorized counts a response 401 of the API to a token.
-func (c *Connection) CountUnauthorized(o UnauthorizedOutcome) { c.unauthorized[o].Inc() }
 
 // Observe counts a token request. Rejections are counted as responses 401.
 func (c *Connection) Observe(event token.Event) {
@@ -187,10 +169,10 @@ func (c *Connection) Observe(event token.Event) {
 	c.duration.Observe(event.Duration.Seconds())
 	switch {
 	case event.Err == nil:
-		c.tokenRequests[granted].Inc()
+		c.Count(granted)
 	case event.Err.Class == oauth.ClassConfiguration:
-		c.tokenRequests[misconfigured].Inc()
+		c.Count(misconfigured)
 	default:
-		c.tokenRequests[outage].Inc()
+		c.Count(outage)
 	}
 }
