@@ -254,15 +254,15 @@ func serviceOptions(kinds ...string) subdirective.Options[Service] {
 		"scopes_help":                   subdirective.StringOption(func(s *Service) *string { return &s.ScopesHelp }),
 		"require_granted_scopes":        subdirective.BoolOption(func(s *Service) *bool { return &s.RequireGrantedScopes }),
 		"token_request_param":           {Repeatable: true, Read: tokenRequestParam(kinds)},
-		"token_request_header":          field(func(s *Service) *[]Field { return &s.TokenRequestHeaders }, true, refusedTokenHeader, kinds),
+		"token_request_header":          field(func(s *Service) *[]Field { return &s.TokenRequestHeaders }, refusedTokenHeader, kinds),
 		"token_request_format":          subdirective.CheckedString(func(s *Service) *string { return &s.TokenRequestFormat }, subdirective.OneOf(oauth.FormatForm, oauth.FormatJSON, oauth.FormatQuery)),
 		"token_request_scope_separator": subdirective.StringOption(func(s *Service) *string { return &s.TokenRequestScopeSeparator }),
 		"grant_type":                    subdirective.StringOption(func(s *Service) *string { return &s.GrantType }),
 		"token_pointer":                 subdirective.CheckedString(func(s *Service) *string { return &s.TokenPointer }, jsonpointer.Check),
 		"expires_in_pointer":            subdirective.CheckedString(func(s *Service) *string { return &s.ExpiresInPointer }, jsonpointer.Check),
 		"token_transport":               {Block: true, Read: tokenTransport},
-		"api_header":                    field(func(s *Service) *[]Field { return &s.APIHeaders }, true, refusedAPIHeader, kinds),
-		"api_query":                     field(func(s *Service) *[]Field { return &s.APIQuery }, false, nil, kinds),
+		"api_header":                    field(func(s *Service) *[]Field { return &s.APIHeaders }, refusedAPIHeader, kinds),
+		"api_query":                     field(func(s *Service) *[]Field { return &s.APIQuery }, nil, kinds),
 		"allow_insecure":                {Read: allowInsecure},
 		"client_id_label":               subdirective.StringOption(func(s *Service) *string { return &s.ClientIDLabel }),
 		"client_secret_label":           subdirective.StringOption(func(s *Service) *string { return &s.ClientSecretLabel }),
@@ -443,7 +443,7 @@ func connectorParameter(s *subdirective.Subdirective, c *Connector) error {
 		return err
 	}
 	c.Parameters = append(c.Parameters, p)
-	return s.Located(s.Owner, p.check(make(map[string]bool)))
+	return s.Located(s.Owner+": "+s.Name, p.check())
 }
 
 // keyAndType returns the arguments of a parameter or config value.
@@ -606,14 +606,15 @@ func placeholders(kinds ...string) func(string) error {
 	}
 }
 
-// field returns an option with a name and a value, which may be given more than once.
-func field(list func(*Service) *[]Field, header bool, refused func(string) bool, kinds []string) subdirective.Option[Service] {
+// field returns an option with a name and a value, which may be given more than once: a header, some of
+// which are refused, or a query parameter.
+func field(list func(*Service) *[]Field, refused func(string) bool, kinds []string) subdirective.Option[Service] {
 	return subdirective.Option[Service]{Repeatable: true, Read: func(s *subdirective.Subdirective, target *Service) error {
 		name, value, err := s.TwoArgs()
 		if err != nil {
 			return err
 		}
-		if header && !httpguts.ValidHeaderFieldName(name) {
+		if refused != nil && !httpguts.ValidHeaderFieldName(name) {
 			return s.Errorf("the first argument is not the name of a header field")
 		}
 		if err := placeholders(kinds...)(value); err != nil {
@@ -621,6 +622,6 @@ func field(list func(*Service) *[]Field, header bool, refused func(string) bool,
 		}
 		fields := list(target)
 		*fields = append(*fields, Field{Name: name, Value: value})
-		return s.Located(s.Owner, checkFields(s.Name, *fields, header, refused))
+		return s.Located(s.Owner, checkFields(s.Name, *fields, refused))
 	}}
 }
