@@ -1,6 +1,7 @@
 package httphelper
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -83,35 +84,35 @@ func (t *Transport) provision(ctx caddy.Context) error {
 	if err := t.RequestPolicy.provision(); err != nil {
 		return err
 	}
-	if t.conns, err = t.connections(app); err != nil {
-		return err
-	}
-	return t.provisionTransports(ctx)
-}
-
-// connections returns the connections that the config names for this transport.
-func (t *Transport) connections(app *App) ([]*activeConnection, error) {
-	var conns []*activeConnection
-	var errs []error
 	names := t.Connections
 	if t.Connection != "" {
 		names = append([]string{t.Connection}, names...)
 	}
-	for _, name := range names {
-		conn, err := app.connection(name)
-		if err == nil {
-			err = errors.Join(conn.use(&t.RequestPolicy), conn.acceptsTransport(t.HTTPTransport, conn.target))
-		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		conns = append(conns, conn)
-		if name == t.Connection {
-			t.own = conn
+	t.conns, err = app.use(&t.RequestPolicy, names...)
+	if err := errors.Join(err, t.checkConnections(ctx)); err != nil {
+		return err
+	}
+	if t.Connection != "" {
+		t.own = t.conns[0]
+	}
+	return t.provisionTransports(ctx)
+}
+
+// checkConnections compares the transport's options with its connections, and notes for pings the address
+// that their requests are sent to.
+func (t *Transport) checkConnections(ctx caddy.Context) error {
+	var upstream string
+	for _, module := range ctx.Modules() {
+		if proxy, ok := module.(*reverseproxy.Handler); ok && t.CustomUpstreams && len(proxy.Upstreams) > 0 {
+			upstream = proxy.Upstreams[0].Dial
 		}
 	}
-	return conns, errors.Join(errs...)
+	var errs []error
+	for _, conn := range t.conns {
+		conn.upstream = cmp.Or(conn.upstream, upstream)
+		errs = append(errs, conn.acceptsTransport(t.HTTPTransport, conn.target))
+	}
+	return errors.Join(errs...)
 }
 
 // acceptsTransport checks the options of an http transport that could send the token elsewhere. target
