@@ -134,7 +134,8 @@ func (c *configuredConnection) acceptsTransport(t *reverseproxy.HTTPTransport, t
 }
 
 // provisionTransports gives every connection that needs it a transport of its own, and the others a
-// shared one.
+// shared one. One with a client certificate needs its own. A connection that is alone, or has several
+// upstreams, gets one too if its target is known, since it costs nothing then.
 func (t *Transport) provisionTransports(ctx caddy.Context) error {
 	// Provisioning fills in the configuration, so each transport starts from a copy.
 	raw, err := json.Marshal(t.HTTPTransport)
@@ -143,7 +144,7 @@ func (t *Transport) provisionTransports(ctx caddy.Context) error {
 	}
 	t.transports = make(map[*forward.Connection]*forward.Transport)
 	for _, conn := range t.conns {
-		if !conn.needsOwnTransport(len(t.conns) == 1 || t.CustomUpstreams) {
+		if conn.values.Certificate == nil && (conn.target == nil || len(t.conns) > 1 && !t.CustomUpstreams) {
 			continue
 		}
 		own, err := forward.NewTransport(ctx, raw, conn.transportOptions(t.HeaderUp))
@@ -161,8 +162,8 @@ func (t *Transport) provisionTransports(ctx caddy.Context) error {
 		}
 	}
 	t.HTTPTransport = t.shared.HTTPTransport
-	if len(t.conns) == 1 && t.transports[&t.conns[0].forward] != nil {
-		t.HTTPTransport = t.transports[&t.conns[0].forward].HTTPTransport
+	if len(t.conns) == 1 {
+		t.HTTPTransport = t.transport(&t.conns[0].forward).HTTPTransport
 	}
 	return nil
 }
