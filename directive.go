@@ -124,9 +124,14 @@ func (d *directive) parse() error {
 	if err != nil {
 		return err
 	}
-	// Both errors are reported: an option that the connection lacks may be the misspelled one that was
-	// left for reverse_proxy.
-	if err := errors.Join(d.parseProxy(), d.checkInline()); err != nil {
+	err = d.parseProxy()
+	if d.handler.Define != nil {
+		// Both errors are reported: an option that the connection lacks may be the misspelled one that was
+		// left for reverse_proxy.
+		_, invalid := d.conns[0].parse()
+		err = errors.Join(err, d.Located(d.Owner, invalid))
+	}
+	if err != nil {
 		return err
 	}
 	return d.check()
@@ -158,15 +163,6 @@ func (d *directive) parseInline() error {
 	configured, err := d.app.configure(name, copied)
 	d.conns = append(d.conns, configured)
 	return err
-}
-
-// checkInline checks the connection that a base URL defines.
-func (d *directive) checkInline() error {
-	if d.handler.Define == nil {
-		return nil
-	}
-	_, err := d.conns[0].parse()
-	return d.Located(d.Owner, err)
 }
 
 // parsePlaceholder parses a directive with a placeholder that chooses a connection per request.
@@ -420,34 +416,21 @@ const stateKey = "http_helper.names"
 // inlineName returns the name of the connection that a directive with a base URL defines.
 func (d *directive) inlineName() (string, error) {
 	taken := d.takenNames()
-	name, err := d.explicitName()
-	if err != nil {
+	var name string
+	known := make(subdirective.Rules)
+	subdirective.Bind(known, subdirective.Options[string]{"name": subdirective.CheckedString(func(name *string) *string { return name }, validName)}, &name)
+	own, _ := d.Split(known)
+	if err := known.ReadAll("http_helper", own[:min(1, len(own))]); err != nil { // a second one is an error later
 		return "", err
+	}
+	if taken[name] {
+		return "", d.Errf("http_helper: name: there is a connection %s already", name)
 	}
 	if name == "" {
 		name = draft.Unique(hostName(d.target), "-", taken)
-	} else if taken[name] {
-		return "", d.Errf("http_helper: name: there is a connection %s already", name)
 	}
 	taken[name] = true
 	return name, nil
-}
-
-func (d *directive) explicitName() (string, error) {
-	for _, segment := range d.Block {
-		if segment.Directive() != "name" {
-			continue
-		}
-		s := subdirective.Parse("http_helper", segment)
-		name, err := s.OneArg()
-		if err == nil {
-			if invalid := validName(name); invalid != nil {
-				err = s.Wrap(invalid)
-			}
-		}
-		return name, err
-	}
-	return "", nil
 }
 
 // takenNames returns the names of the connections known so far. All directives share the map.
@@ -461,36 +444,27 @@ func (d *directive) takenNames() map[string]bool {
 		taken[name] = true
 	}
 	// Named routes are parsed before all sites, with a State of their own.
-	routes, _ := d.helper.Option("named_routes").(map[string]*caddyhttp.Route)
-	for _, route := range routes {
-		for _, raw := range route.HandlersRaw {
-			collectNames(raw, taken)
-		}
+	var routes any
+	if json.Unmarshal(caddyconfig.JSON(d.helper.Option("named_routes"), nil), &routes) == nil {
+		collectNames(routes, taken)
 	}
 	d.helper.State[stateKey] = taken
 	return taken
 }
 
-// collectNames finds the connections that are defined anywhere in a handler.
-func collectNames(raw json.RawMessage, names map[string]bool) {
-	var config any
-	if json.Unmarshal(raw, &config) == nil {
-		walkNames(config, names)
-	}
-}
-
-func walkNames(config any, names map[string]bool) {
+// collectNames finds the connections that are defined anywhere in a config.
+func collectNames(config any, names map[string]bool) {
 	switch config := config.(type) {
 	case []any:
 		for _, child := range config {
-			walkNames(child, names)
+			collectNames(child, names)
 		}
 	case map[string]any:
 		if name, ok := config["connection"].(string); ok && config["handler"] == "http_helper" {
 			names[name] = true
 		}
 		for _, child := range config {
-			walkNames(child, names)
+			collectNames(child, names)
 		}
 	}
 }
