@@ -115,7 +115,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	if d.CountRemainingArgs() > 0 {
 		return nil, d.Err("global option http_helper takes no argument, only a block")
 	}
-	p := appParser{app: new(App)}
+	p := appParser{app: &App{Connectors: make(map[string]*Connector), Connections: make(map[string]*Connection)}}
 	if err := p.parse(subdirective.SplitBlock(d)); err != nil {
 		return nil, err
 	}
@@ -144,19 +144,10 @@ func (p *appParser) connector(s *subdirective.Subdirective) error {
 	if len(s.Args) != 1 {
 		return s.Errorf("takes a name")
 	}
-	name := s.Args[0]
-	if err := validName(name); err != nil {
-		return s.Wrap(err)
+	c, err := define(s, p.app.Connectors)
+	if err != nil {
+		return err
 	}
-	s.Name += " " + name
-	if p.app.Connectors[name] != nil {
-		return s.Errorf("is defined more than once")
-	}
-	if p.app.Connectors == nil {
-		p.app.Connectors = make(map[string]*Connector)
-	}
-	c := new(Connector)
-	p.app.Connectors[name] = c
 	p.connectors = append(p.connectors, s)
 	known := make(subdirective.Rules)
 	subdirective.Bind(known, serviceOptions(placeholder.Param, placeholder.Config), &c.Service)
@@ -169,26 +160,29 @@ func (p *appParser) connection(s *subdirective.Subdirective) error {
 	if len(s.Args) < 1 || len(s.Args) > 2 {
 		return s.Errorf("takes a name and, if any, a connector")
 	}
+	c, err := define(s, p.app.Connections)
+	if err != nil {
+		return err
+	}
+	p.connections = append(p.connections, s)
+	c.Connector = strings.Join(s.Args[1:], "")
+	return connectionRules(c).ReadAll(s.Name, s.Block)
+}
+
+// define adds the connector or connection that the first argument names. All arguments are names.
+func define[T any](s *subdirective.Subdirective, all map[string]*T) (*T, error) {
 	for _, name := range s.Args {
 		if err := validName(name); err != nil {
-			return s.Wrap(err)
+			return nil, s.Wrap(err)
 		}
 	}
 	name := s.Args[0]
 	s.Name += " " + name
-	if p.app.Connections[name] != nil {
-		return s.Errorf("is defined more than once")
+	if all[name] != nil {
+		return nil, s.Errorf("is defined more than once")
 	}
-	if p.app.Connections == nil {
-		p.app.Connections = make(map[string]*Connection)
-	}
-	c := new(Connection)
-	if len(s.Args) == 2 {
-		c.Connector = s.Args[1]
-	}
-	p.app.Connections[name] = c
-	p.connections = append(p.connections, s)
-	return connectionRules(c).ReadAll(s.Name, s.Block)
+	all[name] = new(T)
+	return all[name], nil
 }
 
 // check checks the connectors and connections as far as that is possible without the environment and
@@ -475,11 +469,7 @@ func dropdownOption(s *subdirective.Subdirective, p *Parameter) error {
 	if len(args) > 2 {
 		return s.Errorf("takes a value and, if any, a label; put a label with spaces in quotation marks")
 	}
-	o := Option{Value: args[0]}
-	if len(args) == 2 {
-		o.Label = args[1]
-	}
-	p.Options = append(p.Options, o)
+	p.Options = append(p.Options, Option{Value: args[0], Label: strings.Join(args[1:], "")})
 	return nil
 }
 
