@@ -232,15 +232,11 @@ func tcpAdmin(config *caddy.Config) string {
 	if config == nil {
 		return ""
 	}
-	address := caddy.DefaultAdminListen
-	if admin := config.Admin; admin != nil {
-		if admin.Disabled {
-			return ""
-		}
-		if admin.Listen != "" {
-			address = caddy.NewReplacer().ReplaceAll(admin.Listen, "")
-		}
+	admin := cmp.Or(config.Admin, new(caddy.AdminConfig))
+	if admin.Disabled {
+		return ""
 	}
+	address := caddy.NewReplacer().ReplaceAll(cmp.Or(admin.Listen, caddy.DefaultAdminListen), "")
 	parsed, err := caddy.ParseNetworkAddress(address)
 	if err == nil && (parsed.IsUnixNetwork() || parsed.IsFdNetwork()) {
 		return ""
