@@ -223,6 +223,7 @@ func connectionRules(c *Connection) subdirective.Rules {
 	subdirective.Bind(known, connectionOptions, c)
 	service := serviceOptions()
 	if c.Connector != "" {
+		c.Parameters = make(map[string]ParameterValue)
 		subdirective.Bind(known, formOptions, c)
 		why := "belongs to connector " + c.Connector + ", not to its connections"
 		subdirective.Refuse(known, service, why)
@@ -386,8 +387,7 @@ func ping(s *subdirective.Subdirective, service *Service) error {
 		p.Statuses = append(p.Statuses, status)
 	}
 	service.Ping = p
-	checked := *p // the check fills in the method
-	return s.Located(s.Owner, checked.check())
+	return s.Located(s.Owner, p.check())
 }
 
 func resources(kinds []string) func(*subdirective.Subdirective, *Service) error {
@@ -579,9 +579,6 @@ func parameterValue(part func(*ParameterValue) *string) func(*subdirective.Subdi
 		}
 		var parsed ParameterValue
 		*part(&parsed) = value
-		if c.Parameters == nil {
-			c.Parameters = make(map[string]ParameterValue)
-		}
 		c.Parameters[key] = parsed
 		return nil
 	}

@@ -272,10 +272,7 @@ func (p *Ping) check() error {
 		return nil
 	}
 	var errs []error
-	if p.Method == "" {
-		p.Method = http.MethodGet
-	}
-	if !httpguts.ValidHeaderFieldName(p.Method) || p.Method == http.MethodTrace || p.Method == http.MethodConnect {
+	if p.Method != "" && !httpguts.ValidHeaderFieldName(p.Method) || p.Method == http.MethodTrace || p.Method == http.MethodConnect {
 		errs = append(errs, fmt.Errorf("ping: %q is not a method that can be used", p.Method))
 	}
 	path, _, _ := strings.Cut(p.Path, "?")
