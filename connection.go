@@ -188,17 +188,13 @@ func (c *configuredConnection) checkOptions() error {
 	if conn.ClientID == "" {
 		errs = append(errs, errors.New("client_id is missing"))
 	}
-	for _, d := range []struct {
-		option string
-		value  caddy.Duration
-	}{
-		{"refresh_before", conn.RefreshBefore},
-		{"default_lifetime", conn.DefaultLifetime},
-		{"token_timeout", conn.TokenTimeout},
-		{"assertion_lifetime", conn.AssertionLifetime},
-	} {
-		if d.value < 0 {
-			errs = append(errs, fmt.Errorf("%s must not be negative", d.option))
+	durations := map[string]caddy.Duration{
+		"refresh_before": conn.RefreshBefore, "default_lifetime": conn.DefaultLifetime,
+		"token_timeout": conn.TokenTimeout, "assertion_lifetime": conn.AssertionLifetime,
+	}
+	for _, option := range slices.Sorted(maps.Keys(durations)) {
+		if durations[option] < 0 {
+			errs = append(errs, fmt.Errorf("%s must not be negative", option))
 		}
 	}
 	if lifetime := time.Duration(conn.AssertionLifetime); lifetime > 0 && lifetime < time.Second {

@@ -1,6 +1,7 @@
 package httphelper
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -186,15 +187,13 @@ func (d *directive) choices(s *subdirective.Subdirective, h *Handler) error {
 	if err != nil {
 		return err
 	}
-	seen := make(map[string]bool, len(names))
-	for _, name := range names {
+	for i, name := range names {
 		if err := d.choose(name); err != nil {
 			return s.Wrap(err)
 		}
-		if seen[name] {
+		if slices.Contains(names[:i], name) {
 			return s.Errorf("%s is named more than once", name)
 		}
-		seen[name] = true
 	}
 	h.Connections = names
 	return nil
@@ -331,14 +330,13 @@ func (d *directive) wrapTransport() error {
 // decideTLS turns TLS on as the base URLs say.
 func (d *directive) decideTLS(inner *reverseproxy.HTTPTransport) error {
 	inTheClear := !slices.ContainsFunc(d.conns, func(c *configuredConnection) bool { return schemeOf(c.service.BaseURL) != "http" })
-	switch {
-	case inTheClear && inner.TLS != nil:
-		return d.Located(d.Owner, errors.New("transport: base_url is http, so there cannot be options of TLS"))
-	case inTheClear:
+	if inTheClear {
+		if inner.TLS != nil {
+			return d.Located(d.Owner, errors.New("transport: base_url is http, so there cannot be options of TLS"))
+		}
 		return nil
-	case inner.TLS == nil:
-		inner.TLS = new(reverseproxy.TLSConfig)
 	}
+	inner.TLS = cmp.Or(inner.TLS, new(reverseproxy.TLSConfig))
 	if len(inner.TLS.ExceptPorts) > 0 {
 		return d.Located(d.Owner, errors.New("transport: tls_except_ports is not possible, since base_url decides on TLS"))
 	}
@@ -350,12 +348,11 @@ func (d *directive) chooseUpstreams() error {
 	given := len(d.proxy.Upstreams) > 0 || d.proxy.DynamicUpstreamsRaw != nil
 	d.transport.CustomUpstreams = given
 	fixed := d.fixedAddress()
-	if d.proxy.HealthChecks != nil && d.proxy.HealthChecks.Active != nil {
+	if checks := d.proxy.HealthChecks; checks != nil && checks.Active != nil {
 		if fixed == "" {
 			return d.Located(d.Owner, errors.New("active health checks need one connection, with a base_url without placeholders"))
 		}
-		active := d.proxy.HealthChecks.Active
-		d.transport.CustomUpstreams = given || active.Port != 0 || active.Upstream != ""
+		d.transport.CustomUpstreams = given || checks.Active.Port != 0 || checks.Active.Upstream != ""
 	}
 	switch {
 	case given:
@@ -483,9 +480,5 @@ func hostName(rawURL string) string {
 	_, rest, _ := strings.Cut(rawURL, "://")
 	host := port.ReplaceAllString(authority.FindString(rest), "")
 	host = host[strings.LastIndex(host, "@")+1:]
-	name := strings.Trim(notInName.ReplaceAllString(host, "-"), "-._")
-	if name == "" {
-		return "connection"
-	}
-	return name
+	return cmp.Or(strings.Trim(notInName.ReplaceAllString(host, "-"), "-._"), "connection")
 }
