@@ -272,9 +272,12 @@ func (c *Connector) checkFlowsUsed() error {
 
 // optionValues returns the values that a dropdown allows, nil for other types.
 func (p Parameter) optionValues() []string {
-	var values []string
-	for _, option := range p.Options {
-		values = append(values, option.Value)
+	if len(p.Options) == 0 {
+		return nil
+	}
+	values := make([]string, len(p.Options))
+	for i, option := range p.Options {
+		values[i] = option.Value
 	}
 	return values
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -102,15 +103,18 @@ func (t *Transport) provision(ctx caddy.Context) error {
 // that their requests are sent to.
 func (t *Transport) checkConnections(ctx caddy.Context) error {
 	var upstream string
-	for _, module := range ctx.Modules() {
-		if proxy, ok := module.(*reverseproxy.Handler); ok && t.CustomUpstreams && len(proxy.Upstreams) > 0 {
-			upstream = proxy.Upstreams[0].Dial
+	for _, module := range slices.Backward(ctx.Modules()) {
+		if proxy, ok := module.(*reverseproxy.Handler); ok {
+			if t.CustomUpstreams && len(proxy.Upstreams) > 0 {
+				upstream = proxy.Upstreams[0].Dial
+			}
+			break
 		}
 	}
-	var errs []error
-	for _, conn := range t.conns {
+	errs := make([]error, len(t.conns))
+	for i, conn := range t.conns {
 		conn.upstream = cmp.Or(conn.upstream, upstream)
-		errs = append(errs, conn.acceptsTransport(t.HTTPTransport, conn.target))
+		errs[i] = conn.acceptsTransport(t.HTTPTransport, conn.target)
 	}
 	return errors.Join(errs...)
 }
