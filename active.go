@@ -50,10 +50,12 @@ func (c *activeConnection) activate(app *App, name string, config *Connection) e
 	if err != nil {
 		return err
 	}
-	warnings, err := c.resolveScopes(spec)
-	if err := errors.Join(err, c.provision(app, spec)); err != nil {
+	warnings, errScopes := c.resolveScopes(spec)
+	c.values, err = resolve.New(c.name, spec, c.logger)
+	if err := errors.Join(errScopes, err, c.tokens.clients.provision(app, c.service, spec.CertificateFile != nil)); err != nil {
 		return err
 	}
+	c.values.Client = c.tokens.clients.client
 	if err := c.values.Check(); err != nil {
 		return err
 	}
@@ -65,17 +67,6 @@ func (c *activeConnection) activate(app *App, name string, config *Connection) e
 	c.acquireTokens(app, metrics)
 	c.forward = forward.Connection{Name: name, Tokens: &c.tokens, Target: c.findTarget(), Metrics: metrics, Tracing: app.tracing}
 	return nil
-}
-
-// provision prepares what resolves the connection's values and what makes its token requests.
-func (c *activeConnection) provision(app *App, spec *resolve.Spec) error {
-	values, err := resolve.New(c.name, spec, c.logger)
-	if err != nil {
-		return errors.Join(err, c.tokens.clients.provision(app, c.service, false))
-	}
-	c.values = values
-	values.Client = c.tokens.clients.client
-	return c.tokens.clients.provision(app, c.service, values.Certificate != nil)
 }
 
 func (c *activeConnection) warn(warnings []string) {
@@ -109,15 +100,6 @@ func (c *activeConnection) findTarget() func(context.Context) (*forward.Target, 
 	return lazy.Get
 }
 
-// start puts the connection's settings into effect.
-func (c *activeConnection) start(ctx caddy.Context) error {
-	if err := c.providePingTransport(ctx); err != nil {
-		return err
-	}
-	c.tokens.start()
-	return nil
-}
-
 // release releases what the connection has acquired.
 func (c *activeConnection) release() {
 	c.tokens.release()
@@ -145,34 +127,27 @@ func (c *activeConnection) use(p *RequestPolicy) error {
 	return c.accepts(p)
 }
 
-// providePingTransport gives pings a policy and a transport, if no handler or transport uses the
-// connection.
-func (c *activeConnection) providePingTransport(ctx caddy.Context) error {
-	if c.pingOptions == nil {
-		policy := new(RequestPolicy)
-		if err := policy.provision(); err != nil {
+// start puts the connection's settings into effect. Pings get a policy and a transport, if no handler or
+// transport uses the connection.
+func (c *activeConnection) start(ctx caddy.Context) error {
+	policy := new(RequestPolicy)
+	if err := errors.Join(policy.provision(), c.use(policy)); err != nil {
+		return err
+	}
+	if c.pingTransport == nil {
+		own, err := forward.NewTransport(ctx, []byte("{}"), c.transportOptions(false))
+		if err != nil {
 			return err
 		}
-		c.pingOptions = &policy.options
+		c.pingTransport, c.ownTransport = own, own
 	}
-	if c.pingTransport != nil {
-		return nil
-	}
-	own, err := forward.NewTransport(ctx, []byte("{}"), c.transportOptions(false))
-	c.pingTransport, c.ownTransport = own, own
-	return err
+	c.tokens.start()
+	return nil
 }
 
 // transportOptions returns the options of a transport that only this connection uses.
 func (c *activeConnection) transportOptions(proxyFields bool) forward.TransportOptions {
 	return forward.TransportOptions{Target: c.target, Certificate: c.values.Certificate != nil, ProxyFields: proxyFields}
-}
-
-// needsOwnTransport reports whether the connection's requests need a transport that no other
-// connection uses. One with a client certificate does. A connection that is alone, or has several
-// upstreams, gets one too if its target is known, since it costs nothing then.
-func (c *activeConnection) needsOwnTransport(alone bool) bool {
-	return c.values.Certificate != nil || (alone && c.target != nil)
 }
 
 // dialInfo returns the address that the connection's requests are sent to: the first upstream that the

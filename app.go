@@ -1,6 +1,7 @@
 package httphelper
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +16,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
@@ -87,8 +87,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 			errs = append(errs, prefixAll("connection "+name, errNull))
 		case broken[config.Connector]: // nothing can be said about the connection
 		default:
-			_, err := a.activate(name, config)
-			errs = append(errs, err)
+			errs = append(errs, a.activate(name, config))
 		}
 	}
 	a.Connections = nil // active has what is needed of them, and the rest is freed
@@ -96,29 +95,45 @@ func (a *App) Provision(ctx caddy.Context) error {
 }
 
 // activate makes a connection usable, under a name.
-func (a *App) activate(name string, config *Connection) (*activeConnection, error) {
+func (a *App) activate(name string, config *Connection) error {
 	conn := new(activeConnection)
 	if err := conn.activate(a, name, config); err != nil {
-		return nil, prefixAll("connection "+name, err)
+		return prefixAll("connection "+name, err)
 	}
 	a.active[name] = conn
-	return conn, nil
+	return nil
 }
 
 // define makes a connection usable that a route defines in place. The same definition may come more
 // than once, since Caddy copies the routes of a site to each of its servers.
-func (a *App) define(name string, config *Connection) (*activeConnection, error) {
+func (a *App) define(name string, config *Connection) error {
 	definition := string(caddyconfig.JSON(config, nil)) // activate fills in defaults
-	conn := a.active[name]
-	switch {
-	case conn == nil:
+	if a.active[name] == nil {
 		a.definitions[name] = definition
 		return a.activate(name, config)
-	case a.definitions[name] == definition:
-		return conn, nil
-	default:
-		return nil, fmt.Errorf("connection %s: the name is taken by another connection", name)
 	}
+	if a.definitions[name] != definition {
+		return fmt.Errorf("connection %s: the name is taken by another connection", name)
+	}
+	return nil
+}
+
+// use returns the connections with the names, which a handler or transport with a policy uses.
+func (a *App) use(p *RequestPolicy, names ...string) ([]*activeConnection, error) {
+	var conns []*activeConnection
+	var errs []error
+	for _, name := range names {
+		conn, err := a.connection(name)
+		if err == nil {
+			err = conn.use(p)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		conns = append(conns, conn)
+	}
+	return conns, errors.Join(errs...)
 }
 
 // connection returns the connection with a name.
@@ -132,24 +147,16 @@ func (a *App) connection(name string) (*activeConnection, error) {
 // tokenTransport returns the http transport to token endpoints that raw configures. Connections with
 // the same configuration share it.
 func (a *App) tokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTransport, error) {
-	if t := a.transports[string(raw)]; t != nil {
+	config := cmp.Or(string(raw), "{}")
+	if t := a.transports[config]; t != nil {
 		return t, nil
 	}
-	t, err := a.newTokenTransport(raw)
-	if err == nil {
-		a.transports[string(raw)] = t
-	}
-	return t, err
-}
-
-func (a *App) newTokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTransport, error) {
 	t := new(reverseproxy.HTTPTransport)
-	if len(raw) > 0 {
-		if err := caddy.StrictUnmarshalJSON(raw, t); err != nil {
-			return nil, fmt.Errorf("token_transport: %v", err)
-		}
+	err := caddy.StrictUnmarshalJSON([]byte(config), t)
+	if err == nil {
+		err = httptransport.Provision(a.ctx, t)
 	}
-	if err := httptransport.Provision(a.ctx, t); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("token_transport: %v", err)
 	}
 	// net/http logs what a server sends on an idle connection, which may quote the request.
@@ -159,6 +166,7 @@ func (a *App) newTokenTransport(raw json.RawMessage) (*reverseproxy.HTTPTranspor
 	if t.Transport.MaxResponseHeaderBytes == 0 {
 		t.Transport.MaxResponseHeaderBytes = oauth.MaxResponseBytes
 	}
+	a.transports[config] = t
 	return t, nil
 }
 
@@ -167,7 +175,6 @@ func (a *App) Start() error {
 	if err := a.checkHealthNames(); err != nil {
 		return err
 	}
-	a.findUpstreams()
 	for _, name := range slices.Sorted(maps.Keys(a.active)) {
 		if err := a.active[name].start(a.ctx); err != nil {
 			return err
@@ -203,10 +210,8 @@ func version() string {
 	if !ok {
 		return "unknown"
 	}
-	for _, dep := range info.Deps {
-		if dep.Path == module {
-			return dep.Version
-		}
+	if i := slices.IndexFunc(info.Deps, func(dep *debug.Module) bool { return dep.Path == module }); i >= 0 {
+		return info.Deps[i].Version
 	}
 	return info.Main.Version
 }
@@ -227,64 +232,16 @@ func tcpAdmin(config *caddy.Config) string {
 	if config == nil {
 		return ""
 	}
-	address := caddy.DefaultAdminListen
-	if admin := config.Admin; admin != nil {
-		if admin.Disabled {
-			return ""
-		}
-		if admin.Listen != "" {
-			address = caddy.NewReplacer().ReplaceAll(admin.Listen, "")
-		}
+	admin := cmp.Or(config.Admin, new(caddy.AdminConfig))
+	if admin.Disabled {
+		return ""
 	}
+	address := caddy.NewReplacer().ReplaceAll(cmp.Or(admin.Listen, caddy.DefaultAdminListen), "")
 	parsed, err := caddy.ParseNetworkAddress(address)
 	if err == nil && (parsed.IsUnixNetwork() || parsed.IsFdNetwork()) {
 		return ""
 	}
 	return address
-}
-
-// findUpstreams finds the upstreams that the config names for connections, so that a ping dials the
-// address that traffic dials. reverse_proxy tells a transport its upstream only with a request, so
-// the routes of the http app are searched.
-func (a *App) findUpstreams() {
-	app, err := a.ctx.AppIfConfigured("http")
-	if err != nil {
-		return
-	}
-	servers := app.(*caddyhttp.App).Servers
-	for _, name := range slices.Sorted(maps.Keys(servers)) {
-		findUpstreams(servers[name].Routes)
-		for _, route := range slices.Sorted(maps.Keys(servers[name].NamedRoutes)) {
-			findUpstreams(caddyhttp.RouteList{*servers[name].NamedRoutes[route]})
-		}
-	}
-}
-
-// findUpstreams searches routes, those of subroutes included.
-func findUpstreams(routes caddyhttp.RouteList) {
-	for _, route := range routes {
-		for _, handler := range route.Handlers {
-			switch handler := handler.(type) {
-			case *caddyhttp.Subroute:
-				findUpstreams(handler.Routes)
-			case *reverseproxy.Handler:
-				rememberUpstream(handler)
-			}
-		}
-	}
-}
-
-// rememberUpstream notes the first upstream of a reverse proxy for the connections of its transport.
-func rememberUpstream(handler *reverseproxy.Handler) {
-	t, ok := handler.Transport.(*Transport)
-	if !ok || len(handler.Upstreams) == 0 || !t.CustomUpstreams {
-		return
-	}
-	for _, conn := range t.conns {
-		if conn.upstream == "" {
-			conn.upstream = handler.Upstreams[0].Dial
-		}
-	}
 }
 
 var (

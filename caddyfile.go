@@ -115,7 +115,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	if d.CountRemainingArgs() > 0 {
 		return nil, d.Err("global option http_helper takes no argument, only a block")
 	}
-	p := appParser{app: new(App)}
+	p := appParser{app: &App{Connectors: make(map[string]*Connector), Connections: make(map[string]*Connection)}}
 	if err := p.parse(subdirective.SplitBlock(d)); err != nil {
 		return nil, err
 	}
@@ -144,19 +144,10 @@ func (p *appParser) connector(s *subdirective.Subdirective) error {
 	if len(s.Args) != 1 {
 		return s.Errorf("takes a name")
 	}
-	name := s.Args[0]
-	if err := validName(name); err != nil {
-		return s.Wrap(err)
+	c, err := define(s, p.app.Connectors)
+	if err != nil {
+		return err
 	}
-	s.Name += " " + name
-	if p.app.Connectors[name] != nil {
-		return s.Errorf("is defined more than once")
-	}
-	if p.app.Connectors == nil {
-		p.app.Connectors = make(map[string]*Connector)
-	}
-	c := new(Connector)
-	p.app.Connectors[name] = c
 	p.connectors = append(p.connectors, s)
 	known := make(subdirective.Rules)
 	subdirective.Bind(known, serviceOptions(placeholder.Param, placeholder.Config), &c.Service)
@@ -169,26 +160,29 @@ func (p *appParser) connection(s *subdirective.Subdirective) error {
 	if len(s.Args) < 1 || len(s.Args) > 2 {
 		return s.Errorf("takes a name and, if any, a connector")
 	}
+	c, err := define(s, p.app.Connections)
+	if err != nil {
+		return err
+	}
+	p.connections = append(p.connections, s)
+	c.Connector = strings.Join(s.Args[1:], "")
+	return connectionRules(c).ReadAll(s.Name, s.Block)
+}
+
+// define adds the connector or connection that the first argument names. All arguments are names.
+func define[T any](s *subdirective.Subdirective, all map[string]*T) (*T, error) {
 	for _, name := range s.Args {
 		if err := validName(name); err != nil {
-			return s.Wrap(err)
+			return nil, s.Wrap(err)
 		}
 	}
 	name := s.Args[0]
 	s.Name += " " + name
-	if p.app.Connections[name] != nil {
-		return s.Errorf("is defined more than once")
+	if all[name] != nil {
+		return nil, s.Errorf("is defined more than once")
 	}
-	if p.app.Connections == nil {
-		p.app.Connections = make(map[string]*Connection)
-	}
-	c := new(Connection)
-	if len(s.Args) == 2 {
-		c.Connector = s.Args[1]
-	}
-	p.app.Connections[name] = c
-	p.connections = append(p.connections, s)
-	return connectionRules(c).ReadAll(s.Name, s.Block)
+	all[name] = new(T)
+	return all[name], nil
 }
 
 // check checks the connectors and connections as far as that is possible without the environment and
@@ -229,6 +223,7 @@ func connectionRules(c *Connection) subdirective.Rules {
 	subdirective.Bind(known, connectionOptions, c)
 	service := serviceOptions()
 	if c.Connector != "" {
+		c.Parameters = make(map[string]ParameterValue)
 		subdirective.Bind(known, formOptions, c)
 		why := "belongs to connector " + c.Connector + ", not to its connections"
 		subdirective.Refuse(known, service, why)
@@ -254,15 +249,15 @@ func serviceOptions(kinds ...string) subdirective.Options[Service] {
 		"scopes_help":                   subdirective.StringOption(func(s *Service) *string { return &s.ScopesHelp }),
 		"require_granted_scopes":        subdirective.BoolOption(func(s *Service) *bool { return &s.RequireGrantedScopes }),
 		"token_request_param":           {Repeatable: true, Read: tokenRequestParam(kinds)},
-		"token_request_header":          field(func(s *Service) *[]Field { return &s.TokenRequestHeaders }, true, refusedTokenHeader, kinds),
+		"token_request_header":          field(func(s *Service) *[]Field { return &s.TokenRequestHeaders }, refusedTokenHeader, kinds),
 		"token_request_format":          subdirective.CheckedString(func(s *Service) *string { return &s.TokenRequestFormat }, subdirective.OneOf(oauth.FormatForm, oauth.FormatJSON, oauth.FormatQuery)),
 		"token_request_scope_separator": subdirective.StringOption(func(s *Service) *string { return &s.TokenRequestScopeSeparator }),
 		"grant_type":                    subdirective.StringOption(func(s *Service) *string { return &s.GrantType }),
 		"token_pointer":                 subdirective.CheckedString(func(s *Service) *string { return &s.TokenPointer }, jsonpointer.Check),
 		"expires_in_pointer":            subdirective.CheckedString(func(s *Service) *string { return &s.ExpiresInPointer }, jsonpointer.Check),
 		"token_transport":               {Block: true, Read: tokenTransport},
-		"api_header":                    field(func(s *Service) *[]Field { return &s.APIHeaders }, true, refusedAPIHeader, kinds),
-		"api_query":                     field(func(s *Service) *[]Field { return &s.APIQuery }, false, nil, kinds),
+		"api_header":                    field(func(s *Service) *[]Field { return &s.APIHeaders }, refusedAPIHeader, kinds),
+		"api_query":                     field(func(s *Service) *[]Field { return &s.APIQuery }, nil, kinds),
 		"allow_insecure":                {Read: allowInsecure},
 		"client_id_label":               subdirective.StringOption(func(s *Service) *string { return &s.ClientIDLabel }),
 		"client_secret_label":           subdirective.StringOption(func(s *Service) *string { return &s.ClientSecretLabel }),
@@ -392,8 +387,7 @@ func ping(s *subdirective.Subdirective, service *Service) error {
 		p.Statuses = append(p.Statuses, status)
 	}
 	service.Ping = p
-	checked := *p // the check fills in the method
-	return s.Located(s.Owner, checked.check())
+	return s.Located(s.Owner, p.check())
 }
 
 func resources(kinds []string) func(*subdirective.Subdirective, *Service) error {
@@ -443,7 +437,7 @@ func connectorParameter(s *subdirective.Subdirective, c *Connector) error {
 		return err
 	}
 	c.Parameters = append(c.Parameters, p)
-	return s.Located(s.Owner, p.check(make(map[string]bool)))
+	return s.Located(s.Owner+": "+s.Name, p.check())
 }
 
 // keyAndType returns the arguments of a parameter or config value.
@@ -475,11 +469,7 @@ func dropdownOption(s *subdirective.Subdirective, p *Parameter) error {
 	if len(args) > 2 {
 		return s.Errorf("takes a value and, if any, a label; put a label with spaces in quotation marks")
 	}
-	o := Option{Value: args[0]}
-	if len(args) == 2 {
-		o.Label = args[1]
-	}
-	p.Options = append(p.Options, o)
+	p.Options = append(p.Options, Option{Value: args[0], Label: strings.Join(args[1:], "")})
 	return nil
 }
 
@@ -589,9 +579,6 @@ func parameterValue(part func(*ParameterValue) *string) func(*subdirective.Subdi
 		}
 		var parsed ParameterValue
 		*part(&parsed) = value
-		if c.Parameters == nil {
-			c.Parameters = make(map[string]ParameterValue)
-		}
 		c.Parameters[key] = parsed
 		return nil
 	}
@@ -606,14 +593,15 @@ func placeholders(kinds ...string) func(string) error {
 	}
 }
 
-// field returns an option with a name and a value, which may be given more than once.
-func field(list func(*Service) *[]Field, header bool, refused func(string) bool, kinds []string) subdirective.Option[Service] {
+// field returns an option with a name and a value, which may be given more than once: a header, some of
+// which are refused, or a query parameter.
+func field(list func(*Service) *[]Field, refused func(string) bool, kinds []string) subdirective.Option[Service] {
 	return subdirective.Option[Service]{Repeatable: true, Read: func(s *subdirective.Subdirective, target *Service) error {
 		name, value, err := s.TwoArgs()
 		if err != nil {
 			return err
 		}
-		if header && !httpguts.ValidHeaderFieldName(name) {
+		if refused != nil && !httpguts.ValidHeaderFieldName(name) {
 			return s.Errorf("the first argument is not the name of a header field")
 		}
 		if err := placeholders(kinds...)(value); err != nil {
@@ -621,6 +609,6 @@ func field(list func(*Service) *[]Field, header bool, refused func(string) bool,
 		}
 		fields := list(target)
 		*fields = append(*fields, Field{Name: name, Value: value})
-		return s.Located(s.Owner, checkFields(s.Name, *fields, header, refused))
+		return s.Located(s.Owner, checkFields(s.Name, *fields, refused))
 	}}
 }

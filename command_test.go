@@ -16,7 +16,10 @@ func TestTokenRequestByMethod(t *testing.T) {
 		"tls_client_auth":     {"client_id = id"},
 		"none":                {"client_id = id"},
 	} {
-		connector := &Connector{name: "c", Service: Service{AuthMethod: method, BaseURL: "https://api.example", TokenURL: "https://auth.example/token?key=query-secret"}}
+		connector := &Connector{Service: Service{AuthMethod: method, BaseURL: "https://api.example", TokenURL: "https://auth.example/token?key=query-secret"}}
+		if err := connector.checkAlone("c"); err != nil {
+			t.Fatal(err)
+		}
 		d := draft.New(&draftConnector{Connector: connector}, new(draft.Config), "")
 		for _, field := range d.Form.Fields {
 			*d.Value(field) = "id"

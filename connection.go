@@ -150,19 +150,19 @@ func (a *App) configure(name string, config *Connection) (*configuredConnection,
 	return c, nil
 }
 
-// parse checks the connection without the environment and files that it needs, and parses its texts.
+// parse checks the connection without the environment and files that it needs, and parses its texts. A
+// connector has been checked before.
 func (c *configuredConnection) parse() (*resolve.Spec, error) {
-	var errs []error
-	if c.connector == nil {
-		errs = append(errs, c.service.check())
+	var p textParser
+	spec := c.spec(&p)
+	if _, err := oauth.Method(c.service.AuthMethod); err == nil {
+		p.errs = append(p.errs, c.checkOptions())
 	}
-	errs = append(errs, c.checkOptions())
 	if !strings.Contains(strings.Join(c.config.Scopes, "")+c.config.AdditionalScopes, "{") {
 		_, _, _, err := c.connector.requestedScopes(c.config)
-		errs = append(errs, err)
+		p.errs = append(p.errs, err)
 	}
-	spec, err := c.spec()
-	return spec, errors.Join(append(errs, err)...)
+	return spec, errors.Join(p.errs...)
 }
 
 // resolveScopes sets the scopes that the connection requests.
@@ -183,25 +183,18 @@ func (c *configuredConnection) accepts(p *RequestPolicy) error {
 
 // checkOptions checks that the connection's options are complete and agree with each other.
 func (c *configuredConnection) checkOptions() error {
-	if _, err := oauth.Method(c.service.AuthMethod); err != nil {
-		return nil // reported by Service.check
-	}
 	conn := c.config
 	errs := []error{c.checkCredentialOptions(), c.checkParameters()}
 	if conn.ClientID == "" {
 		errs = append(errs, errors.New("client_id is missing"))
 	}
-	for _, d := range []struct {
-		option string
-		value  caddy.Duration
-	}{
-		{"refresh_before", conn.RefreshBefore},
-		{"default_lifetime", conn.DefaultLifetime},
-		{"token_timeout", conn.TokenTimeout},
-		{"assertion_lifetime", conn.AssertionLifetime},
-	} {
-		if d.value < 0 {
-			errs = append(errs, fmt.Errorf("%s must not be negative", d.option))
+	durations := map[string]caddy.Duration{
+		"refresh_before": conn.RefreshBefore, "default_lifetime": conn.DefaultLifetime,
+		"token_timeout": conn.TokenTimeout, "assertion_lifetime": conn.AssertionLifetime,
+	}
+	for _, option := range slices.Sorted(maps.Keys(durations)) {
+		if durations[option] < 0 {
+			errs = append(errs, fmt.Errorf("%s must not be negative", option))
 		}
 	}
 	if lifetime := time.Duration(conn.AssertionLifetime); lifetime > 0 && lifetime < time.Second {
@@ -216,13 +209,7 @@ func (c *configuredConnection) checkCredentialOptions() error {
 	method, _ := oauth.Method(name)
 	var errs []error
 	given := func(options map[string]string) []string {
-		var names []string
-		for _, option := range slices.Sorted(maps.Keys(options)) {
-			if options[option] != "" {
-				names = append(names, option)
-			}
-		}
-		return names
+		return slices.DeleteFunc(slices.Sorted(maps.Keys(options)), func(option string) bool { return options[option] == "" })
 	}
 	one := func(needed bool, names []string, need string) {
 		switch {
@@ -245,39 +232,31 @@ func (c *configuredConnection) checkCredentialOptions() error {
 	if len(signing) > 0 && (!method.Signs || conn.ClientAssertionFile != "") {
 		errs = append(errs, fmt.Errorf("%s: nothing is signed here with auth_method %s", strings.Join(signing, ", "), name))
 	}
-	return errors.Join(append(errs, c.checkCertificateOptions())...)
-}
-
-func (c *configuredConnection) checkCertificateOptions() error {
-	conn := c.config
-	method, _ := oauth.Method(c.service.AuthMethod)
 	switch {
 	case (conn.ClientCertificateFile == "") != (conn.ClientCertificateKeyFile == ""):
-		return errors.New("client_certificate needs both the certificate's file and the key's")
+		errs = append(errs, errors.New("client_certificate needs both the certificate's file and the key's"))
 	case method.NeedsCertificate && conn.ClientCertificateFile == "":
-		return fmt.Errorf("auth_method %s needs client_certificate", c.service.authMethod())
-	default:
-		return nil
+		errs = append(errs, fmt.Errorf("auth_method %s needs client_certificate", name))
 	}
+	return errors.Join(errs...)
 }
 
 // checkParameters compares the connection's parameter values with the connector's parameters.
 func (c *configuredConnection) checkParameters() error {
+	if c.connector == nil {
+		if len(c.config.Parameters) > 0 {
+			return errors.New("parameter needs a connector that asks for it")
+		}
+		return nil
+	}
 	var errs []error
 	for _, key := range slices.Sorted(maps.Keys(c.config.Parameters)) {
-		value := c.config.Parameters[key]
-		switch {
-		case c.connector == nil:
-			return errors.New("parameter needs a connector that asks for it")
-		case value.Value != "" && value.File != "":
+		if value := c.config.Parameters[key]; value.Value != "" && value.File != "" {
 			errs = append(errs, fmt.Errorf("parameter %s: parameter and parameter_file exclude each other", key))
 		}
-		if _, ok := c.connector.parameter(key); !ok {
+		if !c.connector.hasParameter(key) {
 			errs = append(errs, fmt.Errorf("parameter %s: the connector %s has no such parameter", key, c.connector.name))
 		}
-	}
-	if c.connector == nil {
-		return nil
 	}
 	for _, p := range c.connector.Parameters {
 		if c.parameterValue(p) == (ParameterValue{}) {
@@ -296,12 +275,9 @@ func (c *configuredConnection) parameterValue(p Parameter) ParameterValue {
 }
 
 // spec parses the connection's texts.
-func (c *configuredConnection) spec() (*resolve.Spec, error) {
-	service, err := c.serviceSpec()
-	p := textParser{errs: []error{err}}
+func (c *configuredConnection) spec(p *textParser) *resolve.Spec {
 	conn := c.config
 	s := &resolve.Spec{
-		ServiceSpec:        service,
 		ClientID:           p.optional("client_id", conn.ClientID),
 		ClientSecret:       p.optional("client_secret", conn.ClientSecret),
 		ClientKey:          p.optional("client_key", conn.ClientKey),
@@ -320,23 +296,18 @@ func (c *configuredConnection) spec() (*resolve.Spec, error) {
 	if conn.DPoP != nil {
 		s.DPoPKeyFile = p.optional("dpop", conn.DPoP.KeyFile)
 	}
-	if c.connector != nil && len(c.connector.Parameters) > 0 {
-		s.ParameterValues = make(map[string]resolve.ParameterValue)
-		for _, param := range c.connector.Parameters {
-			value := c.parameterValue(param)
-			s.ParameterValues[param.Key] = resolve.ParameterValue{
-				Value: p.parse("parameter "+param.Key, value.Value),
-				File:  p.optional("parameter_file "+param.Key, value.File),
-			}
+	if c.connector == nil {
+		s.ServiceSpec = c.service.spec(p)
+		return s
+	}
+	s.ServiceSpec = c.connector.spec
+	s.ParameterValues = make(map[string]resolve.ParameterValue)
+	for _, param := range c.connector.Parameters {
+		value := c.parameterValue(param)
+		s.ParameterValues[param.Key] = resolve.ParameterValue{
+			Value: p.parse("parameter "+param.Key, value.Value),
+			File:  p.optional("parameter_file "+param.Key, value.File),
 		}
 	}
-	return s, errors.Join(p.errs...)
-}
-
-// serviceSpec returns the spec of the connector, which is parsed once, or of the connection's service.
-func (c *configuredConnection) serviceSpec() (*resolve.ServiceSpec, error) {
-	if c.connector == nil {
-		return c.service.spec()
-	}
-	return c.connector.parsedSpec()
+	return s
 }

@@ -42,9 +42,8 @@ type Connector struct {
 	// The helper flows, which compute config values.
 	Flows []Flow `json:"flows,omitempty"`
 
-	name    string
-	spec    *resolve.ServiceSpec // nil: not parsed yet
-	specErr error
+	name string
+	spec *resolve.ServiceSpec
 }
 
 // Types of parameters and config values.
@@ -118,40 +117,50 @@ type Flow struct {
 func (c *Connector) provision(ctx caddy.Context, name string) error {
 	errs := make([]error, len(c.Flows))
 	for i := range c.Flows {
-		errs[i] = c.Flows[i].provision(ctx, c)
+		errs[i] = prefixAll("flow "+c.Flows[i].Name, c.Flows[i].provision(ctx, c))
 	}
 	return prefixAll("connector "+name, validName(name), c.checkAlone(name), errors.Join(errs...))
 }
 
-// checkAlone checks the connector, apart from the configuration of its flows.
+// checkAlone checks the connector, apart from the configuration of its flows, and parses its texts.
 func (c *Connector) checkAlone(name string) error {
 	c.name = name
-	errs := []error{c.Service.check(placeholder.Param, placeholder.Config), c.validateScopes()}
+	p := textParser{kinds: []string{placeholder.Param, placeholder.Config}, connector: c}
+	c.spec = c.Service.spec(&p)
+	p.errs = append(p.errs, c.validateScopes())
 	keys := make(map[string]bool)
-	for _, p := range c.Parameters {
-		errs = append(errs, p.check(keys))
+	for _, param := range c.Parameters {
+		p.errs = append(p.errs, prefixAll("parameter "+param.Key, checkNewKey(param.Key, keys), param.check()))
+		c.spec.Parameters = append(c.spec.Parameters, resolve.Parameter{Key: param.Key, Password: param.Type == typePassword, Options: param.optionValues()})
 	}
-	for _, v := range c.ConfigValues {
-		errs = append(errs, v.check(c, keys))
+	p.kinds = []string{placeholder.Param}
+	for _, value := range c.ConfigValues {
+		p.errs = append(p.errs, prefixAll("config_value "+value.Key, checkNewKey(value.Key, keys), value.check(c)))
+		v := resolve.ConfigValue{Key: value.Key, Password: value.Type == typePassword, Hidden: value.Hidden}
+		v.Value = p.parse("config_value "+value.Key, value.Value)
+		if f := c.flow(value.Flow); f != nil {
+			v.Flow = f.spec
+		}
+		c.spec.ConfigValues = append(c.spec.ConfigValues, v)
 	}
-	return errors.Join(append(errs, c.checkFlowsUsed(), c.checkReferences())...)
+	return errors.Join(append(p.errs, c.checkFlowsUsed())...)
 }
 
-// parameter returns the parameter with a key.
-func (c *Connector) parameter(key string) (Parameter, bool) {
-	i := slices.IndexFunc(c.Parameters, func(p Parameter) bool { return p.Key == key })
-	if i < 0 {
-		return Parameter{}, false
+// checkNewKey checks the key of a parameter or config value, which no other one may have.
+func checkNewKey(key string, keys map[string]bool) error {
+	if keys[key] {
+		return errors.New("the key is defined twice")
 	}
-	return c.Parameters[i], true
+	keys[key] = true
+	return placeholder.CheckKey(key)
 }
 
-func (c *Connector) configValue(key string) (ConfigValue, bool) {
-	i := slices.IndexFunc(c.ConfigValues, func(v ConfigValue) bool { return v.Key == key })
-	if i < 0 {
-		return ConfigValue{}, false
-	}
-	return c.ConfigValues[i], true
+func (c *Connector) hasParameter(key string) bool {
+	return slices.ContainsFunc(c.Parameters, func(p Parameter) bool { return p.Key == key })
+}
+
+func (c *Connector) hasConfigValue(key string) bool {
+	return slices.ContainsFunc(c.ConfigValues, func(v ConfigValue) bool { return v.Key == key })
 }
 
 func (c *Connector) flow(name string) *Flow {
@@ -163,126 +172,88 @@ func (c *Connector) flow(name string) *Flow {
 	return nil
 }
 
-// checkReferences finds placeholders that name an unknown parameter or config value.
-func (c *Connector) checkReferences() error {
-	var errs []error
-	for _, o := range c.Service.texts() {
-		t, err := placeholder.Parse(o.value, placeholder.Param, placeholder.Config)
-		if err != nil {
-			continue // reported by check
-		}
-		errs = append(errs, c.checkKeys(o.option, t))
-	}
-	for _, v := range c.ConfigValues {
-		if t, err := placeholder.Parse(v.Value, placeholder.Param); err == nil {
-			errs = append(errs, c.checkKeys("config_value "+v.Key, t))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (c *Connector) checkKeys(option string, t placeholder.Template) error {
+// checkKeys finds placeholders that name an unknown parameter or config value.
+func (c *Connector) checkKeys(t placeholder.Template) error {
 	var errs []error
 	for _, key := range t.Keys(placeholder.Param) {
-		if _, ok := c.parameter(key); !ok {
-			errs = append(errs, fmt.Errorf("%s: there is no parameter %s", option, key))
+		if !c.hasParameter(key) {
+			errs = append(errs, fmt.Errorf("there is no parameter %s", key))
 		}
 	}
 	for _, key := range t.Keys(placeholder.Config) {
-		if _, ok := c.configValue(key); !ok {
-			errs = append(errs, fmt.Errorf("%s: there is no config_value %s", option, key))
+		if !c.hasConfigValue(key) {
+			errs = append(errs, fmt.Errorf("there is no config_value %s", key))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (p Parameter) check(keys map[string]bool) error {
+// check checks everything about a parameter but its key.
+func (p Parameter) check() error {
 	var errs []error
-	fail := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("parameter "+p.Key+": "+format, args...))
-	}
-	if err := placeholder.CheckKey(p.Key); err != nil {
-		fail("%v", err)
-	}
-	if keys[p.Key] {
-		fail("the key is defined twice")
-	}
-	keys[p.Key] = true
 	switch p.Type {
 	case typeText, typePassword:
 		if len(p.Options) > 0 || p.Default != "" {
-			fail("option and default are for dropdowns only")
+			errs = append(errs, errors.New("option and default are for dropdowns only"))
 		}
 	case typeDropdown:
 		if len(p.Options) == 0 {
-			fail("a dropdown needs one option at least")
+			errs = append(errs, errors.New("a dropdown needs one option at least"))
+		}
+		if p.Default != "" && !slices.Contains(p.optionValues(), p.Default) {
+			errs = append(errs, fmt.Errorf("the default %s is none of its options", p.Default))
 		}
 	default:
-		fail("the type must be text, password or dropdown, not %q", p.Type)
+		errs = append(errs, fmt.Errorf("the type must be text, password or dropdown, not %q", p.Type))
 	}
-	seen := make(map[string]bool)
-	for _, o := range p.Options {
-		if o.Value == "" {
-			fail("an option must not be empty")
+	values := p.optionValues()
+	for i, value := range values {
+		switch {
+		case value == "":
+			errs = append(errs, errors.New("an option must not be empty"))
+		case slices.Contains(values[:i], value):
+			errs = append(errs, fmt.Errorf("option %s is given twice", value))
 		}
-		if seen[o.Value] {
-			fail("option %s is given twice", o.Value)
-		}
-		seen[o.Value] = true
-	}
-	if p.Default != "" && p.Type == typeDropdown && !seen[p.Default] {
-		fail("the default %s is none of its options", p.Default)
 	}
 	return errors.Join(errs...)
 }
 
-func (v ConfigValue) check(c *Connector, keys map[string]bool) error {
+// check checks everything about a config value but its key and its text.
+func (v ConfigValue) check(c *Connector) error {
 	var errs []error
-	fail := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("config_value "+v.Key+": "+format, args...))
-	}
-	if err := placeholder.CheckKey(v.Key); err != nil {
-		fail("%v", err)
-	}
-	if keys[v.Key] {
-		fail("the key is defined twice")
-	}
-	keys[v.Key] = true
 	if v.Type != typeText && v.Type != typePassword {
-		fail("the type must be text or password, not %q", v.Type)
+		errs = append(errs, fmt.Errorf("the type must be text or password, not %q", v.Type))
 	}
 	if (v.Value == "") == (v.Flow == "") {
-		fail("exactly one of value and flow is needed")
+		errs = append(errs, errors.New("exactly one of value and flow is needed"))
 	}
 	if v.Flow != "" && c.flow(v.Flow) == nil {
-		fail("there is no flow %s", v.Flow)
-	}
-	if _, err := placeholder.Parse(v.Value, placeholder.Param); err != nil {
-		fail("%v", err)
+		errs = append(errs, fmt.Errorf("there is no flow %s", v.Flow))
 	}
 	return errors.Join(errs...)
 }
 
+// provision loads the module of a flow and checks it.
 func (f *Flow) provision(ctx caddy.Context, c *Connector) error {
 	if err := placeholder.CheckKey(f.Name); err != nil {
-		return fmt.Errorf("flow %s: %w", f.Name, err)
+		return err
 	}
 	if c.flow(f.Name) != f {
-		return fmt.Errorf("flow %s: the name is given twice", f.Name)
+		return errors.New("the name is given twice")
 	}
 	raw := f.FlowRaw // LoadModule clears it
 	mod, err := ctx.LoadModule(f, "FlowRaw")
 	if err != nil {
-		return fmt.Errorf("flow %s: %v", f.Name, err)
+		return err
 	}
 	flow := mod.(flows.Flow)
 	f.spec = resolve.NewFlow(f.Name, raw, flow)
 	if err := flow.Check(c.allowsInsecure("token_url")); err != nil {
-		return fmt.Errorf("flow %s: %w", f.Name, err)
+		return err
 	}
 	for _, key := range flow.Parameters() {
-		if _, ok := c.parameter(key); !ok {
-			return fmt.Errorf("flow %s: there is no parameter %s", f.Name, key)
+		if !c.hasParameter(key) {
+			return fmt.Errorf("there is no parameter %s", key)
 		}
 	}
 	return nil
@@ -297,31 +268,6 @@ func (c *Connector) checkFlowsUsed() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// parsedSpec returns the connector's spec, which is parsed at the first call.
-func (c *Connector) parsedSpec() (*resolve.ServiceSpec, error) {
-	if c.spec == nil {
-		c.spec, c.specErr = c.parseSpec()
-	}
-	return c.spec, c.specErr
-}
-
-func (c *Connector) parseSpec() (*resolve.ServiceSpec, error) {
-	spec, err := c.Service.spec(placeholder.Param, placeholder.Config)
-	p := textParser{errs: []error{err}}
-	for _, param := range c.Parameters {
-		spec.Parameters = append(spec.Parameters, resolve.Parameter{Key: param.Key, Password: param.Type == typePassword, Options: param.optionValues()})
-	}
-	for _, value := range c.ConfigValues {
-		v := resolve.ConfigValue{Key: value.Key, Password: value.Type == typePassword, Hidden: value.Hidden}
-		v.Value = p.parse("config_value "+value.Key, value.Value, placeholder.Param)
-		if f := c.flow(value.Flow); f != nil {
-			v.Flow = f.spec
-		}
-		spec.ConfigValues = append(spec.ConfigValues, v)
-	}
-	return spec, errors.Join(p.errs...)
 }
 
 // optionValues returns the values that a dropdown allows, nil for other types.

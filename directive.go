@@ -1,6 +1,7 @@
 package httphelper
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -124,9 +125,14 @@ func (d *directive) parse() error {
 	if err != nil {
 		return err
 	}
-	// Both errors are reported: an option that the connection lacks may be the misspelled one that was
-	// left for reverse_proxy.
-	if err := errors.Join(d.parseProxy(), d.checkInline()); err != nil {
+	err = d.parseProxy()
+	if d.handler.Define != nil {
+		// Both errors are reported: an option that the connection lacks may be the misspelled one that was
+		// left for reverse_proxy.
+		_, invalid := d.conns[0].parse()
+		err = errors.Join(err, d.Located(d.Owner, invalid))
+	}
+	if err != nil {
 		return err
 	}
 	return d.check()
@@ -160,15 +166,6 @@ func (d *directive) parseInline() error {
 	return err
 }
 
-// checkInline checks the connection that a base URL defines.
-func (d *directive) checkInline() error {
-	if d.handler.Define == nil {
-		return nil
-	}
-	_, err := d.conns[0].parse()
-	return d.Located(d.Owner, err)
-}
-
 // parsePlaceholder parses a directive with a placeholder that chooses a connection per request.
 func (d *directive) parsePlaceholder() error {
 	d.handler.Connection = d.target
@@ -190,15 +187,13 @@ func (d *directive) choices(s *subdirective.Subdirective, h *Handler) error {
 	if err != nil {
 		return err
 	}
-	seen := make(map[string]bool, len(names))
-	for _, name := range names {
+	for i, name := range names {
 		if err := d.choose(name); err != nil {
 			return s.Wrap(err)
 		}
-		if seen[name] {
+		if slices.Contains(names[:i], name) {
 			return s.Errorf("%s is named more than once", name)
 		}
-		seen[name] = true
 	}
 	h.Connections = names
 	return nil
@@ -335,14 +330,13 @@ func (d *directive) wrapTransport() error {
 // decideTLS turns TLS on as the base URLs say.
 func (d *directive) decideTLS(inner *reverseproxy.HTTPTransport) error {
 	inTheClear := !slices.ContainsFunc(d.conns, func(c *configuredConnection) bool { return schemeOf(c.service.BaseURL) != "http" })
-	switch {
-	case inTheClear && inner.TLS != nil:
-		return d.Located(d.Owner, errors.New("transport: base_url is http, so there cannot be options of TLS"))
-	case inTheClear:
+	if inTheClear {
+		if inner.TLS != nil {
+			return d.Located(d.Owner, errors.New("transport: base_url is http, so there cannot be options of TLS"))
+		}
 		return nil
-	case inner.TLS == nil:
-		inner.TLS = new(reverseproxy.TLSConfig)
 	}
+	inner.TLS = cmp.Or(inner.TLS, new(reverseproxy.TLSConfig))
 	if len(inner.TLS.ExceptPorts) > 0 {
 		return d.Located(d.Owner, errors.New("transport: tls_except_ports is not possible, since base_url decides on TLS"))
 	}
@@ -354,12 +348,11 @@ func (d *directive) chooseUpstreams() error {
 	given := len(d.proxy.Upstreams) > 0 || d.proxy.DynamicUpstreamsRaw != nil
 	d.transport.CustomUpstreams = given
 	fixed := d.fixedAddress()
-	if d.proxy.HealthChecks != nil && d.proxy.HealthChecks.Active != nil {
+	if checks := d.proxy.HealthChecks; checks != nil && checks.Active != nil {
 		if fixed == "" {
 			return d.Located(d.Owner, errors.New("active health checks need one connection, with a base_url without placeholders"))
 		}
-		active := d.proxy.HealthChecks.Active
-		d.transport.CustomUpstreams = given || active.Port != 0 || active.Upstream != ""
+		d.transport.CustomUpstreams = given || checks.Active.Port != 0 || checks.Active.Upstream != ""
 	}
 	switch {
 	case given:
@@ -420,34 +413,21 @@ const stateKey = "http_helper.names"
 // inlineName returns the name of the connection that a directive with a base URL defines.
 func (d *directive) inlineName() (string, error) {
 	taken := d.takenNames()
-	name, err := d.explicitName()
-	if err != nil {
+	var name string
+	known := make(subdirective.Rules)
+	subdirective.Bind(known, subdirective.Options[string]{"name": subdirective.CheckedString(func(name *string) *string { return name }, validName)}, &name)
+	own, _ := d.Split(known)
+	if err := known.ReadAll("http_helper", own[:min(1, len(own))]); err != nil { // a second one is an error later
 		return "", err
+	}
+	if taken[name] {
+		return "", d.Errf("http_helper: name: there is a connection %s already", name)
 	}
 	if name == "" {
 		name = draft.Unique(hostName(d.target), "-", taken)
-	} else if taken[name] {
-		return "", d.Errf("http_helper: name: there is a connection %s already", name)
 	}
 	taken[name] = true
 	return name, nil
-}
-
-func (d *directive) explicitName() (string, error) {
-	for _, segment := range d.Block {
-		if segment.Directive() != "name" {
-			continue
-		}
-		s := subdirective.Parse("http_helper", segment)
-		name, err := s.OneArg()
-		if err == nil {
-			if invalid := validName(name); invalid != nil {
-				err = s.Wrap(invalid)
-			}
-		}
-		return name, err
-	}
-	return "", nil
 }
 
 // takenNames returns the names of the connections known so far. All directives share the map.
@@ -461,36 +441,27 @@ func (d *directive) takenNames() map[string]bool {
 		taken[name] = true
 	}
 	// Named routes are parsed before all sites, with a State of their own.
-	routes, _ := d.helper.Option("named_routes").(map[string]*caddyhttp.Route)
-	for _, route := range routes {
-		for _, raw := range route.HandlersRaw {
-			collectNames(raw, taken)
-		}
+	var routes any
+	if json.Unmarshal(caddyconfig.JSON(d.helper.Option("named_routes"), nil), &routes) == nil {
+		collectNames(routes, taken)
 	}
 	d.helper.State[stateKey] = taken
 	return taken
 }
 
-// collectNames finds the connections that are defined anywhere in a handler.
-func collectNames(raw json.RawMessage, names map[string]bool) {
-	var config any
-	if json.Unmarshal(raw, &config) == nil {
-		walkNames(config, names)
-	}
-}
-
-func walkNames(config any, names map[string]bool) {
+// collectNames finds the connections that are defined anywhere in a config.
+func collectNames(config any, names map[string]bool) {
 	switch config := config.(type) {
 	case []any:
 		for _, child := range config {
-			walkNames(child, names)
+			collectNames(child, names)
 		}
 	case map[string]any:
 		if name, ok := config["connection"].(string); ok && config["handler"] == "http_helper" {
 			names[name] = true
 		}
 		for _, child := range config {
-			walkNames(child, names)
+			collectNames(child, names)
 		}
 	}
 }
@@ -509,9 +480,5 @@ func hostName(rawURL string) string {
 	_, rest, _ := strings.Cut(rawURL, "://")
 	host := port.ReplaceAllString(authority.FindString(rest), "")
 	host = host[strings.LastIndex(host, "@")+1:]
-	name := strings.Trim(notInName.ReplaceAllString(host, "-"), "-._")
-	if name == "" {
-		return "connection"
-	}
-	return name
+	return cmp.Or(strings.Trim(notInName.ReplaceAllString(host, "-"), "-._"), "connection")
 }

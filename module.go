@@ -55,7 +55,7 @@ type Handler struct {
 	RequestPolicy
 
 	connection  *activeConnection            // nil with a placeholder
-	connections map[string]*activeConnection // with a placeholder
+	connections map[string]*activeConnection // all that may be chosen, by name
 }
 
 // CaddyModule returns the Caddy module information.
@@ -82,45 +82,28 @@ func (h *Handler) provision(app *App) error {
 	if err := h.RequestPolicy.provision(); err != nil {
 		return err
 	}
-	if strings.Contains(h.Connection, "{") {
-		return h.provisionConnections(app)
-	}
-	if len(h.Connections) > 0 {
+	names := []string{h.Connection}
+	switch chooses := strings.Contains(h.Connection, "{"); {
+	case !chooses && len(h.Connections) > 0:
 		return errors.New("connections: only with a placeholder that chooses among them")
-	}
-	var err error
-	if h.Define != nil {
-		h.connection, err = app.define(h.Connection, h.Define)
-	} else {
-		h.connection, err = app.connection(h.Connection)
-	}
-	if err != nil {
-		return err
-	}
-	return h.connection.use(&h.RequestPolicy)
-}
-
-func (h *Handler) provisionConnections(app *App) error {
-	if h.Define != nil {
+	case chooses && h.Define != nil:
 		return errors.New("a connection defined in place needs a name, not a placeholder")
-	}
-	if len(h.Connections) == 0 {
+	case chooses && len(h.Connections) == 0:
 		return errors.New("connections: name those that the placeholder may choose")
-	}
-	h.connections = make(map[string]*activeConnection, len(h.Connections))
-	var errs []error
-	for _, name := range h.Connections {
-		conn, err := app.connection(name)
-		if err == nil {
-			err = conn.use(&h.RequestPolicy)
+	case chooses:
+		names = h.Connections
+	case h.Define != nil:
+		if err := app.define(h.Connection, h.Define); err != nil {
+			return err
 		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		h.connections[name] = conn
 	}
-	return errors.Join(errs...)
+	conns, err := app.use(&h.RequestPolicy, names...)
+	h.connections = make(map[string]*activeConnection, len(conns))
+	for _, conn := range conns {
+		h.connections[conn.name] = conn
+	}
+	h.connection = h.connections[h.Connection]
+	return err
 }
 
 // ServeHTTP passes a request to the next handler if it is admitted.

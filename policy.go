@@ -72,11 +72,17 @@ func (p *RequestPolicy) provision() error {
 		setDefault(&p.OnUnauthorized, "on_unauthorized", unauthorizedRetry, unauthorizedPass),
 	}
 	p.options = forward.Options{
+		Field:             p.tokenField(),
 		KeepAuthorization: p.AppAuthorization == authorizationKeep,
 		RetryUnauthorized: p.OnUnauthorized == unauthorizedRetry,
 	}
-	if err := p.provisionHeader(); err != nil {
-		errs = append(errs, fmt.Errorf("access_token_header: %v", err))
+	if h := p.AccessTokenHeader; h != nil { // without it, the prefix depends on the token
+		errs = append(errs, prefixAll("access_token_header", h.check()))
+		prefix := h.Prefix
+		if prefix != "" {
+			prefix += " "
+		}
+		p.options.Prefix = &prefix
 	}
 	if p.ReplayBuffer == nil {
 		size := int64(forward.DefaultReplayBuffer)
@@ -94,22 +100,6 @@ func (p *RequestPolicy) provision() error {
 		p.allowed = append(p.allowed, prefix)
 	}
 	return errors.Join(errs...)
-}
-
-func (p *RequestPolicy) provisionHeader() error {
-	p.options.Field = p.tokenField()
-	if p.AccessTokenHeader == nil {
-		return nil // the prefix depends on the token
-	}
-	if err := p.AccessTokenHeader.check(); err != nil {
-		return err
-	}
-	prefix := p.AccessTokenHeader.Prefix
-	if prefix != "" {
-		prefix += " "
-	}
-	p.options.Field, p.options.Prefix = p.AccessTokenHeader.Field, &prefix
-	return nil
 }
 
 // tokenField returns the name of the header that carries the token.
@@ -220,14 +210,10 @@ func accessTokenHeader(s *subdirective.Subdirective, p *RequestPolicy) error {
 	if len(s.Args) < 1 || len(s.Args) > 2 {
 		return s.Errorf("takes a header field and, if any, a prefix")
 	}
-	header := &TokenHeader{Field: s.Args[0]}
-	if len(s.Args) == 2 {
-		header.Prefix = s.Args[1]
-	}
-	if err := header.check(); err != nil {
+	p.AccessTokenHeader = &TokenHeader{Field: s.Args[0], Prefix: strings.Join(s.Args[1:], "")}
+	if err := p.AccessTokenHeader.check(); err != nil {
 		return s.Wrap(err)
 	}
-	p.AccessTokenHeader = header
 	return nil
 }
 

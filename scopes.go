@@ -65,9 +65,7 @@ func (c *Connector) validateScopes() error {
 	if c.AdditionalScopes && !c.CustomizeScopes {
 		errs = append(errs, errors.New("additional_scopes needs customize_scopes"))
 	}
-	switch c.ScopesDelimiter {
-	case "", delimiterSpace, delimiterComma:
-	default:
+	if !slices.Contains([]string{"", delimiterSpace, delimiterComma}, c.ScopesDelimiter) {
 		errs = append(errs, fmt.Errorf("scopes_delimiter: %q is neither space nor comma", c.ScopesDelimiter))
 	}
 	return errors.Join(errs...)
@@ -136,15 +134,25 @@ func (c *Connector) scopeChoice(conn *Connection) (map[string]bool, error) {
 	if !c.CustomizeScopes {
 		return nil, errors.New("scopes: the connector has no customize_scopes, so all of its scopes are requested")
 	}
+	var names []string
+	for _, scope := range c.Scopes {
+		names = append(names, scope.Name)
+	}
 	var errs []error
 	chosen := make(map[string]bool, len(conn.Scopes))
 	for _, typed := range conn.Scopes {
-		scope, err := c.resolveScope(typed)
+		scope := typed // a known one, or else with placeholders
+		var err error
+		if !slices.Contains(names, typed) {
+			scope, _, err = expandScope(typed)
+		}
 		switch {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("scopes: %w", err))
-		case !c.knowsScope(scope):
-			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s%s", typed, c.scopeNames()))
+		case len(names) == 0:
+			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s; it defines none", typed))
+		case !slices.Contains(names, scope):
+			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s; it has %s", typed, strings.Join(names, ", ")))
 		case chosen[scope]:
 			errs = append(errs, fmt.Errorf("scopes: %s is named twice", typed))
 		default:
@@ -152,31 +160,6 @@ func (c *Connector) scopeChoice(conn *Connection) (map[string]bool, error) {
 		}
 	}
 	return chosen, errors.Join(errs...)
-}
-
-func (c *Connector) knowsScope(name string) bool {
-	return slices.ContainsFunc(c.Scopes, func(s Scope) bool { return s.Name == name })
-}
-
-// resolveScope resolves the placeholders of a scope, unless it is literally one of the connector's.
-func (c *Connector) resolveScope(typed string) (string, error) {
-	if c.knowsScope(typed) {
-		return typed, nil
-	}
-	scope, _, err := expandScope(typed)
-	return scope, err
-}
-
-// scopeNames lists the connector's scopes for an error.
-func (c *Connector) scopeNames() string {
-	if len(c.Scopes) == 0 {
-		return "; it defines none"
-	}
-	names := make([]string, len(c.Scopes))
-	for i, scope := range c.Scopes {
-		names[i] = scope.Name
-	}
-	return "; it has " + strings.Join(names, ", ")
 }
 
 // additionalScopes returns the scopes that the connection adds to the connector's.

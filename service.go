@@ -157,67 +157,23 @@ const (
 	encodingRaw  = "raw"
 )
 
-// optionText is an option with its text, which may have placeholders.
-type optionText struct{ option, value string }
-
-// texts returns all texts of the service that may have placeholders.
-func (s *Service) texts() []optionText {
-	all := []optionText{{"base_url", s.BaseURL}, {"token_url", s.TokenURL}, {"issuer", s.Issuer}, {"revocation_url", s.RevocationURL}}
-	for _, p := range s.TokenRequestParams {
-		for _, v := range p.Values {
-			all = append(all, optionText{"token_request_param " + p.Name, v})
-		}
-	}
-	for _, r := range s.Resources {
-		all = append(all, optionText{"resource", r})
-	}
-	for option, fields := range map[string][]Field{
-		"token_request_header": s.TokenRequestHeaders, "api_header": s.APIHeaders, "api_query": s.APIQuery,
-	} {
-		for _, f := range fields {
-			all = append(all, optionText{option + " " + f.Name, f.Value})
-		}
-	}
-	return all
-}
-
-// check checks everything about a service that does not depend on a connection, and fills in
-// defaults. Texts may have the placeholders of the given kinds.
-func (s *Service) check(kinds ...string) error {
+// check checks everything about a service that does not depend on a connection, apart from its texts,
+// and fills in defaults.
+func (s *Service) check() error {
 	_, err := oauth.Method(s.AuthMethod)
 	errs := []error{
 		err,
-		s.checkURLs(kinds),
 		setDefault(&s.BasicEncoding, "basic_encoding", encodingForm, encodingRaw),
 		setDefault(&s.TokenRequestFormat, "token_request_format", oauth.FormatForm, oauth.FormatJSON, oauth.FormatQuery),
-		checkPointer("token_pointer", s.TokenPointer),
-		checkPointer("expires_in_pointer", s.ExpiresInPointer),
+		prefixAll("token_pointer", jsonpointer.Check(s.TokenPointer)),
+		prefixAll("expires_in_pointer", jsonpointer.Check(s.ExpiresInPointer)),
 		s.checkParams(),
-		checkFields("token_request_header", s.TokenRequestHeaders, true, refusedTokenHeader),
-		checkFields("api_header", s.APIHeaders, true, refusedAPIHeader),
-		checkFields("api_query", s.APIQuery, false, nil),
+		checkFields("token_request_header", s.TokenRequestHeaders, refusedTokenHeader),
+		checkFields("api_header", s.APIHeaders, refusedAPIHeader),
+		checkFields("api_query", s.APIQuery, nil),
 		s.checkResources(),
 		s.Ping.check(),
 	}
-	if err == nil && s.BasicEncoding == encodingRaw && s.AuthMethod != "" && s.AuthMethod != oauth.DefaultMethod {
-		errs = append(errs, fmt.Errorf("basic_encoding is for auth_method client_secret_basic, not %s", s.AuthMethod))
-	}
-	for _, what := range s.AllowInsecure {
-		if what != "token_url" && what != "base_url" {
-			errs = append(errs, fmt.Errorf("allow_insecure: %q is neither token_url nor base_url", what))
-		}
-	}
-	for _, t := range s.texts() {
-		if _, err := placeholder.Parse(t.value, kinds...); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", t.option, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// checkURLs checks which URLs are given, and the form of those without placeholders.
-func (s *Service) checkURLs(kinds []string) error {
-	var errs []error
 	if s.BaseURL == "" {
 		errs = append(errs, errors.New("base_url is missing"))
 	}
@@ -227,36 +183,21 @@ func (s *Service) checkURLs(kinds []string) error {
 	case s.TokenURL != "" && s.Issuer != "":
 		errs = append(errs, errors.New("token_url and issuer exclude each other"))
 	}
-	for _, o := range []optionText{{"base_url", s.BaseURL}, {"token_url", s.TokenURL}, {"issuer", s.Issuer}, {"revocation_url", s.RevocationURL}} {
-		t, err := placeholder.Parse(o.value, kinds...)
-		if err != nil || o.value == "" || !t.IsLiteral() {
-			continue
-		}
-		_, err = s.insecureURLs().Expand(o.option, t, nil)
-		errs = append(errs, err)
+	if u, err := url.Parse(s.ScopesHelp); s.ScopesHelp != "" && (err != nil || u.Scheme == "") {
+		errs = append(errs, errors.New("scopes_help must be a URL"))
 	}
-	if s.ScopesHelp != "" {
-		if u, err := url.Parse(s.ScopesHelp); err != nil || u.Scheme == "" {
-			errs = append(errs, errors.New("scopes_help must be a URL"))
+	if err == nil && s.BasicEncoding == encodingRaw && s.authMethod() != oauth.DefaultMethod {
+		errs = append(errs, fmt.Errorf("basic_encoding is for auth_method client_secret_basic, not %s", s.AuthMethod))
+	}
+	for _, what := range s.AllowInsecure {
+		if what != "token_url" && what != "base_url" {
+			errs = append(errs, fmt.Errorf("allow_insecure: %q is neither token_url nor base_url", what))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// insecureURLs returns the URLs that may be plain http.
-func (s *Service) insecureURLs() resolve.InsecureURLs {
-	return resolve.InsecureURLs{Token: s.allowsInsecure("token_url"), Base: s.allowsInsecure("base_url")}
-}
-
 func (s *Service) allowsInsecure(what string) bool { return slices.Contains(s.AllowInsecure, what) }
-
-// checkPointer checks an option that is a JSON pointer.
-func checkPointer(option, pointer string) error {
-	if err := jsonpointer.Check(pointer); err != nil {
-		return fmt.Errorf("%s: %w", option, err)
-	}
-	return nil
-}
 
 // reservedParams are fields of the token request that have options of their own.
 var reservedParams = []string{"grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type"}
@@ -280,12 +221,13 @@ func (s *Service) checkParams() error {
 	return errors.Join(errs...)
 }
 
-// checkFields checks headers or query parameters. Headers get their canonical names.
-func checkFields(option string, fields []Field, header bool, refused func(string) bool) error {
+// checkFields checks headers, some of which are refused, or query parameters, of which none is. Headers
+// get their canonical names.
+func checkFields(option string, fields []Field, refused func(string) bool) error {
 	var errs []error
 	seen := make(map[string]bool)
 	for i, f := range fields {
-		if header {
+		if refused != nil {
 			if !httpguts.ValidHeaderFieldName(f.Name) {
 				errs = append(errs, fmt.Errorf("%s: %q is not a header field name", option, f.Name))
 				continue
@@ -330,10 +272,7 @@ func (p *Ping) check() error {
 		return nil
 	}
 	var errs []error
-	if p.Method == "" {
-		p.Method = http.MethodGet
-	}
-	if !httpguts.ValidHeaderFieldName(p.Method) || p.Method == http.MethodTrace || p.Method == http.MethodConnect {
+	if p.Method != "" && !httpguts.ValidHeaderFieldName(p.Method) || p.Method == http.MethodTrace || p.Method == http.MethodConnect {
 		errs = append(errs, fmt.Errorf("ping: %q is not a method that can be used", p.Method))
 	}
 	path, _, _ := strings.Cut(p.Path, "?")
@@ -353,49 +292,62 @@ func (p *Ping) check() error {
 // authMethod returns the name of the authentication method, the default included.
 func (s *Service) authMethod() string { return cmp.Or(s.AuthMethod, oauth.DefaultMethod) }
 
-// textParser parses texts with placeholders and collects the errors.
-type textParser struct{ errs []error }
+// textParser parses texts with placeholders of some kinds and collects the errors.
+type textParser struct {
+	kinds     []string
+	connector *Connector // whose keys the placeholders name; nil if there are none
+	errs      []error
+}
 
-func (p *textParser) parse(option, value string, kinds ...string) placeholder.Template {
-	t, err := placeholder.Parse(value, kinds...)
-	if err != nil {
-		p.errs = append(p.errs, fmt.Errorf("%s: %w", option, err))
+func (p *textParser) parse(option, value string) placeholder.Template {
+	t, err := placeholder.Parse(value, p.kinds...)
+	if err == nil {
+		err = p.connector.checkKeys(t)
 	}
+	p.errs = append(p.errs, prefixAll(option, err))
 	return t
 }
 
 // optional parses a text, or returns nil when it is empty.
-func (p *textParser) optional(option, value string, kinds ...string) *placeholder.Template {
+func (p *textParser) optional(option, value string) *placeholder.Template {
 	if value == "" {
 		return nil
 	}
-	t := p.parse(option, value, kinds...)
+	t := p.parse(option, value)
 	return &t
 }
 
-func (p *textParser) fields(option string, fields []Field, kinds ...string) []resolve.Field {
+// url parses a URL, and checks it if it has no placeholders.
+func (p *textParser) url(option, value string, insecure resolve.InsecureURLs) *placeholder.Template {
+	t := p.optional(option, value)
+	if t != nil && len(t.Parts) > 0 && t.IsLiteral() {
+		_, err := insecure.Expand(option, *t, nil)
+		p.errs = append(p.errs, err)
+	}
+	return t
+}
+
+func (p *textParser) fields(option string, fields []Field) []resolve.Field {
 	specs := make([]resolve.Field, len(fields))
 	for i, f := range fields {
-		specs[i] = resolve.Field{Name: f.Name, Value: p.parse(option+" "+f.Name, f.Value, kinds...)}
+		specs[i] = resolve.Field{Name: f.Name, Value: p.parse(option+" "+f.Name, f.Value)}
 	}
 	return specs
 }
 
-// spec parses the service's texts, which may have the placeholders of the given kinds.
-func (s *Service) spec(kinds ...string) (*resolve.ServiceSpec, error) {
-	var p textParser
-	method, err := oauth.Method(s.AuthMethod)
-	if err != nil {
-		p.errs = append(p.errs, err)
-	}
+// spec checks the service and parses its texts.
+func (s *Service) spec(p *textParser) *resolve.ServiceSpec {
+	p.errs = append(p.errs, s.check())
+	method, _ := oauth.Method(s.AuthMethod)
+	insecure := resolve.InsecureURLs{Token: s.allowsInsecure("token_url"), Base: s.allowsInsecure("base_url")}
 	spec := &resolve.ServiceSpec{
-		BaseURL:       p.optional("base_url", s.BaseURL, kinds...),
-		TokenURL:      p.optional("token_url", s.TokenURL, kinds...),
-		Issuer:        p.optional("issuer", s.Issuer, kinds...),
-		RevocationURL: p.optional("revocation_url", s.RevocationURL, kinds...),
-		TokenHeaders:  p.fields("token_request_header", s.TokenRequestHeaders, kinds...),
-		APIHeaders:    p.fields("api_header", s.APIHeaders, kinds...),
-		APIQuery:      p.fields("api_query", s.APIQuery, kinds...),
+		BaseURL:       p.url("base_url", s.BaseURL, insecure),
+		TokenURL:      p.url("token_url", s.TokenURL, insecure),
+		Issuer:        p.url("issuer", s.Issuer, insecure),
+		RevocationURL: p.url("revocation_url", s.RevocationURL, insecure),
+		TokenHeaders:  p.fields("token_request_header", s.TokenRequestHeaders),
+		APIHeaders:    p.fields("api_header", s.APIHeaders),
+		APIQuery:      p.fields("api_query", s.APIQuery),
 
 		AuthMethod:     s.authMethod(),
 		Method:         method,
@@ -404,19 +356,19 @@ func (s *Service) spec(kinds ...string) (*resolve.ServiceSpec, error) {
 
 		RequireGrantedScopes: s.RequireGrantedScopes,
 		GrantType:            cmp.Or(s.GrantType, oauth.DefaultGrantType),
-		RequestFormat:        cmp.Or(s.TokenRequestFormat, oauth.FormatForm),
+		RequestFormat:        s.TokenRequestFormat,
 		ScopeSeparator:       cmp.Or(s.TokenRequestScopeSeparator, " "),
 		TokenPointer:         cmp.Or(s.TokenPointer, oauth.DefaultTokenPointer),
 		ExpiresInPointer:     cmp.Or(s.ExpiresInPointer, oauth.DefaultExpiresInPointer),
-		InsecureURLs:         s.insecureURLs(),
+		InsecureURLs:         insecure,
 	}
 	for _, param := range s.TokenRequestParams {
 		for _, value := range param.Values {
-			spec.Params = append(spec.Params, resolve.Field{Name: param.Name, Value: p.parse("token_request_param "+param.Name, value, kinds...)})
+			spec.Params = append(spec.Params, resolve.Field{Name: param.Name, Value: p.parse("token_request_param "+param.Name, value)})
 		}
 	}
 	for _, resource := range s.Resources {
-		spec.Resources = append(spec.Resources, p.parse("resource", resource, kinds...))
+		spec.Resources = append(spec.Resources, p.parse("resource", resource))
 	}
-	return spec, errors.Join(p.errs...)
+	return spec
 }

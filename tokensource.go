@@ -46,7 +46,8 @@ func (c *activeConnection) acquireTokens(app *App, metrics *telemetry.Connection
 	t := &c.tokens
 	t.values, t.metrics, t.events = c.values, metrics, app.events
 	t.timeout = cmp.Or(time.Duration(c.config.TokenTimeout), token.DefaultTimeout)
-	t.acquire(c.values.Key(), &token.User{
+	t.key = c.values.Key()
+	t.user = &token.User{
 		Name:          c.name,
 		Host:          c.values.TokenHost(),
 		Fetcher:       app.tracing.Fetcher(c.values, c.name),
@@ -55,15 +56,11 @@ func (c *activeConnection) acquireTokens(app *App, metrics *telemetry.Connection
 		Warm:          c.config.Warm,
 		Logger:        c.logger,
 		Observer:      t,
-	})
+	}
+	source, _, _ := tokenSources.LoadOrNew(t.key, func() (caddy.Destructor, error) { return token.NewSource(), nil }) // never fails
+	t.source = source.(*token.Source)
+	t.source.Attach(t.user)
 	c.values.CurrentToken = t.source.Current
-}
-
-// acquire acquires the source with a key for a user.
-func (t *connectionTokens) acquire(key token.Key, user *token.User) {
-	source, _, _ := tokenSources.LoadOrNew(key, func() (caddy.Destructor, error) { return token.NewSource(), nil }) // never fails
-	t.key, t.user, t.source = key, user, source.(*token.Source)
-	t.source.Attach(user)
 }
 
 // start puts the user's settings into effect.
@@ -77,7 +74,9 @@ func (t *connectionTokens) release() {
 	if t.source.Detach(t.user) {
 		_, _ = tokenSources.Delete(t.key) // Destruct never fails
 	}
-	t.clients.closeIdleConnections()
+	if t.clients.certified != nil {
+		t.clients.certified.CloseIdleConnections()
+	}
 	if t.watching != nil {
 		close(t.watching)
 	}
@@ -213,12 +212,6 @@ func (t *tokenClients) client(certificate *tls.Certificate) *http.Client {
 		transport = t.certified.For(certificate)
 	}
 	return oauth.NewClient(httptransport.WithDialCause(transport.RoundTrip))
-}
-
-func (t *tokenClients) closeIdleConnections() {
-	if t.certified != nil {
-		t.certified.CloseIdleConnections()
-	}
 }
 
 // Interface guards

@@ -1,10 +1,12 @@
 package httphelper
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -83,35 +85,38 @@ func (t *Transport) provision(ctx caddy.Context) error {
 	if err := t.RequestPolicy.provision(); err != nil {
 		return err
 	}
-	if t.conns, err = t.connections(app); err != nil {
-		return err
-	}
-	return t.provisionTransports(ctx)
-}
-
-// connections returns the connections that the config names for this transport.
-func (t *Transport) connections(app *App) ([]*activeConnection, error) {
-	var conns []*activeConnection
-	var errs []error
 	names := t.Connections
 	if t.Connection != "" {
 		names = append([]string{t.Connection}, names...)
 	}
-	for _, name := range names {
-		conn, err := app.connection(name)
-		if err == nil {
-			err = errors.Join(conn.use(&t.RequestPolicy), conn.acceptsTransport(t.HTTPTransport, conn.target))
-		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		conns = append(conns, conn)
-		if name == t.Connection {
-			t.own = conn
+	t.conns, err = app.use(&t.RequestPolicy, names...)
+	if err := errors.Join(err, t.checkConnections(ctx)); err != nil {
+		return err
+	}
+	if t.Connection != "" {
+		t.own = t.conns[0]
+	}
+	return t.provisionTransports(ctx)
+}
+
+// checkConnections compares the transport's options with its connections, and notes for pings the address
+// that their requests are sent to.
+func (t *Transport) checkConnections(ctx caddy.Context) error {
+	var upstream string
+	for _, module := range slices.Backward(ctx.Modules()) {
+		if proxy, ok := module.(*reverseproxy.Handler); ok {
+			if t.CustomUpstreams && len(proxy.Upstreams) > 0 {
+				upstream = proxy.Upstreams[0].Dial
+			}
+			break
 		}
 	}
-	return conns, errors.Join(errs...)
+	errs := make([]error, len(t.conns))
+	for i, conn := range t.conns {
+		conn.upstream = cmp.Or(conn.upstream, upstream)
+		errs[i] = conn.acceptsTransport(t.HTTPTransport, conn.target)
+	}
+	return errors.Join(errs...)
 }
 
 // acceptsTransport checks the options of an http transport that could send the token elsewhere. target
@@ -133,7 +138,8 @@ func (c *configuredConnection) acceptsTransport(t *reverseproxy.HTTPTransport, t
 }
 
 // provisionTransports gives every connection that needs it a transport of its own, and the others a
-// shared one.
+// shared one. One with a client certificate needs its own. A connection that is alone, or has several
+// upstreams, gets one too if its target is known, since it costs nothing then.
 func (t *Transport) provisionTransports(ctx caddy.Context) error {
 	// Provisioning fills in the configuration, so each transport starts from a copy.
 	raw, err := json.Marshal(t.HTTPTransport)
@@ -142,7 +148,7 @@ func (t *Transport) provisionTransports(ctx caddy.Context) error {
 	}
 	t.transports = make(map[*forward.Connection]*forward.Transport)
 	for _, conn := range t.conns {
-		if !conn.needsOwnTransport(len(t.conns) == 1 || t.CustomUpstreams) {
+		if conn.values.Certificate == nil && (conn.target == nil || len(t.conns) > 1 && !t.CustomUpstreams) {
 			continue
 		}
 		own, err := forward.NewTransport(ctx, raw, conn.transportOptions(t.HeaderUp))
@@ -160,8 +166,8 @@ func (t *Transport) provisionTransports(ctx caddy.Context) error {
 		}
 	}
 	t.HTTPTransport = t.shared.HTTPTransport
-	if len(t.conns) == 1 && t.transports[&t.conns[0].forward] != nil {
-		t.HTTPTransport = t.transports[&t.conns[0].forward].HTTPTransport
+	if len(t.conns) == 1 {
+		t.HTTPTransport = t.transport(&t.conns[0].forward).HTTPTransport
 	}
 	return nil
 }
