@@ -1,6 +1,7 @@
 package flows
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -110,9 +111,7 @@ func (f *Request) setDefaults() {
 			f.Method = http.MethodPost
 		}
 	}
-	if f.Timeout == 0 {
-		f.Timeout = caddy.Duration(defaultTimeout)
-	}
+	f.Timeout = cmp.Or(f.Timeout, caddy.Duration(defaultTimeout))
 	f.defaultHeader("Accept")
 	if f.Body != "" {
 		f.defaultHeader("Content-Type")
@@ -202,7 +201,7 @@ func (f *Request) Parameters() []string {
 
 // Run makes the request and returns the result.
 func (f *Request) Run(ctx context.Context, in Input) (string, error) {
-	limited, cancel := context.WithDeadline(ctx, f.deadline(ctx))
+	limited, cancel := context.WithTimeout(ctx, f.timeLimit(ctx))
 	defer cancel()
 	req, err := f.newRequest(limited, in)
 	if err != nil {
@@ -219,18 +218,14 @@ func (f *Request) Run(ctx context.Context, in Input) (string, error) {
 	return value, nil
 }
 
-// deadline returns the end of the flow's timeout, or a moment before the deadline of ctx if that is earlier.
-func (f *Request) deadline(ctx context.Context) time.Time {
-	own := time.Now().Add(time.Duration(f.Timeout))
-	outer, ok := ctx.Deadline()
-	if !ok {
-		return own
+// timeLimit returns the flow's timeout, or less so that it ends a moment before the deadline of ctx.
+func (f *Request) timeLimit(ctx context.Context) time.Duration {
+	limit := time.Duration(f.Timeout)
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		limit = min(limit, left-min(deadlineMargin, left/10))
 	}
-	outer = outer.Add(-min(deadlineMargin, time.Until(outer)/10))
-	if outer.Before(own) {
-		return outer
-	}
-	return own
+	return limit
 }
 
 func (f *Request) newRequest(ctx context.Context, in Input) (*http.Request, error) {
@@ -284,10 +279,9 @@ func (f *Request) expandHeader(values *placeholder.Values) (http.Header, error) 
 
 // expandBody escapes parameter values, so that they cannot change the body beyond their place.
 func (f *Request) expandBody(values *placeholder.Values) (string, error) {
-	escape := f.bodyEscape()
 	body, err := f.body.ExpandLines(&placeholder.Values{Lookup: func(kind, key string) (string, error) {
 		value, err := values.Lookup(kind, key)
-		return escape(value), err
+		return f.escape(value), err
 	}})
 	if err != nil {
 		return "", fmt.Errorf("body: %w", err)
@@ -295,30 +289,26 @@ func (f *Request) expandBody(values *placeholder.Values) (string, error) {
 	return body, nil
 }
 
-// bodyEscape returns how the body's Content-Type wants parameter values to be escaped.
-func (f *Request) bodyEscape() func(string) string {
-	asIs := func(value string) string { return value }
+// escape escapes a parameter value as the body's Content-Type wants it.
+func (f *Request) escape(value string) string {
 	i := f.headerIndex("Content-Type")
 	if i < 0 {
-		return asIs
+		return value
 	}
 	mediaType, _, _ := mime.ParseMediaType(f.Headers[i].Value)
 	switch {
 	case mediaType == contentTypeForm:
-		return url.QueryEscape
+		return url.QueryEscape(value)
 	case mediaType == contentTypeJSON, strings.HasSuffix(mediaType, "+json"):
-		return escapeJSON
+		return escapeJSON(value)
 	default:
-		return asIs
+		return value
 	}
 }
 
 // escapeJSON escapes a value inside a JSON string.
 func escapeJSON(value string) string {
-	quoted, err := json.Marshal(value)
-	if err != nil { // never: every string has a JSON form
-		return ""
-	}
+	quoted, _ := json.Marshal(value) // every string has a JSON form
 	return string(quoted[1 : len(quoted)-1])
 }
 
@@ -367,13 +357,12 @@ func (f *Request) timeoutName(ctx context.Context) string {
 }
 
 func statusError(resp *http.Response) *oauth.Error {
-	retryAfter := oauth.ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
-	failure := oauth.OutageErrorf("its server responded with status %d", resp.StatusCode)
-	failure.Transient = resp.StatusCode >= 500 && retryAfter == 0
+	failure := oauth.Unavailable(resp, "its server")
 	if resp.StatusCode >= 400 && resp.StatusCode <= 499 {
+		retryAfter := failure.RetryAfter
 		failure = oauth.ConfigurationErrorf("its server refused the request with status %d: check the flow's URL, headers and body, and the parameters in them", resp.StatusCode)
+		failure.RetryAfter = retryAfter
 	}
-	failure.RetryAfter = retryAfter
 	return failure
 }
 
@@ -425,46 +414,28 @@ func (f *Request) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // unmarshalOption reads one option. Its errors never quote an argument: it may be a secret.
 func (f *Request) unmarshalOption(d *caddyfile.Dispenser, option string, args []string) error {
-	set := func(field *string) error {
-		if len(args) != 1 {
-			return d.Errf("%s takes exactly one argument", option)
-		}
-		if *field != "" {
-			return d.Errf("%s is given twice", option)
-		}
-		*field = args[0]
-		return nil
-	}
-	switch option {
-	case "header":
-		if len(args) != 2 {
-			return d.Err("header takes a name and a value")
-		}
+	texts := map[string]*string{"body": &f.Body, "pointer": &f.Pointer}
+	text := texts[option]
+	switch {
+	case option == "header" && len(args) != 2:
+		return d.Err("header takes a name and a value")
+	case option == "header":
 		f.Headers = append(f.Headers, Header{Name: args[0], Value: args[1]})
-		return nil
-	case "body":
-		return set(&f.Body)
-	case "pointer":
-		return set(&f.Pointer)
-	case "timeout":
-		return f.unmarshalTimeout(d, args)
-	default:
+	case text == nil && option != "timeout":
 		return d.Err("unknown option of a request flow: it has header, body, pointer and timeout")
+	case len(args) != 1:
+		return d.Errf("%s takes exactly one argument", option)
+	case text != nil && *text != "", text == nil && f.Timeout != 0:
+		return d.Errf("%s is given twice", option)
+	case text != nil:
+		*text = args[0]
+	default:
+		timeout, err := caddy.ParseDuration(args[0])
+		if err != nil || timeout <= 0 {
+			return d.Err("timeout must be a duration above zero, such as 5s")
+		}
+		f.Timeout = caddy.Duration(timeout)
 	}
-}
-
-func (f *Request) unmarshalTimeout(d *caddyfile.Dispenser, args []string) error {
-	if len(args) != 1 {
-		return d.Err("timeout takes exactly one argument")
-	}
-	if f.Timeout != 0 {
-		return d.Err("timeout is given twice")
-	}
-	timeout, err := caddy.ParseDuration(args[0])
-	if err != nil || timeout <= 0 {
-		return d.Err("timeout must be a duration above zero, such as 5s")
-	}
-	f.Timeout = caddy.Duration(timeout)
 	return nil
 }
 

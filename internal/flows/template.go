@@ -82,75 +82,59 @@ func (b *limitedBuilder) Write(p []byte) (int, error) {
 
 // Parameters returns the keys of the parameters that the template names.
 func (f *Template) Parameters() []string {
+	templates := f.template.Templates()
+	roots := make([]parse.Node, len(templates))
+	for i, t := range templates {
+		roots[i] = t.Root
+	}
+	return parametersIn(roots...)
+}
+
+// parametersIn returns each key in `.param.key`, `$.param.key` and `index .param "key"`.
+func parametersIn(nodes ...parse.Node) []string {
 	var keys []string
-	for _, t := range f.template.Templates() {
-		walkTemplate(t.Root, func(n parse.Node) {
-			if key := parameterKey(n); key != "" {
-				keys = append(keys, key)
+	for _, n := range nodes {
+		var below []parse.Node
+		switch n := n.(type) {
+		case *parse.FieldNode:
+			if len(n.Ident) > 1 && n.Ident[0] == "param" {
+				keys = append(keys, n.Ident[1])
 			}
-		})
+		case *parse.VariableNode:
+			if len(n.Ident) > 2 && n.Ident[0] == "$" && n.Ident[1] == "param" {
+				keys = append(keys, n.Ident[2])
+			}
+		case *parse.CommandNode:
+			if len(n.Args) == 3 && n.Args[0].String() == "index" && strings.TrimPrefix(n.Args[1].String(), "$") == ".param" {
+				if key, ok := n.Args[2].(*parse.StringNode); ok {
+					keys = append(keys, key.Text)
+				}
+			}
+			below = n.Args
+		case *parse.PipeNode:
+			if n != nil {
+				for _, command := range n.Cmds {
+					below = append(below, command)
+				}
+			}
+		case *parse.ListNode:
+			if n != nil {
+				below = n.Nodes
+			}
+		case *parse.ActionNode:
+			below = []parse.Node{n.Pipe}
+		case *parse.TemplateNode:
+			below = []parse.Node{n.Pipe}
+		case *parse.IfNode:
+			below = []parse.Node{n.Pipe, n.List, n.ElseList}
+		case *parse.RangeNode:
+			below = []parse.Node{n.Pipe, n.List, n.ElseList}
+		case *parse.WithNode:
+			below = []parse.Node{n.Pipe, n.List, n.ElseList}
+		}
+		keys = append(keys, parametersIn(below...)...)
 	}
 	return keys
-}
-
-// parameterKey returns the key in `.param.key`, `$.param.key` and `index .param "key"`, or "".
-func parameterKey(n parse.Node) string {
-	switch n := n.(type) {
-	case *parse.FieldNode:
-		if len(n.Ident) > 1 && n.Ident[0] == "param" {
-			return n.Ident[1]
-		}
-	case *parse.VariableNode:
-		if len(n.Ident) > 2 && n.Ident[0] == "$" && n.Ident[1] == "param" {
-			return n.Ident[2]
-		}
-	case *parse.CommandNode:
-		if len(n.Args) == 3 && n.Args[0].String() == "index" && strings.TrimPrefix(n.Args[1].String(), "$") == ".param" {
-			if key, ok := n.Args[2].(*parse.StringNode); ok {
-				return key.Text
-			}
-		}
-	}
-	return ""
-}
-
-// walkTemplate visits all nodes that may name a parameter.
-func walkTemplate(n parse.Node, visit func(parse.Node)) {
-	visit(n)
-	switch n := n.(type) {
-	case *parse.ListNode:
-		if n != nil {
-			for _, child := range n.Nodes {
-				walkTemplate(child, visit)
-			}
-		}
-	case *parse.ActionNode:
-		walkTemplate(n.Pipe, visit)
-	case *parse.TemplateNode:
-		walkTemplate(n.Pipe, visit)
-	case *parse.IfNode:
-		walkBranch(&n.BranchNode, visit)
-	case *parse.RangeNode:
-		walkBranch(&n.BranchNode, visit)
-	case *parse.WithNode:
-		walkBranch(&n.BranchNode, visit)
-	case *parse.PipeNode:
-		if n != nil {
-			for _, command := range n.Cmds {
-				walkTemplate(command, visit)
-			}
-		}
-	case *parse.CommandNode:
-		for _, arg := range n.Args {
-			walkTemplate(arg, visit)
-		}
-	}
-}
-
-func walkBranch(n *parse.BranchNode, visit func(parse.Node)) {
-	walkTemplate(n.Pipe, visit)
-	walkTemplate(n.List, visit)
-	walkTemplate(n.ElseList, visit)
 }
 
 // UnmarshalCaddyfile sets up the flow from Caddyfile tokens. Syntax:

@@ -80,15 +80,15 @@ func (r *Request) errorFor(resp *http.Response, code string) *Error {
 	case resp.StatusCode < http.StatusMultipleChoices:
 		failure = ConfigurationErrorf("%s responded with an error (status %d)", tokenEndpoint, resp.StatusCode)
 	default:
-		failure = unavailable(resp, tokenEndpoint)
+		failure = Unavailable(resp, tokenEndpoint)
 	}
 	failure.Code = r.safeCode(code)
 	failure.RetryAfter = ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	return failure
 }
 
-// unavailable returns the outage that a response with such a status means.
-func unavailable(resp *http.Response, server string) *Error {
+// Unavailable returns the outage that a response with such a status means.
+func Unavailable(resp *http.Response, server string) *Error {
 	failure := OutageErrorf("%s responded with status %d%s", server, resp.StatusCode, statusHint(resp.StatusCode))
 	failure.RetryAfter = ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	failure.Transient = resp.StatusCode >= http.StatusInternalServerError && failure.RetryAfter == 0

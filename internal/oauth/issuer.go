@@ -189,7 +189,7 @@ func (r IssuerRequest) fetchFrom(ctx context.Context, client *http.Client, metad
 	defer resp.Body.Close()
 	switch {
 	case resp.StatusCode >= http.StatusInternalServerError || resp.StatusCode == http.StatusTooManyRequests:
-		return nil, unavailable(resp, "the issuer")
+		return nil, Unavailable(resp, "the issuer")
 	case resp.StatusCode != http.StatusOK:
 		return nil, errNoMetadata
 	}
