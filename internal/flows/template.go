@@ -82,11 +82,12 @@ func (b *limitedBuilder) Write(p []byte) (int, error) {
 
 // Parameters returns the keys of the parameters that the template names.
 func (f *Template) Parameters() []string {
-	var keys []string
-	for _, t := range f.template.Templates() {
-		keys = append(keys, parametersIn(t.Root)...)
+	templates := f.template.Templates()
+	roots := make([]parse.Node, len(templates))
+	for i, t := range templates {
+		roots[i] = t.Root
 	}
-	return keys
+	return parametersIn(roots...)
 }
 
 // parametersIn returns each key in `.param.key`, `$.param.key` and `index .param "key"`.
