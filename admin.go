@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -45,16 +46,19 @@ func (AdminAPI) Routes() []caddy.AdminRoute {
 	)
 	return []caddy.AdminRoute{
 		adminRoute(adminapi.ConnectionsPath, http.MethodGet, listConnections),
-		adminRoute(connection, http.MethodGet, showConnection),
-		adminRoute(connection+adminapi.RefreshAction, http.MethodPost, refreshConnection),
-		adminRoute(connection+adminapi.PingAction, http.MethodPost, pingConnection),
+		adminRoute(connection, http.MethodGet, ofConnection(showConnection)),
+		adminRoute(connection+adminapi.RefreshAction, http.MethodPost, ofConnection(refreshConnection)),
+		adminRoute(connection+adminapi.PingAction, http.MethodPost, ofConnection(pingConnection)),
 		adminRoute(adminapi.ConnectorsPath, http.MethodGet, listConnectors),
 		adminRoute(connector, http.MethodGet, showConnector),
 	}
 }
 
+// adminHandler responds to a request with a value, as JSON.
+type adminHandler = func(http.ResponseWriter, *http.Request) (any, error)
+
 // adminRoute returns a route for one method, whose response is JSON.
-func adminRoute(pattern, method string, respond func(http.ResponseWriter, *http.Request) (any, error)) caddy.AdminRoute {
+func adminRoute(pattern, method string, respond adminHandler) caddy.AdminRoute {
 	handler := func(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Cache-Control", "no-store")
 		if r.Method != method && (r.Method != http.MethodHead || method != http.MethodGet) {
@@ -109,23 +113,25 @@ func tokenExpiries() iter.Seq2[string, time.Time] {
 	}
 }
 
-// requestedConnection returns the connection that a request names.
-func requestedConnection(r *http.Request) (*activeConnection, error) {
-	app := activeApp()
-	if conn := app.active[r.PathValue("name")]; conn != nil {
-		return conn, nil
+// ofConnection returns a handler of requests that name a connection.
+func ofConnection(respond func(http.ResponseWriter, *http.Request, *activeConnection) (any, error)) adminHandler {
+	return func(w http.ResponseWriter, r *http.Request) (any, error) {
+		conn, err := find("connection", r.PathValue("name"), activeApp().active)
+		if err != nil {
+			return nil, err
+		}
+		return respond(w, r, conn)
 	}
-	return nil, apiError(notFound("connection", r.PathValue("name"), app.active))
 }
 
-// notFound returns the error about a name that does not exist.
-func notFound[V any](what, name string, known map[string]V) *adminapi.Error {
-	names := slices.Sorted(maps.Keys(known))
-	return &adminapi.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("there is no %s %q; %s", what, name, listNames(names))}
-}
-
-func apiError(err *adminapi.Error) caddy.APIError {
-	return caddy.APIError{HTTPStatus: err.Status, Err: err}
+// find returns what has a name, or the admin API's error that there is none.
+func find[V any](what, name string, known map[string]V) (V, error) {
+	found, ok := known[name]
+	if !ok {
+		names := slices.Sorted(maps.Keys(known))
+		return found, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no %s %q; %s", what, name, listNames(names))}
+	}
+	return found, nil
 }
 
 func listConnections(http.ResponseWriter, *http.Request) (any, error) {
@@ -137,27 +143,19 @@ func listConnections(http.ResponseWriter, *http.Request) (any, error) {
 	return list, nil
 }
 
-func showConnection(_ http.ResponseWriter, r *http.Request) (any, error) {
-	conn, err := requestedConnection(r)
-	if err != nil {
-		return nil, err
-	}
+func showConnection(_ http.ResponseWriter, _ *http.Request, conn *activeConnection) (any, error) {
 	return conn.view(), nil
 }
 
 // refreshConnection replaces a token, even in a back-off. If that fails, the response has the status that
 // an app would get.
-func refreshConnection(w http.ResponseWriter, r *http.Request) (any, error) {
-	conn, err := requestedConnection(r)
-	if err != nil {
-		return nil, err
-	}
+func refreshConnection(w http.ResponseWriter, r *http.Request, conn *activeConnection) (any, error) {
 	if err := conn.tokens.refresh(r.Context()); err != nil {
 		failed := forward.NoTokenError(conn.name, err)
 		if failed.RetryAfter > 0 {
 			w.Header().Set("Retry-After", forward.RetryAfterSeconds(failed.RetryAfter))
 		}
-		return nil, apiError(&adminapi.Error{Status: failed.Status, Message: failed.Details})
+		return nil, caddy.APIError{HTTPStatus: failed.Status, Err: errors.New(failed.Details)}
 	}
 	return conn.view(), nil
 }
@@ -236,10 +234,11 @@ func listConnectors(http.ResponseWriter, *http.Request) (any, error) {
 
 func showConnector(_ http.ResponseWriter, r *http.Request) (any, error) {
 	app := activeApp()
-	if connector := app.Connectors[r.PathValue("name")]; connector != nil {
-		return app.form(connector), nil
+	connector, err := find("connector", r.PathValue("name"), app.Connectors)
+	if err != nil {
+		return nil, err
 	}
-	return nil, apiError(notFound("connector", r.PathValue("name"), app.Connectors))
+	return app.form(connector), nil
 }
 
 func (a *App) form(c *Connector) adminapi.Connector {
@@ -326,11 +325,7 @@ func (c *Connector) scopeViews() []adminapi.Scope {
 	return scopes
 }
 
-func pingConnection(_ http.ResponseWriter, r *http.Request) (any, error) {
-	conn, err := requestedConnection(r)
-	if err != nil {
-		return nil, err
-	}
+func pingConnection(_ http.ResponseWriter, r *http.Request, conn *activeConnection) (any, error) {
 	p := conn.ping(r.Context())
 	return adminapi.Ping{Working: p.Working, Response: adminapi.PingResponse{StatusCode: p.Status, Message: p.Message, Body: p.Body}}, nil
 }

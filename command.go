@@ -49,9 +49,9 @@ func (model) Load(config []byte) error {
 
 // Connector implements command.Model.
 func (model) Connector(ctx caddy.Context, config *draft.Config, name string) (draft.Connector, error) {
-	raw, ok := config.Connectors[name]
-	if !ok {
-		return nil, notFound("connector", name, config.Connectors)
+	raw, err := find("connector", name, config.Connectors)
+	if err != nil {
+		return nil, err
 	}
 	connector := new(Connector)
 	if err := caddy.StrictUnmarshalJSON(raw, connector); err != nil {

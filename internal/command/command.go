@@ -26,7 +26,7 @@ const exitUsage = 2
 // Model is what the commands need of the plugin.
 type Model interface {
 	// Connector finds a connector in a configuration. What it loads lives as long as ctx. The error is
-	// an *adminapi.Error with status 404 when there is none of this name.
+	// a caddy.APIError with status 404 when there is none of this name.
 	Connector(ctx caddy.Context, config *draft.Config, name string) (draft.Connector, error)
 
 	// AuthMethods returns the names of the authentication methods, and the default.

@@ -104,13 +104,9 @@ func findConnectors(cmd *cobra.Command) (*draft.Config, error) {
 		}
 		return &config.Apps.HTTPHelper, nil
 	}
-	admin, err := findAdmin(cmd)
-	if err != nil {
-		return nil, err
-	}
 	// All of the connector, not only its form: to work out what the token request will be. And all of the
 	// configuration, because a part of it may not be there.
-	err = (&session{cmd: cmd, admin: admin}).call(http.MethodGet, "/config/", &config)
+	err := (&session{cmd: cmd}).call(http.MethodGet, "/config/", &config)
 	return &config.Apps.HTTPHelper, err
 }
 
