@@ -167,7 +167,7 @@ func (c *activeConnection) view() adminapi.Connection {
 	v := adminapi.Connection{
 		Name:        c.name,
 		Connector:   optional(c.config.Connector),
-		State:       adminapi.State(st.State),
+		State:       st.State,
 		AuthMethod:  c.service.authMethod(),
 		TokenURL:    optional(urls.TokenURL()),
 		BaseURL:     urls.BaseURL(),
@@ -194,7 +194,7 @@ func failure(e *token.StatusError) *adminapi.Failure {
 	if e == nil {
 		return nil
 	}
-	return &adminapi.Failure{At: shown(e.At), Class: adminapi.Class(e.Class), Code: optional(e.Code), Message: e.Message}
+	return &adminapi.Failure{At: shown(e.At), Class: e.Class, Code: optional(e.Code), Message: e.Message}
 }
 
 // shown returns a time as the admin API shows it.

@@ -29,8 +29,8 @@ const (
 
 // Client talks to the admin endpoint of a running Caddy.
 type Client struct {
-	address  string // as people write it
-	origin   string // as a URL; empty: a unix socket
+	address  string        // as people write it
+	origin   string        // as a URL; empty: a unix socket
 	patience time.Duration // with a GET
 	client   *http.Client
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
 func listCommand() *cobra.Command {
@@ -137,7 +138,7 @@ func show[T any](s *session, method, path string, render func(*printer, T)) (res
 }
 
 func somethingDown(conns ...adminapi.Connection) error {
-	if slices.ContainsFunc(conns, func(c adminapi.Connection) bool { return c.State == adminapi.StateDown }) {
+	if slices.ContainsFunc(conns, func(c adminapi.Connection) bool { return c.State == token.StateDown }) {
 		return errReported
 	}
 	return nil

@@ -11,6 +11,8 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
 // printer prints for people: tables and lines of text.
@@ -60,11 +62,11 @@ func (p *printer) ago(t time.Time) string {
 }
 
 // stateMeaning explains a state.
-var stateMeaning = map[adminapi.State]string{
-	adminapi.StateIdle:    "it has no token, and none was needed lately",
-	adminapi.StateReady:   "it has a token",
-	adminapi.StateFailing: "it has a token, but cannot get a new one",
-	adminapi.StateDown:    "it has no token, and cannot get one",
+var stateMeaning = map[token.State]string{
+	token.StateIdle:    "it has no token, and none was needed lately",
+	token.StateReady:   "it has a token",
+	token.StateFailing: "it has a token, but cannot get a new one",
+	token.StateDown:    "it has no token, and cannot get one",
 }
 
 func (p *printer) tokenLeft(t *adminapi.Token) string {
@@ -289,17 +291,17 @@ func problemsOf(c adminapi.Connection) []*problem {
 	return all
 }
 
-var trouble = map[adminapi.State]string{
-	adminapi.StateFailing: "cannot get a new token, while the one in hand lives: ",
-	adminapi.StateDown:    "cannot get a token: ",
+var trouble = map[token.State]string{
+	token.StateFailing: "cannot get a new token, while the one in hand lives: ",
+	token.StateDown:    "cannot get a token: ",
 }
 
 // adviceFor begins the sentence that ends with the command to run.
-func adviceFor(state adminapi.State, class adminapi.Class) string {
+func adviceFor(state token.State, class oauth.Class) string {
 	switch {
-	case class == adminapi.ClassConfiguration:
+	case class == oauth.ClassConfiguration:
 		return "It does not recover by itself: fix what is named here, then run: "
-	case state == adminapi.StateDown: // may never have worked
+	case state == token.StateDown: // may never have worked
 		return "It ends by itself once that server responds as it should. If it never has, fix what is named here. To try now, run: "
 	default:
 		return "It ends by itself once that server responds as it should. To try now, run: "
