@@ -36,10 +36,10 @@ func (w *Writer) begin(words []string) {
 	}
 }
 
-// Option writes an option with a value, unless that is empty.
-func (w *Writer) Option(name, value string) {
-	if value != "" {
-		w.Line(name, value)
+// Option writes an option with its values, unless there is none that is not empty.
+func (w *Writer) Option(name string, values ...string) {
+	if strings.Join(values, "") != "" {
+		w.Line(append([]string{name}, values...)...)
 	}
 }
 
