@@ -293,7 +293,7 @@ func (c *Connector) fixedFields() []adminapi.Field {
 func (c *Connector) parameterFields() []adminapi.Field {
 	fields := make([]adminapi.Field, 0, len(c.Parameters))
 	for _, p := range c.Parameters {
-		field := adminapi.Field{Key: p.Key, Type: p.Type, Label: cmp.Or(p.Label, p.Key), Default: optional(p.Default)}
+		field := adminapi.Field{Key: p.Key, Type: p.Type, Label: cmp.Or(p.Label, p.Key), Default: p.Default}
 		for _, o := range p.Options {
 			field.Options = append(field.Options, adminapi.Option{Value: o.Value, Label: cmp.Or(o.Label, o.Value)})
 		}

@@ -17,9 +17,9 @@ func TestTokenRequestByMethod(t *testing.T) {
 		"none":                {"client_id = id"},
 	} {
 		connector := &Connector{name: "c", Service: Service{AuthMethod: method, BaseURL: "https://api.example", TokenURL: "https://auth.example/token?key=query-secret"}}
-		d := draft.New(&draftConnector{Connector: connector}, new(draft.Config), "")
-		for _, field := range d.Form.Fields {
-			*d.Value(field) = "id"
+		d := draft.New(connector.forDraft(), new(draft.Config), "")
+		for i := range d.Fields {
+			d.Fields[i].Value = "id"
 		}
 		preview, err := d.Preview()
 		if err != nil {

@@ -119,7 +119,7 @@ type Field struct {
 	Label   string   `json:"label"`
 	Fixed   bool     `json:"fixed"`
 	Options []Option `json:"options,omitempty"`
-	Default *string  `json:"default,omitempty"`
+	Default string   `json:"default,omitempty"`
 }
 
 // Types of fields.

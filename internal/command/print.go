@@ -174,7 +174,7 @@ func choices(f adminapi.Field) string {
 		if o.Label != o.Value {
 			all[i] += " (" + o.Label + ")"
 		}
-		if o.Value == orZero(f.Default) {
+		if o.Value == f.Default {
 			all[i] += ", the default"
 		}
 	}
