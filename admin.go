@@ -174,7 +174,7 @@ func (c *activeConnection) view() adminapi.Connection {
 		Scopes:      c.scopesView(st),
 		Counts:      adminapi.Counts{TokenRequests: st.Requests, TokenFailures: st.Failures, Rejected: st.Rejected},
 		LastError:   failure(st.LastError),
-		NextAttempt: optionalTime(st.NextAttempt),
+		NextAttempt: optional(shown(st.NextAttempt)),
 	}
 	if !st.Expires.IsZero() {
 		v.Token = &adminapi.Token{Obtained: shown(st.Obtained), Expires: shown(st.Expires), Refresh: shown(st.Refresh)}
@@ -200,28 +200,16 @@ func failure(e *token.StatusError) *adminapi.Failure {
 // shown returns a time as the admin API shows it.
 func shown(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
 
-func optionalTime(t time.Time) *time.Time {
-	if t.IsZero() {
+// optional returns nil for a zero value, so that the JSON has null.
+func optional[T comparable](value T) *T {
+	if value == *new(T) {
 		return nil
 	}
-	t = shown(t)
-	return &t
-}
-
-func optional(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
+	return &value
 }
 
 // listed returns an empty list instead of nil, so that the JSON has an array.
-func listed(values []string) []string {
-	if values == nil {
-		return []string{}
-	}
-	return values
-}
+func listed(values []string) []string { return append([]string{}, values...) }
 
 func listConnectors(http.ResponseWriter, *http.Request) (any, error) {
 	app := activeApp()

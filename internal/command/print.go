@@ -1,8 +1,10 @@
 package command
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -161,7 +163,7 @@ func (p *printer) form(f adminapi.Connector) {
 	}
 	p.line("\n%s", scopeRule(f))
 	for _, s := range f.Scopes {
-		p.row("  "+s.Name, requiredWord(s.Required), orZero(s.Description))
+		p.row("  "+s.Name, map[bool]string{true: "always"}[s.Required], orZero(s.Description))
 	}
 	p.line("\nTo write a connection, run: caddy http-helper new %s%s", f.Name, p.flags)
 }
@@ -206,26 +208,9 @@ func scopeRule(f adminapi.Connector) string {
 	}
 }
 
-func requiredWord(required bool) string {
-	if required {
-		return "always"
-	}
-	return ""
-}
+func words(list []string) string { return cmp.Or(strings.Join(list, " "), "-") }
 
-func words(list []string) string {
-	if len(list) == 0 {
-		return "-"
-	}
-	return strings.Join(list, " ")
-}
-
-func orDash(s *string) string {
-	if s == nil {
-		return "-"
-	}
-	return *s
-}
+func orDash(s *string) string { return cmp.Or(orZero(s), "-") }
 
 // orZero returns what a pointer points to, or the zero value.
 func orZero[T any](v *T) T {
@@ -313,12 +298,8 @@ func merged(all []*problem, one *problem) []*problem {
 	for _, other := range all {
 		if other.text == one.text && other.advice == one.advice {
 			other.names = append(other.names, one.names...)
-			if one.tried.After(other.tried) {
-				other.tried = one.tried
-			}
-			if one.next.Before(other.next) {
-				other.next = one.next
-			}
+			other.tried = slices.MaxFunc([]time.Time{other.tried, one.tried}, time.Time.Compare)
+			other.next = slices.MinFunc([]time.Time{other.next, one.next}, time.Time.Compare)
 			if one.endpoint != other.endpoint {
 				other.endpoint = ""
 			}
