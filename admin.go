@@ -92,21 +92,11 @@ func activeApp() *App {
 	return app.(*App)
 }
 
-// activeConnections returns the running config's connections, in the order of their names.
-func activeConnections() []*activeConnection {
-	app := activeApp()
-	conns := make([]*activeConnection, 0, len(app.active))
-	for _, name := range slices.Sorted(maps.Keys(app.active)) {
-		conns = append(conns, app.active[name])
-	}
-	return conns
-}
-
 // tokenExpiries yields the running config's connections with the expiry of their live tokens.
 func tokenExpiries() iter.Seq2[string, time.Time] {
 	return func(yield func(string, time.Time) bool) {
-		for _, conn := range activeConnections() {
-			if expires := conn.tokens.source.Status().Expires; !expires.IsZero() && !yield(conn.name, expires) {
+		for name, conn := range activeApp().active {
+			if expires := conn.tokens.source.Status().Expires; !expires.IsZero() && !yield(name, expires) {
 				return
 			}
 		}
@@ -135,10 +125,10 @@ func find[V any](what, name string, known map[string]V) (V, error) {
 }
 
 func listConnections(http.ResponseWriter, *http.Request) (any, error) {
-	conns := activeConnections()
-	list := make([]adminapi.Connection, 0, len(conns))
-	for _, conn := range conns {
-		list = append(list, conn.view())
+	app := activeApp()
+	list := make([]adminapi.Connection, 0, len(app.active))
+	for _, name := range slices.Sorted(maps.Keys(app.active)) {
+		list = append(list, app.active[name].view())
 	}
 	return list, nil
 }

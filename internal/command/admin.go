@@ -171,7 +171,7 @@ func adminAddress(cmd *cobra.Command) (string, error) {
 	if address != "" || config != "" {
 		return quietly(func() (string, error) { return caddycmd.DetermineAdminAPIAddress(address, nil, config, adapter) })
 	}
-	switch running := adminapi.Running(); len(running) {
+	switch running, _ := adminapi.Sockets(); len(running) {
 	case 0:
 		return caddy.DefaultAdminListen, nil
 	case 1:

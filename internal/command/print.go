@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/dustin/go-humanize"
 
@@ -116,19 +116,13 @@ func (p *printer) ping(name string, result adminapi.Ping) {
 	}
 	p.line("%s does not work: %s.", name, result.Response.Message)
 	if body := result.Response.Body; body != nil && strings.TrimSpace(*body) != "" {
-		p.line("The API's response:\n%s", stripControl(strings.TrimSpace(*body)))
+		p.line("The API's response:\n%s", control.ReplaceAllString(strings.TrimSpace(*body), "\uFFFD"))
 	}
 }
 
-// stripControl replaces control characters, with which a server could steer the terminal.
-func stripControl(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, text)
-}
+// control matches the characters with which a server could steer the terminal: all control characters but
+// the line feed.
+var control = regexp.MustCompile(`[\x00-\x09\x0b-\x1f\x7f-\x9f]`)
 
 // connectors prints the table of all connectors.
 func (p *printer) connectors(forms []adminapi.Connector) {

@@ -221,10 +221,9 @@ func newAdminSocket(listen sidecarAddress) (string, error) {
 
 // removeLeftSockets tidies up after sidecars that could not.
 func removeLeftSockets() {
-	for _, socket := range adminapi.Sockets() {
-		if !adminapi.Accepts("unix", socket) {
-			_ = os.Remove(socket)
-		}
+	_, left := adminapi.Sockets()
+	for _, socket := range left {
+		_ = os.Remove(socket)
 	}
 }
 
