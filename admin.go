@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -45,16 +46,19 @@ func (AdminAPI) Routes() []caddy.AdminRoute {
 	)
 	return []caddy.AdminRoute{
 		adminRoute(adminapi.ConnectionsPath, http.MethodGet, listConnections),
-		adminRoute(connection, http.MethodGet, showConnection),
-		adminRoute(connection+adminapi.RefreshAction, http.MethodPost, refreshConnection),
-		adminRoute(connection+adminapi.PingAction, http.MethodPost, pingConnection),
+		adminRoute(connection, http.MethodGet, ofConnection(showConnection)),
+		adminRoute(connection+adminapi.RefreshAction, http.MethodPost, ofConnection(refreshConnection)),
+		adminRoute(connection+adminapi.PingAction, http.MethodPost, ofConnection(pingConnection)),
 		adminRoute(adminapi.ConnectorsPath, http.MethodGet, listConnectors),
 		adminRoute(connector, http.MethodGet, showConnector),
 	}
 }
 
+// adminHandler responds to a request with a value, as JSON.
+type adminHandler = func(http.ResponseWriter, *http.Request) (any, error)
+
 // adminRoute returns a route for one method, whose response is JSON.
-func adminRoute(pattern, method string, respond func(http.ResponseWriter, *http.Request) (any, error)) caddy.AdminRoute {
+func adminRoute(pattern, method string, respond adminHandler) caddy.AdminRoute {
 	handler := func(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Cache-Control", "no-store")
 		if r.Method != method && (r.Method != http.MethodHead || method != http.MethodGet) {
@@ -88,76 +92,60 @@ func activeApp() *App {
 	return app.(*App)
 }
 
-// activeConnections returns the running config's connections, in the order of their names.
-func activeConnections() []*activeConnection {
-	app := activeApp()
-	conns := make([]*activeConnection, 0, len(app.active))
-	for _, name := range slices.Sorted(maps.Keys(app.active)) {
-		conns = append(conns, app.active[name])
-	}
-	return conns
-}
-
 // tokenExpiries yields the running config's connections with the expiry of their live tokens.
 func tokenExpiries() iter.Seq2[string, time.Time] {
 	return func(yield func(string, time.Time) bool) {
-		for _, conn := range activeConnections() {
-			if expires := conn.tokens.source.Status().Expires; !expires.IsZero() && !yield(conn.name, expires) {
+		for name, conn := range activeApp().active {
+			if expires := conn.tokens.source.Status().Expires; !expires.IsZero() && !yield(name, expires) {
 				return
 			}
 		}
 	}
 }
 
-// requestedConnection returns the connection that a request names.
-func requestedConnection(r *http.Request) (*activeConnection, error) {
-	app := activeApp()
-	if conn := app.active[r.PathValue("name")]; conn != nil {
-		return conn, nil
+// ofConnection returns a handler of requests that name a connection.
+func ofConnection(respond func(http.ResponseWriter, *http.Request, *activeConnection) (any, error)) adminHandler {
+	return func(w http.ResponseWriter, r *http.Request) (any, error) {
+		conn, err := find("connection", r.PathValue("name"), activeApp().active)
+		if err != nil {
+			return nil, err
+		}
+		return respond(w, r, conn)
 	}
-	return nil, apiError(notFound("connection", r.PathValue("name"), app.active))
 }
 
-// notFound returns the error about a name that does not exist.
-func notFound[V any](what, name string, known map[string]V) *adminapi.Error {
-	names := slices.Sorted(maps.Keys(known))
-	return &adminapi.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("there is no %s %q; %s", what, name, listNames(names))}
-}
-
-func apiError(err *adminapi.Error) caddy.APIError {
-	return caddy.APIError{HTTPStatus: err.Status, Err: err}
+// find returns what has a name, or the admin API's error that there is none.
+func find[V any](what, name string, known map[string]V) (V, error) {
+	found, ok := known[name]
+	if !ok {
+		names := slices.Sorted(maps.Keys(known))
+		return found, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no %s %q; %s", what, name, listNames(names))}
+	}
+	return found, nil
 }
 
 func listConnections(http.ResponseWriter, *http.Request) (any, error) {
-	conns := activeConnections()
-	list := make([]adminapi.Connection, 0, len(conns))
-	for _, conn := range conns {
-		list = append(list, conn.view())
+	app := activeApp()
+	list := make([]adminapi.Connection, 0, len(app.active))
+	for _, name := range slices.Sorted(maps.Keys(app.active)) {
+		list = append(list, app.active[name].view())
 	}
 	return list, nil
 }
 
-func showConnection(_ http.ResponseWriter, r *http.Request) (any, error) {
-	conn, err := requestedConnection(r)
-	if err != nil {
-		return nil, err
-	}
+func showConnection(_ http.ResponseWriter, _ *http.Request, conn *activeConnection) (any, error) {
 	return conn.view(), nil
 }
 
 // refreshConnection replaces a token, even in a back-off. If that fails, the response has the status that
 // an app would get.
-func refreshConnection(w http.ResponseWriter, r *http.Request) (any, error) {
-	conn, err := requestedConnection(r)
-	if err != nil {
-		return nil, err
-	}
+func refreshConnection(w http.ResponseWriter, r *http.Request, conn *activeConnection) (any, error) {
 	if err := conn.tokens.refresh(r.Context()); err != nil {
 		failed := forward.NoTokenError(conn.name, err)
 		if failed.RetryAfter > 0 {
 			w.Header().Set("Retry-After", forward.RetryAfterSeconds(failed.RetryAfter))
 		}
-		return nil, apiError(&adminapi.Error{Status: failed.Status, Message: failed.Details})
+		return nil, caddy.APIError{HTTPStatus: failed.Status, Err: errors.New(failed.Details)}
 	}
 	return conn.view(), nil
 }
@@ -169,14 +157,14 @@ func (c *activeConnection) view() adminapi.Connection {
 	v := adminapi.Connection{
 		Name:        c.name,
 		Connector:   optional(c.config.Connector),
-		State:       adminapi.State(st.State),
+		State:       st.State,
 		AuthMethod:  c.service.authMethod(),
 		TokenURL:    optional(urls.TokenURL()),
 		BaseURL:     urls.BaseURL(),
 		Scopes:      c.scopesView(st),
 		Counts:      adminapi.Counts{TokenRequests: st.Requests, TokenFailures: st.Failures, Rejected: st.Rejected},
 		LastError:   failure(st.LastError),
-		NextAttempt: optionalTime(st.NextAttempt),
+		NextAttempt: optional(shown(st.NextAttempt)),
 	}
 	if !st.Expires.IsZero() {
 		v.Token = &adminapi.Token{Obtained: shown(st.Obtained), Expires: shown(st.Expires), Refresh: shown(st.Refresh)}
@@ -196,34 +184,22 @@ func failure(e *token.StatusError) *adminapi.Failure {
 	if e == nil {
 		return nil
 	}
-	return &adminapi.Failure{At: shown(e.At), Class: adminapi.Class(e.Class), Code: optional(e.Code), Message: e.Message}
+	return &adminapi.Failure{At: shown(e.At), Class: e.Class, Code: optional(e.Code), Message: e.Message}
 }
 
 // shown returns a time as the admin API shows it.
 func shown(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
 
-func optionalTime(t time.Time) *time.Time {
-	if t.IsZero() {
+// optional returns nil for a zero value, so that the JSON has null.
+func optional[T comparable](value T) *T {
+	if value == *new(T) {
 		return nil
 	}
-	t = shown(t)
-	return &t
-}
-
-func optional(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
+	return &value
 }
 
 // listed returns an empty list instead of nil, so that the JSON has an array.
-func listed(values []string) []string {
-	if values == nil {
-		return []string{}
-	}
-	return values
-}
+func listed(values []string) []string { return append([]string{}, values...) }
 
 func listConnectors(http.ResponseWriter, *http.Request) (any, error) {
 	app := activeApp()
@@ -236,10 +212,11 @@ func listConnectors(http.ResponseWriter, *http.Request) (any, error) {
 
 func showConnector(_ http.ResponseWriter, r *http.Request) (any, error) {
 	app := activeApp()
-	if connector := app.Connectors[r.PathValue("name")]; connector != nil {
-		return app.form(connector), nil
+	connector, err := find("connector", r.PathValue("name"), app.Connectors)
+	if err != nil {
+		return nil, err
 	}
-	return nil, apiError(notFound("connector", r.PathValue("name"), app.Connectors))
+	return app.form(connector), nil
 }
 
 func (a *App) form(c *Connector) adminapi.Connector {
@@ -294,7 +271,7 @@ func (c *Connector) fixedFields() []adminapi.Field {
 func (c *Connector) parameterFields() []adminapi.Field {
 	fields := make([]adminapi.Field, 0, len(c.Parameters))
 	for _, p := range c.Parameters {
-		field := adminapi.Field{Key: p.Key, Type: p.Type, Label: cmp.Or(p.Label, p.Key), Default: optional(p.Default)}
+		field := adminapi.Field{Key: p.Key, Type: p.Type, Label: cmp.Or(p.Label, p.Key), Default: p.Default}
 		for _, o := range p.Options {
 			field.Options = append(field.Options, adminapi.Option{Value: o.Value, Label: cmp.Or(o.Label, o.Value)})
 		}
@@ -326,11 +303,7 @@ func (c *Connector) scopeViews() []adminapi.Scope {
 	return scopes
 }
 
-func pingConnection(_ http.ResponseWriter, r *http.Request) (any, error) {
-	conn, err := requestedConnection(r)
-	if err != nil {
-		return nil, err
-	}
+func pingConnection(_ http.ResponseWriter, r *http.Request, conn *activeConnection) (any, error) {
 	p := conn.ping(r.Context())
 	return adminapi.Ping{Working: p.Working, Response: adminapi.PingResponse{StatusCode: p.Status, Message: p.Message, Body: p.Body}}, nil
 }

@@ -138,10 +138,7 @@ func (a *App) use(p *RequestPolicy, names ...string) ([]*activeConnection, error
 
 // connection returns the connection with a name.
 func (a *App) connection(name string) (*activeConnection, error) {
-	if conn := a.active[name]; conn != nil {
-		return conn, nil
-	}
-	return nil, fmt.Errorf("there is no connection %q; %s", name, listNames(slices.Sorted(maps.Keys(a.active))))
+	return find("connection", name, a.active)
 }
 
 // tokenTransport returns the http transport to token endpoints that raw configures. Connections with

@@ -1,6 +1,7 @@
 package httphelper
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,7 +9,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/command"
@@ -17,41 +17,14 @@ import (
 )
 
 func init() {
-	command.Register(model{})
+	command.Register(draftConnector)
 }
 
-// model is the plugin as the command line sees it.
-type model struct{}
-
-// AuthMethods implements command.Model.
-func (model) AuthMethods() (names []string, preset string) {
-	return oauth.MethodNames(), oauth.DefaultMethod
-}
-
-// NeedsSecret implements command.Model.
-func (model) NeedsSecret(authMethod string) (bool, error) {
-	method, err := oauth.Method(authMethod)
-	return method.NeedsSecret, err
-}
-
-// Load implements command.Model. An error about a connection does not name the modules of Caddy that it
-// passed through.
-func (model) Load(config []byte) error {
-	err := caddy.Load(config, true)
-	if err == nil {
-		return nil
-	}
-	if _, reason, found := strings.Cut(err.Error(), ": connection "); found {
-		return errors.New("connection " + reason)
-	}
-	return err
-}
-
-// Connector implements command.Model.
-func (model) Connector(ctx caddy.Context, config *draft.Config, name string) (draft.Connector, error) {
-	raw, ok := config.Connectors[name]
-	if !ok {
-		return nil, notFound("connector", name, config.Connectors)
+// draftConnector implements command.FindConnector.
+func draftConnector(ctx caddy.Context, config *draft.Config, name string) (*draft.Connector, error) {
+	raw, err := find("connector", name, config.Connectors)
+	if err != nil {
+		return nil, err
 	}
 	connector := new(Connector)
 	if err := caddy.StrictUnmarshalJSON(raw, connector); err != nil {
@@ -60,26 +33,22 @@ func (model) Connector(ctx caddy.Context, config *draft.Config, name string) (dr
 	if err := connector.provision(ctx, name); err != nil {
 		return nil, err
 	}
-	return &draftConnector{Connector: connector, raw: raw}, nil
+	return connector.forDraft(), nil
 }
 
-// draftConnector is a connector for which a connection is drafted.
-type draftConnector struct {
-	*Connector
-	raw json.RawMessage // as configured
+// forDraft returns the connector as a draft needs it.
+func (c *Connector) forDraft() *draft.Connector {
+	return &draft.Connector{
+		Form:                  c.form(),
+		CheckName:             validName,
+		CheckText:             placeholders(),
+		CheckAdditionalScopes: c.checkAdditionalScopes,
+		Preview:               c.preview,
+		Refresh:               refreshActive,
+	}
 }
 
-// Form implements draft.Connector.
-func (c *draftConnector) Form() adminapi.Connector { return c.form() }
-
-// CheckName implements draft.Connector.
-func (*draftConnector) CheckName(name string) error { return validName(name) }
-
-// CheckText implements draft.Connector.
-func (*draftConnector) CheckText(value string) error { return placeholders()(value) }
-
-// CheckAdditionalScopes implements draft.Connector.
-func (c *draftConnector) CheckAdditionalScopes(typed string) error {
+func (c *Connector) checkAdditionalScopes(typed string) error {
 	if strings.Contains(typed, "{") && utf8.RuneCountInString(typed) <= maxAdditionalScopes {
 		return placeholders()(typed) // the value may not be known here
 	}
@@ -87,13 +56,13 @@ func (c *draftConnector) CheckAdditionalScopes(typed string) error {
 	return err
 }
 
-// Preview implements draft.Connector.
-func (c *draftConnector) Preview(name string, connection json.RawMessage) (string, error) {
+// preview describes the token request of a connection that uses the connector.
+func (c *Connector) preview(name string, connection json.RawMessage) (string, error) {
 	config := new(Connection)
 	if err := json.Unmarshal(connection, config); err != nil {
 		return "", err
 	}
-	app := &App{Connectors: map[string]*Connector{c.name: c.Connector}}
+	app := &App{Connectors: map[string]*Connector{c.name: c}}
 	conn, err := app.configure(name, config)
 	if err != nil {
 		return "", err
@@ -108,27 +77,11 @@ func (c *draftConnector) Preview(name string, connection json.RawMessage) (strin
 	return spec.Preview()
 }
 
-// Try implements draft.Connector.
-func (c *draftConnector) Try(ctx context.Context, name string, connection json.RawMessage) (draft.Trial, error) {
-	err := model{}.Load(caddyconfig.JSON(map[string]any{
-		"admin":   map[string]any{"disabled": true, "config": map[string]any{"persist": false}},
-		"logging": json.RawMessage(`{"logs": {"default": {"level": "FATAL"}}}`),
-		"apps": map[string]any{"http_helper": map[string]any{
-			"connectors":  map[string]any{c.name: c.raw},
-			"connections": map[string]any{name: connection},
-		}},
-	}, nil))
-	if err != nil {
-		return draft.Trial{}, err
-	}
-	defer func() { _ = caddy.Stop() }()
+// refreshActive makes a token request of a connection of the running config.
+func refreshActive(ctx context.Context, name string) (adminapi.Connection, error) {
 	conn := activeApp().active[name]
-	switch err := conn.tokens.refresh(ctx); {
-	case ctx.Err() != nil:
-		return draft.Trial{}, ctx.Err()
-	case err != nil:
-		return draft.Trial{Failure: oauth.AsError(err)}, nil
-	default:
-		return draft.Trial{Connection: conn.view()}, nil
+	if err := conn.tokens.refresh(ctx); err != nil {
+		return adminapi.Connection{}, cmp.Or(ctx.Err(), error(oauth.AsError(err)))
 	}
+	return conn.view(), nil
 }

@@ -20,9 +20,9 @@ func TestTokenRequestByMethod(t *testing.T) {
 		if err := connector.checkAlone("c"); err != nil {
 			t.Fatal(err)
 		}
-		d := draft.New(&draftConnector{Connector: connector}, new(draft.Config), "")
-		for _, field := range d.Form.Fields {
-			*d.Value(field) = "id"
+		d := draft.New(connector.forDraft(), new(draft.Config), "")
+		for i := range d.Fields {
+			d.Fields[i].Value = "id"
 		}
 		preview, err := d.Preview()
 		if err != nil {

@@ -75,7 +75,7 @@ type healthView struct {
 type connectionHealth struct {
 	Name    string            `json:"name"`
 	Healthy bool              `json:"healthy"`
-	State   adminapi.State    `json:"state"`
+	State   token.State       `json:"state"`
 	Error   *adminapi.Failure `json:"error,omitempty"`
 }
 
@@ -103,7 +103,7 @@ func (h *Health) ServeHTTP(w http.ResponseWriter, _ *http.Request, _ caddyhttp.H
 func (c *activeConnection) health() connectionHealth {
 	c.tokens.source.RetryInBackground()
 	st := c.tokens.source.Status()
-	health := connectionHealth{Name: c.name, Healthy: isHealthy(st), State: adminapi.State(st.State)}
+	health := connectionHealth{Name: c.name, Healthy: isHealthy(st), State: st.State}
 	if !health.Healthy {
 		health.Error = failure(st.LastError)
 	}

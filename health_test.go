@@ -7,7 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
 // withHealth is a Caddyfile with the health check at /health, for these connections.
@@ -33,7 +34,7 @@ func wantHealth(t *testing.T, site string, status int) healthView {
 func TestHealth(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	site := runSidecar(t, withHealth(inline(a, e, "name c"), ""))
-	if view := wantHealth(t, site, 200); len(view.Connections) != 1 || view.Connections[0].State != adminapi.StateIdle || e.requests.Load() != 0 {
+	if view := wantHealth(t, site, 200); len(view.Connections) != 1 || view.Connections[0].State != token.StateIdle || e.requests.Load() != 0 {
 		t.Errorf("before the first request: %+v", view)
 	}
 
@@ -43,7 +44,7 @@ func TestHealth(t *testing.T) {
 	})
 	call(t, "GET", site+"/", nil)
 	view := wantHealth(t, site, 503)
-	if c := view.Connections[0]; c.Name != "c" || c.Healthy || c.State != adminapi.StateDown || c.Error == nil || c.Error.Class != "outage" || c.Error.Message == "" {
+	if c := view.Connections[0]; c.Name != "c" || c.Healthy || c.State != token.StateDown || c.Error == nil || c.Error.Class != "outage" || c.Error.Message == "" {
 		t.Errorf("in an outage from the beginning: %+v", c)
 	}
 
@@ -56,13 +57,13 @@ func TestHealth(t *testing.T) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})
 	admin(t, "POST", "/http_helper/connections/c/refresh")
-	if view := wantHealth(t, site, 200); view.Connections[0].State != adminapi.StateFailing {
+	if view := wantHealth(t, site, 200); view.Connections[0].State != token.StateFailing {
 		t.Errorf("with a token and an outage: %+v", view)
 	}
 
 	source := activeApp().active["c"].tokens.source
 	source.Replace(t.Context(), source.Current())
-	if view := wantHealth(t, site, 200); view.Connections[0].State != adminapi.StateDown {
+	if view := wantHealth(t, site, 200); view.Connections[0].State != token.StateDown {
 		t.Errorf("in an outage after it has worked: %+v", view)
 	}
 
@@ -72,7 +73,7 @@ func TestHealth(t *testing.T) {
 	})
 	admin(t, "POST", "/http_helper/connections/c/refresh")
 	view = wantHealth(t, site, 503)
-	if c := view.Connections[0]; c.Error == nil || c.Error.Class != adminapi.ClassConfiguration || *c.Error.Code != "invalid_client" {
+	if c := view.Connections[0]; c.Error == nil || c.Error.Class != oauth.ClassConfiguration || *c.Error.Code != "invalid_client" {
 		t.Errorf("misconfigured after it has worked: %+v", c)
 	}
 }

@@ -7,6 +7,9 @@ package adminapi
 import (
 	"net/url"
 	"time"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
 // Paths of the admin API. The path of one connection or connector ends with its name.
@@ -29,36 +32,19 @@ func ConnectionPath(name, action string) string {
 // ConnectorPath returns the path of a connector.
 func ConnectorPath(name string) string { return ConnectorsPath + "/" + url.PathEscape(name) }
 
-// State is the state of a connection.
-type State string
-
-// The states of a connection.
-const (
-	StateIdle    State = "idle"    // it has no token, and none was needed lately
-	StateReady   State = "ready"   // it has a token
-	StateFailing State = "failing" // it has a token, but cannot get a new one
-	StateDown    State = "down"    // it has no token, and cannot get one
-)
-
-// Class is the class of a failure: a mistake in the configuration, or an outage.
-type Class string
-
-// ClassConfiguration is the class of failures that need a fix.
-const ClassConfiguration Class = "configuration"
-
 // Connection is a connection and its state.
 type Connection struct {
-	Name        string     `json:"name"`
-	Connector   *string    `json:"connector"` // null: defined without one
-	State       State      `json:"state"`
-	AuthMethod  string     `json:"auth_method"`
-	TokenURL    *string    `json:"token_url"` // null: not known until the issuer is asked
-	BaseURL     string     `json:"base_url"`
-	Scopes      Scopes     `json:"scopes"`
-	Token       *Token     `json:"token"` // null: no live one
-	Counts      Counts     `json:"counts"`
-	LastError   *Failure   `json:"last_error"`   // null: the last attempt did not fail
-	NextAttempt *time.Time `json:"next_attempt"` // null: not in a back-off
+	Name        string      `json:"name"`
+	Connector   *string     `json:"connector"` // null: defined without one
+	State       token.State `json:"state"`
+	AuthMethod  string      `json:"auth_method"`
+	TokenURL    *string     `json:"token_url"` // null: not known until the issuer is asked
+	BaseURL     string      `json:"base_url"`
+	Scopes      Scopes      `json:"scopes"`
+	Token       *Token      `json:"token"` // null: no live one
+	Counts      Counts      `json:"counts"`
+	LastError   *Failure    `json:"last_error"`   // null: the last attempt did not fail
+	NextAttempt *time.Time  `json:"next_attempt"` // null: not in a back-off
 }
 
 // Scopes are the scopes of a connection. The lists are never null.
@@ -84,10 +70,10 @@ type Counts struct {
 
 // Failure is the failure of the last token request.
 type Failure struct {
-	At      time.Time `json:"at"`
-	Class   Class     `json:"class"`
-	Code    *string   `json:"code"` // null: the server gave none that may be shown
-	Message string    `json:"message"`
+	At      time.Time   `json:"at"`
+	Class   oauth.Class `json:"class"`
+	Code    *string     `json:"code"` // null: the server gave none that may be shown
+	Message string      `json:"message"`
 }
 
 // Reason returns the failure in words, with the server's error code, as in the log.
@@ -133,7 +119,7 @@ type Field struct {
 	Label   string   `json:"label"`
 	Fixed   bool     `json:"fixed"`
 	Options []Option `json:"options,omitempty"`
-	Default *string  `json:"default,omitempty"`
+	Default string   `json:"default,omitempty"`
 }
 
 // Types of fields.

@@ -21,35 +21,30 @@ const (
 	// dialTimeout is how long a client waits for an admin endpoint to accept a connection.
 	dialTimeout = 3 * time.Second
 
+	// getPatience is how long a client waits for a response that costs no request to anybody else.
+	getPatience = 10 * time.Second
+
 	maxResponseBytes = 8 << 20
 )
 
 // Client talks to the admin endpoint of a running Caddy.
 type Client struct {
-	address  string // as people write it
-	origin   string // as a URL; empty: a unix socket
-	patience time.Duration
+	address  string        // as people write it
+	origin   string        // as a URL; empty: a unix socket
+	patience time.Duration // with a GET
 	client   *http.Client
 }
 
-// AddressError is the error of a text that is not the address of an admin endpoint.
-type AddressError struct{ Address string }
-
-func (e *AddressError) Error() string {
-	return e.Address + " is not the address of an admin endpoint, such as localhost:2019 or unix//path/to/admin.sock"
-}
-
 // New returns a client for the admin endpoint at an address, which may be the path of a unix socket.
-// A GET may take as long as patience; a POST may take as long as the server does. The error is an
-// *AddressError.
-func New(address string, patience time.Duration) (*Client, error) {
+// A POST may take as long as the server does.
+func New(address string) (*Client, error) {
 	address = UnixPath(address)
 	a, err := caddy.ParseNetworkAddress(address)
 	if err != nil || a.PortRangeSize() > 1 || !a.IsUnixNetwork() && !strings.HasPrefix(a.Network, "tcp") {
-		return nil, &AddressError{Address: address}
+		return nil, fmt.Errorf("%s is not the address of an admin endpoint, such as localhost:2019 or unix//path/to/admin.sock", address)
 	}
 	dial := a.JoinHostPort(0)
-	c := &Client{address: address, origin: "http://" + dial, patience: patience}
+	c := &Client{address: address, origin: "http://" + dial, patience: getPatience}
 	if a.IsUnixNetwork() {
 		dial, _, _ = strings.Cut(dial, "|") // permissions
 		c.origin = ""
@@ -71,14 +66,6 @@ func UnixPath(address string) string {
 	return address
 }
 
-// Response is the response of an admin endpoint, which may be an error.
-type Response struct {
-	Status int
-	Body   []byte
-
-	address string
-}
-
 // UnreachableError is the error of an admin endpoint that does not respond.
 type UnreachableError struct {
 	Address string
@@ -92,14 +79,13 @@ func (e *UnreachableError) Error() string {
 	return "no Caddy responds at " + e.Address + " (" + innermost(e.Err) + ")"
 }
 
-// Unwrap lets errors.Is look inside.
-func (e *UnreachableError) Unwrap() error { return e.Err }
-
 // Forbidden reports whether the user has no permission to connect.
 func (e *UnreachableError) Forbidden() bool { return errors.Is(e.Err, fs.ErrPermission) }
 
-// Do makes a request. The error is an *UnreachableError, unless the response breaks off.
-func (c *Client) Do(ctx context.Context, method, path string) (*Response, error) {
+// Do makes a request, and decodes the JSON of the response, which it returns, besides. The error is an
+// *UnreachableError when there is no response, and a caddy.APIError when the admin API has sent one, with
+// status 404 if a name does not exist.
+func (c *Client) Do(ctx context.Context, method, path string, into any) ([]byte, error) {
 	if method == http.MethodGet {
 		limited, cancel := context.WithTimeout(ctx, c.patience)
 		defer cancel()
@@ -122,7 +108,7 @@ func (c *Client) Do(ctx context.Context, method, path string) (*Response, error)
 	if err != nil {
 		return nil, fmt.Errorf("reading the response of %s: %s", c.address, innermost(err))
 	}
-	return &Response{Status: res.StatusCode, Body: body, address: c.address}, nil
+	return body, c.decode(res.StatusCode, body, into)
 }
 
 // innermost returns the innermost message of a network error.
@@ -136,29 +122,21 @@ func innermost(err error) string {
 	return err.Error()
 }
 
-// Error is an error that the admin API has sent. Status 404 means that the name does not exist.
-type Error struct {
-	Status  int    `json:"-"`
-	Message string `json:"error"`
-}
-
-func (e *Error) Error() string { return e.Message }
-
-// Decode decodes the JSON of a response. An error that the admin API has sent is an *Error.
-func (r *Response) Decode(into any) error {
-	if r.Status == http.StatusOK {
-		if err := json.Unmarshal(r.Body, into); err != nil {
-			return fmt.Errorf("%s does not respond as http_helper does: is it of another version?", r.address)
+// decode decodes the JSON of a response, which may be an error.
+func (c *Client) decode(status int, body []byte, into any) error {
+	if status == http.StatusOK {
+		if json.Unmarshal(body, into) != nil {
+			return fmt.Errorf("%s does not respond as http_helper does: is it of another version?", c.address)
 		}
 		return nil
 	}
-	failed := &Error{Status: r.Status}
-	switch err := json.Unmarshal(r.Body, failed); {
+	failed := caddy.APIError{HTTPStatus: status}
+	switch err := json.Unmarshal(body, &failed); {
 	case err == nil && failed.Message != "":
 		return failed
-	case r.Status == http.StatusNotFound:
-		return fmt.Errorf("the Caddy at %s was built without http_helper", r.address)
+	case status == http.StatusNotFound:
+		return fmt.Errorf("the Caddy at %s was built without http_helper", c.address)
 	default:
-		return fmt.Errorf("the Caddy at %s responded with status %d", r.address, r.Status)
+		return fmt.Errorf("the Caddy at %s responded with status %d", c.address, status)
 	}
 }

@@ -25,11 +25,12 @@ func TestEndpointHangs(t *testing.T) {
 	server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { _ = server.Close() })
-	client, err := New(socket, 10*time.Millisecond)
+	client, err := New(socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.Do(t.Context(), http.MethodGet, ConnectionsPath); err == nil || !strings.Contains(err.Error(), "no Caddy responds at unix/"+socket+" (it takes too long)") {
+	client.patience = 10 * time.Millisecond
+	if _, err := client.Do(t.Context(), http.MethodGet, ConnectionsPath, nil); err == nil || !strings.Contains(err.Error(), "no Caddy responds at unix/"+socket+" (it takes too long)") {
 		t.Error(err)
 	}
 }

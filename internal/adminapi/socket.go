@@ -20,26 +20,23 @@ func RuntimeDirs() []string {
 	return dirs
 }
 
-// Running returns the addresses of the user's sidecars that accept connections.
-func Running() []string {
-	var running []string
-	for _, socket := range Sockets() {
-		if Accepts("unix", socket) {
-			running = append(running, "unix/"+socket)
-		}
-	}
-	return running
-}
-
-// Sockets returns the paths of the sockets in the runtime directories. Some may be left over.
-func Sockets() []string {
+// Sockets finds the sockets in the runtime directories: the addresses of those on which a sidecar accepts
+// connections, and the paths of those that are left over.
+func Sockets() (running, left []string) {
 	var found []string
 	for _, dir := range RuntimeDirs() {
 		inside, _ := filepath.Glob(filepath.Join(dir, "run-*.sock"))
 		found = append(found, inside...)
 	}
 	slices.Sort(found)
-	return slices.Compact(found)
+	for _, socket := range slices.Compact(found) {
+		if Accepts("unix", socket) {
+			running = append(running, "unix/"+socket)
+		} else {
+			left = append(left, socket)
+		}
+	}
+	return running, left
 }
 
 // Accepts reports whether something accepts connections at an address.

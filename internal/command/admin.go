@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
 func listCommand() *cobra.Command {
@@ -27,12 +29,8 @@ func listCommand() *cobra.Command {
 		Short: "Lists the connections and how they are doing",
 		Args:  takes(0, 0, "no argument"),
 	}, "", func(s *session, _ string) error {
-		var conns []adminapi.Connection
-		if err := s.call(http.MethodGet, adminapi.ConnectionsPath, &conns); err != nil {
-			return err
-		}
-		s.show(func(p *printer) { p.connections(conns) })
-		return somethingDown(conns...)
+		conns, err := show(s, http.MethodGet, adminapi.ConnectionsPath, (*printer).connections)
+		return cmp.Or(err, somethingDown(conns...))
 	})
 }
 
@@ -41,12 +39,8 @@ func showCommand() *cobra.Command {
 		Use:   "show <connection>",
 		Short: "Shows a connection: its state, and when it does not work, why and what to do",
 	}, func(s *session, name string) error {
-		var conn adminapi.Connection
-		if err := s.call(http.MethodGet, adminapi.ConnectionPath(name, ""), &conn); err != nil {
-			return err
-		}
-		s.show(func(p *printer) { p.connection(conn) })
-		return somethingDown(conn)
+		conn, err := show(s, http.MethodGet, adminapi.ConnectionPath(name, ""), (*printer).connection)
+		return cmp.Or(err, somethingDown(conn))
 	})
 }
 
@@ -55,12 +49,8 @@ func refreshCommand() *cobra.Command {
 		Use:   "refresh <connection>",
 		Short: "Fetches a new token now, without waiting for the end of a back-off",
 	}, func(s *session, name string) error {
-		var conn adminapi.Connection
-		if err := s.call(http.MethodPost, adminapi.ConnectionPath(name, adminapi.RefreshAction), &conn); err != nil {
-			return err
-		}
-		s.show(func(p *printer) { p.refreshed(conn) })
-		return nil
+		_, err := show(s, http.MethodPost, adminapi.ConnectionPath(name, adminapi.RefreshAction), (*printer).refreshed)
+		return err
 	})
 }
 
@@ -69,15 +59,11 @@ func pingCommand() *cobra.Command {
 		Use:   "ping <connection>",
 		Short: "Makes the request that proves a connection",
 	}, func(s *session, name string) error {
-		var result adminapi.Ping
-		if err := s.call(http.MethodPost, adminapi.ConnectionPath(name, adminapi.PingAction), &result); err != nil {
-			return err
-		}
-		s.show(func(p *printer) { p.ping(name, result) })
-		if !result.Working {
+		result, err := show(s, http.MethodPost, adminapi.ConnectionPath(name, adminapi.PingAction), func(p *printer, result adminapi.Ping) { p.ping(name, result) })
+		if err == nil && !result.Working {
 			return errReported
 		}
-		return nil
+		return err
 	})
 }
 
@@ -88,28 +74,18 @@ func connectorsCommand() *cobra.Command {
 		Args:  takes(0, 1, "the name of a connector, if any"),
 	}, adminapi.ConnectorsPath, func(s *session, name string) error {
 		if name == "" {
-			var forms []adminapi.Connector
-			err := s.call(http.MethodGet, adminapi.ConnectorsPath, &forms)
-			if err == nil {
-				s.show(func(p *printer) { p.connectors(forms) })
-			}
+			_, err := show(s, http.MethodGet, adminapi.ConnectorsPath, (*printer).connectors)
 			return err
 		}
-		var form adminapi.Connector
-		err := s.call(http.MethodGet, adminapi.ConnectorPath(name), &form)
-		if err == nil {
-			s.show(func(p *printer) { p.form(form) })
-		}
+		_, err := show(s, http.MethodGet, adminapi.ConnectorPath(name), (*printer).form)
 		return err
 	})
 }
 
 // session is one use of a command that talks to a running Caddy.
 type session struct {
-	cmd      *cobra.Command
-	admin    *adminapi.Client
-	json     bool
-	response *adminapi.Response // the last one
+	cmd  *cobra.Command
+	json bool // print what the admin API responds, for programs
 }
 
 // connectionCommand completes a command that is about one connection.
@@ -131,55 +107,42 @@ func adminCommand(cmd *cobra.Command, list string, run func(s *session, argument
 		if len(args) > 0 && strings.Trim(args[0], ".") == "" {
 			return usageErrorf("%q is not a name", args[0]) // nor a part of a URL's path
 		}
-		admin, err := findAdmin(cmd)
-		if err != nil {
-			return err
-		}
-		return run(&session{cmd: cmd, admin: admin, json: *asJSON}, append(args, "")[0])
+		return run(&session{cmd: cmd, json: *asJSON}, append(args, "")[0])
 	})
 	return cmd
 }
 
-// call makes a request and reads the response. With --json, an error of the API's is printed as it is,
-// besides.
+// call makes a request and reads the response. With --json, that is printed, also when it is an error.
 func (s *session) call(method, path string, into any) error {
-	var err error
-	if s.response, err = s.admin.Do(s.cmd.Context(), method, path); err != nil {
-		return explain(s.cmd, err)
+	admin, err := findAdmin(s.cmd)
+	if err != nil {
+		return usageError{err}
 	}
-	if err = s.response.Decode(into); err != nil && s.json {
-		s.print()
+	body, err := admin.Do(s.cmd.Context(), method, path, into)
+	var indented bytes.Buffer
+	if s.json && json.Indent(&indented, bytes.TrimSpace(body), "", "  ") == nil {
+		fmt.Fprintln(s.cmd.OutOrStdout(), indented.String())
 	}
 	return explain(s.cmd, err)
 }
 
-// show prints the response for programs or for people.
-func (s *session) show(render func(*printer)) {
-	if s.json {
-		s.print()
-		return
+// show makes a request and shows the response, for programs or as it is rendered for people.
+func show[T any](s *session, method, path string, render func(*printer, T)) (response T, err error) {
+	err = s.call(method, path, &response)
+	if err == nil && !s.json {
+		p := newPrinter(s.cmd.OutOrStdout(), time.Now(), adminFlags(s.cmd))
+		render(p, response)
+		p.flush()
 	}
-	p := newPrinter(s.cmd.OutOrStdout(), time.Now(), adminFlags(s.cmd))
-	render(p)
-	p.flush()
-}
-
-func (s *session) print() {
-	var indented bytes.Buffer
-	if json.Indent(&indented, bytes.TrimSpace(s.response.Body), "", "  ") == nil {
-		fmt.Fprintln(s.cmd.OutOrStdout(), indented.String())
-	}
+	return response, err
 }
 
 func somethingDown(conns ...adminapi.Connection) error {
-	if slices.ContainsFunc(conns, func(c adminapi.Connection) bool { return c.State == adminapi.StateDown }) {
+	if slices.ContainsFunc(conns, func(c adminapi.Connection) bool { return c.State == token.StateDown }) {
 		return errReported
 	}
 	return nil
 }
-
-// patience is how long a command waits for a response that costs no request to anybody else.
-const patience = 10 * time.Second
 
 // addAdminFlags adds the flags that say which Caddy a command talks to.
 func addAdminFlags(cmd *cobra.Command) {
@@ -190,20 +153,32 @@ func addAdminFlags(cmd *cobra.Command) {
 
 // findAdmin finds the endpoint that a command's flags mean.
 func findAdmin(cmd *cobra.Command) (*adminapi.Client, error) {
-	flags := caddycmd.Flags{FlagSet: cmd.Flags()}
-	if flags.String("adapter") != "" && flags.String("config") == "" {
-		return nil, usageErrorf("--adapter needs --config")
-	}
-	if flags.String("address") == "" && flags.String("config") == "" {
-		return findRunning()
-	}
-	address, err := quietly(func() (string, error) {
-		return caddycmd.DetermineAdminAPIAddress(flags.String("address"), nil, flags.String("config"), flags.String("adapter"))
-	})
+	address, err := adminAddress(cmd)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, err
 	}
-	return newClient(address)
+	return adminapi.New(address)
+}
+
+// adminAddress returns the address that a command's flags mean. Without any, that is the one of the user's
+// own sidecar, or else Caddy's default.
+func adminAddress(cmd *cobra.Command) (string, error) {
+	flags := caddycmd.Flags{FlagSet: cmd.Flags()}
+	address, config, adapter := flags.String("address"), flags.String("config"), flags.String("adapter")
+	if adapter != "" && config == "" {
+		return "", errors.New("--adapter needs --config")
+	}
+	if address != "" || config != "" {
+		return quietly(func() (string, error) { return caddycmd.DetermineAdminAPIAddress(address, nil, config, adapter) })
+	}
+	switch running, _ := adminapi.Sockets(); len(running) {
+	case 0:
+		return caddy.DefaultAdminListen, nil
+	case 1:
+		return running[0], nil
+	default:
+		return "", fmt.Errorf("several sidecars are running; choose one:\n  --address %s", strings.Join(running, "\n  --address "))
+	}
 }
 
 // adminFlags are the flags that say which Caddy a command talks to, for another command.
@@ -238,29 +213,9 @@ func quietly[T any](do func() (T, error)) (T, error) {
 	return do()
 }
 
-// findRunning finds the user's own sidecar, or else Caddy's default endpoint.
-func findRunning() (*adminapi.Client, error) {
-	switch running := adminapi.Running(); len(running) {
-	case 0:
-		return newClient(caddy.DefaultAdminListen)
-	case 1:
-		return newClient(running[0])
-	default:
-		return nil, usageErrorf("several sidecars are running; choose one:\n  --address %s", strings.Join(running, "\n  --address "))
-	}
-}
-
-func newClient(address string) (*adminapi.Client, error) {
-	client, err := adminapi.New(address, patience)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	return client, nil
-}
-
 // explain adds to an error of a client's what to do about it. A name that is not there was typed wrongly.
 func explain(cmd *cobra.Command, err error) error {
-	if failed, ok := errors.AsType[*adminapi.Error](err); ok && failed.Status == http.StatusNotFound {
+	if failed, ok := errors.AsType[caddy.APIError](err); ok && failed.HTTPStatus == http.StatusNotFound {
 		return usageError{err}
 	}
 	unreachable, ok := errors.AsType[*adminapi.UnreachableError](err)
@@ -283,8 +238,7 @@ func completeNames(path string) cobra.CompletionFunc {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		var list []struct{ Name string }
-		admin, err := findAdmin(cmd)
-		if err != nil || (&session{cmd: cmd, admin: admin}).call(http.MethodGet, path, &list) != nil {
+		if (&session{cmd: cmd}).call(http.MethodGet, path, &list) != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		names := make([]cobra.Completion, len(list))

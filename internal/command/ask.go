@@ -3,12 +3,14 @@ package command
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,6 +57,8 @@ func (q *question) accepts(answer string) error {
 		return errors.New("there is a control character in it")
 	}
 	switch {
+	case q.kind == choice:
+		return q.offers(answer)
 	case q.kind == multiSelect:
 		return q.offers(strings.Fields(answer)...)
 	case q.kind == yesOrNo:
@@ -93,30 +97,22 @@ func (q *question) set(typed string) error {
 	return nil
 }
 
-// asker asks questions.
-type asker interface {
-	ask(questions []*question) error
-	// interactive reports whether a person is there who can be asked again.
-	interactive() bool
-	// finish is called when there are no more questions.
-	finish() error
-}
-
 // errGivenUp is the error of a person who does not want to answer.
 var errGivenUp = errors.New("given up; nothing was made")
 
-// newAsker asks on the terminal, or reads answers that are piped in. Questions are written to
-// standard error, so that what the command prints can go to a file.
-func newAsker(cmd *cobra.Command) asker {
+// newAsker returns what asks questions: on the terminal, or by reading answers that are piped in; these
+// are returned too. Questions are written to standard error, so that what the command prints can go to a
+// file.
+func newAsker(cmd *cobra.Command) (ask func([]*question) error, piped *lines) {
 	typed := &lines{bufio.NewReader(cmd.InOrStdin())}
 	in, out, ok := terminal(cmd)
 	if !ok {
-		return typed
+		return typed.ask, typed
 	}
 	if columns, rows, err := term.GetSize(int(out.Fd())); err == nil && drawsOn(columns, rows) {
-		return &screen{in: in, out: out, columns: columns, rows: rows}
+		return (&screen{in: in, out: out, columns: columns, rows: rows}).ask, nil
 	}
-	return newDialogue(typed, int(in.Fd()), out)
+	return (&dialogue{lines: typed, in: int(in.Fd()), out: out}).ask, nil
 }
 
 // terminal is the terminal that a command runs on, if somebody types there. Where standard error leads
@@ -148,8 +144,6 @@ func drawsOn(columns, rows int) bool {
 // default.
 type lines struct{ *bufio.Reader }
 
-func (*lines) interactive() bool { return false }
-
 func (l *lines) ask(questions []*question) error {
 	for _, q := range questions {
 		line, err := l.line()
@@ -172,7 +166,7 @@ func (l *lines) line() (string, error) {
 	return strings.TrimRight(line, "\r\n"), err
 }
 
-// finish refuses answers that are left over: some were taken for those to other questions.
+// finish refuses, after the last question, answers that are left over: some were taken for those to other questions.
 func (l *lines) finish() error {
 	rest, err := io.ReadAll(l)
 	if err == nil && strings.TrimSpace(string(rest)) != "" {
@@ -184,29 +178,17 @@ func (l *lines) finish() error {
 // dialogue asks a person in plain lines of text, one question after the other.
 type dialogue struct {
 	*lines
-	in          int // the terminal's file descriptor
-	out         io.Writer
-	interrupted chan os.Signal
-}
-
-func newDialogue(typed *lines, in int, out io.Writer) *dialogue {
-	d := &dialogue{lines: typed, in: in, out: out, interrupted: make(chan os.Signal, 1)}
-	signal.Notify(d.interrupted, os.Interrupt)
-	return d
-}
-
-func (*dialogue) interactive() bool { return true }
-
-func (d *dialogue) finish() error {
-	signal.Stop(d.interrupted)
-	return nil
+	in  int // the terminal's file descriptor
+	out io.Writer
 }
 
 func (d *dialogue) ask(questions []*question) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
 	for _, q := range questions {
 		d.show(q)
 		for {
-			typed, err := d.read(q)
+			typed, err := d.read(ctx, q)
 			if err != nil {
 				return err
 			}
@@ -251,10 +233,8 @@ func (q *question) prompt() string {
 
 // numbered replaces the value of an option by its number.
 func (q *question) numbered(answer string) string {
-	for i, o := range q.options {
-		if o.Value == answer {
-			return strconv.Itoa(i + 1)
-		}
+	if i := slices.IndexFunc(q.options, func(o adminapi.Option) bool { return o.Value == answer }); i >= 0 {
+		return strconv.Itoa(i + 1)
 	}
 	return answer
 }
@@ -275,34 +255,31 @@ func (q *question) byNumber(typed string) string {
 
 // read asks for an answer. A secret is not shown, even if it is typed before the prompt. An interrupt
 // gives up, with the terminal as it was.
-func (d *dialogue) read(q *question) (string, error) {
+func (d *dialogue) read(ctx context.Context, q *question) (string, error) {
 	before, err := term.GetState(d.in)
 	if err != nil {
 		return "", err
 	}
-	type answer struct {
-		typed string
-		err   error
-	}
-	answered := make(chan answer, 1)
+	answered := make(chan struct{})
+	var typed string
 	go func() {
-		typed, err := d.typed(q)
-		answered <- answer{typed, err}
+		defer close(answered)
+		typed, err = d.typed(q)
 	}()
 	if q.kind == secretText {
 		d.awaitChange(before)
 	}
 	fmt.Fprint(d.out, q.prompt())
 	select {
-	case a := <-answered:
+	case <-answered:
 		if q.kind == secretText {
 			fmt.Fprintln(d.out) // the person's is not shown
 		}
-		if errors.Is(a.err, io.EOF) {
-			a.err = errGivenUp
+		if errors.Is(err, io.EOF) {
+			err = errGivenUp
 		}
-		return a.typed, a.err
-	case <-d.interrupted:
+		return typed, err
+	case <-ctx.Done():
 		fmt.Fprintln(d.out)
 		return "", errors.Join(errGivenUp, term.Restore(d.in, before))
 	}

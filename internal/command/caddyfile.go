@@ -46,12 +46,8 @@ func (o *runOptions) connection(w *subdirective.Writer) {
 	}
 	w.Option("client_key_file", o.keyFile)
 	w.Option("key_id", o.keyID)
-	if o.certFile != "" {
-		w.Line("client_certificate", o.certFile, o.certKey)
-	}
-	if scopes := strings.Fields(strings.Join(o.scopes, " ")); len(scopes) > 0 {
-		w.Line(append([]string{"scopes"}, scopes...)...)
-	}
+	w.Option("client_certificate", o.certFile, o.certKey)
+	w.Option("scopes", strings.Fields(strings.Join(o.scopes, " "))...)
 	o.tokenRequestParams(w)
 	for _, header := range o.headers {
 		name, value, ok := strings.Cut(header, ":")
@@ -60,14 +56,10 @@ func (o *runOptions) connection(w *subdirective.Writer) {
 		}
 		w.Line("api_header", strings.TrimSpace(name), strings.TrimSpace(value))
 	}
-	if words := strings.Fields(o.ping); len(words) > 0 {
-		w.Line(append([]string{"ping"}, words...)...)
-	}
+	w.Option("ping", strings.Fields(o.ping)...)
 	w.Flag("allow_insecure", o.insecure)
 	w.Flag("warm", o.warm)
-	if len(o.clients) > 0 {
-		w.Line(append([]string{"allow_clients"}, o.clients...)...)
-	}
+	w.Option("allow_clients", o.clients...)
 }
 
 // tokenRequestParams writes each parameter with all of its values.

@@ -1,8 +1,7 @@
 // Package command implements the command `caddy http-helper`: it runs a sidecar from flags, shows
 // connections and acts on them through the admin API, and asks for a new connection.
 //
-// It is what a person sees at a terminal. It does not know the configuration's types: what it needs of
-// the plugin is behind the interface Model.
+// It is what a person sees at a terminal. It does not know the configuration's types.
 package command
 
 import (
@@ -23,25 +22,12 @@ import (
 // exitUsage is the exit status of a command that was used wrongly. Other failures end with 1.
 const exitUsage = 2
 
-// Model is what the commands need of the plugin.
-type Model interface {
-	// Connector finds a connector in a configuration. What it loads lives as long as ctx. The error is
-	// an *adminapi.Error with status 404 when there is none of this name.
-	Connector(ctx caddy.Context, config *draft.Config, name string) (draft.Connector, error)
-
-	// AuthMethods returns the names of the authentication methods, and the default.
-	AuthMethods() (names []string, preset string)
-
-	// NeedsSecret reports whether an authentication method needs a client secret; empty means the default.
-	NeedsSecret(authMethod string) (bool, error)
-
-	// Load runs a configuration in this process. Errors are about connections, not about the modules of
-	// Caddy on the way to them.
-	Load(config []byte) error
-}
+// FindConnector finds a connector in a configuration. What it loads lives as long as ctx. The error is a
+// caddy.APIError with status 404 when there is none of this name.
+type FindConnector func(ctx caddy.Context, config *draft.Config, name string) (*draft.Connector, error)
 
 // Register adds the command `caddy http-helper`.
-func Register(m Model) {
+func Register(find FindConnector) {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "http-helper",
 		Usage: "<command>",
@@ -56,15 +42,15 @@ one at --address, or that of the file --config; without either, that of your own
 
 They exit with 0 when all is well, 1 when something does not work, and 2 when they
 are used wrongly.`,
-		CobraFunc: func(cmd *cobra.Command) { addCommands(cmd, m) },
+		CobraFunc: func(cmd *cobra.Command) { addCommands(cmd, find) },
 	})
 }
 
-func addCommands(cmd *cobra.Command, m Model) {
+func addCommands(cmd *cobra.Command, find FindConnector) {
 	cmd.AddCommand(
-		runCommand(m),
+		runCommand(),
 		listCommand(), showCommand(), refreshCommand(), pingCommand(),
-		connectorsCommand(), newCommand(m),
+		connectorsCommand(), newCommand(find),
 	)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return exit(cmd, usageErrorf("%w; see %s --help", describeFlagError(err), cmd.CommandPath()))

@@ -17,9 +17,10 @@ import (
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 )
 
-func newCommand(m Model) *cobra.Command {
+func newCommand(find FindConnector) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "new <connector>",
 		Short: "Asks a connector's questions and prints a connection for the Caddyfile",
@@ -45,23 +46,24 @@ cannot be tried.`,
 	addAdminFlags(cmd)
 	cmd.Flag("config").Usage = "Configuration file with the connectors"
 	dir := cmd.Flags().String("secret-files", "", "Directory in which the secrets will be files (default: they will be environment variables)")
-	cmd.RunE = withExitStatus(func(cmd *cobra.Command, args []string) error { return writeConnection(cmd, m, args[0], *dir) })
+	cmd.RunE = withExitStatus(func(cmd *cobra.Command, args []string) error { return writeConnection(cmd, find, args[0], *dir) })
 	return cmd
 }
 
 // writeConnection asks for a connection and prints it.
-func writeConnection(cmd *cobra.Command, m Model, connector, dir string) error {
+func writeConnection(cmd *cobra.Command, find FindConnector, connector, dir string) error {
 	config, err := findConnectors(cmd)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: cmd.Context()})
 	defer cancel()
-	described, err := m.Connector(ctx, config, connector)
+	described, err := find(ctx, config, connector)
 	if err != nil {
 		return explain(cmd, err)
 	}
-	w := &wizard{Draft: draft.New(described, config, dir), asker: newAsker(cmd)}
+	ask, piped := newAsker(cmd)
+	w := &wizard{Draft: draft.New(described, config, dir), ask: ask, piped: piped}
 	preview, err := w.fill(cmd)
 	if err != nil {
 		return err
@@ -104,20 +106,17 @@ func findConnectors(cmd *cobra.Command) (*draft.Config, error) {
 		}
 		return &config.Apps.HTTPHelper, nil
 	}
-	admin, err := findAdmin(cmd)
-	if err != nil {
-		return nil, err
-	}
 	// All of the connector, not only its form: to work out what the token request will be. And all of the
 	// configuration, because a part of it may not be there.
-	err = (&session{cmd: cmd, admin: admin}).call(http.MethodGet, "/config/", &config)
+	err := (&session{cmd: cmd}).call(http.MethodGet, "/config/", &config)
 	return &config.Apps.HTTPHelper, err
 }
 
 // wizard asks for what a draft consists of.
 type wizard struct {
 	*draft.Draft
-	asker asker
+	ask   func([]*question) error
+	piped *lines // nil: a person is there who can be asked again
 }
 
 // fill asks for everything, and again when the answers do not fit together and a person is there.
@@ -125,7 +124,7 @@ type wizard struct {
 func (w *wizard) fill(cmd *cobra.Command) (string, error) {
 	for {
 		for _, page := range w.pages() {
-			if err := w.asker.ask(page); err != nil {
+			if err := w.ask(page); err != nil {
 				return "", err
 			}
 		}
@@ -133,7 +132,7 @@ func (w *wizard) fill(cmd *cobra.Command) (string, error) {
 		if err == nil {
 			return preview, nil
 		}
-		if !w.asker.interactive() {
+		if w.piped != nil {
 			return "", usageError{err}
 		}
 		cmd.PrintErrln("The answers do not fit:", err)
@@ -142,9 +141,9 @@ func (w *wizard) fill(cmd *cobra.Command) (string, error) {
 
 // pages are the questions, in the order that is documented.
 func (w *wizard) pages() [][]*question {
-	fields := make([]*question, len(w.Form.Fields))
-	for i, field := range w.Form.Fields {
-		fields[i] = w.fieldQuestion(field)
+	fields := make([]*question, len(w.Fields))
+	for i := range w.Fields {
+		fields[i] = w.fieldQuestion(&w.Fields[i])
 	}
 	pages := [][]*question{fields}
 	if scopes := w.scopeQuestions(); len(scopes) > 0 {
@@ -156,10 +155,10 @@ func (w *wizard) pages() [][]*question {
 	}})
 }
 
-func (w *wizard) fieldQuestion(field adminapi.Field) *question {
+func (w *wizard) fieldQuestion(field *draft.Field) *question {
 	q := &question{
-		kind: anyText, title: field.Label, value: w.Value(field),
-		check: func(value string) error { return w.CheckValue(field, value) },
+		kind: anyText, title: field.Label, value: &field.Value,
+		check: func(value string) error { return w.CheckValue(field.Field, value) },
 	}
 	switch field.Type {
 	case adminapi.TypePassword:
@@ -215,13 +214,16 @@ func (w *wizard) choosableScopes() (options []adminapi.Option, fixed []string) {
 // askToTry asks whether to make the token request. A person is not asked when it cannot be made.
 func (w *wizard) askToTry() (bool, error) {
 	answer := no
-	if !w.asker.interactive() || w.Complete() {
+	if w.piped != nil || w.Complete() {
 		q := &question{kind: yesOrNo, title: "Make this request once now, to try it?", value: &answer}
-		if err := w.asker.ask([]*question{q}); err != nil {
+		if err := w.ask([]*question{q}); err != nil {
 			return false, err
 		}
 	}
-	return answer == yes, w.asker.finish()
+	if w.piped == nil {
+		return answer == yes, nil
+	}
+	return answer == yes, w.piped.finish()
 }
 
 // try makes the token request and reports its result. The block is printed all the same, also when
@@ -232,18 +234,18 @@ func (w *wizard) try(cmd *cobra.Command) error {
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
 	defer stop()
-	trial, err := w.Try(ctx)
+	conn, err := w.Try(ctx)
+	failure, failed := errors.AsType[*oauth.Error](err)
 	switch {
 	case err != nil && errors.Is(err, ctx.Err()):
 		cmd.PrintErr("\nNot tried to the end.\n\n")
 		return errReported
-	case err != nil:
-		return err
-	case trial.Failure != nil:
-		cmd.PrintErrf("It does not work: %v\n\n", trial.Failure)
+	case failed:
+		cmd.PrintErrf("It does not work: %v\n\n", failure)
 		return errReported
+	case err != nil:
+		return errors.New(aboutConnection(err))
 	}
-	conn := trial.Connection
 	cmd.PrintErrln("It works: there is a token.")
 	if conn.Token != nil {
 		cmd.PrintErrf("It lives %s.\n", conn.Token.Expires.Sub(conn.Token.Obtained))

@@ -1,16 +1,20 @@
 package command
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/dustin/go-humanize"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
 // printer prints for people: tables and lines of text.
@@ -60,11 +64,11 @@ func (p *printer) ago(t time.Time) string {
 }
 
 // stateMeaning explains a state.
-var stateMeaning = map[adminapi.State]string{
-	adminapi.StateIdle:    "it has no token, and none was needed lately",
-	adminapi.StateReady:   "it has a token",
-	adminapi.StateFailing: "it has a token, but cannot get a new one",
-	adminapi.StateDown:    "it has no token, and cannot get one",
+var stateMeaning = map[token.State]string{
+	token.StateIdle:    "it has no token, and none was needed lately",
+	token.StateReady:   "it has a token",
+	token.StateFailing: "it has a token, but cannot get a new one",
+	token.StateDown:    "it has no token, and cannot get one",
 }
 
 func (p *printer) tokenLeft(t *adminapi.Token) string {
@@ -112,19 +116,13 @@ func (p *printer) ping(name string, result adminapi.Ping) {
 	}
 	p.line("%s does not work: %s.", name, result.Response.Message)
 	if body := result.Response.Body; body != nil && strings.TrimSpace(*body) != "" {
-		p.line("The API's response:\n%s", stripControl(strings.TrimSpace(*body)))
+		p.line("The API's response:\n%s", control.ReplaceAllString(strings.TrimSpace(*body), "\uFFFD"))
 	}
 }
 
-// stripControl replaces control characters, with which a server could steer the terminal.
-func stripControl(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, text)
-}
+// control matches the characters with which a server could steer the terminal: all control characters but
+// the line feed.
+var control = regexp.MustCompile(`[\x00-\x09\x0b-\x1f\x7f-\x9f]`)
 
 // connectors prints the table of all connectors.
 func (p *printer) connectors(forms []adminapi.Connector) {
@@ -159,7 +157,7 @@ func (p *printer) form(f adminapi.Connector) {
 	}
 	p.line("\n%s", scopeRule(f))
 	for _, s := range f.Scopes {
-		p.row("  "+s.Name, requiredWord(s.Required), orZero(s.Description))
+		p.row("  "+s.Name, map[bool]string{true: "always"}[s.Required], orZero(s.Description))
 	}
 	p.line("\nTo write a connection, run: caddy http-helper new %s%s", f.Name, p.flags)
 }
@@ -172,7 +170,7 @@ func choices(f adminapi.Field) string {
 		if o.Label != o.Value {
 			all[i] += " (" + o.Label + ")"
 		}
-		if o.Value == orZero(f.Default) {
+		if o.Value == f.Default {
 			all[i] += ", the default"
 		}
 	}
@@ -204,26 +202,9 @@ func scopeRule(f adminapi.Connector) string {
 	}
 }
 
-func requiredWord(required bool) string {
-	if required {
-		return "always"
-	}
-	return ""
-}
+func words(list []string) string { return cmp.Or(strings.Join(list, " "), "-") }
 
-func words(list []string) string {
-	if len(list) == 0 {
-		return "-"
-	}
-	return strings.Join(list, " ")
-}
-
-func orDash(s *string) string {
-	if s == nil {
-		return "-"
-	}
-	return *s
-}
+func orDash(s *string) string { return cmp.Or(orZero(s), "-") }
 
 // orZero returns what a pointer points to, or the zero value.
 func orZero[T any](v *T) T {
@@ -289,17 +270,17 @@ func problemsOf(c adminapi.Connection) []*problem {
 	return all
 }
 
-var trouble = map[adminapi.State]string{
-	adminapi.StateFailing: "cannot get a new token, while the one in hand lives: ",
-	adminapi.StateDown:    "cannot get a token: ",
+var trouble = map[token.State]string{
+	token.StateFailing: "cannot get a new token, while the one in hand lives: ",
+	token.StateDown:    "cannot get a token: ",
 }
 
 // adviceFor begins the sentence that ends with the command to run.
-func adviceFor(state adminapi.State, class adminapi.Class) string {
+func adviceFor(state token.State, class oauth.Class) string {
 	switch {
-	case class == adminapi.ClassConfiguration:
+	case class == oauth.ClassConfiguration:
 		return "It does not recover by itself: fix what is named here, then run: "
-	case state == adminapi.StateDown: // may never have worked
+	case state == token.StateDown: // may never have worked
 		return "It ends by itself once that server responds as it should. If it never has, fix what is named here. To try now, run: "
 	default:
 		return "It ends by itself once that server responds as it should. To try now, run: "
@@ -311,12 +292,8 @@ func merged(all []*problem, one *problem) []*problem {
 	for _, other := range all {
 		if other.text == one.text && other.advice == one.advice {
 			other.names = append(other.names, one.names...)
-			if one.tried.After(other.tried) {
-				other.tried = one.tried
-			}
-			if one.next.Before(other.next) {
-				other.next = one.next
-			}
+			other.tried = slices.MaxFunc([]time.Time{other.tried, one.tried}, time.Time.Compare)
+			other.next = slices.MinFunc([]time.Time{other.next, one.next}, time.Time.Compare)
 			if one.endpoint != other.endpoint {
 				other.endpoint = ""
 			}

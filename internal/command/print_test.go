@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
 func TestScopeRules(t *testing.T) {
@@ -31,19 +33,19 @@ func TestPage(t *testing.T) {
 	connector, tokenURL, code, next := "acme_crm", "https://emea.acme.example/oauth2/token", "invalid_client", now.Add(20*time.Second)
 	conns := []adminapi.Connection{
 		{
-			Name: "billing", Connector: &connector, State: adminapi.StateReady, AuthMethod: "client_secret_basic", TokenURL: &tokenURL,
+			Name: "billing", Connector: &connector, State: token.StateReady, AuthMethod: "client_secret_basic", TokenURL: &tokenURL,
 			BaseURL: "https://emea.acme.example/api",
 			Scopes:  adminapi.Scopes{Requested: []string{"contacts.read", "contacts.write"}, Granted: []string{"contacts.read"}, Missing: []string{"contacts.write"}},
 			Token:   &adminapi.Token{Obtained: now.Add(-10 * time.Minute), Expires: now.Add(50 * time.Minute), Refresh: now.Add(45 * time.Minute)},
 			Counts:  adminapi.Counts{TokenRequests: 3, TokenFailures: 1, Rejected: 1},
 		},
 		{
-			Name: "orders", State: adminapi.StateDown,
-			LastError:   &adminapi.Failure{At: now.Add(-3 * time.Minute), Class: adminapi.ClassConfiguration, Code: &code, Message: "the token endpoint refused the request (status 401)"},
+			Name: "orders", State: token.StateDown,
+			LastError:   &adminapi.Failure{At: now.Add(-3 * time.Minute), Class: oauth.ClassConfiguration, Code: &code, Message: "the token endpoint refused the request (status 401)"},
 			NextAttempt: &next,
 		},
 		{
-			Name: "stock", State: adminapi.StateDown,
+			Name: "stock", State: token.StateDown,
 			LastError:   &adminapi.Failure{At: now, Class: "outage", Message: "the token endpoint cannot be reached: no such host"},
 			NextAttempt: &now,
 		},
@@ -51,7 +53,7 @@ func TestPage(t *testing.T) {
 	other, soon := "https://apac.acme.example/oauth2/token", now.Add(5*time.Second)
 	for _, name := range []string{"tenant-1", "tenant-2", "tenant-3", "tenant-4"} {
 		conns = append(conns, adminapi.Connection{
-			Name: name, State: adminapi.StateFailing, TokenURL: &other,
+			Name: name, State: token.StateFailing, TokenURL: &other,
 			LastError:   &adminapi.Failure{At: now.Add(-time.Minute), Class: "outage", Message: "the token endpoint responded with status 503"},
 			NextAttempt: &next,
 		})

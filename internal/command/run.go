@@ -18,15 +18,14 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 )
 
 // stdinSecretVariable is where the sidecar's placeholder finds a secret that came by standard input.
 const stdinSecretVariable = "HTTP_HELPER_CLIENT_SECRET" //nolint:gosec // a name, not a secret
 
-// runOptions are the flags of `run`, and the plugin that does what they mean.
+// runOptions are the flags of `run`.
 type runOptions struct {
-	model Model
-
 	from, to, name                    string
 	tokenURL, issuer                  string
 	clientID, secretFile, secretEnv   string
@@ -37,9 +36,9 @@ type runOptions struct {
 	debug, accessLog, print           bool
 }
 
-func runCommand(m Model) *cobra.Command {
-	o := &runOptions{model: m}
-	methods, preset := m.AuthMethods()
+func runCommand() *cobra.Command {
+	o := new(runOptions)
+	methods := oauth.MethodNames()
 	cmd := &cobra.Command{
 		Use:   "run --to <url> --token-url <url> --client-id <id> --client-secret-file <path>",
 		Short: "Runs a sidecar without a configuration file",
@@ -60,7 +59,7 @@ start, and the other commands of http-helper look there first.`,
 		RunE:              withExitStatus(func(cmd *cobra.Command, _ []string) error { return o.run(cmd) }),
 	}
 	o.addFlags(cmd.Flags())
-	cmd.Flag("auth-method").Usage += strings.Join(methods, ", ") + " (default " + preset + ")"
+	cmd.Flag("auth-method").Usage += strings.Join(methods, ", ") + " (default " + oauth.DefaultMethod + ")"
 	_ = cmd.RegisterFlagCompletionFunc("auth-method", cobra.FixedCompletions(methods, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -139,7 +138,7 @@ func (o *runOptions) check() error {
 			missing = append(missing, flag.name)
 		}
 	}
-	needsSecret, err := o.model.NeedsSecret(o.authMethod)
+	method, err := oauth.Method(o.authMethod)
 	switch {
 	case len(missing) > 0:
 		return usageErrorf("needed: %s; see caddy http-helper run --help", strings.Join(missing, ", "))
@@ -151,7 +150,7 @@ func (o *runOptions) check() error {
 		return usageErrorf("--token-url and --issuer exclude each other")
 	case o.secretFile != "" && o.secretEnv != "":
 		return usageErrorf("--client-secret-file and --client-secret-env exclude each other")
-	case needsSecret && o.secretFile+o.secretEnv == "":
+	case method.NeedsSecret && o.secretFile+o.secretEnv == "":
 		return usageErrorf("needed: --client-secret-file or --client-secret-env")
 	case o.secretEnv != "" && !variableName.MatchString(o.secretEnv):
 		return usageErrorf("--client-secret-env takes the name of a variable, not the secret itself")
@@ -222,10 +221,9 @@ func newAdminSocket(listen sidecarAddress) (string, error) {
 
 // removeLeftSockets tidies up after sidecars that could not.
 func removeLeftSockets() {
-	for _, socket := range adminapi.Sockets() {
-		if !adminapi.Accepts("unix", socket) {
-			_ = os.Remove(socket)
-		}
+	_, left := adminapi.Sockets()
+	for _, socket := range left {
+		_ = os.Remove(socket)
 	}
 }
 
@@ -246,15 +244,24 @@ func (o *runOptions) start(cmd *cobra.Command, listen sidecarAddress, config []b
 	}
 	removeLeftSockets()
 	caddy.TrapSignals()
-	if err := o.model.Load(config); err != nil {
+	if err := caddy.Load(config, true); err != nil {
 		if socket, ok := strings.CutPrefix(o.admin, "unix/"); ok {
 			_ = os.Remove(socket)
 		}
-		return errors.New(asFlags(err.Error()))
+		return errors.New(asFlags(aboutConnection(err)))
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "http-helper: %s goes to %s\n", listen, o.to)
 	fmt.Fprintf(cmd.OutOrStdout(), "http-helper: admin endpoint %s\n", o.admin)
 	select {}
+}
+
+// aboutConnection describes an error of loading a configuration. One about a connection does not name the
+// modules of Caddy that it passed through.
+func aboutConnection(err error) string {
+	if _, reason, found := strings.Cut(err.Error(), ": connection "); found {
+		return "connection " + reason
+	}
+	return err.Error()
 }
 
 // maxSecretBytes bounds what is read from standard input.
@@ -264,9 +271,8 @@ const maxSecretBytes = 1 << 20
 // nothing of it.
 func readStdinSecret(cmd *cobra.Command) (string, error) {
 	secret := ""
-	if asker := newAsker(cmd); asker.interactive() {
-		err := asker.ask([]*question{{kind: secretText, title: "Client secret", value: &secret}})
-		if err := errors.Join(err, asker.finish()); err != nil {
+	if ask, piped := newAsker(cmd); piped == nil {
+		if err := ask([]*question{{kind: secretText, title: "Client secret", value: &secret}}); err != nil {
 			return "", err
 		}
 	} else {

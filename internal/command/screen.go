@@ -23,10 +23,6 @@ const (
 	optionFrame = 8 // columns beside an option's label
 )
 
-func (*screen) interactive() bool { return true }
-
-func (*screen) finish() error { return nil }
-
 func (s *screen) ask(questions []*question) error {
 	pages := s.pages(questions)
 	groups := make([]*huh.Group, 0, len(pages))

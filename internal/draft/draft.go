@@ -3,7 +3,7 @@
 // Caddyfile.
 //
 // A draft asks and prints nothing itself, so that a terminal and a page can use it alike. It does not
-// know the configuration's types: what needs them is behind the interface Connector.
+// know the configuration's types: what needs them is in a Connector.
 package draft
 
 import (
@@ -15,6 +15,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
@@ -25,172 +28,143 @@ type Config struct {
 	Connections map[string]json.RawMessage `json:"connections"`
 }
 
-// Connector is what a draft needs of its connector. Connections are passed as the JSON of the
-// configuration.
-type Connector interface {
-	// Form returns what the connector asks of a connection.
-	Form() adminapi.Connector
+// Connector is what a draft needs of its connector.
+type Connector struct {
+	Form adminapi.Connector // what the connector asks of a connection
 
-	// CheckName checks the grammar of a connection's name.
-	CheckName(name string) error
+	CheckName             func(string) error // the grammar of a connection's name
+	CheckText             func(string) error // the placeholders in a value
+	CheckAdditionalScopes func(string) error // additional scopes as somebody typed them
 
-	// CheckText checks the placeholders in a value.
-	CheckText(value string) error
+	// Preview checks a connection, which is the JSON of the configuration, as far as that is possible
+	// here, and describes its token request. Nobody is contacted, and no secret is in the description.
+	Preview func(name string, connection json.RawMessage) (string, error)
 
-	// CheckAdditionalScopes checks additional scopes as somebody typed them.
-	CheckAdditionalScopes(typed string) error
-
-	// Preview checks a connection as far as that is possible here, and describes its token request.
-	// Nobody is contacted, and no secret is in the description.
-	Preview(name string, connection json.RawMessage) (string, error)
-
-	// Try makes one token request in this process, in a Caddy that does nothing else. The error says
-	// why that was not possible, or it is ctx's.
-	Try(ctx context.Context, name string, connection json.RawMessage) (Trial, error)
-}
-
-// Trial is the result of a token request.
-type Trial struct {
-	Failure    error // why there is no token; nil: there is one
-	Connection adminapi.Connection
+	// Refresh makes a token request of a connection of the running config. The error is an *oauth.Error
+	// or ctx's.
+	Refresh func(ctx context.Context, name string) (adminapi.Connection, error)
 }
 
 // Draft is the draft of a connection. Its fields are what was filled in.
 type Draft struct {
-	Form             adminapi.Connector
+	*Connector
+	Fields           []Field // those of the form
 	Name             string
 	Scopes           string // those chosen of the connector's, separated by spaces
 	AdditionalScopes string // as typed
 
-	connector Connector
-	taken     map[string]bool    // names of connections
-	values    map[string]*string // by fieldID
-	secretDir string             // where secrets will be files; empty: they will be variables
+	config    *Config
+	secretDir string // where secrets will be files; empty: they will be variables
+}
+
+// Field is a field of the form.
+type Field struct {
+	adminapi.Field
+	Value string // what was filled in; at first the default
 }
 
 // New returns a draft for a connector, with the form's defaults. Secrets will be files in
 // secretDir or, without one, environment variables.
-func New(connector Connector, config *Config, secretDir string) *Draft {
-	d := &Draft{
-		Form: connector.Form(), connector: connector, secretDir: secretDir,
-		taken: make(map[string]bool), values: make(map[string]*string),
-	}
-	for name := range config.Connections {
-		d.taken[name] = true
-	}
+func New(connector *Connector, config *Config, secretDir string) *Draft {
+	d := &Draft{Connector: connector, config: config, secretDir: secretDir}
 	for _, field := range d.Form.Fields {
-		value := ""
-		if field.Default != nil {
-			value = *field.Default
-		}
-		d.values[fieldID(field)] = &value
+		d.Fields = append(d.Fields, Field{Field: field, Value: field.Default})
 	}
-	d.Name = Unique(d.Form.Name, "-", d.taken)
+	d.Name = Unique(d.Form.Name, "-", config.Connections)
 	return d
 }
 
 // Unique returns a name or, if that is taken, the name with the first number that makes it unique.
-func Unique(name, separator string, taken map[string]bool) string {
-	unique := name
-	for i := 2; taken[unique]; i++ {
-		unique = name + separator + strconv.Itoa(i)
+func Unique[V any](name, separator string, taken map[string]V) string {
+	candidate := name
+	for i := 2; ; i++ {
+		if _, found := taken[candidate]; !found {
+			return candidate
+		}
+		candidate = name + separator + strconv.Itoa(i)
 	}
-	return unique
 }
 
-// fieldID identifies a field: a parameter may have the key of a fixed one.
-func fieldID(f adminapi.Field) string {
-	if f.Fixed {
-		return f.Key
-	}
-	return "parameter " + f.Key
-}
-
-// Value returns where the value of a field of the form is filled in.
-func (d *Draft) Value(field adminapi.Field) *string { return d.values[fieldID(field)] }
-
-// CheckValue checks the value of a field. A secret may be left empty, and is not checked: it will not
-// be in the Caddyfile.
+// CheckValue checks a value that is typed for a field. A secret may be left empty, and is not checked: it
+// will not be in the Caddyfile.
 func (d *Draft) CheckValue(field adminapi.Field, value string) error {
 	switch {
 	case field.Type == adminapi.TypePassword:
 		return nil
-	case field.Type == adminapi.TypeDropdown:
-		values := make([]string, len(field.Options))
-		for i, o := range field.Options {
-			values[i] = o.Value
-		}
-		return subdirective.OneOf(values...)(value)
 	case value == "":
 		return errors.New("a value is needed")
 	default:
-		return d.connector.CheckText(value)
+		return d.CheckText(value)
 	}
 }
 
 // CheckName checks the name of the connection.
 func (d *Draft) CheckName(name string) error {
-	if d.taken[name] {
+	if _, taken := d.config.Connections[name]; taken {
 		return errors.New("there is a connection of this name already")
 	}
-	return d.connector.CheckName(name)
+	return d.Connector.CheckName(name)
 }
 
-// CheckAdditionalScopes checks additional scopes as somebody typed them.
-func (d *Draft) CheckAdditionalScopes(typed string) error {
-	return d.connector.CheckAdditionalScopes(typed)
+// Complete reports whether all secrets are filled in, so that the draft can be tried.
+func (d *Draft) Complete() bool {
+	return !slices.ContainsFunc(d.Fields, func(f Field) bool { return f.Type == adminapi.TypePassword && f.Value == "" })
 }
 
 // Preview checks the draft as far as that is possible here, and describes the token request that
 // follows from it. Nobody is contacted, and no secret is in it.
 func (d *Draft) Preview() (string, error) {
-	connection, err := d.connection((*secret).placeholder)
-	if err != nil {
-		return "", err
-	}
-	return d.connector.Preview(d.Name, connection)
+	return d.Connector.Preview(d.Name, d.connection())
 }
 
-// Try makes one token request in this process, which gets the secrets as environment variables. The
-// error says why that was not possible, or it is ctx's.
-func (d *Draft) Try(ctx context.Context) (Trial, error) {
-	for _, s := range d.secrets() {
-		if err := os.Setenv(s.variable, s.value); err != nil {
-			return Trial{}, err
+// Try makes one token request in this process, in a Caddy that does nothing else. It gets the secrets as
+// environment variables. The error is an *oauth.Error when there is no token, or ctx's; any other one says
+// why trying was not possible.
+func (d *Draft) Try(ctx context.Context) (adminapi.Connection, error) {
+	tried := *d
+	tried.secretDir = ""
+	for _, e := range tried.entries() {
+		if e.variable == "" {
+			continue
+		}
+		if err := os.Setenv(e.variable, e.Value); err != nil {
+			return adminapi.Connection{}, err
 		}
 	}
-	connection, err := d.connection(func(s *secret) string { return "{env." + s.variable + "}" })
+	err := caddy.Load(caddyconfig.JSON(map[string]any{
+		"admin":   map[string]any{"disabled": true, "config": map[string]any{"persist": false}},
+		"logging": json.RawMessage(`{"logs": {"default": {"level": "FATAL"}}}`),
+		"apps": map[string]any{"http_helper": Config{
+			Connectors:  map[string]json.RawMessage{d.Form.Name: d.config.Connectors[d.Form.Name]},
+			Connections: map[string]json.RawMessage{d.Name: tried.connection()},
+		}},
+	}, nil), true)
 	if err != nil {
-		return Trial{}, err
+		return adminapi.Connection{}, errors.New(err.Error()) // whatever it wraps, nothing was requested
 	}
-	return d.connector.Try(ctx, d.Name, connection)
+	defer func() { _ = caddy.Stop() }()
+	return d.Refresh(ctx, d.Name)
 }
 
-// connection returns the connection as JSON, with what place returns instead of its secrets. Fixed fields
-// have the names of a connection's options.
-func (d *Draft) connection(place func(*secret) string) (json.RawMessage, error) {
-	secrets := d.secrets()
+// connection returns the connection as JSON. Fixed fields have the names of a connection's options.
+func (d *Draft) connection() json.RawMessage {
 	parameters := make(map[string]any)
 	connection := map[string]any{
 		"connector":         d.Form.Name,
 		"parameters":        parameters,
 		"additional_scopes": strings.TrimSpace(d.AdditionalScopes),
 	}
-	for _, field := range d.Form.Fields {
-		value := *d.Value(field)
-		if s := secrets[fieldID(field)]; s != nil {
-			value = place(s)
-		}
-		if field.Fixed {
-			connection[field.Key] = value
+	for _, e := range d.entries() {
+		if e.Fixed {
+			connection[e.Key] = e.written
 		} else {
-			parameters[field.Key] = map[string]string{"value": value}
+			parameters[e.Key] = map[string]string{"value": e.written}
 		}
 	}
 	if d.Form.Permissions.CustomizeScopes {
 		connection["scopes"] = d.chosenScopes()
 	}
-	return json.Marshal(connection)
+	return caddyconfig.JSON(connection, nil)
 }
 
 // chosenScopes returns those of the connector's scopes that are requested, in its order.
@@ -206,17 +180,17 @@ func (d *Draft) chosenScopes() []string {
 
 // Block returns the connection as a block for the Caddyfile, with comments on what to store where.
 func (d *Draft) Block() (string, error) {
-	secrets := d.secrets()
+	entries := d.entries()
 	w := new(subdirective.Writer)
-	d.writeSecrets(w, secrets)
+	secrets := slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return e.storage == "" })
+	if len(secrets) > 0 {
+		w.Comment("Secrets to store:")
+	}
+	for _, s := range secrets {
+		w.Comment("  %s: %s", s.storage, s.Label)
+	}
 	w.Block(func() {
-		for _, field := range d.Form.Fields {
-			value := *d.Value(field)
-			if s := secrets[fieldID(field)]; s != nil {
-				value = s.placeholder()
-			}
-			d.writeField(w, field, value)
-		}
+		writeFields(w, entries)
 		if d.Form.Permissions.CustomizeScopes {
 			w.Line(append([]string{"scopes"}, d.chosenScopes()...)...)
 		}
@@ -225,28 +199,20 @@ func (d *Draft) Block() (string, error) {
 	return w.Result()
 }
 
-// writeField writes a field as an option of a connection. The Caddyfile has one option for both files
-// of a certificate.
-func (d *Draft) writeField(w *subdirective.Writer, field adminapi.Field, value string) {
-	const certificateFile, keyFile = "client_certificate_file", "client_certificate_key_file"
-	switch {
-	case !field.Fixed:
-		w.Line("parameter", field.Key, value)
-	case field.Key == certificateFile && value != "":
-		w.Line("client_certificate", value, *d.values[keyFile])
-	case field.Key != certificateFile && field.Key != keyFile:
-		w.Option(field.Key, value)
-	}
-}
-
-func (d *Draft) writeSecrets(w *subdirective.Writer, secrets map[string]*secret) {
-	if len(secrets) == 0 {
-		return
-	}
-	w.Comment("Secrets to store:")
-	for _, field := range d.Form.Fields {
-		if s := secrets[fieldID(field)]; s != nil {
-			w.Comment("  %s: %s", s.storage(), field.Label)
+// writeFields writes the fields as options of a connection. The Caddyfile has one option for both files of
+// a certificate, which are next to each other.
+func writeFields(w *subdirective.Writer, entries []entry) {
+	certificate := ""
+	for _, e := range entries {
+		switch {
+		case !e.Fixed:
+			w.Line("parameter", e.Key, e.written)
+		case e.Key == "client_certificate_file":
+			certificate = e.written
+		case e.Key == "client_certificate_key_file":
+			w.Option("client_certificate", certificate, e.written)
+		default:
+			w.Option(e.Key, e.written)
 		}
 	}
 }

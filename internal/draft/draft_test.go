@@ -1,9 +1,7 @@
 package draft
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"regexp"
 	"strings"
 	"testing"
@@ -12,18 +10,10 @@ import (
 )
 
 // formOnly is a connector that has a form and checks nothing. What is previewed comes back as it is.
-type formOnly struct{ form adminapi.Connector }
-
-func (f formOnly) Form() adminapi.Connector           { return f.form }
-func (f formOnly) CheckName(string) error             { return nil }
-func (f formOnly) CheckText(string) error             { return nil }
-func (f formOnly) CheckAdditionalScopes(string) error { return nil }
-func (f formOnly) Preview(name string, connection json.RawMessage) (string, error) {
-	return name + " " + string(connection), nil
-}
-
-func (f formOnly) Try(context.Context, string, json.RawMessage) (Trial, error) {
-	return Trial{}, errors.New("not here")
+func formOnly(form adminapi.Connector) *Connector {
+	return &Connector{Form: form, Preview: func(name string, connection json.RawMessage) (string, error) {
+		return name + " " + string(connection), nil
+	}}
 }
 
 // Secrets of one connection never share a place, whatever the keys are called.
@@ -32,19 +22,19 @@ func TestPlacesOfSecrets(t *testing.T) {
 	for _, key := range []string{"client_secret", "a-b", "a_b", "A_B"} {
 		form.Fields = append(form.Fields, adminapi.Field{Key: key, Type: adminapi.TypePassword})
 	}
-	d := New(formOnly{form}, &Config{Connections: map[string]json.RawMessage{"7-up.x": nil}}, "/run/secrets")
+	d := New(formOnly(form), &Config{Connections: map[string]json.RawMessage{"7-up.x": nil}}, "/run/secrets")
 	variables, files := map[string]string{}, map[string]string{}
-	for id, s := range d.secrets() {
+	for _, s := range d.entries() {
 		if other := variables[s.variable]; other != "" {
-			t.Errorf("%s and %s share the variable %s", id, other, s.variable)
+			t.Errorf("%s and %s share the variable %s", s.Key, other, s.variable)
 		}
-		if other := files[strings.ToLower(s.file)]; other != "" {
-			t.Errorf("%s and %s share the file %s", id, other, s.file)
+		if other := files[strings.ToLower(s.storage)]; other != "" {
+			t.Errorf("%s and %s share the %s", s.Key, other, s.storage)
 		}
 		if !regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`).MatchString(s.variable) {
 			t.Errorf("%s is no variable", s.variable)
 		}
-		variables[s.variable], files[strings.ToLower(s.file)] = id, id
+		variables[s.variable], files[strings.ToLower(s.storage)] = s.Key, s.Key
 	}
 	if d.Name != "7-up.x-2" || len(variables) != 5 {
 		t.Errorf("%s: %v", d.Name, variables)
@@ -53,21 +43,20 @@ func TestPlacesOfSecrets(t *testing.T) {
 
 // The connection that is previewed and the one in the block are the same.
 func TestConnectionOfDraft(t *testing.T) {
-	preset := "eu"
-	d := New(formOnly{adminapi.Connector{
+	d := New(formOnly(adminapi.Connector{
 		Name: "c",
 		Fields: []adminapi.Field{
 			{Key: "client_id", Type: adminapi.TypeText, Fixed: true},
 			{Key: "client_certificate_file", Type: adminapi.TypeFile, Fixed: true},
 			{Key: "client_certificate_key_file", Type: adminapi.TypeFile, Fixed: true},
 			{Key: "client_id", Type: adminapi.TypePassword},
-			{Key: "region", Type: adminapi.TypeDropdown, Default: &preset},
+			{Key: "region", Type: adminapi.TypeDropdown, Default: "eu"},
 		},
 		Scopes:      []adminapi.Scope{{Name: "a", Required: true}, {Name: "b"}, {Name: "c"}},
 		Permissions: adminapi.Permissions{CustomizeScopes: true},
-	}}, &Config{}, "")
+	}), &Config{}, "")
 	for i, value := range []string{"me", "c.pem", "k.pem", "hunter2"} {
-		*d.Value(d.Form.Fields[i]) = value
+		d.Fields[i].Value = value
 	}
 	d.Name, d.Scopes, d.AdditionalScopes = "n", "c", " x y "
 	preview, err := d.Preview()

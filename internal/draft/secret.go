@@ -8,46 +8,34 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 )
 
-// secret is a secret of a draft. It is not written into the Caddyfile.
-type secret struct {
-	value    string
+// entry is a field as it is written.
+type entry struct {
+	Field
+	written string // the value or, for a secret, a placeholder
+
+	// Of a secret; empty for others.
 	variable string // its environment variable
-	file     string // its file; empty: it is in the variable
+	storage  string // where it has to be stored, in words
 }
 
-// placeholder returns the placeholder for the secret in a Caddyfile.
-func (s *secret) placeholder() string {
-	if s.file != "" {
-		return "{file." + s.file + "}"
-	}
-	return "{env." + s.variable + "}"
-}
-
-// storage returns where the secret has to be stored.
-func (s *secret) storage() string {
-	if s.file != "" {
-		return "file " + s.file
-	}
-	return "environment variable " + s.variable
-}
-
-// secrets returns the secrets of the draft, by the fieldID of their field.
-func (d *Draft) secrets() map[string]*secret {
-	secrets := make(map[string]*secret)
+// entries returns the fields as they are written.
+func (d *Draft) entries() []entry {
+	entries := make([]entry, len(d.Fields))
 	taken := make(map[string]bool)
-	for _, field := range d.Form.Fields {
-		if field.Type != adminapi.TypePassword {
-			continue
+	for i, field := range d.Fields {
+		e := entry{Field: field, written: field.Value}
+		if field.Type == adminapi.TypePassword {
+			e.variable = Unique(variableName(d.Name+"_"+field.Key), "_", taken)
+			taken[e.variable] = true
+			e.written, e.storage = "{env."+e.variable+"}", "environment variable "+e.variable
+			if d.secretDir != "" {
+				file := path.Join(d.secretDir, strings.ToLower(strings.TrimPrefix(e.variable, "_")))
+				e.written, e.storage = "{file."+file+"}", "file "+file
+			}
 		}
-		variable := Unique(variableName(d.Name+"_"+field.Key), "_", taken)
-		taken[variable] = true
-		s := &secret{value: *d.Value(field), variable: variable}
-		if d.secretDir != "" {
-			s.file = path.Join(d.secretDir, strings.ToLower(strings.TrimPrefix(variable, "_")))
-		}
-		secrets[fieldID(field)] = s
+		entries[i] = e
 	}
-	return secrets
+	return entries
 }
 
 var notInVariable = regexp.MustCompile(`[^A-Z0-9]+`)
@@ -59,14 +47,4 @@ func variableName(text string) string {
 		variable = "_" + variable
 	}
 	return variable
-}
-
-// Complete reports whether all secrets are filled in, so that the draft can be tried.
-func (d *Draft) Complete() bool {
-	for _, s := range d.secrets() {
-		if s.value == "" {
-			return false
-		}
-	}
-	return true
 }

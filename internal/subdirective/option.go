@@ -1,6 +1,7 @@
 package subdirective
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -68,27 +69,30 @@ func Refuse[T any](r Rules, table Options[T], why string) {
 	}
 }
 
-// StringOption returns an option with one argument, which is taken as it is.
-func StringOption[T any](field func(*T) *string) Option[T] {
-	return Option[T]{Read: func(s *Subdirective, target *T) (err error) {
-		*field(target), err = s.OneArg()
-		return err
-	}}
-}
-
-// CheckedString returns an option with one argument, which has to pass a check.
-func CheckedString[T any](field func(*T) *string, check func(string) error) Option[T] {
+// argOption returns an option with one argument, which is parsed.
+func argOption[T, V any](field func(*T) *V, parse func(string) (V, error)) Option[T] {
 	return Option[T]{Read: func(s *Subdirective, target *T) error {
-		value, err := s.OneArg()
+		arg, err := s.OneArg()
 		if err != nil {
 			return err
 		}
-		if err := check(value); err != nil {
+		value, err := parse(arg)
+		if err != nil {
 			return s.Wrap(err)
 		}
 		*field(target) = value
 		return nil
 	}}
+}
+
+// StringOption returns an option with one argument, which is taken as it is.
+func StringOption[T any](field func(*T) *string) Option[T] {
+	return argOption(field, func(value string) (string, error) { return value, nil })
+}
+
+// CheckedString returns an option with one argument, which has to pass a check.
+func CheckedString[T any](field func(*T) *string, check func(string) error) Option[T] {
+	return argOption(field, func(value string) (string, error) { return value, check(value) })
 }
 
 // OneOf returns a check that a value is one of the given ones.
@@ -111,16 +115,11 @@ func BoolOption[T any](field func(*T) *bool) Option[T] {
 
 // DurationOption returns an option with a duration above zero.
 func DurationOption[T any](field func(*T) *caddy.Duration) Option[T] {
-	return Option[T]{Read: func(s *Subdirective, target *T) error {
-		value, err := s.OneArg()
-		if err != nil {
-			return err
-		}
+	return argOption(field, func(value string) (caddy.Duration, error) {
 		duration, err := caddy.ParseDuration(value)
 		if err != nil || duration <= 0 {
-			return s.Errorf("must be a duration above zero, such as 30s or 5m")
+			return 0, errors.New("must be a duration above zero, such as 30s or 5m")
 		}
-		*field(target) = caddy.Duration(duration)
-		return nil
-	}}
+		return caddy.Duration(duration), nil
+	})
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-	"unicode"
 )
 
 // Writer writes a Caddyfile, formatted as `caddy fmt` does.
@@ -36,10 +35,10 @@ func (w *Writer) begin(words []string) {
 	}
 }
 
-// Option writes an option with a value, unless that is empty.
-func (w *Writer) Option(name, value string) {
-	if value != "" {
-		w.Line(name, value)
+// Option writes an option with its values, unless there is none that is not empty.
+func (w *Writer) Option(name string, values ...string) {
+	if strings.Join(values, "") != "" {
+		w.Line(append([]string{name}, values...)...)
 	}
 }
 
@@ -65,12 +64,7 @@ func (w *Writer) Block(inside func(), words ...string) {
 
 // Comment writes a comment, which control characters cannot end.
 func (w *Writer) Comment(format string, args ...any) {
-	w.text.WriteString("# " + strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, fmt.Sprintf(format, args...)) + "\n")
+	w.text.WriteString("# " + control.ReplaceAllString(fmt.Sprintf(format, args...), "\uFFFD") + "\n")
 }
 
 // Fail adds an error to the result.
@@ -81,6 +75,8 @@ func (w *Writer) Result() (string, error) {
 	return w.text.String(), errors.Join(w.errs...)
 }
 
+var control = regexp.MustCompile(`\p{Cc}`)
+
 // plainWord matches a word that needs no quotation marks, possibly with placeholders.
 var plainWord = regexp.MustCompile(`^(?:[A-Za-z0-9_./:@%+=?&,~*|\[\]-]|\{(?:env|file|param|config)\.[A-Za-z0-9_./-]+\})+$`)
 
@@ -89,7 +85,7 @@ func quoteWord(word string) (string, error) {
 	switch {
 	case plainWord.MatchString(word):
 		return word, nil
-	case strings.ContainsFunc(word, unicode.IsControl):
+	case control.MatchString(word):
 		return "", errors.New("the value contains a control character")
 	case !strings.ContainsAny(word, `"\`):
 		return `"` + word + `"`, nil
