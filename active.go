@@ -38,16 +38,13 @@ type activeConnection struct {
 // contacted.
 func (c *activeConnection) activate(app *App, name string, config *Connection) error {
 	c.logger = app.logger
-	if err := validName(name); err != nil {
-		return err
-	}
 	configured, err := app.configure(name, config)
 	if err != nil {
 		return err
 	}
 	c.configuredConnection = *configured
 	spec, err := c.parse()
-	if err != nil {
+	if err := errors.Join(validName(name), err); err != nil {
 		return err
 	}
 	warnings, errScopes := c.resolveScopes(spec)

@@ -2,6 +2,7 @@ package httphelper
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -69,6 +70,30 @@ func TestListNames(t *testing.T) {
 	} {
 		if got := listNames(many[:names]); got != want {
 			t.Errorf("%d: %s", names, got)
+		}
+	}
+}
+
+// TestMistakesAreReportedTogether: one attempt names every mistake (rule 23).
+func TestMistakesAreReportedTogether(t *testing.T) {
+	for _, test := range []struct{ name, parameters string }{
+		{"api", `"a": {"value": "{env.UNSET_A}"}, "b": {"value": "{env.UNSET_B}"}`},
+		{"bad name", `"a": {"value": "x"}, "c": {"value": "y"}`},
+	} {
+		config := fmt.Sprintf(`{"admin": {"disabled": true}, "apps": {"http_helper": {
+			"connectors": {"k": {"base_url": "https://api.example", "token_url": "https://auth.example/token", "auth_method": "client_secret_basic", "parameters": [{"key": "a", "type": "text"}, {"key": "b", "type": "text"}]}},
+			"connections": {%q: {"connector": "k", "client_id": "id", "client_secret": "secret", "parameters": {%s}}}
+		}}}`, test.name, test.parameters)
+		err := caddy.Load([]byte(config), true)
+		_ = caddy.Stop()
+		wants := []string{"parameter a", "parameter b"}
+		if test.name != "api" {
+			wants = []string{"a name consists of", "parameter b", "parameter c"}
+		}
+		for _, want := range wants {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("connection %q: %v names no %s", test.name, err, want)
+			}
 		}
 	}
 }

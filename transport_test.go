@@ -979,6 +979,26 @@ func TestEchoesReachTheAppOnly(t *testing.T) {
 	}
 }
 
+// TestSecretsOfTheTokenRequestAreMasked: an API that shares data with its authorization server may quote
+// what only the token request carried.
+func TestSecretsOfTheTokenRequestAreMasked(t *testing.T) {
+	t.Setenv("ISEC_TICKET", "marked-ticket")
+	t.Setenv("ISEC_TENANT", "marked-tenant")
+	for _, quoted := range []string{"literal-secret", "marked-ticket", "marked-tenant"} {
+		e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Quoted", quoted) })
+		site := runSidecar(t, inline(a, e, `token_request_param tenant {env.ISEC_TENANT}
+			token_request_header X-Ticket {env.ISEC_TICKET}
+			header_down X-Placeholder "{http.reverse_proxy.header.X-Quoted}"`))
+		res, _ := call(t, "GET", site+"/", nil)
+		if got := res.Header.Get("X-Quoted"); got != quoted {
+			t.Errorf("the app got %q, want %q", got, quoted)
+		}
+		if got := res.Header.Get("X-Placeholder"); strings.Contains(got, quoted) {
+			t.Errorf("placeholder: %q", got)
+		}
+	}
+}
+
 // TestEchoesOfBrokenResponsesAreNotLogged: reverse_proxy panics when a response breaks off, and Caddy writes
 // the access log all the same.
 func TestEchoesOfBrokenResponsesAreNotLogged(t *testing.T) {

@@ -15,13 +15,14 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
 
 // remember remembers a token that is sent. An API may quote it later, for example the rejected token in
 // its response to the replay.
-func (q *Request) remember(token string) {
-	if q.token != "" && q.token != token {
+func (q *Request) remember(token *oauth.Token) {
+	if q.token != nil && q.token != token {
 		q.older = append(q.older, q.token)
 	}
 	q.token = token
@@ -104,13 +105,14 @@ func (q *Request) containsEscaped(text string) bool {
 
 // containsSecret reports whether a text contains a secret of the request literally.
 func (q *Request) containsSecret(text string) bool {
-	contains := func(secret string) bool { return strings.Contains(text, secret) }
-	if q.token != "" && contains(q.token) || slices.ContainsFunc(q.older, contains) {
+	contains := func(secret string) bool { return len(secret) >= redact.MinLength && strings.Contains(text, secret) }
+	ofToken := func(token *oauth.Token) bool {
+		return strings.Contains(text, token.Value) || slices.ContainsFunc(token.RequestSecrets, contains)
+	}
+	if q.token != nil && ofToken(q.token) || slices.ContainsFunc(q.older, ofToken) {
 		return true
 	}
-	return slices.ContainsFunc(q.Target.Secrets, func(secret string) bool {
-		return len(secret) >= redact.MinLength && contains(secret)
-	})
+	return slices.ContainsFunc(q.Target.Secrets, contains)
 }
 
 // errNoResponse replaces errors that may quote the API.

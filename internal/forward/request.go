@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
@@ -37,10 +38,10 @@ type Request struct {
 	counted bool // the metrics include it
 
 	writer       responseWriter
-	appHeader    http.Header   // of the response to the app; nil: the request is not served by Serve
-	token        string        // the one that was sent last
-	older        []string      // those that were sent before it
-	maskedValues []maskedValue // of response headers
+	appHeader    http.Header    // of the response to the app; nil: the request is not served by Serve
+	token        *oauth.Token   // the one that was sent last
+	older        []*oauth.Token // those that were sent before it
+	maskedValues []maskedValue  // of response headers
 }
 
 // requestCtxKey is the context key of a *Request.

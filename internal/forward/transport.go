@@ -220,7 +220,7 @@ func (t *Transport) sendOnce(req *http.Request, q *Request, token *oauth.Token, 
 		out.url.Host = req.URL.Host
 	}
 	if token != nil {
-		q.remember(token.Value)
+		q.remember(token)
 	}
 	if token == nil || token.DPoP == nil {
 		return t.roundTrip(&out.req, token)

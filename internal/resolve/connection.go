@@ -90,8 +90,10 @@ func (c *Connection) Fetch(ctx context.Context) (token *oauth.Token, fingerprint
 	token, err = request.Do(ctx, c.Client(request.Certificate))
 	if err != nil {
 		c.issuer.Recheck()
+		return nil, fingerprint, err
 	}
-	return token, fingerprint, err
+	token.RequestSecrets = r.connectionSecrets()
+	return token, fingerprint, nil
 }
 
 // Fingerprint returns a digest of the credentials and other values of a token request as they are now.

@@ -123,12 +123,11 @@ func (r *resolver) parameter(key string) (string, error) {
 
 // allParameters returns the values of all parameters by key.
 func (r *resolver) allParameters() (map[string]string, error) {
-	for _, param := range r.spec.Parameters {
-		if _, err := r.parameter(param.Key); err != nil {
-			return nil, err
-		}
+	errs := make([]error, len(r.spec.Parameters))
+	for i, param := range r.spec.Parameters {
+		_, errs[i] = r.parameter(param.Key)
 	}
-	return r.parameters, nil
+	return r.parameters, errors.Join(errs...)
 }
 
 // configValue returns a config value, which is computed by its template or helper flow.
