@@ -53,10 +53,7 @@ func (c *activeConnection) activate(app *App, name string, config *Connection) e
 		return err
 	}
 	c.values.Client = c.tokens.clients.client
-	if err := c.values.Check(); err != nil {
-		return err
-	}
-	if c.target, err = c.values.ConstantTarget(); err != nil {
+	if c.target, err = c.values.Check(); err != nil {
 		return err
 	}
 	c.warn(slices.Concat(warnings, spec.LiteralSecrets(), c.hostWarnings()))

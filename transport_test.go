@@ -988,14 +988,48 @@ func TestSecretsOfTheTokenRequestAreMasked(t *testing.T) {
 		e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Quoted", quoted) })
 		site := runSidecar(t, inline(a, e, `token_request_param tenant {env.ISEC_TENANT}
 			token_request_header X-Ticket {env.ISEC_TICKET}
+			app_authorization keep
 			header_down X-Placeholder "{http.reverse_proxy.header.X-Quoted}"`))
-		res, _ := call(t, "GET", site+"/", nil)
-		if got := res.Header.Get("X-Quoted"); got != quoted {
-			t.Errorf("the app got %q, want %q", got, quoted)
+		for _, header := range [][]string{nil, {"Authorization", "Bearer app"}} { // with a token, and with the app's own
+			res, _ := call(t, "GET", site+"/", nil, header...)
+			if got := res.Header.Get("X-Quoted"); got != quoted {
+				t.Errorf("the app got %q, want %q", got, quoted)
+			}
+			if got := res.Header.Get("X-Placeholder"); strings.Contains(got, quoted) {
+				t.Errorf("placeholder: %q", got)
+			}
 		}
-		if got := res.Header.Get("X-Placeholder"); strings.Contains(got, quoted) {
-			t.Errorf("placeholder: %q", got)
+	}
+}
+
+// TestReplacedSecretsAreMasked: the secrets of the newest token request count, and not those at start.
+func TestReplacedSecretsAreMasked(t *testing.T) {
+	ticket := filepath.Join(t.TempDir(), "ticket")
+	write := func(content string) {
+		if err := os.WriteFile(ticket, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
 		}
+	}
+	write("first-ticket")
+	var calls atomic.Int64
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Quoted", "second-ticket")
+		if calls.Add(1) == 1 {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	})
+	e.respond(func(w http.ResponseWriter, n int64) {
+		write("second-ticket")
+		grantToken(w, fmt.Sprintf("token-%d", n), 3600)
+	})
+	site := runSidecar(t, inline(a, e, "token_request_param ticket {file."+ticket+"}\n"+
+		`header_down X-Placeholder "{http.reverse_proxy.header.X-Quoted}"`))
+	res, _ := call(t, "GET", site+"/", nil)
+	if got := res.Header.Get("X-Quoted"); got != "second-ticket" || calls.Load() != 2 {
+		t.Errorf("the app got %q after %d calls", got, calls.Load())
+	}
+	if got := res.Header.Get("X-Placeholder"); strings.Contains(got, "ticket") {
+		t.Errorf("placeholder: %q", got)
 	}
 }
 

@@ -23,7 +23,7 @@ type Target struct {
 	Insecure bool     // http to hosts other than loopback is allowed
 	Headers  []Field  // with canonical names
 	Query    []Field
-	Secrets  []string // values in the base URL, headers or query that are known to be secret
+	Secrets  []string // of the connection, when the target was resolved; a token has newer ones
 }
 
 // Field is a header field or query parameter that every request to the API carries.

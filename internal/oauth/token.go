@@ -25,7 +25,7 @@ type Token struct {
 	Certificate *tls.Certificate // the client certificate that the token is bound to (RFC 8705); nil: none
 	DPoP        *DPoPKey         // the key that the token is bound to (RFC 9449); nil: none
 
-	RequestSecrets []string // the secrets that the token request carried
+	RequestSecrets []string // the secrets as they were in the token request
 }
 
 // HeaderPrefix returns the token's authentication scheme and a space, as in an Authorization field.

@@ -18,7 +18,6 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/keys"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
-	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
 
 // Connection resolves the values of one connection. Each token request resolves all of them in one
@@ -92,7 +91,7 @@ func (c *Connection) Fetch(ctx context.Context) (token *oauth.Token, fingerprint
 		c.issuer.Recheck()
 		return nil, fingerprint, err
 	}
-	token.RequestSecrets = r.connectionSecrets()
+	token.RequestSecrets = r.secrets
 	return token, fingerprint, nil
 }
 
@@ -157,17 +156,9 @@ func (c *Connection) CertificateReplaced(token *oauth.Token) bool {
 
 // Target resolves the target of API requests. The error is a *oauth.Error, or ctx's.
 func (c *Connection) Target(ctx context.Context) (*forward.Target, error) {
-	target, err := c.resolver(ctx).target()
+	target, err := c.resolver(ctx).targetWithSecrets()
 	if err != nil {
 		return nil, asConfigurationError(err)
 	}
 	return target, nil
-}
-
-// ConstantTarget returns the target of API requests, or nil if it may change while the config runs.
-func (c *Connection) ConstantTarget() (*forward.Target, error) {
-	if slices.ContainsFunc(c.Spec.apiTemplates(), func(t placeholder.Template) bool { return !c.Spec.constant(t) }) {
-		return nil, nil
-	}
-	return c.offlineResolver().target()
 }

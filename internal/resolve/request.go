@@ -79,9 +79,7 @@ func (r *resolver) readCredentials() (oauth.Credentials, error) {
 	read(&creds.Assertion, "client_assertion", nil, s.AssertionFile)
 	creds.Key = []byte(key)
 	for _, secret := range []string{creds.Secret, key, creds.Assertion} {
-		if secret != "" {
-			r.secrets = append(r.secrets, secret)
-		}
+		r.addSecret(secret)
 	}
 	return creds, errors.Join(errs...)
 }
@@ -132,7 +130,7 @@ func (r *resolver) dpopKey() (*oauth.DPoPKey, error) {
 	}
 	text, err := r.fileOf(r.spec.DPoPKeyFile)
 	if err == nil {
-		r.secrets = append(r.secrets, text)
+		r.addSecret(text)
 	}
 	return r.c.dpopFile.Get(text, withOption("dpop", err), oauth.ParseDPoPKey)
 }

@@ -115,7 +115,7 @@ func (r *resolver) parameter(key string) (string, error) {
 		return "", fmt.Errorf("parameter %s: the value is none of its options; there are %s", key, strings.Join(param.Options, ", "))
 	}
 	if param.Password {
-		r.secrets = append(r.secrets, value)
+		r.addSecret(value)
 	}
 	r.parameters[key] = value
 	return value, nil
@@ -147,7 +147,7 @@ func (r *resolver) configValue(key string) (string, error) {
 		return "", fmt.Errorf("config_value %s is empty", key)
 	}
 	if config.Password {
-		r.secrets = append(r.secrets, value)
+		r.addSecret(value)
 	}
 	return value, nil
 }

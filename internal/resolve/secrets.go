@@ -3,6 +3,7 @@ package resolve
 import (
 	"slices"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
@@ -46,11 +47,27 @@ func (r *resolver) connectionSecrets() []string {
 	return r.secrets
 }
 
+// requestSecrets returns the secrets of the connection and of its token request, as far as they are known
+// without a request.
+func (r *resolver) requestSecrets() []string {
+	var request oauth.Request
+	_ = r.keys(&request)
+	_ = r.extras(&request)
+	return r.connectionSecrets()
+}
+
+// addSecret adds a value to the secrets of the pass, once.
+func (r *resolver) addSecret(value string) {
+	if value != "" && !slices.Contains(r.secrets, value) {
+		r.secrets = append(r.secrets, value)
+	}
+}
+
 // noteSecret adds a value to the secrets if it comes from the environment or a file, and is not too short
 // for a secret.
 func (r *resolver) noteSecret(t *placeholder.Template, value string) {
 	if len(t.Keys(placeholder.Env))+len(t.Keys(placeholder.File)) > 0 && len(value) >= redact.MinLength {
-		r.secrets = append(r.secrets, value)
+		r.addSecret(value)
 	}
 }
 

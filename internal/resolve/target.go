@@ -20,7 +20,19 @@ func (r *resolver) flowsOfTarget() error {
 	return err
 }
 
-// target resolves the target of API requests.
+// targetWithSecrets resolves the target of API requests, with all secrets that the API may know. It ends
+// the requests of the pass.
+func (r *resolver) targetWithSecrets() (*forward.Target, error) {
+	target, err := r.target()
+	if err != nil {
+		return nil, err
+	}
+	r.goOffline()
+	target.Secrets = r.requestSecrets()
+	return target, nil
+}
+
+// target resolves the target of API requests, without its secrets.
 func (r *resolver) target() (*forward.Target, error) {
 	base, err := r.url("base_url", r.spec.BaseURL)
 	if err != nil {
@@ -31,7 +43,6 @@ func (r *resolver) target() (*forward.Target, error) {
 	var queryErr error
 	target.Headers, err = r.fields("api_header", r.spec.APIHeaders, true)
 	target.Query, queryErr = r.fields("api_query", r.spec.APIQuery, false)
-	target.Secrets = r.secrets
 	return target, errors.Join(err, queryErr)
 }
 
