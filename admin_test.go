@@ -435,7 +435,7 @@ func TestPingDialsUpstreams(t *testing.T) {
 
 func TestPingTellsFailuresApart(t *testing.T) {
 	e := newIdP(t)
-	answer := func(status int, header ...string) http.HandlerFunc {
+	respond := func(status int, header ...string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			for i := 0; i+1 < len(header); i += 2 {
 				w.Header().Set(header[i], header[i+1])
@@ -444,19 +444,19 @@ func TestPingTellsFailuresApart(t *testing.T) {
 		}
 	}
 	for _, test := range []struct {
-		answer http.HandlerFunc
-		status int
-		words  []string
+		respond http.HandlerFunc
+		status  int
+		words   []string
 	}{
-		{answer(401), 401, []string{"rejects the token"}},
-		{answer(401, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="orders.read t1"`), 401, []string{"refuses", "scope orders.read"}},
-		{answer(403), 403, []string{"refuses", "lack a permission"}},
-		{answer(403, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="a b"`), 403, []string{"it wants the scope a b; the connection does not request a b"}},
-		{answer(403, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="literal-secret \"x"`), 403, []string{"lack a permission"}},
-		{answer(302, "Location", "https://evil.example"), 302, []string{"redirects", "not followed"}},
-		{answer(500), 500, []string{"500", "instead of", "200 to 299"}},
+		{respond(401), 401, []string{"rejects the token"}},
+		{respond(401, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="orders.read t1"`), 401, []string{"refuses", "scope orders.read"}},
+		{respond(403), 403, []string{"refuses", "lack a permission"}},
+		{respond(403, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="a b"`), 403, []string{"it wants the scope a b; the connection does not request a b"}},
+		{respond(403, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="literal-secret \"x"`), 403, []string{"lack a permission"}},
+		{respond(302, "Location", "https://evil.example"), 302, []string{"redirects", "not followed"}},
+		{respond(500), 500, []string{"500", "instead of", "200 to 299"}},
 	} {
-		a := newAPI(t, test.answer)
+		a := newAPI(t, test.respond)
 		runSidecar(t, inline(a, e, "name c\n\t\tping /"))
 		view := wantPing(t, false, test.status, test.words...)
 		if strings.Contains(view.Response.Message, "literal-secret") {

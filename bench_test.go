@@ -65,8 +65,8 @@ func benchRequest(ctx context.Context) *http.Request {
 	for field, value := range map[string]string{"User-Agent": "app/1.0", "Accept": "*/*", "Accept-Encoding": "gzip", "X-Request-Id": "4711"} {
 		req.Header.Set(field, value)
 	}
-	answer := &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"text/plain"}}, Body: http.NoBody}
-	ctx = context.WithValue(ctx, responseCtxKey{}, answer)
+	response := &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"text/plain"}}, Body: http.NoBody}
+	ctx = context.WithValue(ctx, responseCtxKey{}, response)
 	ctx = forward.WithDialInfo(ctx, reverseproxy.DialInfo{Network: "tcp", Address: "api.example.com:443"})
 	return caddyhttp.PrepareRequest(req.WithContext(ctx), caddy.NewReplacer(), discard{make(http.Header)}, &caddyhttp.Server{})
 }

@@ -101,13 +101,13 @@ func TestHealthComesBack(t *testing.T) {
 func TestHealthNeverWaits(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	site := runSidecar(t, withHealth(inline(a, e, "name c"), ""))
-	asked, answer := make(chan struct{}), make(chan struct{})
-	e.respond(func(w http.ResponseWriter, _ int64) { close(asked); <-answer; grantToken(w, "late", 3600) })
+	arrived, release := make(chan struct{}), make(chan struct{})
+	e.respond(func(w http.ResponseWriter, _ int64) { close(arrived); <-release; grantToken(w, "late", 3600) })
 	done := make(chan struct{})
 	go func() { defer close(done); call(t, "GET", site+"/", nil) }()
-	<-asked
+	<-arrived
 	wantHealth(t, site, 200)
-	close(answer)
+	close(release)
 	<-done
 }
 

@@ -317,7 +317,7 @@ func callAcrossReload(t *testing.T, url string) {
 		}
 		t.Logf("try %d: %v", try, err)
 	}
-	t.Fatal("no answer after a reload")
+	t.Fatal("no response after a reload")
 }
 
 // writeFile makes a file and returns its path.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/keys/keystest"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
 
@@ -217,11 +218,11 @@ func TestAPIThatRejectsEveryTokenCostsOneTokenRequest(t *testing.T) {
 
 func TestErrorsTowardsTheApp(t *testing.T) {
 	for name, test := range map[string]struct {
-		answer func(http.ResponseWriter, int64)
-		status int
-		grpc   string
-		kind   string
-		retry  bool
+		respond func(http.ResponseWriter, int64)
+		status  int
+		grpc    string
+		kind    string
+		retry   bool
 	}{
 		"outage":      {func(w http.ResponseWriter, _ int64) { w.WriteHeader(500) }, 503, "14", "proxy_internal_error", true},
 		"retry later": {func(w http.ResponseWriter, _ int64) { w.Header().Set("Retry-After", "7"); w.WriteHeader(503) }, 503, "14", "proxy_internal_error", true},
@@ -229,12 +230,12 @@ func TestErrorsTowardsTheApp(t *testing.T) {
 			w.WriteHeader(401)
 			_, _ = io.WriteString(w, `{"error":"invalid_client"}`)
 		}, 502, "9", "proxy_configuration_error", false},
-		"redirect":        {func(w http.ResponseWriter, _ int64) { w.Header().Set("Location", "/x"); w.WriteHeader(307) }, 502, "9", "proxy_configuration_error", false},
-		"unusable answer": {func(w http.ResponseWriter, _ int64) { _, _ = io.WriteString(w, "{}") }, 502, "9", "proxy_configuration_error", false},
+		"redirect":          {func(w http.ResponseWriter, _ int64) { w.Header().Set("Location", "/x"); w.WriteHeader(307) }, 502, "9", "proxy_configuration_error", false},
+		"unusable response": {func(w http.ResponseWriter, _ int64) { _, _ = io.WriteString(w, "{}") }, 502, "9", "proxy_configuration_error", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, a := newIdP(t), newAPI(t, nil)
-			e.respond(test.answer)
+			e.respond(test.respond)
 			site := runSidecar(t, inline(a, e, ""))
 			res, _ := call(t, "GET", site+"/", nil)
 			status := res.Header.Get("Proxy-Status")
@@ -256,7 +257,7 @@ func TestErrorsTowardsTheApp(t *testing.T) {
 }
 
 func TestAPIUnreachable(t *testing.T) {
-	e, down, answers := newIdP(t), newAPI(t, nil), newAPI(t, nil)
+	e, down, plain := newIdP(t), newAPI(t, nil), newAPI(t, nil)
 	down.Close()
 	private, _ := tlsAPI(t, nil)
 	noHTTP := newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -274,7 +275,7 @@ func TestAPIUnreachable(t *testing.T) {
 	}{
 		"down":       {inline(down, e, "name c"), "the API cannot be reached: there is no connection to its address"},
 		"private CA": {inline(private, e, "name c"), "the API cannot be reached: its TLS certificate is signed by an unknown authority"},
-		"no TLS":     {strings.Replace(inline(answers, e, "name c"), "http_helper http://", "http_helper https://", 1), "the API cannot be reached: it does not speak TLS"},
+		"no TLS":     {strings.Replace(inline(plain, e, "name c"), "http_helper http://", "http_helper https://", 1), "the API cannot be reached: it does not speak TLS"},
 		"not HTTP":   {inline(noHTTP, e, "name c"), "the API's response broke off or is not HTTP"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -359,10 +360,10 @@ func TestRefusedRequests(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _ = fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", line)
-		answer, _ := io.ReadAll(conn)
+		response, _ := io.ReadAll(conn)
 		_ = conn.Close()
-		if !bytes.HasPrefix(answer, fmt.Appendf(nil, "HTTP/1.1 %d", status)) || !bytes.Contains(answer, []byte("error=http_request_error")) {
-			t.Errorf("%s: %.200s", line, answer)
+		if !bytes.HasPrefix(response, fmt.Appendf(nil, "HTTP/1.1 %d", status)) || !bytes.Contains(response, []byte("error=http_request_error")) {
+			t.Errorf("%s: %.200s", line, response)
 		}
 	}
 	if len(a.seen()) != 0 {
@@ -539,7 +540,7 @@ func TestAppLeavesWhileWaiting(t *testing.T) {
 	<-arrived
 	cancel()
 	if err := <-left; err == nil {
-		t.Error("the one who left got an answer")
+		t.Error("the one who left got a response")
 	}
 	close(release)
 	if res, _ := call(t, "GET", site+"/", nil); res.StatusCode != 200 || e.requests.Load() != 1 {
@@ -857,7 +858,7 @@ func TestNoOtherHTTPInATunnel(t *testing.T) {
 
 // TestResponsesThatAreNoHTTP: errors of net/http quote what a server says, and so may end in logs.
 func TestResponsesThatAreNoHTTP(t *testing.T) {
-	for _, answer := range []string{
+	for _, response := range []string{
 		"HTTP/1.1 {token}\r\n\r\n",
 		"{token}\r\n\r\n",
 		"HTTP/1.1 200 OK\r\n{token}\r\n\r\n",
@@ -866,16 +867,16 @@ func TestResponsesThatAreNoHTTP(t *testing.T) {
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: {token}\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: {token}\r\n\r\n",
 	} {
-		api := newWire(t, answer)
+		api := newWire(t, response)
 		e := newIdP(t)
 		e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
 		site := runSidecar(t, fmt.Sprintf("SITE {\n\thttp_helper http://%s {\n\t\ttoken_url %s/token\n\t\tclient_id id\n\t\tclient_secret literal-secret\n\t}\n\thandle_errors {\n\t\trespond \"{http.error.message}\" {\n\t\t}\n\t}\n}\n", api, e.URL))
 		res, body := call(t, "GET", site+"/", nil)
 		if strings.Contains(body+fmt.Sprint(res.Header), secretMarker) {
-			t.Errorf("%q: the app got %d %q %v", answer, res.StatusCode, body, res.Header)
+			t.Errorf("%q: the app got %d %q %v", response, res.StatusCode, body, res.Header)
 		}
 		if body == "" {
-			t.Errorf("%q: status %d without an error", answer, res.StatusCode)
+			t.Errorf("%q: status %d without an error", response, res.StatusCode)
 		}
 	}
 }
@@ -885,7 +886,7 @@ func TestResponsesThatAreNoHTTP(t *testing.T) {
 const secretMarker = "marked-token-8765432123456789"
 
 // newWire is a server that responds to every request with the same bytes, {token} being the request's.
-func newWire(t *testing.T, answer string) (address string) {
+func newWire(t *testing.T, response string) (address string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -905,7 +906,7 @@ func newWire(t *testing.T, answer string) (address string) {
 					return
 				}
 				_, token, _ := strings.Cut(req.Header.Get("Authorization"), " ")
-				_, _ = io.WriteString(conn, strings.ReplaceAll(answer, "{token}", token))
+				_, _ = io.WriteString(conn, strings.ReplaceAll(response, "{token}", token))
 			}()
 		}
 	}()
@@ -1004,13 +1005,7 @@ func TestSecretsOfTheTokenRequestAreMasked(t *testing.T) {
 
 // TestReplacedSecretsAreMasked: the secrets of the newest token request count, and not those at start.
 func TestReplacedSecretsAreMasked(t *testing.T) {
-	ticket := filepath.Join(t.TempDir(), "ticket")
-	write := func(content string) {
-		if err := os.WriteFile(ticket, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("first-ticket")
+	ticket := writeFile(t, "ticket", "first-ticket")
 	var calls atomic.Int64
 	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Quoted", "second-ticket")
@@ -1019,7 +1014,7 @@ func TestReplacedSecretsAreMasked(t *testing.T) {
 		}
 	})
 	e.respond(func(w http.ResponseWriter, n int64) {
-		write("second-ticket")
+		keystest.WriteFile(t, ticket, "second-ticket")
 		grantToken(w, fmt.Sprintf("token-%d", n), 3600)
 	})
 	site := runSidecar(t, inline(a, e, "token_request_param ticket {file."+ticket+"}\n"+

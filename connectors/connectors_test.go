@@ -41,7 +41,7 @@ const (
 	testClientSecret = "s=cr%t+"
 )
 
-// flowValues are the config values of connectors that compute them, for the answers of answerTo.
+// flowValues are the config values of connectors that compute them, for the values of testValue.
 var flowValues = map[string]map[string]string{
 	"sap-ariba":    {"api_host": "openapi.ariba.com", "token_host": "api.ariba.com"},
 	"servicetitan": {"api_host": "api-integration.servicetitan.io", "token_host": "auth-integration.servicetitan.io"},
@@ -117,8 +117,8 @@ func adaptConfig(t *testing.T, config string) []byte {
 	return adapted
 }
 
-// answerTo is a test connection's answer to a parameter.
-func answerTo(p httphelper.Parameter) string {
+// testValue returns the value of a parameter in a test connection.
+func testValue(p httphelper.Parameter) string {
 	switch {
 	case p.Default != "":
 		return p.Default
@@ -129,15 +129,15 @@ func answerTo(p httphelper.Parameter) string {
 	}
 }
 
-// expand puts the answers of answerTo, or those of other, into a text of the connector.
+// expand puts the values of testValue, or those of other, into a text of the connector.
 func (s snippet) expand(text string, other map[string]string) string {
 	var pairs []string
 	for _, p := range s.connector.Parameters {
-		answer, ok := other[p.Key]
+		value, ok := other[p.Key]
 		if !ok {
-			answer = answerTo(p)
+			value = testValue(p)
 		}
-		pairs = append(pairs, "{param."+p.Key+"}", answer)
+		pairs = append(pairs, "{param."+p.Key+"}", value)
 	}
 	for key, value := range flowValues[s.name] {
 		pairs = append(pairs, "{config."+key+"}", value)
@@ -301,7 +301,7 @@ func (s snippet) load(t *testing.T, internet *internet) (socket string) {
 		fmt.Fprintf(&connection, "client_secret %q\n", testClientSecret)
 	}
 	for _, p := range s.connector.Parameters {
-		fmt.Fprintf(&connection, "parameter %s %s\n", p.Key, answerTo(p))
+		fmt.Fprintf(&connection, "parameter %s %s\n", p.Key, testValue(p))
 	}
 	if s.connector.AdditionalScopes {
 		connection.WriteString("additional_scopes extra:scope\n")

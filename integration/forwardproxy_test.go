@@ -501,9 +501,9 @@ func TestTokenRequestInTheClearPassesNoForwardProxy(t *testing.T) {
 			w.Run(t, w.inline(options{
 				connection: "name billing\n" + test.connection, env: []string{test.variable + "=" + proxy.url},
 			}))
-			answer := w.Get(t, "/hello")
-			wantSidecarError(t, answer, http.StatusBadGateway, "proxy_configuration_error")
-			if got := answer.Header.Get("Proxy-Status"); !strings.Contains(got, `details="connection billing: `+sentence+`"`) {
+			res := w.Get(t, "/hello")
+			wantSidecarError(t, res, http.StatusBadGateway, "proxy_configuration_error")
+			if got := res.Header.Get("Proxy-Status"); !strings.Contains(got, `details="connection billing: `+sentence+`"`) {
 				t.Errorf("Proxy-Status %q lacks %q", got, sentence)
 			}
 			_, state, err := w.Admin(http.MethodGet, "/http_helper/connections/billing", "", "")

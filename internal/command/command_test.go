@@ -291,7 +291,7 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 	if got := cli(t, "", cobra.ShellCompNoDescRequestCmd, "show", "--address", "unix//not/there", ""); strings.TrimSpace(got.stdout) != ":4" {
-		t.Errorf("when nobody answers: %q", got.stdout)
+		t.Errorf("when nobody responds: %q", got.stdout)
 	}
 	got := cli(t, "", cobra.ShellCompNoDescRequestCmd, "run", "--auth-method", "")
 	if !strings.Contains(got.stdout, "private_key_jwt\n") {
