@@ -153,24 +153,6 @@ func transportError(err error) error {
 	return sanitizeError(err)
 }
 
-// sendWithRetry sends a request with token, which may be nil, and replays it once when the API rejects
-// the token (rule 18).
-func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.Token) (*http.Response, error) {
-	body := newReplayBody(req, q)
-	defer body.finish()
-	res, err := t.sendWithNonce(req, q, token, body)
-	if err != nil || !q.rejected(res, token) {
-		return res, err
-	}
-	newer := q.newerToken(req, token, body)
-	if newer == nil || !body.rewind() {
-		return res, nil
-	}
-	CloseBody(res.Body)
-	q.Conn.Metrics.Count(telemetry.Replayed)
-	return t.sendWithNonce(req, q, newer, body)
-}
-
 // sendWithNonce sends a request, and once more when the API requires a nonce in the proof of possession
 // and gives one (RFC 9449 §9). It uses that nonce even if other requests got newer ones meanwhile.
 func (t *Transport) sendWithNonce(req *http.Request, q *Request, token *oauth.Token, body *replayBody) (*http.Response, error) {
@@ -184,21 +166,6 @@ func (t *Transport) sendWithNonce(req *http.Request, q *Request, token *oauth.To
 	}
 	CloseBody(res.Body)
 	return t.sendOnce(req, q, token, body, nonce)
-}
-
-// rejected reports whether the API's response rejects the token, so that a newer one may help.
-func (q *Request) rejected(res *http.Response, token *oauth.Token) bool {
-	return res.StatusCode == http.StatusUnauthorized && token != nil &&
-		q.options.RetryUnauthorized && !oauth.InsufficientScope(res.Header) && !oauth.NeedsNonce(res, token)
-}
-
-// newerToken replaces a rejected token, and waits for it if the request can be replayed at all.
-func (q *Request) newerToken(req *http.Request, rejected *oauth.Token, body *replayBody) *oauth.Token {
-	if body.replayable() {
-		return q.Conn.Tokens.Replace(req.Context(), rejected)
-	}
-	q.Conn.Tokens.Invalidate(rejected)
-	return nil
 }
 
 // sendOnce sends one copy of a request. A proof of possession contains nonce, or the API's newest nonce
