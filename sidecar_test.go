@@ -208,14 +208,6 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// flowServer starts a server for flows to ask.
-func flowServer(t *testing.T, handler http.HandlerFunc) string {
-	t.Helper()
-	server := httptest.NewServer(handler)
-	t.Cleanup(server.Close)
-	return server.URL
-}
-
 // crm is a Caddyfile with a connector and the connection billing; its texts are put in.
 func crm(a *api, e *fakeIdP, connector, connection string) string {
 	return fmt.Sprintf(`{

@@ -94,13 +94,6 @@ func (l *load) stop() []outcome {
 	return l.outcomes
 }
 
-// count is the number of requests that have ended so far.
-func (l *load) count() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.outcomes)
-}
-
 // wantAllOK checks that every request got the API's response.
 func wantAllOK(t testing.TB, outcomes []outcome) {
 	t.Helper()

@@ -35,14 +35,6 @@ type Sidecar struct {
 	admin *http.Client
 }
 
-// Start runs a sidecar until the test ends, and returns when it accepts connections.
-func Start(tb testing.TB, config Config) *Sidecar {
-	tb.Helper()
-	s := New(tb)
-	s.Run(tb, config)
-	return s
-}
-
 // New prepares a sidecar: its directory and its address are known before it runs.
 func New(tb testing.TB) *Sidecar {
 	tb.Helper()

@@ -7,15 +7,6 @@ import (
 	"testing"
 )
 
-func mustURL(tb testing.TB, s string) *url.URL {
-	tb.Helper()
-	u, err := url.Parse(s)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return u
-}
-
 func TestExpandURL(t *testing.T) {
 	t.Setenv("URL_WHOLE", "https://api.example:8443/v2?x=1&y")
 	t.Setenv("URL_SCHEME", "https")
