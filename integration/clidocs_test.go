@@ -42,7 +42,7 @@ var documentedUses = map[string]documentedUse{
 	"caddy http-helper connectors acme":                                       {prints: []string{"Client ID", "Region", "eu (Europe), the default", "a  always"}},
 	"caddy http-helper refresh billing":                                       {prints: []string{"billing has a new token"}},
 	"caddy http-helper new <connector> --config Caddyfile":                    {stdin: "n1\n\n\n\n\nmine\n", prints: []string{"connection mine acme {"}},
-	"caddy http-helper ping my-connection":                                    {prints: []string{"my-connection works: a token was obtained"}},
+	"caddy http-helper ping api.example.com":                                  {typed: "caddy http-helper ping my-connection", prints: []string{"my-connection works: a token was obtained"}},
 	"caddy http-helper show <connection>":                                     {prints: []string{"Name", "billing"}},
 	"caddy http-helper ping <connection>":                                     {prints: []string{"billing works"}},
 	"caddy adapt":                                                             {typed: "caddy adapt --config Caddyfile --adapter caddyfile", prints: []string{`"handler":"http_helper"`, `"protocol":"http_helper"`}},
