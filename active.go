@@ -21,7 +21,7 @@ type activeConnection struct {
 	configuredConnection
 
 	logger  *zap.Logger
-	values  *resolve.Connection
+	values  resolve.Connection
 	tokens  connectionTokens
 	forward forward.Connection
 	target  *forward.Target // nil: it depends on values that may change while the config runs
@@ -48,7 +48,7 @@ func (c *activeConnection) activate(app *App, name string, config *Connection) e
 		return err
 	}
 	warnings, errScopes := c.resolveScopes(spec)
-	c.values, err = resolve.New(c.name, spec, c.logger)
+	err = c.values.Init(c.name, spec, c.logger)
 	if err := errors.Join(errScopes, err, c.tokens.clients.provision(app, c.service, spec.CertificateFile != nil)); err != nil {
 		return err
 	}
@@ -59,6 +59,7 @@ func (c *activeConnection) activate(app *App, name string, config *Connection) e
 	c.warn(slices.Concat(warnings, spec.LiteralSecrets(), c.hostWarnings()))
 	metrics := telemetry.Acquire(name)
 	c.acquireTokens(app, metrics)
+	c.config = nil // no longer needed, and large
 	c.forward = forward.Connection{Name: name, Tokens: &c.tokens, Target: c.findTarget(), Metrics: metrics, Tracing: app.tracing}
 	return nil
 }

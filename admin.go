@@ -156,7 +156,7 @@ func (c *activeConnection) view() adminapi.Connection {
 	urls := c.values.View()
 	v := adminapi.Connection{
 		Name:        c.name,
-		Connector:   optional(c.config.Connector),
+		Connector:   optional(c.connector.nameOrNone()),
 		State:       st.State,
 		AuthMethod:  c.service.authMethod(),
 		TokenURL:    optional(urls.TokenURL()),

@@ -80,14 +80,16 @@ func (a *App) Provision(ctx caddy.Context) error {
 		broken[name] = err != nil
 		errs = append(errs, err)
 	}
-	for _, name := range slices.Sorted(maps.Keys(a.Connections)) {
+	// One piece of memory for all, which the garbage collector scans faster than many.
+	conns := make([]activeConnection, len(a.Connections))
+	for i, name := range slices.Sorted(maps.Keys(a.Connections)) {
 		config := a.Connections[name]
 		switch {
 		case config == nil:
 			errs = append(errs, prefixAll("connection "+name, errNull))
 		case broken[config.Connector]: // nothing can be said about the connection
 		default:
-			errs = append(errs, a.activate(name, config))
+			errs = append(errs, a.activate(&conns[i], name, config))
 		}
 	}
 	a.Connections = nil // active has what is needed of them, and the rest is freed
@@ -95,8 +97,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 }
 
 // activate makes a connection usable, under a name.
-func (a *App) activate(name string, config *Connection) error {
-	conn := new(activeConnection)
+func (a *App) activate(conn *activeConnection, name string, config *Connection) error {
 	if err := conn.activate(a, name, config); err != nil {
 		return prefixAll("connection "+name, err)
 	}
@@ -110,7 +111,7 @@ func (a *App) define(name string, config *Connection) error {
 	definition := string(caddyconfig.JSON(config, nil)) // activate fills in defaults
 	if a.active[name] == nil {
 		a.definitions[name] = definition
-		return a.activate(name, config)
+		return a.activate(new(activeConnection), name, config)
 	}
 	if a.definitions[name] != definition {
 		return fmt.Errorf("connection %s: the name is taken by another connection", name)

@@ -128,8 +128,8 @@ type DPoP struct {
 // configuredConnection is a connection with the service that it uses.
 type configuredConnection struct {
 	name      string
-	config    *Connection
-	connector *Connector // nil: the connection describes its service itself
+	config    *Connection // nil once a connection is active
+	connector *Connector  // nil: the connection describes its service itself
 	service   *Service
 }
 

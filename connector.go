@@ -122,6 +122,14 @@ func (c *Connector) provision(ctx caddy.Context, name string) error {
 	return prefixAll("connector "+name, validName(name), c.checkAlone(name), errors.Join(errs...))
 }
 
+// nameOrNone returns the connector's name, or "" for a nil connector.
+func (c *Connector) nameOrNone() string {
+	if c == nil {
+		return ""
+	}
+	return c.name
+}
+
 // checkAlone checks the connector, apart from the configuration of its flows, and parses its texts.
 func (c *Connector) checkAlone(name string) error {
 	c.name = name

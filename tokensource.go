@@ -30,7 +30,7 @@ var tokenSources = caddy.NewUsagePool()
 type connectionTokens struct {
 	source  *token.Source
 	key     token.Key
-	user    *token.User
+	user    token.User
 	timeout time.Duration // token_timeout
 
 	values   *resolve.Connection
@@ -44,13 +44,13 @@ type connectionTokens struct {
 // already.
 func (c *activeConnection) acquireTokens(app *App, metrics *telemetry.Connection) {
 	t := &c.tokens
-	t.values, t.metrics, t.events = c.values, metrics, app.events
+	t.values, t.metrics, t.events = &c.values, metrics, app.events
 	t.timeout = cmp.Or(time.Duration(c.config.TokenTimeout), token.DefaultTimeout)
 	t.key = c.values.Key()
-	t.user = &token.User{
+	t.user = token.User{
 		Name:          c.name,
 		Host:          c.values.TokenHost(),
-		Fetcher:       app.tracing.Fetcher(c.values, c.name),
+		Fetcher:       app.tracing.Fetcher(&c.values, c.name),
 		RefreshBefore: time.Duration(c.config.RefreshBefore),
 		Timeout:       time.Duration(c.config.TokenTimeout),
 		Warm:          c.config.Warm,
@@ -59,19 +59,19 @@ func (c *activeConnection) acquireTokens(app *App, metrics *telemetry.Connection
 	}
 	source, _, _ := tokenSources.LoadOrNew(t.key, func() (caddy.Destructor, error) { return token.NewSource(), nil }) // never fails
 	t.source = source.(*token.Source)
-	t.source.Attach(t.user)
+	t.source.Attach(&t.user)
 	c.values.CurrentToken = t.source.Current
 }
 
 // start puts the user's settings into effect.
 func (t *connectionTokens) start() {
-	t.source.Start(t.user)
+	t.source.Start(&t.user)
 	t.watchCertificate()
 }
 
 // release releases the source. Requests in flight may still use it.
 func (t *connectionTokens) release() {
-	if t.source.Detach(t.user) {
+	if t.source.Detach(&t.user) {
 		_, _ = tokenSources.Delete(t.key) // Destruct never fails
 	}
 	if t.clients.certified != nil {

@@ -146,11 +146,11 @@ func watchedTokens(t *testing.T, f *tokentest.Fetcher) *connectionTokens {
 	f.SetRespond(boundTo(certificate))
 	c := &connectionTokens{
 		source:  token.NewSource(),
-		user:    &token.User{Name: "billing", Fetcher: f, Logger: zap.NewNop()},
+		user:    token.User{Name: "billing", Fetcher: f, Logger: zap.NewNop()},
 		values:  &resolve.Connection{Certificate: certificate},
 		clients: tokenClients{certified: new(httptransport.ByCertificate)},
 	}
-	c.source.Attach(c.user)
+	c.source.Attach(&c.user)
 	c.start()
 	t.Cleanup(func() { close(c.watching) })
 	return c

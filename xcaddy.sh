@@ -6,7 +6,7 @@
 #
 # VERSION=v0.1.0 builds that published version of the plugin instead of the sources beside this script.
 # OUTPUT is where the binary goes; GOOS and GOARCH are the platform that it is for.
-# Needs Go and access to a Go module proxy, nothing else.
+# Needs Go, and access to a Go module proxy until the modules are in Go's cache.
 set -euo pipefail
 
 CADDY_VERSION=v2.11.9

@@ -27,9 +27,17 @@ tool() {
 	[ -x "$1" ] || GOBIN=$(dirname "$1") go install "$2"
 }
 
-install_step() {
+install_gofumpt() {
 	tool "$gofumpt" "mvdan.cc/gofumpt@$GOFUMPT_VERSION"
+}
+
+install_golangci_lint() {
 	tool "$golangci_lint" "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$GOLANGCI_LINT_VERSION"
+}
+
+install_step() {
+	install_gofumpt
+	install_golangci_lint
 	local npm=integration/oidc-provider
 	if [ ! "$npm/node_modules/.package-lock.json" -nt "$npm/package-lock.json" ]; then
 		(cd "$npm" && npm ci --no-fund --no-audit)
@@ -37,6 +45,7 @@ install_step() {
 }
 
 format_step() {
+	install_gofumpt
 	local unformatted
 	unformatted=$("$gofumpt" -l .)
 	[ -z "$unformatted" ] || {
@@ -56,6 +65,7 @@ vet_step() {
 }
 
 lint_step() {
+	install_golangci_lint
 	"$golangci_lint" run ./...
 	(cd integration && "$golangci_lint" run ./...)
 	(cd integration/gooauth2 && "$golangci_lint" run ./...)

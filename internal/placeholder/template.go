@@ -197,6 +197,9 @@ func (t Template) ExpandLines(values *Values) (string, error) {
 }
 
 func (t Template) join(values *Values, forbidden func(rune) bool) (string, error) {
+	if len(t.Parts) == 1 && t.Parts[0].Kind == "" {
+		return t.Parts[0].Value, nil // no copy; most texts are literal
+	}
 	var b strings.Builder
 	for _, p := range t.Parts {
 		value, err := p.resolve(values)

@@ -12,7 +12,7 @@ import (
 // the config is loaded. It returns the target of API requests, or nil if that may change while the config
 // runs.
 func (c *Connection) Check() (constant *forward.Target, err error) {
-	r, s := c.offlineResolver(), c.Spec
+	r, s := c.offlineResolver(), &c.Spec
 	_, err = r.fingerprintValues()
 	errs := []error{err}
 	if creds, err := r.credentials(); err == nil {

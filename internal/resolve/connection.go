@@ -24,7 +24,7 @@ import (
 // pass, which reads every file once. It is a token.Fetcher.
 type Connection struct {
 	name   string
-	Spec   *Spec
+	Spec   Spec
 	logger *zap.Logger
 
 	// Client returns the client for requests to the authorization server, which shows the certificate,
@@ -43,28 +43,29 @@ type Connection struct {
 	endpoint atomic.Pointer[string] // the result of Endpoint as of the last token request; nil: none so far
 }
 
-// New returns a connection, and reads the keys that must be usable from the start.
-func New(name string, spec *Spec, logger *zap.Logger) (*Connection, error) {
-	c := &Connection{name: name, Spec: spec, logger: logger, CurrentToken: func() *oauth.Token { return nil }}
+// Init sets the connection up, and reads the keys that must be usable from the start.
+func (c *Connection) Init(name string, spec *Spec, logger *zap.Logger) error {
+	c.name, c.Spec, c.logger = name, *spec, logger
+	c.CurrentToken = func() *oauth.Token { return nil }
 	c.key.Owner, c.dpopFile.Owner = c, c
 	if spec.CertificateFile != nil {
 		certFile, err := spec.CertificateFile.Expand(nil)
 		keyFile, keyErr := spec.CertificateKeyFile.Expand(nil)
 		if err := errors.Join(err, keyErr); err != nil {
-			return nil, withOption("client_certificate", err)
+			return withOption("client_certificate", err)
 		}
 		c.Certificate = keys.NewCertificate(certFile, keyFile, c)
 	}
 	if !spec.DPoP {
-		return c, nil
+		return nil
 	}
 	var err error
 	if spec.DPoPKeyFile == nil {
 		c.dpop, err = oauth.GenerateDPoPKey()
-		return c, err
+		return err
 	}
 	_, err = c.resolver(context.Background()).dpopKey()
-	return c, err
+	return err
 }
 
 // WarnUnusable implements keys.Owner.

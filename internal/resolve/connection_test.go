@@ -44,8 +44,8 @@ func plainClient(*tls.Certificate) *http.Client {
 
 func newConnection(t *testing.T, spec *Spec) *Connection {
 	t.Helper()
-	c, err := New("c", spec, zap.NewNop())
-	if err != nil {
+	c := new(Connection)
+	if err := c.Init("c", spec, zap.NewNop()); err != nil {
 		t.Fatal(err)
 	}
 	c.Client = plainClient

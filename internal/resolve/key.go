@@ -13,7 +13,7 @@ import (
 // The key depends on the values that stay the same while a config runs. The content of files and the
 // results of helper flows may change while a token is in use, so it depends on their origins instead.
 func (c *Connection) Key() token.Key {
-	s := c.Spec
+	s := &c.Spec
 	k := &keyBuilder{c: c, values: c.offlineResolver()}
 	var required []string
 	if s.RequireGrantedScopes {

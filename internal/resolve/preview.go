@@ -22,7 +22,7 @@ import (
 // Preview describes the token request of a connection that is not in use, for people. It names secrets
 // instead of showing them, shows placeholders for hidden values, and makes no request.
 func (s *Spec) Preview() (string, error) {
-	v := (&Connection{Spec: s, Client: noRequests, logger: zap.NewNop()}).View()
+	v := (&Connection{Spec: *s, Client: noRequests, logger: zap.NewNop()}).View()
 	if err := errors.Join(v.checkURL("base_url", s.BaseURL), v.checkURL("token_url", s.TokenURL)); err != nil {
 		return "", err
 	}

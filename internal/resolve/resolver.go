@@ -42,7 +42,7 @@ type fileContent struct {
 // resolver returns a new pass. Its requests end with ctx.
 func (c *Connection) resolver(ctx context.Context) *resolver {
 	r := &resolver{
-		ctx: ctx, c: c, spec: c.Spec,
+		ctx: ctx, c: c, spec: &c.Spec,
 		files: make(map[string]fileContent), parameters: make(map[string]string), failedFlows: make(map[*Flow]error),
 	}
 	r.values = &placeholder.Values{Lookup: r.lookup, ReadFile: r.readFile}

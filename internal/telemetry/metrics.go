@@ -5,6 +5,8 @@ package telemetry
 import (
 	"errors"
 	"iter"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,6 +33,8 @@ var (
 		Buckets: prometheus.DefBuckets,
 	}, []string{"connection"})
 
+	tokenRequestDurationDesc = descOf(tokenRequestDuration)
+
 	requestsTotal = newCounters("requests_total", "Requests of the app, by what became of them.", "outcome")
 
 	unauthorizedTotal = newCounters("unauthorized_total", "Responses 401 of the API to a token, by what became of them.", "outcome")
@@ -39,21 +43,63 @@ var (
 		"When the token in hand expires, in Unix time. Absent without a live token.", []string{"connection"}, nil)
 )
 
-func newCounters(name, help, label string) *prometheus.CounterVec {
-	return prometheus.NewCounterVec(prometheus.CounterOpts{
+// vectors are the metrics that are counted.
+var vectors = []prometheus.Collector{tokenRequestsTotal, tokenRequestDuration, requestsTotal, unauthorizedTotal}
+
+// counterVector is a vector of counters with the description of its metrics.
+type counterVector struct {
+	*prometheus.CounterVec
+	desc *prometheus.Desc
+}
+
+func newCounters(name, help, label string) counterVector {
+	vector := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: name, Help: help,
 	}, []string{"connection", label})
+	return counterVector{vector, descOf(vector)}
+}
+
+// descOf returns the description of a vector's metrics.
+func descOf(vector prometheus.Collector) *prometheus.Desc {
+	ch := make(chan *prometheus.Desc, 1)
+	vector.Describe(ch)
+	return <-ch
 }
 
 // Register registers the metrics with a config's registry. expiries yields the connections of the
 // running config that have a usable token, with its expiry.
 func Register(registry prometheus.Registerer, expiries func() iter.Seq2[string, time.Time]) error {
-	for _, c := range []prometheus.Collector{tokenRequestsTotal, tokenRequestDuration, requestsTotal, unauthorizedTotal, expiryCollector{expiries}} {
+	for _, c := range []prometheus.Collector{seriesCollector{}, expiryCollector{expiries}} {
 		if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return err
 		}
 	}
 	return nil
+}
+
+// seriesCollector collects the series of all connections. Those that have not been counted yet are
+// collected as zero, so that rates can be computed from the start.
+type seriesCollector struct{}
+
+// Describe implements prometheus.Collector.
+func (seriesCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, vector := range vectors {
+		vector.Describe(ch)
+	}
+}
+
+// Collect implements prometheus.Collector. The zeros come last: a series that is created meanwhile is
+// missing once, instead of being collected twice, which would be an error.
+func (seriesCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, vector := range vectors {
+		vector.Collect(ch)
+	}
+	connections.Range(func(_, value any) bool {
+		for _, zero := range value.(*Connection).zeros() {
+			ch <- zero
+		}
+		return true
+	})
 }
 
 // expiryCollector collects when tokens expire. That depends on the running config, so it is not kept
@@ -93,7 +139,7 @@ const (
 
 // counters are the counter and the label value of each outcome.
 var counters = [...]struct {
-	of    *prometheus.CounterVec
+	of    counterVector
 	label string
 }{
 	Refused:       {requestsTotal, "refused"},
@@ -111,32 +157,27 @@ var counters = [...]struct {
 var refusedUnknown = requestsTotal.WithLabelValues("", counters[Refused].label)
 
 // Connection is the series of one connection name. It is shared by all configs that have a connection
-// of that name. All series exist from the start, so that rates can be computed.
+// of that name. A series is created when it is first counted, because those that never are would cost
+// more memory than everything else of a connection; withZeros collects them nevertheless.
 type Connection struct {
 	name     string
-	counters [len(counters)]prometheus.Counter // by outcome
-	duration prometheus.Observer
+	counters [len(counters)]atomic.Pointer[prometheus.Counter] // by outcome; nil: not counted yet
+	duration atomic.Pointer[prometheus.Observer]
+
+	mu      sync.Mutex // held while a series is created or deleted
+	deleted bool
 }
 
 // connections counts the configs that use each connection name, so that the series of a connection are
-// deleted with the last config that has it. Caddy loads and unloads one config at a time, so no series
-// is made while it is being deleted.
+// deleted with the last config that has it.
 var connections = caddy.NewUsagePool()
 
 // Acquire returns the series of a connection name for one more config, which releases them in the end.
 func Acquire(name string) *Connection {
 	c, _, _ := connections.LoadOrNew(name, func() (caddy.Destructor, error) { // never fails
-		return newConnection(name), nil
+		return &Connection{name: name}, nil
 	})
 	return c.(*Connection)
-}
-
-func newConnection(name string) *Connection {
-	c := &Connection{name: name, duration: tokenRequestDuration.WithLabelValues(name)}
-	for outcome, counter := range counters {
-		c.counters[outcome] = counter.of.WithLabelValues(name, counter.label)
-	}
-	return c
 }
 
 // Release ends one config's use of the series. The last one deletes them.
@@ -145,6 +186,9 @@ func (c *Connection) Release() { _, _ = connections.Delete(c.name) }
 // Destruct implements caddy.Destructor. It deletes the series one by one, because DeletePartialMatch
 // searches those of all connections.
 func (c *Connection) Destruct() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deleted = true
 	tokenRequestDuration.DeleteLabelValues(c.name)
 	for _, counter := range counters {
 		counter.of.DeleteLabelValues(c.name, counter.label)
@@ -152,13 +196,58 @@ func (c *Connection) Destruct() error {
 	return nil
 }
 
+// zeros returns the series that have not been counted yet. None is being created meanwhile.
+func (c *Connection) zeros() []prometheus.Metric {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var zeros []prometheus.Metric
+	for outcome, counter := range counters {
+		if c.counters[outcome].Load() == nil {
+			zeros = append(zeros, prometheus.MustNewConstMetric(counter.of.desc, prometheus.CounterValue, 0, c.name, counter.label))
+		}
+	}
+	if c.duration.Load() == nil {
+		zeros = append(zeros, prometheus.MustNewConstHistogram(tokenRequestDurationDesc, 0, 0, noDurations, c.name))
+	}
+	return zeros
+}
+
+// noDurations are the buckets of a histogram without observations.
+var noDurations = func() map[float64]uint64 {
+	buckets := make(map[float64]uint64)
+	for _, bound := range prometheus.DefBuckets {
+		buckets[bound] = 0
+	}
+	return buckets
+}()
+
 // Count counts an outcome. If c is nil, it is a refused request whose connection is not known.
 func (c *Connection) Count(o Outcome) {
 	if c == nil {
 		refusedUnknown.Inc()
 		return
 	}
-	c.counters[o].Inc()
+	if series := find(c, &c.counters[o], func() prometheus.Counter {
+		return counters[o].of.WithLabelValues(c.name, counters[o].label)
+	}); series != nil {
+		(*series).Inc()
+	}
+}
+
+// find returns a series, which it creates if it is not there yet. It returns nil if the series of the
+// connection have been deleted: a request may end after its config.
+func find[T any](c *Connection, at *atomic.Pointer[T], create func() T) *T {
+	if series := at.Load(); series != nil {
+		return series
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.deleted {
+		return nil
+	}
+	series := create()
+	at.Store(&series)
+	return &series
 }
 
 // Observe counts a token request. Rejections are counted as responses 401.
@@ -166,7 +255,9 @@ func (c *Connection) Observe(event token.Event) {
 	if event.Rejected {
 		return
 	}
-	c.duration.Observe(event.Duration.Seconds())
+	if series := find(c, &c.duration, func() prometheus.Observer { return tokenRequestDuration.WithLabelValues(c.name) }); series != nil {
+		(*series).Observe(event.Duration.Seconds())
+	}
 	switch {
 	case event.Err == nil:
 		c.Count(granted)

@@ -141,6 +141,38 @@ func TestSeriesVanishWithTheLastUser(t *testing.T) {
 	}
 }
 
+func TestRequestThatEndsAfterItsConfigCreatesNoSeries(t *testing.T) {
+	registry := newRegistry(t, noExpiries)
+	c := Acquire(t.Name())
+	c.Release()
+	c.Count(Sent)
+	c.Observe(token.Event{})
+	if series := seriesOf(t, registry, t.Name()); len(series) != 0 {
+		t.Errorf("there are %v", series)
+	}
+}
+
+// TestSeriesAreCollectedOnce while they are created. Gather reports duplicates.
+func TestSeriesAreCollectedOnce(t *testing.T) {
+	registry := newRegistry(t, noExpiries)
+	for i := range 100 {
+		c := Acquire(fmt.Sprintf("%s%d", t.Name(), i))
+		counted := make(chan struct{})
+		go func() {
+			defer close(counted)
+			for outcome := range counters {
+				c.Count(Outcome(outcome))
+			}
+			c.Observe(token.Event{})
+		}()
+		if _, err := registry.Gather(); err != nil {
+			t.Error(err)
+		}
+		<-counted
+		c.Release()
+	}
+}
+
 // TestValuesSurviveAReload, which has a registry of its own.
 func TestValuesSurviveAReload(t *testing.T) {
 	before := newRegistry(t, noExpiries)

@@ -1,0 +1,97 @@
+package resolve
+
+import (
+	"crypto/tls"
+	"errors"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/keys"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
+)
+
+// readCredentials reads what proves the client. Use r.credentials, which calls it once.
+func (r *resolver) readCredentials() (oauth.Credentials, error) {
+	s := r.spec
+	creds := oauth.Credentials{
+		RawBasic: s.RawBasic,
+		Alg:      s.SigningAlg,
+		Lifetime: s.AssertionLifetime,
+
+		SecretOption: valueOrFileOption("client_secret", s.SecretFile),
+		KeyOption:    valueOrFileOption("client_key", s.KeyFile),
+	}
+	var errs []error
+	read := func(into *string, option string, value, file *placeholder.Template) {
+		var err error
+		if file != nil {
+			*into, err = r.fileOf(file)
+			err = withOption(valueOrFileOption(option, file), err)
+		} else {
+			*into, err = r.expand(option, value)
+		}
+		errs = append(errs, err)
+	}
+	key, err := r.privateKey(creds.KeyOption)
+	errs = append(errs, err)
+	read(&creds.ClientID, "client_id", s.ClientID, nil)
+	read(&creds.Secret, "client_secret", s.ClientSecret, s.SecretFile)
+	read(&creds.KeyID, "key_id", s.KeyID, nil)
+	read(&creds.Audience, "assertion_audience", s.Audience, nil)
+	read(&creds.Assertion, "client_assertion", nil, s.AssertionFile)
+	creds.Key = []byte(key)
+	for _, secret := range []string{creds.Secret, key, creds.Assertion} {
+		r.addSecret(secret)
+	}
+	return creds, errors.Join(errs...)
+}
+
+// privateKey reads the client's private key, or "" if it has none.
+func (r *resolver) privateKey(option string) (string, error) {
+	var key string
+	var err error
+	switch {
+	case r.spec.KeyFile != nil:
+		key, err = r.fileOf(r.spec.KeyFile)
+	case r.spec.ClientKey != nil:
+		key, err = r.spec.ClientKey.ExpandLines(r.values)
+	default:
+		return "", nil
+	}
+	return r.c.key.Get(key, withOption(option, err), func(text string) (string, error) {
+		return text, withOption(option, keys.Check([]byte(text)))
+	})
+}
+
+// keys reads the keys of a request besides the client's credentials: the client certificate and the DPoP
+// key.
+func (r *resolver) keys(request *oauth.Request) error {
+	var errs []error
+	var err error
+	request.Certificate, err = r.certificate()
+	errs = append(errs, err)
+	if r.spec.DPoP {
+		request.DPoP, err = r.dpopKey()
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// certificate reads the client certificate, or nil if there is none.
+func (r *resolver) certificate() (*tls.Certificate, error) {
+	if r.c.Certificate == nil {
+		return nil, nil
+	}
+	return r.c.Certificate.LoadWith(r.readFile)
+}
+
+// dpopKey reads the DPoP key, unless it was made at start.
+func (r *resolver) dpopKey() (*oauth.DPoPKey, error) {
+	if r.c.dpop != nil {
+		return r.c.dpop, nil
+	}
+	text, err := r.fileOf(r.spec.DPoPKeyFile)
+	if err == nil {
+		r.addSecret(text)
+	}
+	return r.c.dpopFile.Get(text, withOption("dpop", err), oauth.ParseDPoPKey)
+}
