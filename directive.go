@@ -98,6 +98,8 @@ type directive struct {
 	proxy     reverseproxy.Handler
 	conns     []*configuredConnection // that may be chosen
 	rest      []caddyfile.Segment     // what is left for reverse_proxy
+
+	useReverseProxy bool // it forwards even without options of its own
 }
 
 func newDirective(h httpcaddyfile.Helper) (*directive, error) {
@@ -238,6 +240,7 @@ func (d *directive) refuseConnection(known subdirective.Rules) {
 // readOwn reads the subdirectives of http_helper and keeps the others for reverse_proxy.
 func (d *directive) readOwn(known subdirective.Rules) error {
 	subdirective.Bind(known, policyOptions, &d.handler.RequestPolicy)
+	subdirective.Bind(known, subdirective.Options[directive]{"use_reverse_proxy": subdirective.BoolOption(func(d *directive) *bool { return &d.useReverseProxy })}, d)
 	subdirective.Refuse(known, subdirective.Options[Handler]{"connections": {}}, "is only for a placeholder that chooses among them")
 	own, rest := d.Split(known)
 	d.rest = rest
@@ -389,6 +392,11 @@ func (d *directive) check() error {
 
 // route returns the route that the directive expands to.
 func (d *directive) route(matcher caddy.ModuleMap) []httpcaddyfile.ConfigValue {
+	if d.forwardsItself() {
+		d.handler.Transport, d.handler.FlushInterval = d.transport.HTTPTransport, d.proxy.FlushInterval
+		route := caddyhttp.Route{HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(d.handler, "handler", "http_helper", nil)}}
+		return routeValue(route, matcher)
+	}
 	d.transport.HeaderUp = d.proxy.Headers != nil && d.proxy.Headers.Request != nil
 	d.transport.LoadBalancing = d.proxy.LoadBalancing != nil
 	d.proxy.TransportRaw = caddyconfig.JSONModuleObject(d.transport, "protocol", "http_helper", nil)
@@ -401,6 +409,17 @@ func (d *directive) route(matcher caddy.ModuleMap) []httpcaddyfile.ConfigValue {
 		subroute := caddyhttp.Subroute{Routes: caddyhttp.RouteList{route}}
 		route = caddyhttp.Route{HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(subroute, "handler", "subroute", nil)}}
 	}
+	return routeValue(route, matcher)
+}
+
+// forwardsItself reports whether the handler forwards requests without reverse_proxy: no option needs it.
+func (d *directive) forwardsItself() bool {
+	return !d.useReverseProxy && d.transport.ProxyProtocol == "" && !slices.ContainsFunc(d.rest, func(option caddyfile.Segment) bool {
+		return option.Directive() != "transport" && option.Directive() != "flush_interval"
+	})
+}
+
+func routeValue(route caddyhttp.Route, matcher caddy.ModuleMap) []httpcaddyfile.ConfigValue {
 	if matcher != nil {
 		route.MatcherSetsRaw = []caddy.ModuleMap{matcher}
 	}

@@ -2,7 +2,8 @@
 // client-credentials grant and adds them to the requests that an app sends to a protected API.
 //
 // A request passes the handler `http_helper`, which finds its connection and makes sure that there is a
-// token, then reverse_proxy, then the transport `http_helper`, which adds the token.
+// token, and forwards the request with the token. Where options of reverse_proxy are needed, that comes
+// next, and its transport `http_helper` adds the token.
 //
 // This package contains Caddy's modules, their JSON configuration and the Caddyfile. What runs below
 // them is in internal/, where nothing knows the configuration.
@@ -13,9 +14,11 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/flows"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
@@ -34,9 +37,10 @@ func init() {
 	caddy.RegisterModule(flows.Template{})
 }
 
-// Handler admits a request before it is proxied: it checks that the request is allowed and that there
-// is a token for it. It comes before a `reverse_proxy` with the transport `http_helper`, which sends
-// the token. The Caddyfile directive `http_helper` makes both.
+// Handler checks that a request is allowed and that there is a token for it. With a `transport` it then
+// forwards the request to the API. Without one it comes before a `reverse_proxy` with the transport
+// `http_helper`, which sends the token. The Caddyfile directive `http_helper` makes the first, or both if
+// it has options of reverse_proxy.
 //
 // A request that is not admitted fails with an error and the header `Proxy-Status: http_helper;
 // error=…` (RFC 9209), which `handle_errors` can handle.
@@ -52,10 +56,22 @@ type Handler struct {
 	// The names of the connections that a placeholder may choose. Required with a placeholder.
 	Connections []string `json:"connections,omitempty"`
 
+	// The options of reverse_proxy's `http` transport. With them the handler forwards the requests that it
+	// admits itself: it sets no placeholders `{http.reverse_proxy.*}`, and its API is not in reverse_proxy's
+	// list of upstreams. Default: none, the next handler gets the requests.
+	Transport *reverseproxy.HTTPTransport `json:"transport,omitempty"`
+
+	// How often a response is flushed to the app while it is copied. Negative: after each piece. Event
+	// streams and responses of unknown length are always flushed at once. Only with `transport`. Default:
+	// 0, when the buffer is full.
+	FlushInterval caddy.Duration `json:"flush_interval,omitempty"`
+
 	RequestPolicy
 
 	connection  *activeConnection            // nil with a placeholder
 	connections map[string]*activeConnection // all that may be chosen, by name
+	transport   *Transport                   // nil: the next handler forwards
+	proxy       *forward.Proxy
 }
 
 // CaddyModule returns the Caddy module information.
@@ -72,10 +88,33 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := h.provision(app); err != nil {
+	if err := errors.Join(h.provision(app), h.provisionProxy(ctx)); err != nil {
 		return fmt.Errorf("http_helper %s: %w", h.Connection, err)
 	}
 	return nil
+}
+
+// provisionProxy makes the handler forward requests itself, if it has a transport.
+func (h *Handler) provisionProxy(ctx caddy.Context) error {
+	if h.Transport == nil {
+		return nil
+	}
+	names := h.Connections
+	if names == nil {
+		names = []string{h.Connection}
+	}
+	h.transport = &Transport{HTTPTransport: h.Transport, Connections: names, RequestPolicy: RequestPolicy{AccessTokenHeader: h.AccessTokenHeader}}
+	h.proxy = forward.NewProxy(h.transport.transport, time.Duration(h.FlushInterval), ctx.Logger())
+	return h.transport.provision(ctx)
+}
+
+// Cleanup closes upgraded connections and idle connections to the API.
+func (h *Handler) Cleanup() error {
+	if h.transport == nil {
+		return nil
+	}
+	h.proxy.Close()
+	return h.transport.Cleanup()
 }
 
 func (h *Handler) provision(app *App) error {
@@ -106,11 +145,14 @@ func (h *Handler) provision(app *App) error {
 	return err
 }
 
-// ServeHTTP passes a request to the next handler if it is admitted.
+// ServeHTTP forwards a request if it is admitted, or passes it to the next handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	q, refused := h.admit(r)
 	if refused != nil {
 		return refused.Write(w, r)
+	}
+	if h.proxy != nil {
+		next = caddyhttp.HandlerFunc(h.proxy.ServeHTTP)
 	}
 	return q.Serve(w, r, next)
 }
@@ -152,5 +194,6 @@ func appOf(ctx caddy.Context) (*App, error) {
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 )

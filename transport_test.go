@@ -765,7 +765,7 @@ func TestTheFinalRequestIsJudged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, a := newIdP(t), newAPI(t, nil)
-			site := withProxyOptions(t, inline(a, e, ""), test.options)
+			site := withProxyOptions(t, inline(a, e, "use_reverse_proxy"), test.options)
 			res, _ := call(t, "GET", site+"/", nil, "X-Evil", test.header)
 			if n := len(a.seen()); res.StatusCode != 502 || n != 0 {
 				t.Errorf("status %d, %d requests at the API", res.StatusCode, n)

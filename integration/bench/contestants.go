@@ -26,13 +26,14 @@ func (w *world) startAll(s *settings) ([]*contestant, error) {
 		name  string
 		start func(c *contestant) error
 	}{
-		{"sidecar", s.caddy("sidecar", sidecarConfig("token"))},
-		{"sidecar-gogc200", s.caddy("sidecar", sidecarConfig("token"), "GOGC=200")},
+		{"sidecar", s.caddy("sidecar", sidecarConfig("token", ""))},
+		{throughReverseProxy, s.caddy("sidecar", sidecarConfig("token", "use_reverse_proxy"))},
+		{"sidecar-gogc200", s.caddy("sidecar", sidecarConfig("token", ""), "GOGC=200")},
 		{"caddy", s.caddy("caddy", stockConfig)},
 		{"nginx", startNginx},
 		{"haproxy", startHAProxy},
 		{"bare", startBare},
-		{refreshing, s.caddy("sidecar", sidecarConfig("short"))},
+		{refreshing, s.caddy("sidecar", sidecarConfig("short", ""))},
 	} {
 		if !s.proxies.MatchString(c.name) {
 			continue
@@ -74,7 +75,10 @@ func (s *settings) caddy(binary string, config func(*contestant) string, env ...
 
 func (c *contestant) adminSocket() string { return c.world.file(c.name + ".sock") }
 
-func sidecarConfig(tokenPath string) func(*contestant) string {
+// throughReverseProxy is the sidecar that forwards by reverse_proxy.
+const throughReverseProxy = "sidecar-reverse-proxy"
+
+func sidecarConfig(tokenPath, option string) func(*contestant) string {
 	return func(c *contestant) string {
 		const site = `
 :%s {
@@ -84,12 +88,13 @@ func sidecarConfig(tokenPath string) func(*contestant) string {
 		client_id app
 		client_secret {env.SECRET}
 		%s
+		%s
 	}
 }
 `
 		w := c.world
-		return fmt.Sprintf(site, c.plain, "http://127.0.0.1:"+w.apiPlain, w.tokens.URL, tokenPath, "") +
-			fmt.Sprintf(site, c.tls, "https://localhost:"+w.apiTLS, w.tokens.URL, tokenPath, w.trust())
+		return fmt.Sprintf(site, c.plain, "http://127.0.0.1:"+w.apiPlain, w.tokens.URL, tokenPath, option, "") +
+			fmt.Sprintf(site, c.tls, "https://localhost:"+w.apiTLS, w.tokens.URL, tokenPath, option, w.trust())
 	}
 }
 

@@ -14,30 +14,33 @@ import (
 // with valgrind's callgrind. Unlike times, these figures hardly depend on other load on the machine.
 func (w *world) instructions(s *settings) error {
 	var base float64
-	for _, binary := range []string{baseline, "sidecar"} {
-		if s.binaries[binary] == "" || !s.proxies.MatchString(binary) {
+	for _, proxy := range []struct {
+		name, binary string
+		config       func(*contestant) string
+	}{
+		{baseline, baseline, stockConfig},
+		{"sidecar", "sidecar", sidecarConfig("token", "")},
+		{throughReverseProxy, "sidecar", sidecarConfig("token", "use_reverse_proxy")},
+	} {
+		if s.binaries[proxy.binary] == "" || !s.proxies.MatchString(proxy.name) {
 			continue
 		}
-		count, err := w.countInstructions(s, binary)
+		count, err := w.countInstructions(s, proxy.name, proxy.binary, proxy.config)
 		if err != nil {
-			return fmt.Errorf("%s: %w", binary, err)
+			return fmt.Errorf("%s: %w", proxy.name, err)
 		}
-		if binary == baseline {
+		if proxy.name == baseline {
 			base = count
 		}
-		log.Printf("%-15s %8.1f thousand instructions per request, of stock %.3f", binary, count/1000, count/base)
+		log.Printf("%-22s %8.1f thousand instructions per request, of stock %.3f", proxy.name, count/1000, count/base)
 	}
 	return nil
 }
 
 // countInstructions runs a Caddy in callgrind, which counts during the second of two loads.
-func (w *world) countInstructions(s *settings, binary string) (float64, error) {
-	config := sidecarConfig("token")
-	if binary == baseline {
-		config = stockConfig
-	}
-	c := &contestant{name: binary, plain: freePort(), tls: freePort(), world: w}
-	out := w.file(binary + ".callgrind")
+func (w *world) countInstructions(s *settings, name, binary string, config func(*contestant) string) (float64, error) {
+	c := &contestant{name: name, plain: freePort(), tls: freePort(), world: w}
+	out := w.file(name + ".callgrind")
 	c.wrapper = []string{"valgrind", "--tool=callgrind", "--instr-atstart=no", "--callgrind-out-file=" + out}
 	// One thread, because valgrind runs one at a time anyway. No preemption, because under valgrind it
 	// would interrupt goroutines all the time. No RDTSCP, because valgrind offers that instruction to

@@ -35,6 +35,10 @@ type Request struct {
 	denied    *Error // why the transport did not send it; nil: it did
 	responded bool   // the app gets a response, and not an error of reverse_proxy
 
+	direct bool    // a Proxy forwards it, and not reverse_proxy
+	failed error   // why the Proxy got no response
+	tunnel *tunnel // the upgraded connection to the API, if a Proxy forwards it
+
 	counted bool // the metrics include it
 
 	writer       responseWriter

@@ -76,7 +76,7 @@ func NewTransport(ctx caddy.Context, raw json.RawMessage, o TransportOptions) (*
 
 // check refuses a request that is about to go where the token must not go (rule 16).
 func (t *Transport) check(req *http.Request, q *Request) error {
-	dial, ok := reverseproxy.GetDialInfo(req.Context())
+	dial, ok := q.dialInfo(req)
 	switch {
 	case !ok:
 		return NotAllowed("no upstream was chosen")
@@ -97,6 +97,15 @@ func (t *Transport) check(req *http.Request, q *Request) error {
 	default:
 		return NotAllowed("in the clear only the address of base_url itself may be dialed")
 	}
+}
+
+// dialInfo returns the address to dial, and whether there is one: that of reverse_proxy's upstream, or the
+// target's if a Proxy forwards the request.
+func (q *Request) dialInfo(req *http.Request) (reverseproxy.DialInfo, bool) {
+	if q.direct {
+		return reverseproxy.DialInfo{Network: "tcp", Address: q.Target.Dial}, true
+	}
+	return reverseproxy.GetDialInfo(req.Context())
 }
 
 // RefusesMethod reports whether requests with a method, in any case, are not forwarded: TRACE could show
@@ -136,7 +145,9 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 	res.Request = req
 	dropOwnProxyStatus(res.Header)
 	q.rewriteLocations(req, res.Header)
-	q.maskSecrets(res)
+	if !q.direct {
+		q.maskSecrets(res)
+	}
 	sanitizeBody(res)
 	return res, nil
 }

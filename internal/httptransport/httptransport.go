@@ -23,6 +23,7 @@ func Provision(ctx caddy.Context, t *reverseproxy.HTTPTransport) error {
 		return err
 	}
 	guardForwardProxy(t.Transport)
+	t.Transport.DialContext = poolingCopies(t.Transport.DialContext)
 	return nil
 }
 
