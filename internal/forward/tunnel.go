@@ -55,6 +55,14 @@ func (t *tunnel) Close() error {
 	return t.ReadWriteCloser.Close()
 }
 
+// CloseWrite tells the API that the app sends no more.
+func (t *tunnel) CloseWrite() error {
+	if conn, ok := t.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
+		return conn.CloseWrite()
+	}
+	return http.ErrNotSupported
+}
+
 // close closes all tunnels. Both sides of a websocket are told before.
 func (t *tunnels) close() {
 	t.mu.Lock()

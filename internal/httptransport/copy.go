@@ -13,15 +13,15 @@ import (
 func poolingCopies(dial func(ctx context.Context, network, address string) (net.Conn, error)) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
-		if _, copies := conn.(io.ReaderFrom); err != nil || !copies {
-			return conn, err
+		if tcp, ok := conn.(*net.TCPConn); ok && err == nil {
+			return copyingConn{tcp}, nil
 		}
-		return copyingConn{conn}, nil
+		return conn, err
 	}
 }
 
 // copyingConn is a connection whose ReadFrom uses a buffer of the pool.
-type copyingConn struct{ net.Conn }
+type copyingConn struct{ *net.TCPConn }
 
 const copyBufferSize = 32 << 10
 
@@ -31,5 +31,5 @@ var copyBuffers = sync.Pool{New: func() any { return new([copyBufferSize]byte) }
 func (c copyingConn) ReadFrom(r io.Reader) (int64, error) {
 	buffer := copyBuffers.Get().(*[copyBufferSize]byte)
 	defer copyBuffers.Put(buffer)
-	return io.CopyBuffer(struct{ io.Writer }{c.Conn}, struct{ io.Reader }{r}, buffer[:])
+	return io.CopyBuffer(struct{ io.Writer }{c.TCPConn}, struct{ io.Reader }{r}, buffer[:])
 }
