@@ -117,11 +117,11 @@ func helmExample(t *testing.T) (chart string) {
 	return chart
 }
 
-func validateManifests(t *testing.T, manifests, version string) (string, error) {
+func validateManifests(t *testing.T, manifests, version string, options ...string) (string, error) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "manifests.yaml")
 	harness.WriteFile(t, file, manifests)
-	out, err := kubectlValidate.command(t, "--version", version, file).CombinedOutput()
+	out, err := kubectlValidate.command(t, append(options, "--version", version, file)...).CombinedOutput()
 	return string(out), err
 }
 
@@ -135,12 +135,20 @@ type pod struct {
 	SecurityContext              struct {
 		FSGroup int `yaml:"fsGroup"`
 	} `yaml:"securityContext"`
+
+	labels map[string]string
+}
+
+type containerPort struct {
+	Name   string
+	Number int `yaml:"containerPort"`
 }
 
 type container struct {
 	Name          string
 	RestartPolicy string `yaml:"restartPolicy"`
 	Env           []struct{ Name, Value string }
+	Ports         []containerPort
 	VolumeMounts  []struct {
 		Name      string
 		MountPath string `yaml:"mountPath"`
