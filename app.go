@@ -274,6 +274,14 @@ func listNames(names []string) string {
 	}
 }
 
+// unknownName returns the error about a name of which there is nothing, where those of names are.
+func unknownName(what, name, where string, names []string) error {
+	if len(names) == 0 {
+		return fmt.Errorf("there is no %s %s%s", what, name, where)
+	}
+	return fmt.Errorf("there is no %s %s%s%s; %s", what, name, where, subdirective.DidYouMean(name, names), listNames(names))
+}
+
 // prefixAll prefixes each of the joined errors with where it is.
 func prefixAll(where string, errs ...error) error {
 	var all []error

@@ -371,7 +371,7 @@ func TestErrorsInDirective(t *testing.T) {
 		{"own option twice", inInline("replay_buffer 0\nreplay_buffer 1"), []string{"connection api.example.com: replay_buffer: is given more than once"}},
 		{
 			"required option misspelled inline", ":8080 {\n\thttp_helper https://api.example.com {\n\t\ttoken_ur https://auth.example.com\n\t}\n}\n",
-			[]string{"connection api.example.com: unrecognized subdirective token_ur, at Caddyfile:3", "connection api.example.com: token_url is missing", "connection api.example.com: client_id is missing"},
+			[]string{"connection api.example.com: unrecognized subdirective token_ur (did you mean token_url?), at Caddyfile:3", "connection api.example.com: client_id is missing, at Caddyfile:2"},
 		},
 		{"incomplete inline", ":8080 {\n\thttp_helper https://api.example.com\n}\n", []string{"connection api.example.com: token_url is missing", "connection api.example.com: client_id is missing", "Caddyfile:2"}},
 		{"base URL with query", ":8080 {\n\thttp_helper https://api.example.com?a=b\n}\n", []string{"connection api.example.com: base_url: the URL must not have a query"}},
@@ -418,6 +418,79 @@ func TestErrorsInDirective(t *testing.T) {
 		{"health checks of a late base URL", inSite("http_helper late {\n\thealth_uri /up\n}"), []string{"connection late: active health checks need one connection, with a base_url without placeholders"}},
 		{"proxy option with bad argument", inSite("http_helper orders {\n\tlb_retries many\n}"), []string{"connection orders: bad lb_retries number"}},
 	})
+}
+
+// TestErrorsNameTheLineOfTheOption and what was probably meant, all of them at once.
+func TestErrorsNameTheLineOfTheOption(t *testing.T) {
+	t.Setenv("HTTP_HELPER_TEST_SET", "x")
+	twoConnectors := fmt.Sprintf(usableConnector, "customize_scopes\nscope contacts.read\nparameter instance text {\n\tlable x\n}") + "\nconnector globex {\nbase_url https://a.example\nissuer https://b.example\n}\n"
+	for _, c := range []struct {
+		name, caddyfile string
+		want            []string // the whole error, but for what Caddy puts before it
+	}{
+		{"subdirective", inConnection("clientid x\ntoken_timeot 5s"), []string{
+			"connection orders: unrecognized subdirective clientid (did you mean client_id?), at Caddyfile:8",
+			"connection orders: unrecognized subdirective token_timeot (did you mean token_timeout?), at Caddyfile:9",
+			"connection orders: client_secret: {env.SECRET} is not set or empty, at Caddyfile:7",
+		}},
+		{"subdirective of the global option", inGlobal("conection x {\n}"), []string{"http_helper: unrecognized subdirective conection (did you mean connection?), at Caddyfile:3"}},
+		{"subdirective of a parameter, and connectors", inGlobal(twoConnectors + "connection a acmee {\nclient_id x\n}\nconnection b globx {\nclient_id x\n}"), []string{
+			"connector acme: parameter instance: unrecognized subdirective lable (did you mean label?), at Caddyfile:9",
+			"connection a: there is no connector acmee (did you mean acme?); there are acme, globex, at Caddyfile:16",
+			"connection b: there is no connector globx (did you mean globex?); there are acme, globex, at Caddyfile:19",
+		}},
+		{"parameter and scope", inGlobal(fmt.Sprintf(usableConnector, "customize_scopes\nscope contacts.read\nparameter instance text") + "\nconnection a acme {\nclient_id x\nclient_secret {env.HTTP_HELPER_TEST_SET}\nparameter instnce x\nscopes contacts.raed\n}"), []string{
+			"connection a: parameter instnce: the connector acme has no such parameter (did you mean instance?); there is instance, at Caddyfile:13",
+			"connection a: parameter instance is missing: the connector acme asks for it, at Caddyfile:10",
+			"connection a: scopes: the connector has no scope contacts.raed (did you mean contacts.read?); it has contacts.read, at Caddyfile:14",
+		}},
+		{"values", inInline("auth_method client_secret_bsic\nbasic_encoding from\napp_authorization kep\non_unauthorized rety\ntoken_request_format jsn\nrefresh_before soon"), []string{
+			"connection api.example.com: auth_method: must be one of client_secret_basic, client_secret_jwt, client_secret_post, none, private_key_jwt, tls_client_auth (did you mean client_secret_basic?), at Caddyfile:6",
+			"connection api.example.com: basic_encoding: must be one of form, raw (did you mean form?), at Caddyfile:7",
+			"connection api.example.com: app_authorization: must be one of replace, keep, reject (did you mean keep?), at Caddyfile:8",
+			"connection api.example.com: on_unauthorized: must be one of retry, pass (did you mean retry?), at Caddyfile:9",
+			"connection api.example.com: token_request_format: must be one of form, json, query (did you mean json?), at Caddyfile:10",
+			"connection api.example.com: refresh_before: must be a duration above zero, such as 30s or 5m, at Caddyfile:11",
+			"connection api.example.com: client_secret: {env.SECRET} is not set or empty, at Caddyfile:5",
+		}},
+		{"later checks", inConnection("token_request_param a 1\napi_header X-A 1\ntoken_request_param scope a\napi_header X-B 1\napi_header Host 1\nassertion_lifetime 10ms\nallow_insecure\nping /a/../b\nscopes a a"), []string{
+			"connection orders: token_request_param: scope cannot be set here; it has an option of its own, at Caddyfile:10",
+			"connection orders: api_header: Host cannot be set here, at Caddyfile:12",
+			"connection orders: ping: the path has a dot segment, at Caddyfile:15",
+			"connection orders: assertion_lifetime: nothing is signed here with auth_method client_secret_basic, at Caddyfile:13",
+			"connection orders: assertion_lifetime must be a second at least, the resolution of the times in an assertion, at Caddyfile:13",
+			"connection orders: scopes: a is named twice, at Caddyfile:16",
+			"connection orders: client_secret: {env.SECRET} is not set or empty, at Caddyfile:7",
+		}},
+		{"options of reverse_proxy", inSite("http_helper orders {\nheaderup X-A 1\nlb_retries many\nconections orders\nreplay_bufer 1\n}"), []string{
+			"connection orders: unrecognized subdirective headerup (did you mean header_up?), at Caddyfile:25",
+			"connection orders: bad lb_retries number 'many': strconv.Atoi: parsing \"many\": invalid syntax, at Caddyfile:26",
+			"connection orders: unrecognized subdirective conections, at Caddyfile:27",
+			"connection orders: unrecognized subdirective replay_bufer (did you mean replay_buffer?), at Caddyfile:28",
+			"connection orders: client_secret: {env.SECRET} is not set or empty, at Caddyfile:24",
+		}},
+		{"transport", inSite("http_helper orders {\ntransport http {\n\tdial_timeout 1s\n\ttls_except_ports 1\n}\n}"), []string{
+			"connection orders: transport: tls_except_ports is not possible, since base_url decides on TLS, at Caddyfile:27",
+			"connection orders: client_secret: {env.SECRET} is not set or empty, at Caddyfile:24",
+		}},
+		{"connection", inSite("http_helper order"), []string{
+			"http_helper: there is no connection order in the global option http_helper (did you mean orders?); there are late, local, orders; a base URL begins with https://, at Caddyfile:24",
+		}},
+		{"name", inInline("name a\nname b"), []string{
+			"connection a: name: is given more than once, at Caddyfile:7",
+			"connection a: client_secret: {env.SECRET} is not set or empty, at Caddyfile:5",
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := adapt(c.caddyfile)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if got, want := strings.TrimPrefix(err.Error(), "parsing caddyfile tokens for 'http_helper': "), strings.Join(c.want, "\n"); got != want {
+				t.Errorf("the error is\n%s\nbut should be\n%s", got, want)
+			}
+		})
+	}
 }
 
 func TestErrorsInTransport(t *testing.T) {

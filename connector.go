@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/flows"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
 // Connector describes a service once for many connections: how to get tokens for it, and what each
@@ -167,10 +168,6 @@ func (c *Connector) hasParameter(key string) bool {
 	return slices.ContainsFunc(c.Parameters, func(p Parameter) bool { return p.Key == key })
 }
 
-func (c *Connector) hasConfigValue(key string) bool {
-	return slices.ContainsFunc(c.ConfigValues, func(v ConfigValue) bool { return v.Key == key })
-}
-
 func (c *Connector) flow(name string) *Flow {
 	for i := range c.Flows {
 		if c.Flows[i].Name == name {
@@ -180,17 +177,34 @@ func (c *Connector) flow(name string) *Flow {
 	return nil
 }
 
+func (c *Connector) configKeys() []string {
+	keys := make([]string, len(c.ConfigValues))
+	for i, v := range c.ConfigValues {
+		keys[i] = v.Key
+	}
+	return keys
+}
+
+// similar names the parameter that a key of none was probably meant for, or else all.
+func (c *Connector) similar(key string) string {
+	keys := make([]string, len(c.Parameters))
+	for i, p := range c.Parameters {
+		keys[i] = p.Key
+	}
+	return subdirective.DidYouMean(key, keys) + "; " + listNames(keys)
+}
+
 // checkKeys finds placeholders that name an unknown parameter or config value.
 func (c *Connector) checkKeys(t placeholder.Template) error {
 	var errs []error
 	for _, key := range t.Keys(placeholder.Param) {
 		if !c.hasParameter(key) {
-			errs = append(errs, fmt.Errorf("there is no parameter %s", key))
+			errs = append(errs, fmt.Errorf("there is no parameter %s%s", key, c.similar(key)))
 		}
 	}
 	for _, key := range t.Keys(placeholder.Config) {
-		if !c.hasConfigValue(key) {
-			errs = append(errs, fmt.Errorf("there is no config_value %s", key))
+		if values := c.configKeys(); !slices.Contains(values, key) {
+			errs = append(errs, unknownName("config_value", key, "", values))
 		}
 	}
 	return errors.Join(errs...)
@@ -236,7 +250,11 @@ func (v ConfigValue) check(c *Connector) error {
 		errs = append(errs, errors.New("exactly one of value and flow is needed"))
 	}
 	if v.Flow != "" && c.flow(v.Flow) == nil {
-		errs = append(errs, fmt.Errorf("there is no flow %s", v.Flow))
+		names := make([]string, len(c.Flows))
+		for i, f := range c.Flows {
+			names[i] = f.Name
+		}
+		errs = append(errs, unknownName("flow", v.Flow, "", names))
 	}
 	return errors.Join(errs...)
 }
@@ -261,7 +279,7 @@ func (f *Flow) provision(ctx caddy.Context, c *Connector) error {
 	}
 	for _, key := range flow.Parameters() {
 		if !c.hasParameter(key) {
-			return fmt.Errorf("there is no parameter %s", key)
+			return fmt.Errorf("there is no parameter %s%s", key, c.similar(key))
 		}
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
 // maxAdditionalScopes is the most characters that additional scopes may have.
@@ -152,7 +153,7 @@ func (c *Connector) scopeChoice(conn *Connection) (map[string]bool, error) {
 		case len(names) == 0:
 			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s; it defines none", typed))
 		case !slices.Contains(names, scope):
-			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s; it has %s", typed, strings.Join(names, ", ")))
+			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s%s; it has %s", typed, subdirective.DidYouMean(typed, names), strings.Join(names, ", ")))
 		case chosen[scope]:
 			errs = append(errs, fmt.Errorf("scopes: %s is named twice", typed))
 		default:

@@ -297,6 +297,16 @@ type textParser struct {
 	kinds     []string
 	connector *Connector // whose keys the placeholders name; nil if there are none
 	errs      []error
+
+	keep  bool // whether to keep the texts
+	texts []parsedText
+}
+
+// parsedText is the text of an option.
+type parsedText struct {
+	option string
+	text   placeholder.Template
+	isPath bool // the path of a file with the value
 }
 
 func (p *textParser) parse(option, value string) placeholder.Template {
@@ -305,7 +315,35 @@ func (p *textParser) parse(option, value string) placeholder.Template {
 		err = p.connector.checkKeys(t)
 	}
 	p.errs = append(p.errs, prefixAll(option, err))
+	if p.keep && err == nil {
+		p.texts = append(p.texts, parsedText{option: option, text: t})
+	}
 	return t
+}
+
+// path parses the path of a file.
+func (p *textParser) path(option, value string) *placeholder.Template {
+	t := p.optional(option, value)
+	if last := len(p.texts) - 1; last >= 0 && t != nil && p.texts[last].option == option {
+		p.texts[last].isPath = true
+	}
+	return t
+}
+
+// unreadable returns the errors of variables and files that are not there now.
+func (p *textParser) unreadable() error {
+	var errs []error
+	for _, t := range p.texts {
+		if len(t.text.Keys(placeholder.Param))+len(t.text.Keys(placeholder.Config)) > 0 {
+			continue
+		}
+		value, err := t.text.ExpandLines(nil)
+		if err == nil && t.isPath {
+			_, err = placeholder.ReadFile(value)
+		}
+		errs = append(errs, prefixAll(t.option, err))
+	}
+	return errors.Join(errs...)
 }
 
 // optional parses a text, or returns nil when it is empty.
