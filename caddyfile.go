@@ -248,7 +248,7 @@ func serviceOptions(kinds ...string) subdirective.Options[Service] {
 		"base_url":                      subdirective.CheckedString(func(s *Service) *string { return &s.BaseURL }, checkURL(httpguard.CheckBaseURL, kinds)),
 		"token_url":                     subdirective.CheckedString(func(s *Service) *string { return &s.TokenURL }, checkURL(nil, kinds)),
 		"issuer":                        subdirective.CheckedString(func(s *Service) *string { return &s.Issuer }, checkURL(nil, kinds)),
-		"auth_method":                   subdirective.CheckedString(func(s *Service) *string { return &s.AuthMethod }, checkAuthMethod),
+		"auth_method":                   subdirective.CheckedString(func(s *Service) *string { return &s.AuthMethod }, subdirective.OneOf(oauth.MethodNames()...)),
 		"basic_encoding":                subdirective.CheckedString(func(s *Service) *string { return &s.BasicEncoding }, subdirective.OneOf(encodingForm, encodingRaw)),
 		"scopes_help":                   subdirective.StringOption(func(s *Service) *string { return &s.ScopesHelp }),
 		"require_granted_scopes":        subdirective.BoolOption(func(s *Service) *bool { return &s.RequireGrantedScopes }),
@@ -323,11 +323,6 @@ func checkURL(check func(*url.URL) error, kinds []string) func(string) error {
 		}
 		return check(u)
 	}
-}
-
-func checkAuthMethod(method string) error {
-	_, err := oauth.Method(method)
-	return err
 }
 
 func tokenRequestParam(kinds []string) func(*subdirective.Subdirective, *Service) error {

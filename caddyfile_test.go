@@ -633,6 +633,12 @@ const secretMark = "s€cr=t;§"
 var secretLines = []string{
 	"client_secret %s",
 	"client_secret %s oops",
+	"scopes %s",
+	"additional_scopes %s",
+	"client_id_label %s oops",
+	"auth_method %s",
+	"basic_encoding %s",
+	"app_authorization %s",
 	"client_secret oops %s",
 	"client_secret oops {\n\t%s\n}",
 	"client_secret %s {\n\toops\n}",
@@ -687,6 +693,40 @@ func TestErrorsQuoteNoSecret(t *testing.T) {
 			if _, err := adapt(caddyfile); err != nil && strings.Contains(err.Error(), secretMark) {
 				t.Errorf("%s: %q leads to an error with the secret: %v", where, line, err)
 			}
+		}
+	}
+}
+
+// TestErrorsQuoteNothingThatMayBeASecret: what stands where a path, a scope or a name belongs, and looks like
+// none.
+func TestErrorsQuoteNothingThatMayBeASecret(t *testing.T) {
+	const secret = "Tr0ub4dor3x9"
+	withScopes := strings.Replace(withConnector("parameter instance a\nparameter region eu\n%s"), "\tscope read", "customize_scopes\n\tscope read", 1)
+	for _, caddyfile := range []string{
+		inGlobal("connection orders {\nbase_url https://api.example.com\ntoken_url https://auth.example.com/token\nclient_id app\nclient_secret_file " + secret + "\n}"),
+		inGlobal("connection orders {\nbase_url https://api.example.com\ntoken_url https://auth.example.com/token\nclient_id app\nclient_secret {file./" + secret + "}\n}"),
+		inGlobal("connection orders {\nbase_url https://api.example.com\ntoken_url https://auth.example.com/token\nclient_id app\nauth_method private_key_jwt\nclient_key_file " + secret + "\n}"),
+		inConnection("client_certificate " + secret + " /key"),
+		inConnection("dpop " + secret),
+		inConnection(`scopes "` + secret + ` x"`),
+		fmt.Sprintf(withScopes, "scopes "+secret),
+		inConnector("parameter a dropdown {\noption x\ndefault " + secret + "\n}"),
+		inConnector("scope \"" + secret + " x\""),
+		inInline("access_token_header " + secret + ":"),
+		inGlobal("connection orders " + secret + " {\nclient_id app\n}"),
+		inSite("http_helper " + secret),
+		inSite("http_helper {header.X} {\nconnections " + secret + "\n}"),
+		inConnector("config_value a text {\nflow " + secret + "\n}"),
+	} {
+		t.Setenv("SECRET", "x")
+		err := func() error {
+			if _, err := adapt(caddyfile); err != nil {
+				return err
+			}
+			return validate(t, caddyfile)
+		}()
+		if err != nil && strings.Contains(err.Error(), secret) {
+			t.Errorf("%s\nleads to an error with the secret: %v", caddyfile, err)
 		}
 	}
 }

@@ -223,10 +223,10 @@ func (p Parameter) check() error {
 			errs = append(errs, errors.New("a dropdown needs one option at least"))
 		}
 		if p.Default != "" && !slices.Contains(p.optionValues(), p.Default) {
-			errs = append(errs, fmt.Errorf("the default %s is none of its options", p.Default))
+			errs = append(errs, fmt.Errorf("the default %s is none of its options%s", shownName(p.Default), subdirective.DidYouMean(p.Default, p.optionValues())))
 		}
 	default:
-		errs = append(errs, fmt.Errorf("the type must be text, password or dropdown, not %q", p.Type))
+		errs = append(errs, errors.New("the type must be text, password or dropdown"))
 	}
 	values := p.optionValues()
 	for i, value := range values {
@@ -244,7 +244,7 @@ func (p Parameter) check() error {
 func (v ConfigValue) check(c *Connector) error {
 	var errs []error
 	if v.Type != typeText && v.Type != typePassword {
-		errs = append(errs, fmt.Errorf("the type must be text or password, not %q", v.Type))
+		errs = append(errs, errors.New("the type must be text or password"))
 	}
 	if (v.Value == "") == (v.Flow == "") {
 		errs = append(errs, errors.New("exactly one of value and flow is needed"))

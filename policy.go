@@ -94,7 +94,7 @@ func (p *RequestPolicy) provision() error {
 	for _, text := range p.AllowClients {
 		prefix, err := parsePrefix(text)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("allow_clients: %q is neither an IP address nor a CIDR range", text))
+			errs = append(errs, prefixAll("allow_clients", err))
 			continue
 		}
 		p.allowed = append(p.allowed, prefix)
@@ -116,10 +116,7 @@ func setDefault(value *string, option string, allowed ...string) error {
 	if *value == "" {
 		*value = allowed[0]
 	}
-	if slices.Contains(allowed, *value) {
-		return nil
-	}
-	return fmt.Errorf("%s must be one of %s, not %q", option, strings.Join(allowed, ", "), *value)
+	return prefixAll(option, subdirective.OneOf(allowed...)(*value))
 }
 
 func parsePrefix(text string) (netip.Prefix, error) {
@@ -135,7 +132,7 @@ func parsePrefix(text string) (netip.Prefix, error) {
 
 func (h *TokenHeader) check() error {
 	if !httpguts.ValidHeaderFieldName(h.Field) {
-		return fmt.Errorf("%q is not a header field name", h.Field)
+		return errors.New("the field is not a header field name")
 	}
 	h.Field = http.CanonicalHeaderKey(h.Field)
 	if httpguard.ReservedField(h.Field) {

@@ -71,10 +71,10 @@ func TestSplitScopesErrors(t *testing.T) {
 		"501 blanks":              {strings.Repeat(" ", 501), "comma", "501 characters"},
 		"code points, not bytes":  {strings.Repeat("é", 400), "space", "is not a scope"},
 		"501 code points":         {strings.Repeat("é", 501), "space", "501 characters"},
-		"space inside of comma":   {"a, b c", "comma", `"b c" has a space in it; scopes_delimiter is comma`},
+		"space inside of comma":   {"a, b c", "comma", `one of them has a space in it; scopes_delimiter is comma`},
 		"newline inside of comma": {"a, b\nc", "comma", `has a space in it`},
-		"quotation mark":          {`a b"c`, "space", `"b\"c" is not a scope`},
-		"all of them":             {`a" b"`, "space", `"b\"" is not a scope`},
+		"quotation mark":          {`a b"c`, "space", `one of them is not a scope`},
+		"all of them":             {`a" b"`, "space", "one of them is not a scope"},
 		"placeholder":             {"a {param.x}", "space", "unknown placeholder"},
 		"unset":                   {"{env.SPLIT_EMPTY}", "space", "{env.SPLIT_EMPTY} is not set or empty"},
 		"value of a variable":     {"{env.SPLIT_SECRET}", "space", "a value of {env.SPLIT_SECRET} is not a scope"},
@@ -100,12 +100,12 @@ func TestValidateScopes(t *testing.T) {
 		"everything": {connector: Connector{
 			Scopes: []Scope{{Name: "a", Required: true}, {Name: "b"}}, CustomizeScopes: true, AdditionalScopes: true, ScopesDelimiter: "comma",
 		}},
-		"grammar":               {Connector{Scopes: []Scope{{Name: "a b"}}}, []string{`scope: "a b" is not a scope`}},
-		"empty":                 {Connector{Scopes: []Scope{{}}}, []string{`scope: "" is not a scope`}},
+		"grammar":               {Connector{Scopes: []Scope{{Name: "a b"}}}, []string{"scope: not a scope"}},
+		"empty":                 {Connector{Scopes: []Scope{{}}}, []string{"scope: not a scope"}},
 		"twice":                 {Connector{Scopes: []Scope{{Name: "a"}, {Name: "b"}, {Name: "a"}}}, []string{"scope a is defined twice"}},
 		"required":              {Connector{Scopes: []Scope{{Name: "a", Required: true}}}, []string{"scope a: required needs customize_scopes"}},
 		"additional":            {Connector{AdditionalScopes: true}, []string{"additional_scopes needs customize_scopes"}},
-		"delimiter":             {Connector{ScopesDelimiter: ";"}, []string{`scopes_delimiter: ";" is neither space nor comma`}},
+		"delimiter":             {Connector{ScopesDelimiter: ";"}, []string{`scopes_delimiter: must be one of space, comma`}},
 		"everything at a time":  {Connector{Scopes: []Scope{{Name: `"`}, {Name: "a", Required: true}}, AdditionalScopes: true, ScopesDelimiter: "x"}, []string{"not a scope", "required", "additional_scopes", "scopes_delimiter"}},
 		"differ only in letter": {Connector{Scopes: []Scope{{Name: "a"}, {Name: "A"}}}, nil},
 	} {
@@ -179,7 +179,7 @@ func TestRequestedScopesErrors(t *testing.T) {
 		connection Connection
 		want       []string
 	}{
-		"no connector, grammar":     {nil, Connection{Scopes: []string{"a b"}}, []string{`scopes: "a b" is not a scope`}},
+		"no connector, grammar":     {nil, Connection{Scopes: []string{"a b"}}, []string{"scopes: one of them is not a scope"}},
 		"no connector, twice":       {nil, Connection{Scopes: []string{"a", "a"}}, []string{"scopes: a is named twice"}},
 		"no connector, additional":  {nil, Connection{AdditionalScopes: "a"}, []string{"additional_scopes needs a connector"}},
 		"no connector, placeholder": {nil, Connection{Scopes: []string{"{param.x}"}}, []string{"scopes: unknown placeholder"}},
@@ -191,7 +191,7 @@ func TestRequestedScopesErrors(t *testing.T) {
 		"twice":                     {chosenScopes, Connection{Scopes: []string{"read", "read"}}, []string{"scopes: read is named twice"}},
 		"additional":                {chosenScopes, Connection{AdditionalScopes: "a"}, []string{"additional_scopes: the connector does not allow additional scopes"}},
 		"additional, help":          {&Connector{Service: addedScopes.Service}, Connection{AdditionalScopes: "a"}, []string{"ask for scopes that it lacks at https://acme.example/scopes"}},
-		"additional, grammar":       {addedScopes, Connection{AdditionalScopes: "a b"}, []string{`additional_scopes: "a b" has a space in it`}},
+		"additional, grammar":       {addedScopes, Connection{AdditionalScopes: "a b"}, []string{"additional_scopes: one of them has a space in it"}},
 		"additional, length":        {addedScopes, Connection{AdditionalScopes: strings.Repeat("é", 501)}, []string{"additional_scopes: 501 characters"}},
 		"all of them":               {addedScopes, Connection{Scopes: []string{"q"}, AdditionalScopes: "a b"}, []string{"scopes: the connector has no scope q", "additional_scopes:"}},
 	} {

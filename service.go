@@ -162,7 +162,7 @@ const (
 func (s *Service) check() error {
 	_, err := oauth.Method(s.AuthMethod)
 	errs := []error{
-		err,
+		prefixAll("auth_method", err),
 		setDefault(&s.BasicEncoding, "basic_encoding", encodingForm, encodingRaw),
 		setDefault(&s.TokenRequestFormat, "token_request_format", oauth.FormatForm, oauth.FormatJSON, oauth.FormatQuery),
 		prefixAll("token_pointer", jsonpointer.Check(s.TokenPointer)),
@@ -191,7 +191,7 @@ func (s *Service) check() error {
 	}
 	for _, what := range s.AllowInsecure {
 		if what != "token_url" && what != "base_url" {
-			errs = append(errs, fmt.Errorf("allow_insecure: %q is neither token_url nor base_url", what))
+			errs = append(errs, errors.New("allow_insecure: it is for token_url and base_url only"))
 		}
 	}
 	return errors.Join(errs...)
@@ -229,7 +229,7 @@ func checkFields(option string, fields []Field, refused func(string) bool) error
 	for i, f := range fields {
 		if refused != nil {
 			if !httpguts.ValidHeaderFieldName(f.Name) {
-				errs = append(errs, fmt.Errorf("%s: %q is not a header field name", option, f.Name))
+				errs = append(errs, fmt.Errorf("%s: a name is not that of a header field", option))
 				continue
 			}
 			f.Name = http.CanonicalHeaderKey(f.Name)
@@ -273,7 +273,7 @@ func (p *Ping) check() error {
 	}
 	var errs []error
 	if p.Method != "" && !httpguts.ValidHeaderFieldName(p.Method) || p.Method == http.MethodTrace || p.Method == http.MethodConnect {
-		errs = append(errs, fmt.Errorf("ping: %q is not a method that can be used", p.Method))
+		errs = append(errs, errors.New("ping: the method cannot be used"))
 	}
 	path, _, _ := strings.Cut(p.Path, "?")
 	if !strings.HasPrefix(path, "/") {

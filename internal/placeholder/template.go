@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
 
 // Kinds of placeholders. Env and File are known in every template, the others in those that are parsed
@@ -148,10 +150,13 @@ func (t Template) Keys(kind string) []string {
 }
 
 // Quote returns value, which the template was expanded to, in quotes if the template is literal, so
-// that the config has it; else it names the placeholders that value comes from.
+// that the config has it, and value may be a name; else it names the placeholders that value comes from.
 func (t Template) Quote(value string) string {
-	if t.IsLiteral() {
+	switch {
+	case t.IsLiteral() && redact.PlausibleName(value):
 		return strconv.Quote(value)
+	case t.IsLiteral():
+		return "one of them"
 	}
 	return "a value of " + strings.Join(t.placeholders(), " and ")
 }
