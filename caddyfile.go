@@ -240,8 +240,8 @@ func connectionRules(c *Connection) subdirective.Rules {
 	return known
 }
 
-// serviceOptions returns the subdirectives of a connector and of a connection without one. kinds are the
-// kinds of placeholders that are understood besides {env.*} and {file.*}.
+// serviceOptions returns the subdirectives of a connector, with the kinds of placeholders that are
+// understood there, and without kinds those of a connection without a connector.
 func serviceOptions(kinds ...string) subdirective.Options[Service] {
 	return subdirective.Options[Service]{
 		"label":                         subdirective.StringOption(func(s *Service) *string { return &s.Label }),
@@ -313,7 +313,7 @@ var formOptions = subdirective.Options[Connection]{
 // checkURL checks a URL as far as that is possible without the values of its placeholders.
 func checkURL(check func(*url.URL) error, kinds []string) func(string) error {
 	return func(value string) error {
-		t, err := placeholder.Parse(value, kinds...)
+		t, err := parseText(value, kinds)
 		if err != nil || len(t.Keys(placeholder.Env))+len(t.Keys(placeholder.File)) > 0 {
 			return err
 		}
@@ -581,11 +581,10 @@ func parameterValue(part func(*ParameterValue) *string) func(*subdirective.Subdi
 	}
 }
 
-// placeholders returns a check that a text has only {env.*}, {file.*} and placeholders of the given
-// kinds.
+// placeholders returns a check that a text has only the placeholders that parseText knows.
 func placeholders(kinds ...string) func(string) error {
 	return func(value string) error {
-		_, err := placeholder.Parse(value, kinds...)
+		_, err := parseText(value, kinds)
 		return err
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -118,7 +120,9 @@ type Flow struct {
 func (c *Connector) provision(ctx caddy.Context, name string) error {
 	errs := make([]error, len(c.Flows))
 	for i := range c.Flows {
-		errs[i] = prefixAll("flow "+c.Flows[i].Name, c.Flows[i].provision(ctx, c))
+		if checkReadsNothing(c.Flows[i].FlowRaw) == nil { // else checkAlone says so
+			errs[i] = prefixAll("flow "+c.Flows[i].Name, c.Flows[i].provision(ctx, c))
+		}
 	}
 	return prefixAll("connector "+name, validName(name), c.checkAlone(name), errors.Join(errs...))
 }
@@ -136,7 +140,10 @@ func (c *Connector) checkAlone(name string) error {
 	c.name = name
 	p := textParser{kinds: []string{placeholder.Param, placeholder.Config}, connector: c}
 	c.spec = c.Service.spec(&p)
-	p.errs = append(p.errs, c.validateScopes())
+	p.errs = append(p.errs, c.validateScopes(), prefixAll("token_transport", checkReadsNothing(c.TokenTransport)))
+	for _, f := range c.Flows {
+		p.errs = append(p.errs, prefixAll("flow "+f.Name, checkReadsNothing(f.FlowRaw)))
+	}
 	keys := make(map[string]bool)
 	for _, param := range c.Parameters {
 		p.errs = append(p.errs, prefixAll("parameter "+param.Key, checkNewKey(param.Key, keys), param.check()))
@@ -153,6 +160,30 @@ func (c *Connector) checkAlone(name string) error {
 		c.spec.ConfigValues = append(c.spec.ConfigValues, v)
 	}
 	return errors.Join(append(p.errs, c.checkFlowsUsed())...)
+}
+
+// checkReadsNothing checks that the configuration of a module in a connector, which replaces placeholders
+// itself, has none that read a variable or a file.
+func checkReadsNothing(config json.RawMessage) error {
+	var decoded any
+	if json.Unmarshal(config, &decoded) == nil && readsSomething(decoded) {
+		return placeholder.ErrConnectorReads
+	}
+	return nil
+}
+
+// readsSomething reports whether a value of JSON has a text with {env.*} or {file.*}.
+func readsSomething(value any) bool {
+	switch value := value.(type) {
+	case string:
+		return strings.Contains(value, "{env.") || strings.Contains(value, "{file.")
+	case []any:
+		return slices.ContainsFunc(value, readsSomething)
+	case map[string]any:
+		return slices.ContainsFunc(slices.Collect(maps.Values(value)), readsSomething)
+	default:
+		return false
+	}
 }
 
 // checkNewKey checks the key of a parameter or config value, which no other one may have.

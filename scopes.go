@@ -41,7 +41,7 @@ var errScope = errors.New("not a scope: it consists of visible ASCII characters,
 // validScope checks the grammar of RFC 6749 §3.3.
 func validScope(s string) error {
 	if !oauth.IsScope(s) {
-		return errScope
+		return fmt.Errorf("that is %w", errScope)
 	}
 	return nil
 }

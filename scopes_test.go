@@ -100,8 +100,8 @@ func TestValidateScopes(t *testing.T) {
 		"everything": {connector: Connector{
 			Scopes: []Scope{{Name: "a", Required: true}, {Name: "b"}}, CustomizeScopes: true, AdditionalScopes: true, ScopesDelimiter: "comma",
 		}},
-		"grammar":               {Connector{Scopes: []Scope{{Name: "a b"}}}, []string{"scope: not a scope"}},
-		"empty":                 {Connector{Scopes: []Scope{{}}}, []string{"scope: not a scope"}},
+		"grammar":               {Connector{Scopes: []Scope{{Name: "a b"}}}, []string{"scope: that is not a scope"}},
+		"empty":                 {Connector{Scopes: []Scope{{}}}, []string{"scope: that is not a scope"}},
 		"twice":                 {Connector{Scopes: []Scope{{Name: "a"}, {Name: "b"}, {Name: "a"}}}, []string{"scope a is defined twice"}},
 		"required":              {Connector{Scopes: []Scope{{Name: "a", Required: true}}}, []string{"scope a: required needs customize_scopes"}},
 		"additional":            {Connector{AdditionalScopes: true}, []string{"additional_scopes needs customize_scopes"}},

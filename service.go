@@ -22,8 +22,8 @@ import (
 // Service describes a service: its API, and how clients authenticate at its token endpoint. Each
 // connector has one, and so does each connection without a connector.
 //
-// URLs and values may contain the placeholders `{env.*}` and `{file.*}`; those of a connector also
-// `{param.<key>}` and `{config.<key>}`. They are resolved when the config is loaded and at every
+// URLs and values of a connection may contain the placeholders `{env.*}` and `{file.*}`, those of a
+// connector `{param.<key>}` and `{config.<key>}`. They are resolved when the config is loaded and at every
 // token request, never per proxied request. What a placeholder yields is not searched for further
 // placeholders.
 type Service struct {
@@ -292,9 +292,18 @@ func (p *Ping) check() error {
 // authMethod returns the name of the authentication method, the default included.
 func (s *Service) authMethod() string { return cmp.Or(s.AuthMethod, oauth.DefaultMethod) }
 
-// textParser parses texts with placeholders of some kinds and collects the errors.
+// parseText parses a text of a connector, in which placeholders of some kinds are understood, or without
+// kinds one of a connection, in which {env.*} and {file.*} are.
+func parseText(value string, kinds []string) (placeholder.Template, error) {
+	if len(kinds) > 0 {
+		return placeholder.ParseConnectors(value, kinds...)
+	}
+	return placeholder.Parse(value)
+}
+
+// textParser parses texts and collects the errors.
 type textParser struct {
-	kinds     []string
+	kinds     []string // of placeholders in a connector; none: the texts are those of a connection
 	connector *Connector // whose keys the placeholders name; nil if there are none
 	errs      []error
 
@@ -310,7 +319,7 @@ type parsedText struct {
 }
 
 func (p *textParser) parse(option, value string) placeholder.Template {
-	t, err := placeholder.Parse(value, p.kinds...)
+	t, err := parseText(value, p.kinds)
 	if err == nil {
 		err = p.connector.checkKeys(t)
 	}

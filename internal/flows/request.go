@@ -40,8 +40,7 @@ const (
 // request uses the transport of token requests (`token_transport`) and follows no redirects, but never
 // carries the connection's own authentication. The response must have a status 2xx and at most 1 MiB.
 //
-// `{param.<key>}`, `{env.*}` and `{file.*}` are replaced in the URL, in header values and in the body. A
-// parameter value is escaped for its place: in a URL as in `token_url`, and in a body by its
+// `{param.<key>}` is replaced in the URL, in header values and in the body. A parameter value is escaped for its place: in a URL as in `token_url`, and in a body by its
 // `Content-Type`, as JSON or as a form.
 type Request struct {
 	// The method, in capital letters. Default: `GET`, or `POST` if there is a body.
@@ -132,7 +131,7 @@ func (f *Request) headerIndex(name string) int {
 func (f *Request) parse() error {
 	var errs []error
 	parse := func(option, value string) placeholder.Template {
-		t, err := placeholder.Parse(value, placeholder.Param)
+		t, err := placeholder.ParseConnectors(value, placeholder.Param)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", option, err))
 		}

@@ -58,6 +58,16 @@ func (v *Values) readFile(path string) (string, error) {
 // Parse parses a text in which {env.*}, {file.*} and placeholders of the given kinds are known. A
 // backslash makes the brace after it literal.
 func Parse(s string, kinds ...string) (Template, error) {
+	return parse(s, append([]string{Env, File}, kinds...))
+}
+
+// ParseConnectors parses a text of a connector, in which only placeholders of the given kinds are known. A
+// connector may come from somebody else, who must not have what the sidecar can read sent anywhere.
+func ParseConnectors(s string, kinds ...string) (Template, error) {
+	return parse(s, kinds)
+}
+
+func parse(s string, kinds []string) (Template, error) {
 	if s != "" && !strings.ContainsAny(s, `{\`) {
 		return Template{Parts: []Part{{Value: s}}}, nil // most texts are literal
 	}
@@ -110,14 +120,20 @@ func placeholderAt(s string) (string, bool) {
 	return inner, placeholderLike.MatchString(inner)
 }
 
+// ErrConnectorReads is the error about {env.*} or {file.*} in a connector.
+var ErrConnectorReads = errors.New("{env.*} and {file.*} are not for a connector, only {param.*} and {config.*}: ask for a key with a parameter of type password; connections hold the secrets")
+
 // parsePlaceholder parses what is between braces. Its errors do not quote it: it may be a secret that
 // has braces.
 func parsePlaceholder(inner string, kinds []string) (Part, error) {
 	kind, key, _ := strings.Cut(inner, ".")
 	switch {
 	case key == "":
-	case kind == Env, kind == File:
-		return Part{Kind: kind, Value: key}, nil
+	case kind == Env || kind == File:
+		if slices.Contains(kinds, kind) {
+			return Part{Kind: kind, Value: key}, nil
+		}
+		return Part{}, ErrConnectorReads
 	case kind == "http":
 		return Part{}, errors.New("values of a request are not understood here; inside a site block Caddy turns {file.name} into one: use a path with a slash or a dot in it, for example {file./run/secrets/name}, or client_secret_file")
 	case slices.Contains(kinds, kind):
@@ -126,7 +142,7 @@ func parsePlaceholder(inner string, kinds []string) (Part, error) {
 		}
 		return Part{Kind: kind, Value: key}, nil
 	}
-	understood := []string{"{env.*}", "{file.*}"}
+	var understood []string
 	for _, kind := range kinds {
 		understood = append(understood, "{"+kind+".*}")
 	}
