@@ -313,6 +313,7 @@ func TestErrorsInConnector(t *testing.T) {
 		{"config_value of another", inConnector("config_value a text {\n\tvalue {config.b}\n}"), []string{"connector acme: config_value a: value:", "{param.*} are understood"}},
 		{"config_value parameter", inConnector("config_value a text {\n\tvalue {param.b}\n}"), []string{"connector acme: config_value a: there is no parameter b"}},
 		{"flow without type", inConnector("flow a"), []string{"connector acme: flow: takes a name and a type"}},
+		{"flow timeout", inConnector("flow a request https://x.example {\n\ttimeout 25h\n}"), []string{"connector acme: flow a: timeout must be at most 24h, at Caddyfile:7"}},
 		{"flow type", inConnector("flow a script x"), []string{"connector acme: flow a: there are no flows of this type"}},
 	})
 }
@@ -341,6 +342,9 @@ func TestErrorsInConnection(t *testing.T) {
 		{"scope twice", inConnection("scopes a a"), []string{"connection orders: scopes: a is named twice"}},
 		{"refresh_before", inConnection("refresh_before 0"), []string{"connection orders: refresh_before: must be a duration above zero"}},
 		{"default_lifetime", inConnection("default_lifetime -1s"), []string{"connection orders: default_lifetime: must be a duration above zero"}},
+		{"token_timeout too long", inConnection("token_timeout 61m"), []string{"connection orders: token_timeout must be at most 1h, at Caddyfile:8"}},
+		{"token_timeout overflows", inConnection("token_timeout 2562047h"), []string{"connection orders: token_timeout must be at most 1h, at Caddyfile:8"}},
+		{"others too long", inConnection("refresh_before 2d\ndefault_lifetime 24h1s\nassertion_lifetime 25h"), []string{"refresh_before must be at most 24h, at Caddyfile:8", "default_lifetime must be at most 24h, at Caddyfile:9", "assertion_lifetime must be at most 24h, at Caddyfile:10"}},
 		{"token_timeout", inConnection("token_timeout"), []string{"connection orders: token_timeout: takes exactly one argument"}},
 		{"request placeholder", inConnection("key_id {http.request.host}"), []string{"connection orders: key_id: values of a request are not understood here"}},
 
@@ -409,6 +413,16 @@ func TestErrorsInDirective(t *testing.T) {
 		{"replay_buffer negative", inInline("replay_buffer -1"), []string{"connection api.example.com: replay_buffer: must be a size"}},
 		{"allow_clients", inInline("allow_clients everybody"), []string{"connection api.example.com: allow_clients: must be IP addresses, CIDR ranges or private_ranges"}},
 		{"allow_clients empty", inInline("allow_clients"), []string{"connection api.example.com: allow_clients: takes one argument at least"}},
+
+		{"allow_clients with a zone", inInline("allow_clients fd77::2%eth0"), []string{"connection api.example.com: allow_clients: an address with a zone (%eth0) is not possible"}},
+		{"header_up Host", inInline("header_up Host {upstream_hostport}"), []string{"connection api.example.com: header_up: has no effect on Host, which is the host of base_url", "Caddyfile:6"}},
+		{"header_up Authorization", inInline("header_up authorization x"), []string{"connection api.example.com: header_up: has no effect on Authorization, where the token goes"}},
+		{"header_up -Authorization", inInline("header_up -Authorization"), []string{"header_up: has no effect on Authorization, where the token goes"}},
+		{"header_up of the token's field", inInline("access_token_header X-Token\nheader_up X_Token x"), []string{"header_up: has no effect on X-Token, where the token goes"}},
+		{"header_up Authorization beside another field", inInline("access_token_header X-Token\nheader_up Authorization x"), []string{"header_up: has no effect on Authorization, which the API gets only with app_authorization keep; api_header sets"}},
+		{"header_up of credentials", inInline("header_up Proxy-Authorization x\nheader_up +DPoP x"), []string{"header_up: has no effect on Proxy-Authorization, which never reaches the API", "header_up: has no effect on Dpop"}},
+		{"header_up of an api_header", inInline("api_header X-Key 1\nheader_up x-key 2"), []string{"header_up: has no effect on X-Key, which api_header sets"}},
+		{"header_up of the body's length", inInline("header_up Content-Length 2"), []string{"header_up: has no effect on Content-Length, which follows from the body"}},
 
 		{"rewrite", inSite("http_helper orders {\n\trewrite /x\n}"), []string{"connection orders: rewrite: is not possible here", "Caddyfile:25"}},
 		{"transport fastcgi", inSite("http_helper orders {\n\ttransport fastcgi\n}"), []string{"connection orders: transport: only transport http is possible"}},
@@ -594,10 +608,13 @@ func TestUnusableCredentialsNameTheOption(t *testing.T) {
 	keystest.WriteFile(t, filepath.Join(dir, "short"), "hunter2")
 	keystest.WriteFile(t, filepath.Join(dir, "weak"), string(keystest.PEM(t, "weak")))
 	keystest.WriteFile(t, filepath.Join(dir, "key"), string(keystest.PEM(t, "ec256")))
+	keystest.WriteFile(t, filepath.Join(dir, "lines"), "hunter2\n\n")
 	for options, want := range map[string]string{
 		"client_secret_jwt\nclient_secret_file $DIR/short":             "client_secret_file: HS256 needs",
 		"client_secret_jwt\nclient_secret {file.$DIR/short}":           "client_secret: HS256 needs",
 		"private_key_jwt\nclient_key_file $DIR/short":                  "client_key_file: neither",
+		"client_secret_basic\nclient_secret_file $DIR/lines":           "client_secret_file: the value contains a control character, such as a line break at its end",
+		"client_secret_post\nclient_secret {file.$DIR/lines}":          "client_secret: the value of {file." + dir + "/lines} contains a control character, such as a line break at its end",
 		"private_key_jwt\nclient_key_file $DIR/weak":                   "client_key_file: an RSA key",
 		"private_key_jwt\nclient_key {file.$DIR/weak}":                 "client_key: an RSA key",
 		"private_key_jwt\nclient_key_file $DIR/key\nsigning_alg ES512": "client_key_file: its algorithm",

@@ -55,7 +55,7 @@ type Connection struct {
 	// The audience (`aud`) of assertions. Default: the issuer if `issuer` is given, else the token URL.
 	AssertionAudience string `json:"assertion_audience,omitempty"`
 
-	// How long an assertion is valid, at least one second. Default: `60s`.
+	// How long an assertion is valid: at least one second, at most `24h`. Default: `60s`.
 	AssertionLifetime caddy.Duration `json:"assertion_lifetime,omitempty"`
 
 	// The path of a file with an assertion that the platform provides (RFC 7523), instead of a key. It
@@ -86,14 +86,14 @@ type Connection struct {
 	AdditionalScopes string `json:"additional_scopes,omitempty"`
 
 	// How long before it expires a token is refreshed in the background. Default: a fifth of its
-	// lifetime, at most `5m`.
+	// lifetime, at most `5m`. At most `24h`.
 	RefreshBefore caddy.Duration `json:"refresh_before,omitempty"`
 
-	// The lifetime of a token whose response does not say it. Default: `5m`.
+	// The lifetime of a token whose response does not say it, at most `24h`. Default: `5m`.
 	DefaultLifetime caddy.Duration `json:"default_lifetime,omitempty"`
 
-	// The longest time that fetching a token may take, and that a request waits for one. Default:
-	// `10s`.
+	// The longest time that fetching a token may take, and that a request waits for one, at most `1h`.
+	// Default: `10s`.
 	TokenTimeout caddy.Duration `json:"token_timeout,omitempty"`
 
 	// Whether the first token is fetched when the config starts, and is refreshed without requests.
@@ -205,8 +205,15 @@ func (c *configuredConnection) checkOptions() error {
 		"token_timeout": conn.TokenTimeout, "assertion_lifetime": conn.AssertionLifetime,
 	}
 	for _, option := range slices.Sorted(maps.Keys(durations)) {
-		if durations[option] < 0 {
+		most := 24 * time.Hour
+		if option == "token_timeout" {
+			most = time.Hour
+		}
+		switch duration := time.Duration(durations[option]); {
+		case duration < 0:
 			errs = append(errs, fmt.Errorf("%s must not be negative", option))
+		case duration > most:
+			errs = append(errs, fmt.Errorf("%s must be at most %dh", option, int(most.Hours())))
 		}
 	}
 	if lifetime := time.Duration(conn.AssertionLifetime); lifetime > 0 && lifetime < time.Second {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
@@ -20,6 +21,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
@@ -305,9 +307,36 @@ func (d *directive) checkProxyOption(s *subdirective.Subdirective) error {
 		return s.Errorf("only transport http is possible; its options become those of our own")
 	case s.Name == "to":
 		return d.checkAddresses(s)
+	case s.Name == "header_up" && len(s.Args) > 0:
+		return d.checkHeaderUp(s)
 	default:
 		return nil
 	}
+}
+
+// checkHeaderUp refuses what would have no effect, because the sidecar decides on the field.
+func (d *directive) checkHeaderUp(s *subdirective.Subdirective) error {
+	field := httpguard.WithHyphens(http.CanonicalHeaderKey(strings.TrimLeft(strings.TrimSuffix(s.Args[0], ":"), "+-?>")))
+	keeps := d.handler.AppAuthorization == authorizationKeep
+	switch {
+	case field == "Host":
+		return s.Errorf("has no effect on Host, which is the host of base_url; to is for another address to dial")
+	case httpguard.SameField(field, d.handler.tokenField()) && !(field == "Authorization" && keeps):
+		return s.Errorf("has no effect on %s, where the token goes; see access_token_header", field)
+	case field == "Authorization" && !keeps:
+		return s.Errorf("has no effect on Authorization, which the API gets only with app_authorization keep; api_header sets other credentials")
+	case forward.IsCallerField(field):
+		return s.Errorf("has no effect on %s, which never reaches the API", field)
+	case field == "Content-Length" || field == "Transfer-Encoding":
+		return s.Errorf("has no effect on %s, which follows from the body", field)
+	}
+	sets := func(c *configuredConnection) bool {
+		return slices.ContainsFunc(c.service.APIHeaders, func(f Field) bool { return strings.EqualFold(f.Name, field) })
+	}
+	if slices.ContainsFunc(d.conns, sets) && !slices.ContainsFunc(d.conns, func(c *configuredConnection) bool { return !sets(c) }) {
+		return s.Errorf("has no effect on %s, which api_header sets", field)
+	}
+	return nil
 }
 
 // checkAddresses checks that addresses to dial do not contradict the base URLs.

@@ -119,15 +119,33 @@ func setDefault(value *string, option string, allowed ...string) error {
 	return prefixAll(option, subdirective.OneOf(allowed...)(*value))
 }
 
+var (
+	errRange = errors.New("must be IP addresses, CIDR ranges or private_ranges")
+	errZone  = errors.New("an address with a zone (%eth0) is not possible: callers are known by their address alone")
+)
+
+// parsePrefix parses an IP address or a range. One of mapped addresses, ::ffff:10.0.0.0/120, is that of the
+// IPv4 addresses, as which callers are known.
 func parsePrefix(text string) (netip.Prefix, error) {
-	if strings.Contains(text, "/") {
-		return netip.ParsePrefix(text)
+	if strings.Contains(text, "%") {
+		return netip.Prefix{}, errZone
 	}
-	addr, err := netip.ParseAddr(text)
+	address, _, isRange := strings.Cut(text, "/")
+	addr, err := netip.ParseAddr(address)
 	if err != nil {
-		return netip.Prefix{}, err
+		return netip.Prefix{}, errRange
 	}
-	return netip.PrefixFrom(addr, addr.BitLen()), nil
+	prefix := netip.PrefixFrom(addr, addr.BitLen())
+	if isRange {
+		if prefix, err = netip.ParsePrefix(text); err != nil {
+			return netip.Prefix{}, errRange
+		}
+	}
+	const mappedBits = 96
+	if addr.Is4In6() && prefix.Bits() >= mappedBits {
+		prefix = netip.PrefixFrom(addr.Unmap(), prefix.Bits()-mappedBits)
+	}
+	return prefix.Masked(), nil
 }
 
 func (h *TokenHeader) check() error {
@@ -239,7 +257,7 @@ func allowClients(s *subdirective.Subdirective, p *RequestPolicy) error {
 			continue
 		}
 		if _, err := parsePrefix(r); err != nil {
-			return s.Errorf("must be IP addresses, CIDR ranges or private_ranges")
+			return s.Wrap(err)
 		}
 		p.AllowClients = append(p.AllowClients, r)
 	}

@@ -60,7 +60,7 @@ type Request struct {
 	// Default: the whole response.
 	Pointer string `json:"pointer,omitempty"`
 
-	// How long the request may take. Default: `10s`.
+	// How long the request may take, at most `24h`. Default: `10s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
 	url, body placeholder.Template
@@ -94,13 +94,25 @@ func (f *Request) Provision(_ caddy.Context) error {
 	if err := jsonpointer.Check(f.Pointer); err != nil {
 		errs = append(errs, fmt.Errorf("pointer: %w", err))
 	}
-	if f.Timeout < 0 {
-		errs = append(errs, errors.New("timeout must not be negative"))
-	}
+	errs = append(errs, checkTimeout(time.Duration(f.Timeout)))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	return f.tryTemplates()
+}
+
+// maxTimeout is the longest timeout of a flow.
+const maxTimeout = 24 * time.Hour
+
+func checkTimeout(timeout time.Duration) error {
+	switch {
+	case timeout < 0:
+		return errors.New("timeout must not be negative")
+	case timeout > maxTimeout:
+		return errors.New("timeout must be at most 24h")
+	default:
+		return nil
+	}
 }
 
 func (f *Request) setDefaults() {
@@ -432,6 +444,9 @@ func (f *Request) unmarshalOption(d *caddyfile.Dispenser, option string, args []
 		timeout, err := caddy.ParseDuration(args[0])
 		if err != nil || timeout <= 0 {
 			return d.Err("timeout must be a duration above zero, such as 5s")
+		}
+		if err := checkTimeout(timeout); err != nil {
+			return d.WrapErr(err)
 		}
 		f.Timeout = caddy.Duration(timeout)
 	}

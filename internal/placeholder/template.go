@@ -228,11 +228,27 @@ func (t Template) join(values *Values, forbidden func(rune) bool) (string, error
 			return "", err
 		}
 		if p.Kind != "" && strings.ContainsFunc(value, forbidden) {
-			return "", fmt.Errorf("the value of %s contains a control character, such as a line break", p)
+			return "", fmt.Errorf("the value of %s %w", p, whichControl(value))
 		}
 		b.WriteString(value)
 	}
 	return b.String(), nil
+}
+
+// CheckValue checks that a value of one line, such as a secret, has no control characters.
+func CheckValue(value string) error {
+	if strings.ContainsFunc(value, unicode.IsControl) {
+		return fmt.Errorf("the value %w", whichControl(value))
+	}
+	return nil
+}
+
+// whichControl continues a sentence about a value that has a control character.
+func whichControl(value string) error {
+	if strings.TrimRight(value, "\r\n") != value {
+		return errors.New("contains a control character, such as a line break at its end (only one is cut off): remove it")
+	}
+	return errors.New("contains a control character, such as a line break")
 }
 
 // resolve returns the value that the part has now.

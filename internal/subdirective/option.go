@@ -131,7 +131,7 @@ func BoolOption[T any](field func(*T) *bool) Option[T] {
 	}}
 }
 
-// DurationOption returns an option with a duration above zero.
+// DurationOption returns an option with a duration above zero, which a later check may limit.
 func DurationOption[T any](field func(*T) *caddy.Duration) Option[T] {
 	return argOption(field, func(value string) (caddy.Duration, error) {
 		duration, err := caddy.ParseDuration(value)
