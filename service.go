@@ -22,8 +22,8 @@ import (
 // Service describes a service: its API, and how clients authenticate at its token endpoint. Each
 // connector has one, and so does each connection without a connector.
 //
-// URLs and values may contain the placeholders `{env.*}` and `{file.*}`; those of a connector also
-// `{param.<key>}` and `{config.<key>}`. They are resolved when the config is loaded and at every
+// URLs and values of a connection may contain the placeholders `{env.*}` and `{file.*}`, those of a
+// connector `{param.<key>}` and `{config.<key>}`. They are resolved when the config is loaded and at every
 // token request, never per proxied request. What a placeholder yields is not searched for further
 // placeholders.
 type Service struct {
@@ -162,7 +162,7 @@ const (
 func (s *Service) check() error {
 	_, err := oauth.Method(s.AuthMethod)
 	errs := []error{
-		err,
+		prefixAll("auth_method", err),
 		setDefault(&s.BasicEncoding, "basic_encoding", encodingForm, encodingRaw),
 		setDefault(&s.TokenRequestFormat, "token_request_format", oauth.FormatForm, oauth.FormatJSON, oauth.FormatQuery),
 		prefixAll("token_pointer", jsonpointer.Check(s.TokenPointer)),
@@ -191,7 +191,7 @@ func (s *Service) check() error {
 	}
 	for _, what := range s.AllowInsecure {
 		if what != "token_url" && what != "base_url" {
-			errs = append(errs, fmt.Errorf("allow_insecure: %q is neither token_url nor base_url", what))
+			errs = append(errs, errors.New("allow_insecure: it is for token_url and base_url only"))
 		}
 	}
 	return errors.Join(errs...)
@@ -229,7 +229,7 @@ func checkFields(option string, fields []Field, refused func(string) bool) error
 	for i, f := range fields {
 		if refused != nil {
 			if !httpguts.ValidHeaderFieldName(f.Name) {
-				errs = append(errs, fmt.Errorf("%s: %q is not a header field name", option, f.Name))
+				errs = append(errs, fmt.Errorf("%s: a name is not that of a header field", option))
 				continue
 			}
 			f.Name = http.CanonicalHeaderKey(f.Name)
@@ -273,7 +273,7 @@ func (p *Ping) check() error {
 	}
 	var errs []error
 	if p.Method != "" && !httpguts.ValidHeaderFieldName(p.Method) || p.Method == http.MethodTrace || p.Method == http.MethodConnect {
-		errs = append(errs, fmt.Errorf("ping: %q is not a method that can be used", p.Method))
+		errs = append(errs, errors.New("ping: the method cannot be used"))
 	}
 	path, _, _ := strings.Cut(p.Path, "?")
 	if !strings.HasPrefix(path, "/") {
@@ -292,20 +292,67 @@ func (p *Ping) check() error {
 // authMethod returns the name of the authentication method, the default included.
 func (s *Service) authMethod() string { return cmp.Or(s.AuthMethod, oauth.DefaultMethod) }
 
-// textParser parses texts with placeholders of some kinds and collects the errors.
+// parseText parses a text of a connector, in which placeholders of some kinds are understood, or without
+// kinds one of a connection, in which {env.*} and {file.*} are.
+func parseText(value string, kinds []string) (placeholder.Template, error) {
+	if len(kinds) > 0 {
+		return placeholder.ParseConnectors(value, kinds...)
+	}
+	return placeholder.Parse(value)
+}
+
+// textParser parses texts and collects the errors.
 type textParser struct {
-	kinds     []string
+	kinds     []string // of placeholders in a connector; none: the texts are those of a connection
 	connector *Connector // whose keys the placeholders name; nil if there are none
 	errs      []error
+
+	keep  bool // whether to keep the texts
+	texts []parsedText
+}
+
+// parsedText is the text of an option.
+type parsedText struct {
+	option string
+	text   placeholder.Template
+	isPath bool // the path of a file with the value
 }
 
 func (p *textParser) parse(option, value string) placeholder.Template {
-	t, err := placeholder.Parse(value, p.kinds...)
+	t, err := parseText(value, p.kinds)
 	if err == nil {
 		err = p.connector.checkKeys(t)
 	}
 	p.errs = append(p.errs, prefixAll(option, err))
+	if p.keep && err == nil {
+		p.texts = append(p.texts, parsedText{option: option, text: t})
+	}
 	return t
+}
+
+// path parses the path of a file.
+func (p *textParser) path(option, value string) *placeholder.Template {
+	t := p.optional(option, value)
+	if last := len(p.texts) - 1; last >= 0 && t != nil && p.texts[last].option == option {
+		p.texts[last].isPath = true
+	}
+	return t
+}
+
+// unreadable returns the errors of variables and files that are not there now.
+func (p *textParser) unreadable() error {
+	var errs []error
+	for _, t := range p.texts {
+		if len(t.text.Keys(placeholder.Param))+len(t.text.Keys(placeholder.Config)) > 0 {
+			continue
+		}
+		value, err := t.text.ExpandLines(nil)
+		if err == nil && t.isPath {
+			_, err = placeholder.ReadFile(value)
+		}
+		errs = append(errs, prefixAll(t.option, err))
+	}
+	return errors.Join(errs...)
 }
 
 // optional parses a text, or returns nil when it is empty.

@@ -114,7 +114,7 @@ func (t *Transport) checkConnections(ctx caddy.Context) error {
 	errs := make([]error, len(t.conns))
 	for i, conn := range t.conns {
 		conn.upstream = cmp.Or(conn.upstream, upstream)
-		errs[i] = conn.acceptsTransport(t.HTTPTransport, conn.target)
+		errs[i] = prefixAll("connection "+conn.name, conn.acceptsTransport(t.HTTPTransport, conn.target))
 	}
 	return errors.Join(errs...)
 }
@@ -126,13 +126,13 @@ func (c *configuredConnection) acceptsTransport(t *reverseproxy.HTTPTransport, t
 		return nil
 	}
 	if t.TLS.InsecureSkipVerify && !c.service.allowsInsecure("base_url") {
-		return fmt.Errorf("connection %s: tls_insecure_skip_verify needs allow_insecure base_url", c.name)
+		return errors.New("tls_insecure_skip_verify needs allow_insecure base_url")
 	}
 	if target == nil {
 		return nil
 	}
 	if name := t.TLS.ServerName; name != "" && !strings.EqualFold(name, target.Base.Hostname()) {
-		return fmt.Errorf("connection %s: tls_server_name must be the host of base_url; name the certificate's host there and the address to dial with to", c.name)
+		return errors.New("tls_server_name must be the host of base_url; name the certificate's host there and the address to dial with to")
 	}
 	return nil
 }

@@ -90,7 +90,7 @@ func (c *Connection) Fetch(ctx context.Context) (token *oauth.Token, fingerprint
 	token, err = request.Do(ctx, c.Client(request.Certificate))
 	if err != nil {
 		c.issuer.Recheck()
-		return nil, fingerprint, err
+		return nil, fingerprint, r.withHint(err)
 	}
 	token.RequestSecrets = r.secrets
 	return token, fingerprint, nil
