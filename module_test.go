@@ -1,7 +1,11 @@
 package httphelper
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -95,5 +99,138 @@ func TestMistakesAreReportedTogether(t *testing.T) {
 				t.Errorf("connection %q: %v names no %s", test.name, err, want)
 			}
 		}
+	}
+}
+
+// unfinishedBodies are requests' fields that announce a body, and its beginning. The rest never comes.
+var unfinishedBodies = map[string]string{
+	"expect":  "Expect: 100-continue\r\nContent-Length: 10\r\n\r\n",
+	"chunked": "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n",
+	"length":  "Content-Length: 10\r\n\r\nbody",
+	"large":   "Content-Length: 10000000\r\n\r\nbody",
+}
+
+// TestErrorsComeWhileTheBodyIsComing: an error of ours does not wait for the rest of the request (rule 21).
+func TestErrorsComeWhileTheBodyIsComing(t *testing.T) {
+	e, down, a := newIdP(t), newIdP(t), newAPI(t, nil)
+	down.respond(func(w http.ResponseWriter, _ int64) { w.WriteHeader(http.StatusServiceUnavailable) })
+	closed := newAPI(t, nil)
+	closed.Close()
+	byHand := fmt.Sprintf("{\n\thttp_helper {\n\t\tconnection c {\n\t\t\tbase_url %s\n\t\t\ttoken_url %s\n\t\t\tclient_id id\n\t\t\tclient_secret literal-secret\n\t\t}\n\t}\n}\n"+
+		"SITE {\n\treverse_proxy %s {\n\t\ttransport http_helper {\n\t\t\tconnection c\n\t\t}\n\t}\n}\n", a.URL, down.URL, a.URL)
+	withErrors := strings.Replace(inline(a, down, ""), "\n}\n", "\n\thandle_errors {\n\t\trespond \"sorry\"\n\t}\n}\n", 1)
+	for name, test := range map[string]struct {
+		caddyfile, request string
+		status             int
+	}{
+		"no token":              {inline(a, down, ""), "POST / HTTP/1.1\r\n", 503},
+		"no token, logged":      {strings.Replace(inline(a, down, ""), "\n}\n", "\n\tlog {\n\t\toutput discard\n\t}\n}\n", 1), "POST / HTTP/1.1\r\n", 503},
+		"no token, by hand":     {byHand, "POST / HTTP/1.1\r\n", 503},
+		"path":                  {inline(a, e, ""), "POST /%2e%2e HTTP/1.1\r\n", 400},
+		"path, by hand":         {byHand, "POST /%2e%2e HTTP/1.1\r\n", 400},
+		"method":                {inline(a, e, ""), "TRACE / HTTP/1.1\r\n", 405},
+		"another site":          {inline(a, e, ""), "POST / HTTP/1.1\r\nSec-Fetch-Site: cross-site\r\n", 403},
+		"handle_errors":         {withErrors, "POST / HTTP/1.1\r\n", 503},
+		"gRPC":                  {inline(a, down, ""), "POST / HTTP/1.1\r\nContent-Type: application/grpc\r\n", 200},
+		"gRPC, by hand":         {byHand, "POST / HTTP/1.1\r\nContent-Type: application/grpc\r\n", 200},
+		"unreachable API":       {inline(closed, e, ""), "POST / HTTP/1.1\r\n", 502},
+		"unreachable API, gRPC": {inline(closed, e, ""), "POST / HTTP/1.1\r\nContent-Type: application/grpc\r\n", 200},
+		"unreachable, HTTP/1.0": {inline(closed, e, ""), "POST / HTTP/1.0\r\nConnection: keep-alive\r\n", 502},
+	} {
+		t.Run(name, func(t *testing.T) {
+			site := runSidecar(t, test.caddyfile)
+			for kind, body := range unfinishedBodies {
+				if strings.Contains(test.request, "1.0") && kind != "length" {
+					continue
+				}
+				res := rawCall(t, site, test.request+"Host: x\r\n"+body)
+				if res.StatusCode != test.status || !res.Close || res.Header.Get("Proxy-Status") == "" {
+					t.Errorf("%s: got %d, closing: %t, %v", kind, res.StatusCode, res.Close, res.Header)
+				}
+			}
+		})
+	}
+}
+
+// TestErrorsKeepTheConnectionOpen when there is no body that may still come.
+func TestErrorsKeepTheConnectionOpen(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, inline(a, e, ""))
+	for _, fields := range []string{"", "Content-Length: 0\r\n"} {
+		if res := rawCall(t, site, "POST /%2e%2e HTTP/1.1\r\nHost: x\r\n"+fields+"\r\n"); res.StatusCode != 400 || res.Close {
+			t.Errorf("%q: got %d, closing: %t", fields, res.StatusCode, res.Close)
+		}
+	}
+}
+
+// TestBrokenBodiesAreTheCallersFault: an app that breaks off its request or sends a malformed body gets a 400,
+// and nobody else gets anything because of it (rule 21).
+func TestBrokenBodiesAreTheCallersFault(t *testing.T) {
+	e := newIdP(t)
+	a := newAPI(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	secure, ca := tlsAPI(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	const passive = "fail_duration 1h\n\t\tmax_fails 1\n\t\tunhealthy_status 4xx 5xx"
+	byHand := func(a *api) string {
+		return fmt.Sprintf("{\n\thttp_helper {\n\t\tconnection c {\n\t\t\tbase_url %s\n\t\t\ttoken_url %s\n\t\t\tclient_id id\n\t\t\tclient_secret literal-secret\n\t\t}\n\t}\n}\n"+
+			"SITE {\n\treverse_proxy %s {\n\t\tfail_duration 1h\n\t\ttransport http_helper {\n\t\t\tconnection c\n\t\t}\n\t}\n}\n", a.URL, e.URL, a.URL)
+	}
+	for name, caddyfile := range map[string]string{
+		"directive":   inline(a, e, passive),
+		"by hand":     byHand(a),
+		"HTTP/2":      inline(secure, e, passive+"\n\t\ttransport http {\n\t\t\ttls_trust_pool file "+ca+"\n\t\t}"),
+		"buffered":    inline(a, e, passive+"\n\t\trequest_buffers 1MiB"),
+		"no replay":   inline(a, e, passive+"\n\t\treplay_buffer 0"),
+		"retries":     inline(a, e, passive+"\n\t\tlb_retries 2"),
+		"error route": strings.Replace(inline(a, e, passive), "\n}\n", "\n\thandle_errors {\n\t\trespond \"{err.message}\"\n\t}\n}\n", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			site := runSidecar(t, caddyfile)
+			for kind, body := range map[string]string{
+				"malformed chunk":     "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\nnot hex\r\n",
+				"no chunk at all":     "Transfer-Encoding: chunked\r\n\r\nnot hex\r\n",
+				"malformed trailer":   "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nno field\r\n\r\n",
+				"broken off":          "Content-Length: 10\r\n\r\nbody",
+				"broken off, chunked": "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n",
+			} {
+				res := brokenCall(t, site, "POST / HTTP/1.1\r\nHost: x\r\n"+body)
+				if status := res.Header.Get("Proxy-Status"); res.StatusCode != 400 || !strings.HasPrefix(status, "http_helper; error=http_request_error") {
+					t.Errorf("%s: got %d %q", kind, res.StatusCode, status)
+				}
+				if res, _ := call(t, "GET", site+"/", nil); res.StatusCode != 200 {
+					t.Errorf("%s: the next request got %d %s", kind, res.StatusCode, res.Header.Get("Proxy-Status"))
+				}
+			}
+		})
+	}
+}
+
+// brokenCall sends a request, ends its own side of the connection, and reads the response.
+func brokenCall(t *testing.T, site, request string) *http.Response {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(site, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, request)
+	_ = conn.(*net.TCPConn).CloseWrite()
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	return res
+}
+
+// TestTooLargeBody: what a handler before ours says about the body is what the app gets.
+func TestTooLargeBody(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	site := runSidecar(t, strings.Replace(inline(a, e, "fail_duration 1h"), "SITE {", "SITE {\n\trequest_body {\n\t\tmax_size 10\n\t}", 1))
+	res := rawCall(t, site, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n14\r\n01234567890123456789\r\n0\r\n\r\n")
+	if res.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(res.Header.Get("Proxy-Status"), "http_request_error") {
+		t.Errorf("got %d %v", res.StatusCode, res.Header)
+	}
+	if res, _ := call(t, "GET", site+"/", nil); res.StatusCode != 200 {
+		t.Errorf("the next request got %d", res.StatusCode)
 	}
 }
