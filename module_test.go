@@ -234,3 +234,100 @@ func TestTooLargeBody(t *testing.T) {
 		t.Errorf("the next request got %d", res.StatusCode)
 	}
 }
+
+// twoConnections is a Caddyfile with the connections admin and reader, each with an API under a path of its
+// name, whose tokens come from different places; site is the site's block.
+func twoConnections(a *api, admin, reader *fakeIdP, site string) string {
+	connection := func(name string, e *fakeIdP) string {
+		return fmt.Sprintf("\t\tconnection %s {\n\t\t\tbase_url %s/%s\n\t\t\ttoken_url %s\n\t\t\tclient_id id\n\t\t\tclient_secret literal-secret\n\t\t}\n", name, a.URL, name, e.URL)
+	}
+	return "{\n\thttp_helper {\n" + connection("admin", admin) + connection("reader", reader) + "\t}\n}\nSITE {\n" + strings.ReplaceAll(site, "API", a.URL) + "\n}\n"
+}
+
+// TestErrorRoutesLeaveNothingOfTheError: when another connection serves the request after all, its response
+// has no field of the error before (rule 21).
+func TestErrorRoutesLeaveNothingOfTheError(t *testing.T) {
+	e, down, a := newIdP(t), newIdP(t), newAPI(t, nil)
+	down.respond(func(w http.ResponseWriter, _ int64) { w.WriteHeader(http.StatusServiceUnavailable) })
+	const byHand = "reverse_proxy API {\n\t\ttransport http_helper {\n\t\t\tconnection reader\n\t\t}\n\t}"
+	for name, site := range map[string]string{
+		"handler":             "http_helper admin\n\thandle_errors {\n\t\thttp_helper reader\n\t}",
+		"transport by hand":   "http_helper admin\n\thandle_errors {\n\t\t" + byHand + "\n\t}",
+		"in a route":          "http_helper admin\n\thandle_errors {\n\t\troute {\n\t\t\thttp_helper reader\n\t\t}\n\t}",
+		"header before":       "header Cache-Control private\n\thttp_helper admin\n\thandle_errors {\n\t\thttp_helper reader\n\t}",
+		"header in the route": "http_helper admin\n\thandle_errors {\n\t\theader Cache-Control private\n\t\thttp_helper reader\n\t}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := runSidecar(t, twoConnections(a, down, e, site))
+			res := rawCall(t, url, "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody")
+			if res.StatusCode != 200 || a.last(t).RequestURI != "/reader/x" || res.Close {
+				t.Errorf("got %d, closing: %t; the API was asked %s", res.StatusCode, res.Close, a.last(t).RequestURI)
+			}
+			want := ""
+			if strings.Contains(site, "private") {
+				want = "private"
+			}
+			if got := res.Header; got.Get("Proxy-Status") != "" || got.Get("Retry-After") != "" || got.Get("Cache-Control") != want {
+				t.Errorf("header %v", got)
+			}
+		})
+	}
+	t.Run("another error", func(t *testing.T) {
+		site := "http_helper admin\n\thandle_errors {\n\t\thttp_helper reader {\n\t\t\tto 127.0.0.1:1\n\t\t}\n\t}"
+		res, _ := call(t, "GET", runSidecar(t, twoConnections(a, down, e, site))+"/", nil)
+		if got := res.Header.Get("Proxy-Status"); !strings.Contains(got, "the request is not sent") || res.Header.Get("Retry-After") != "" {
+			t.Errorf("%q, %v", got, res.Header)
+		}
+	})
+	t.Run("unreachable API", func(t *testing.T) {
+		caddyfile := twoConnections(a, e, e, "http_helper admin\n\thandle_errors {\n\t\thttp_helper reader\n\t}")
+		res, _ := call(t, "GET", runSidecar(t, strings.Replace(caddyfile, "base_url http:", "base_url https:", 1))+"/", nil)
+		if res.StatusCode != 200 || res.Header.Get("Proxy-Status") != "" || res.Header.Get("Cache-Control") != "" {
+			t.Errorf("got %d %v", res.StatusCode, res.Header)
+		}
+	})
+}
+
+// TestNestedConnections: a handler or transport sends the token of its own connection, wherever it stands.
+func TestNestedConnections(t *testing.T) {
+	admin, reader := newIdP(t), newIdP(t)
+	reader.respond(func(w http.ResponseWriter, n int64) { grantToken(w, fmt.Sprintf("reader%d", n), 3600) })
+	a := newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/admin/") {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	})
+	const byHand = "reverse_proxy API {\n\t\t\t\ttransport http_helper {\n\t\t\t\t\tconnection reader\n\t\t\t\t}\n\t\t\t}"
+	for name, site := range map[string]string{
+		"transport by hand": "http_helper admin {\n\t\thandle_response {\n\t\t\t" + byHand + "\n\t\t}\n\t}",
+		"in a subroute":     "http_helper admin {\n\t\thandle_response {\n\t\t\thandle {\n\t\t\t" + byHand + "\n\t\t\t}\n\t\t}\n\t}",
+		"handler":           "http_helper admin {\n\t\thandle_response {\n\t\t\thttp_helper reader\n\t\t}\n\t}",
+		"placeholder":       "http_helper admin {\n\t\thandle_response {\n\t\t\thttp_helper {http.request.header.X-Connection} {\n\t\t\t\tconnections admin reader\n\t\t\t}\n\t\t}\n\t}",
+		"intercept":         "intercept {\n\t\thandle_response {\n\t\t\t" + byHand + "\n\t\t}\n\t}\n\thttp_helper admin",
+		"by hand, twice":    strings.Replace(byHand, "reader", "admin", 1)[:len(byHand)-len("reader")+len("admin")-1] + "handle_response {\n\t\t\t" + byHand + "\n\t\t}\n\t}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			res, _ := call(t, "GET", runSidecar(t, twoConnections(a, admin, reader, site))+"/x", nil, "X-Connection", "reader")
+			got := a.last(t)
+			if res.StatusCode != 200 || got.RequestURI != "/reader/x" || !strings.HasPrefix(got.Header.Get("Authorization"), "Bearer reader") {
+				t.Errorf("got %d; the API was asked %s with %s", res.StatusCode, got.RequestURI, got.Header.Get("Authorization"))
+			}
+		})
+	}
+}
+
+// TestNestedErrors: an error of a handler within another one's route is that of the inner one.
+func TestNestedErrors(t *testing.T) {
+	e, down, a := newIdP(t), newIdP(t), newAPI(t, nil)
+	down.respond(func(w http.ResponseWriter, _ int64) { w.WriteHeader(http.StatusServiceUnavailable) })
+	const byHand = "reverse_proxy API {\n\t\t\t\ttransport http_helper {\n\t\t\t\t\tconnection reader\n\t\t\t\t}\n\t\t\t}"
+	for name, inner := range map[string]string{"handler": "http_helper reader", "transport by hand": byHand} {
+		t.Run(name, func(t *testing.T) {
+			site := "http_helper admin {\n\t\thandle_response {\n\t\t\t" + inner + "\n\t\t}\n\t}"
+			res, _ := call(t, "GET", runSidecar(t, twoConnections(a, e, down, site))+"/", nil)
+			if got := res.Header.Values("Proxy-Status"); res.StatusCode != 503 || len(got) != 1 || !strings.Contains(got[0], "connection reader") {
+				t.Errorf("got %d %q", res.StatusCode, got)
+			}
+		})
+	}
+}

@@ -114,13 +114,13 @@ func (e *Error) Error() string { return e.Details }
 // Write gives the error to the app: to gRPC clients as a trailers-only response, to others as an error
 // that `handle_errors` sees.
 func (e *Error) Write(w http.ResponseWriter, r *http.Request) error {
-	e.setHeader(w.Header())
-	closeUnread(w.Header(), "Connection", r)
 	if isGRPC(r) {
+		e.setHeader(w.Header())
+		closeUnread(w.Header(), "Connection", r)
 		w.WriteHeader(e.setGRPC(w.Header()))
 		return nil
 	}
-	return caddyhttp.Error(e.Status, errors.New(e.Details))
+	return caddyhttp.Error(e.Status, e.announce(w.Header(), r, errors.New(e.Details)))
 }
 
 // Response returns the error as a response to r, for callers that expect one of the API.

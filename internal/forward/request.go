@@ -70,6 +70,9 @@ func (q *Request) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	q.appHeader = w.Header()
 	q.writer.ResponseWriter, q.writer.request = w, q
 	err := q.serveNext(r, next)
+	if _, ok := errors.AsType[*announcedError](err); ok {
+		return err // of another connection, in a route for the API's response
+	}
 	// Fields added after the response are trailers of the API, which must not claim to be ours.
 	dropOwnProxyStatus(w.Header())
 	switch {
@@ -147,7 +150,6 @@ func (q *Request) describe(w http.ResponseWriter, r *http.Request, err error) er
 	if isGRPC(r) {
 		return failed.Write(w, r)
 	}
-	failed.setHeader(w.Header())
-	closeUnread(w.Header(), "Connection", r)
-	return err
+	handlerErr.Err = failed.announce(w.Header(), r, handlerErr.Err)
+	return handlerErr
 }
