@@ -108,6 +108,7 @@ func (h *Handler) provision(app *App) error {
 
 // ServeHTTP passes a request to the next handler if it is admitted.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	forward.Withdraw(r.Context())
 	q, refused := h.admit(r)
 	if refused != nil {
 		return refused.Write(w, r)

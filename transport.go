@@ -30,7 +30,7 @@ type Transport struct {
 	*reverseproxy.HTTPTransport
 
 	// The name of the connection whose token is sent with requests that no handler `http_helper` has
-	// admitted. Default: none, such requests are refused.
+	// admitted for that connection. Default: none, such requests are refused.
 	Connection string `json:"connection,omitempty"`
 
 	// The names of the connections that a handler `http_helper` chooses among with a placeholder.
@@ -205,7 +205,7 @@ func (t *Transport) RequestHeaderOps() *headers.HeaderOps {
 // RoundTrip sends a request with the token of its connection.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	q, ok := forward.FromContext(req.Context())
-	if !ok {
+	if !ok || t.own != nil && q.Conn != &t.own.forward { // it may stand in the route of another connection's handler
 		return t.roundTripAlone(req)
 	}
 	if !t.HeaderUp && !t.LoadBalancing {
@@ -218,6 +218,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 // without that handler, or a health check. A refusal is a response, not an error, so that it never
 // counts against an upstream.
 func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
+	forward.Withdraw(req.Context())
 	if t.own == nil {
 		forward.CloseBody(req.Body)
 		return forward.NotAllowed("neither a handler http_helper nor the transport's option connection says whose token to send").Response(req), nil

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
@@ -12,9 +13,12 @@ import (
 
 // sendWithRetry sends a request with token, which may be nil, and replays it once when the API rejects
 // the token (rule 18).
-func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.Token) (*http.Response, error) {
+func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.Token) (_ *http.Response, failure error) {
 	body := newReplayBody(req, q)
-	defer body.finish()
+	defer func() {
+		failure = body.blame(failure, req.Context().Err())
+		body.finish()
+	}()
 	res, err := t.sendWithNonce(req, q, token, body)
 	if err != nil || !q.rejected(res, token) {
 		return res, err
@@ -98,6 +102,22 @@ func (b *replayBody) replayable() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return !b.lost
+}
+
+// blame returns the error for a request that failed because the app did not send its body to the end, and
+// otherwise failure. left is why the request's context ended, if it did.
+func (b *replayBody) blame(failure, left error) error {
+	if b == nil || failure == nil {
+		return failure
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := cmp.Or(b.err, left); err != nil && err != io.EOF {
+		broken := brokenBodyError(err)
+		broken.Outcome = b.request.SentOutcome()
+		return broken
+	}
+	return failure
 }
 
 // rewind gives the current attempt up, and reports whether the body can be sent again.
