@@ -859,12 +859,13 @@ var fromElsewhere = []string{
 
 // putTogether are messages that are made of pieces, which `…` divides here.
 var putTogether = map[string]string{
-	"has no token at /access_token":                               "has no token at …/access_token",
-	"cannot be reached: no such host":                             "cannot be reached: …no such host",
-	"responded with status 401: check the client's credentials …": "responded with status …: check the client's credentials",
-	"responded with status 404: check token_url":                  "responded with status …: check token_url",
-	"responded with status 429":                                   "responded with status ",
-	"base_url is http and its host is not loopback":               "base_url…is http and its host is not loopback",
+	"has no token at /access_token":   "has no token at …/access_token",
+	"cannot be reached: no such host": "cannot be reached: …no such host",
+	"refused the request (status 401): check token_url, the client's credentials …": "refused the request (status …): …check token_url, the client's credentials",
+	"refused the request (status 404): check token_url":                             "refused the request (status …): …check token_url",
+	"refused the request (status …): …; it worked before with the same credentials": "refused the request (status …): …; it worked before with the same credentials",
+	"responded with status 429":                     "responded with status ",
+	"base_url is http and its host is not loopback": "base_url…is http and its host is not loopback",
 }
 
 // wantQuoted looks for a message in the sources, piece by piece where something is left out.

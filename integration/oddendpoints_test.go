@@ -57,7 +57,7 @@ func oddEndpoints(t *testing.T) []oddEndpoint {
 		{"nothing compressed", whole(200, "", zipped), mistake, "badly compressed", 1},
 		{"compressed twice", whole(200, packed(t, zip), "Content-Encoding: gzip, gzip"), mistake, noJSON, 1},
 		{"compressed refusal", whole(400, packed(t, `{"error":"invalid_scope"}`), zipped), mistake, "invalid_scope", 1},
-		{"badly compressed refusal", whole(400, zip[:20], zipped), outage, "status 400", 1},
+		{"badly compressed refusal", whole(400, zip[:20], zipped), mistake, "status 400", 1},
 		{"badly compressed outage", whole(500, zip[:20], zipped), outage, "status 500", 3},
 
 		{"hints before", hint + hint + whole(200, plainToken), fine, "", 1},
@@ -74,7 +74,7 @@ func oddEndpoints(t *testing.T) []oddEndpoint {
 		{"no content", "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", mistake, noJSON, 1},
 		{"not modified", "HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n", mistake, "redirect", 1},
 		{"redirect to nowhere", whole(302, plainToken), mistake, "redirect", 1},
-		{"not found", whole(404, "nothing here"), outage, "status 404: check token_url", 1},
+		{"not found", whole(404, "nothing here"), mistake, "(status 404): check token_url", 1},
 		{"unknown status", whole(999, plainToken), outage, "status 999", 3},
 		{"refusal as an outage", whole(500, `{"error":"invalid_client"}`), outage, "invalid_client", 3},
 

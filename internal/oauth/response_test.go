@@ -337,7 +337,7 @@ func TestCompressedResponses(t *testing.T) {
 	for name, body := range map[string]string{
 		"not compressed": oauthtest.GoodResponse, "empty": "", "half": zipped[:len(zipped)/2], "no end": zipped[:len(zipped)-4], "damaged": damaged, "header only": zipped[:10],
 	} {
-		for status, want := range map[int]Class{200: ClassConfiguration, 400: ClassOutage, 500: ClassOutage} {
+		for status, want := range map[int]Class{200: ClassConfiguration, 400: ClassConfiguration, 500: ClassOutage} {
 			r := basicRequest(oauthtest.NewEndpoint(t, oauthtest.Responds(status, body, "Content-Encoding", "gzip")).URL)
 			r.Headers = http.Header{"Accept-Encoding": {"identity"}}
 			failure := failOnce(t, r)

@@ -66,6 +66,7 @@ type Source struct {
 	queued        bool        // whether an attempt in the background waits for its turn
 	failure       *Failure    // of the last attempt, or nil
 	last          *cached     // the last token obtained, rejected or not
+	lastWith      string      // fingerprint of the credentials that it was obtained with
 	recheckedAt   time.Time   // when the credentials were last read again in a back-off
 	rejectedAt    time.Time   // when a token was last taken out of use because of a rejection
 	retryWhenIdle bool        // whether a health check waits for the first token
@@ -235,7 +236,11 @@ func (s *Source) finish(a *attempt, t *oauth.Token, credentials string, event Ev
 	if event.Err == nil {
 		a.token = &s.last.Token
 		event.Expires = s.last.expires()
+		s.lastWith = credentials
 	} else {
+		if s.last != nil && credentials == s.lastWith {
+			event.Err = event.Err.AfterSuccess()
+		}
 		s.failures.Add(1)
 		s.failure = NewFailure(event.Err, s.failure, credentials, now)
 		a.err = s.failure.AsError(now)
