@@ -11,6 +11,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ import (
 const (
 	MaxResponseBytes = 1 << 20  // of a body, compressed or not
 	maxToken         = 16 << 10 // bytes
+	maxTokenType     = 64       // bytes of a token_type that may be shown
 
 	minLifetime     = time.Second
 	maxLifetime     = 24 * time.Hour
@@ -142,7 +144,7 @@ func (r *Request) parseToken(p response, sent time.Time) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.checkType(p); err != nil {
+	if err := r.checkType(p, value); err != nil {
 		return nil, err
 	}
 	granted := &Token{Value: value, Sent: sent, DPoP: r.DPoP}
@@ -174,15 +176,35 @@ func (r *Request) tokenIn(p response) (string, error) {
 func notInToken(c rune) bool { return c <= 0x20 || c > 0x7e }
 
 // checkType checks that the token has the requested type.
-func (r *Request) checkType(p response) error {
+func (r *Request) checkType(p response, token string) error {
 	value, text := p.member("token_type"), p.text("token_type")
 	switch {
 	case r.DPoP != nil && !strings.EqualFold(text, typeDPoP):
-		return ConfigurationErrorf("the token endpoint's response has another token_type than DPoP: the client cannot have DPoP-bound tokens")
-	case r.DPoP == nil && value != nil && value != "" && !strings.EqualFold(text, typeBearer):
-		return ConfigurationErrorf("the token endpoint's response has another token_type than Bearer: check dpop and token_request_param")
+		return ConfigurationErrorf("the token endpoint's response has another token_type%s than DPoP: the client cannot have DPoP-bound tokens", r.named(text, token))
+	case r.DPoP == nil && value != nil && value != "" && !r.isBearer(text):
+		return ConfigurationErrorf("the token endpoint's response has another token_type%s than Bearer: if it is one of bearer tokens, give it to token_types, else check dpop and token_request_param", r.named(text, token))
 	}
 	return nil
+}
+
+// isBearer reports whether a token_type means bearer tokens.
+func (r *Request) isBearer(tokenType string) bool {
+	return strings.EqualFold(tokenType, typeBearer) || slices.ContainsFunc(r.TokenTypes, func(name string) bool { return strings.EqualFold(tokenType, name) })
+}
+
+// named returns a token_type in brackets for an error, or "" if it may not be shown: it is short, and
+// reveals nothing of the token or a known secret.
+func (r *Request) named(tokenType, token string) string {
+	known := *r
+	known.Secrets, known.redactor = append([]string{token}, r.Secrets...), nil
+	if tokenType == "" || len(tokenType) > maxTokenType || strings.ContainsFunc(tokenType, notInTokenType) || known.revealsSecret(tokenType) {
+		return ""
+	}
+	return " (" + tokenType + ")"
+}
+
+func notInTokenType(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune(" _.-", c)
 }
 
 // lifetime returns how long the token lives, and whether the response says so.
