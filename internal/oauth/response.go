@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -151,7 +150,7 @@ func (r *Request) parseToken(p response, sent time.Time) (*Token, error) {
 	if r.bindsCertificate(value) {
 		granted.Certificate = r.Certificate
 	}
-	granted.Lifetime, granted.HasExpiresIn = r.lifetime(p)
+	r.setLifetime(granted, p)
 	granted.Granted = r.grantedScopes(p)
 	granted.Missing = missingScopes(r.Scopes, granted.Granted)
 	return granted, r.checkRequired(granted.Missing)
@@ -207,19 +206,23 @@ func notInTokenType(c rune) bool {
 	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune(" _.-", c)
 }
 
-// lifetime returns how long the token lives, and whether the response says so.
-func (r *Request) lifetime(p response) (lifetime time.Duration, hasExpiresIn bool) {
+// setLifetime sets how long the token lives (rule 5).
+func (r *Request) setLifetime(t *Token, p response) {
 	value, _ := jsonpointer.Find(p.root, cmp.Or(r.ExpiresInPointer, DefaultExpiresInPointer))
-	seconds, ok := positiveSeconds(value)
-	lifetime = cmp.Or(r.DefaultLifetime, defaultLifetime)
+	seconds, ok := secondsIn(value)
+	t.Default = clampLifetime(cmp.Or(r.DefaultLifetime, defaultLifetime))
+	t.Lifetime, t.HasExpiresIn, t.Ending = t.Default, ok, ok && seconds <= 0
 	if ok {
-		lifetime = time.Duration(min(seconds, maxLifetime.Seconds()) * float64(time.Second))
+		t.Lifetime = clampLifetime(time.Duration(min(max(seconds, 0), maxLifetime.Seconds()) * float64(time.Second)))
 	}
-	return min(max(lifetime, minLifetime), maxLifetime), ok
 }
 
-// positiveSeconds returns the value of a number or numeric string, infinity if it is too large.
-func positiveSeconds(value any) (seconds float64, ok bool) {
+func clampLifetime(lifetime time.Duration) time.Duration {
+	return min(max(lifetime, minLifetime), maxLifetime)
+}
+
+// secondsIn returns the value of a number or numeric string, infinity if it is too large.
+func secondsIn(value any) (seconds float64, ok bool) {
 	var text string
 	switch value := value.(type) {
 	case json.Number:
@@ -232,10 +235,7 @@ func positiveSeconds(value any) (seconds float64, ok bool) {
 		return 0, false
 	}
 	seconds, err := strconv.ParseFloat(text, 64)
-	if errors.Is(err, strconv.ErrRange) && math.IsInf(seconds, 1) {
-		err = nil
-	}
-	return seconds, err == nil && seconds > 0
+	return seconds, err == nil || errors.Is(err, strconv.ErrRange)
 }
 
 // bindsCertificate reports whether the token is bound to the client certificate (RFC 8705 §3). A JWT
