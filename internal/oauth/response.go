@@ -9,7 +9,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,7 +46,7 @@ func (r *Request) parseResponse(ctx context.Context, resp *http.Response, sent t
 	case successful:
 		return nil, ConfigurationErrorf("%s's response is %v", tokenEndpoint, err)
 	}
-	parsed := response{root: ParseJSON(body)}
+	parsed := response{root: parseBody(resp.Header, body)}
 	pointer := cmp.Or(r.TokenPointer, DefaultTokenPointer)
 	parsed.parent, _ = jsonpointer.Find(parsed.root, pointer[:max(strings.LastIndexByte(pointer, '/'), 0)])
 	if code := parsed.text("error"); code != "" || !successful {
@@ -95,7 +97,7 @@ func isGzip(encoding string) bool {
 
 // response is the body of a token endpoint's response.
 type response struct {
-	root   any // as decoded from JSON; nil: it is not JSON
+	root   any // as decoded from JSON; nil: it cannot be read
 	parent any // the object that has the token
 }
 
@@ -113,6 +115,39 @@ func ParseJSON(body []byte) any {
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return nil
+	}
+	return root
+}
+
+// parseBody decodes a token endpoint's response: JSON, or the form that some servers respond with.
+func parseBody(header http.Header, body []byte) any {
+	if root := ParseJSON(body); root != nil {
+		return root
+	}
+	if mediaType, _, _ := mime.ParseMediaType(header.Get("Content-Type")); mediaType != "application/x-www-form-urlencoded" {
+		return nil
+	}
+	return parseForm(string(body))
+}
+
+// parseForm decodes a form as if it were a JSON object of strings, or nil if it is none. A name that is
+// there several times is an array, so it is no string.
+func parseForm(body string) any {
+	fields, err := url.ParseQuery(strings.TrimSpace(body))
+	if err != nil {
+		return nil
+	}
+	root := make(map[string]any, len(fields))
+	for name, values := range fields {
+		if len(values) == 1 {
+			root[name] = values[0]
+			continue
+		}
+		list := make([]any, len(values))
+		for i, value := range values {
+			list[i] = value
+		}
+		root[name] = list
 	}
 	return root
 }
