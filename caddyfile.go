@@ -93,6 +93,7 @@ func init() {
 //	token_request_format          form|json|query
 //	token_request_scope_separator <text>
 //	grant_type                    <name>
+//	token_types                   <names...>
 //	token_pointer                 <json_pointer>
 //	expires_in_pointer            <json_pointer>
 //	token_transport {
@@ -257,6 +258,7 @@ func serviceOptions(kinds ...string) subdirective.Options[Service] {
 		"token_request_format":          subdirective.CheckedString(func(s *Service) *string { return &s.TokenRequestFormat }, subdirective.OneOf(oauth.FormatForm, oauth.FormatJSON, oauth.FormatQuery)),
 		"token_request_scope_separator": subdirective.StringOption(func(s *Service) *string { return &s.TokenRequestScopeSeparator }),
 		"grant_type":                    subdirective.StringOption(func(s *Service) *string { return &s.GrantType }),
+		"token_types":                   {Read: tokenTypes},
 		"token_pointer":                 subdirective.CheckedString(func(s *Service) *string { return &s.TokenPointer }, jsonpointer.Check),
 		"expires_in_pointer":            subdirective.CheckedString(func(s *Service) *string { return &s.ExpiresInPointer }, jsonpointer.Check),
 		"token_transport":               {Block: true, Read: tokenTransport},
@@ -338,6 +340,15 @@ func tokenRequestParam(kinds []string) func(*subdirective.Subdirective, *Service
 		service.TokenRequestParams = append(service.TokenRequestParams, RequestParam{Name: s.Args[0], Values: s.Args[1:]})
 		return nil
 	}
+}
+
+func tokenTypes(s *subdirective.Subdirective, service *Service) error {
+	names, err := s.SomeArgs()
+	if err != nil {
+		return err
+	}
+	service.TokenTypes = names
+	return s.Located(s.Owner, service.checkTokenTypes())
 }
 
 func tokenTransport(s *subdirective.Subdirective, service *Service) error {

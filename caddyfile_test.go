@@ -255,6 +255,8 @@ func TestErrorsInConnector(t *testing.T) {
 		{"token_request_format", inConnector("token_request_format xml"), []string{"connector acme: token_request_format: must be one of form, json, query"}},
 		{"token_request_scope_separator", inConnector(`token_request_scope_separator ""`), []string{"connector acme: token_request_scope_separator: must not be empty"}},
 		{"grant_type", inConnector(`grant_type ""`), []string{"connector acme: grant_type: must not be empty"}},
+		{"no token_types", inConnector("token_types"), []string{"connector acme: token_types: takes one argument at least"}},
+		{"empty token_types", inConnector(`token_types BearerToken ""`), []string{"connector acme: token_types: must not be empty"}},
 		{"token_pointer", inConnector("token_pointer token"), []string{"connector acme: token_pointer: a JSON pointer begins with a slash"}},
 		{"expires_in_pointer", inConnector("expires_in_pointer /a~2"), []string{"connector acme: expires_in_pointer: in a JSON pointer"}},
 		{"token_transport argument", inConnector("token_transport http"), []string{"connector acme: token_transport: takes no argument"}},
@@ -996,12 +998,15 @@ var fromElsewhere = []string{
 
 // putTogether are messages that are made of pieces, which `…` divides here.
 var putTogether = map[string]string{
-	"has no token at /access_token":                               "has no token at …/access_token",
-	"cannot be reached: no such host":                             "cannot be reached: …no such host",
-	"responded with status 401: check the client's credentials …": "responded with status …: check the client's credentials",
-	"responded with status 404: check token_url":                  "responded with status …: check token_url",
-	"responded with status 429":                                   "responded with status ",
-	"base_url is http and its host is not loopback":               "base_url…is http and its host is not loopback",
+	"has no token at /access_token":   "has no token at …/access_token",
+	"cannot be reached: no such host": "cannot be reached: …no such host",
+	"refused the request (status 401): check token_url, the client's credentials …": "refused the request (status …): …check token_url, the client's credentials",
+	"refused the request (status 404): check token_url":                             "refused the request (status …): …check token_url",
+	"refused the request (status …): …; it worked before with the same credentials": "refused the request (status …): …; it worked before with the same credentials",
+	"another token_type (…) than Bearer":                                            "another token_type…than Bearer",
+	"another token_type (…) than DPoP":                                              "another token_type…than DPoP",
+	"responded with status 429":                                                     "responded with status ",
+	"base_url is http and its host is not loopback":                                 "base_url…is http and its host is not loopback",
 }
 
 // wantQuoted looks for a message in the sources, piece by piece where something is left out.

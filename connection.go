@@ -89,7 +89,8 @@ type Connection struct {
 	// lifetime, at most `5m`. At most `24h`.
 	RefreshBefore caddy.Duration `json:"refresh_before,omitempty"`
 
-	// The lifetime of a token whose response does not say it, at most `24h`. Default: `5m`.
+	// The lifetime of a token whose response does not say it, at most `24h`. One whose response says zero
+	// lives a second, and this if the next response says zero too. Default: `5m`.
 	DefaultLifetime caddy.Duration `json:"default_lifetime,omitempty"`
 
 	// The longest time that fetching a token may take, and that a request waits for one, at most `1h`.

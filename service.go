@@ -79,6 +79,10 @@ type Service struct {
 	// The value of `grant_type` in the token request. Default: `client_credentials` (RFC 6749 §4.4.2).
 	GrantType string `json:"grant_type,omitempty"`
 
+	// What a token response may call a bearer token besides `Bearer`, in any case. Such a token is sent as
+	// a bearer token. Default: nothing else; a token of another type is refused (RFC 6749 §7.1).
+	TokenTypes []string `json:"token_types,omitempty"`
+
 	// The JSON pointer (RFC 6901) to the token in the token response. Default: `/access_token`.
 	TokenPointer string `json:"token_pointer,omitempty"`
 
@@ -167,6 +171,7 @@ func (s *Service) check() error {
 		setDefault(&s.TokenRequestFormat, "token_request_format", oauth.FormatForm, oauth.FormatJSON, oauth.FormatQuery),
 		prefixAll("token_pointer", jsonpointer.Check(s.TokenPointer)),
 		prefixAll("expires_in_pointer", jsonpointer.Check(s.ExpiresInPointer)),
+		s.checkTokenTypes(),
 		s.checkParams(),
 		checkFields("token_request_header", s.TokenRequestHeaders, refusedTokenHeader),
 		checkFields("api_header", s.APIHeaders, refusedAPIHeader),
@@ -198,6 +203,13 @@ func (s *Service) check() error {
 }
 
 func (s *Service) allowsInsecure(what string) bool { return slices.Contains(s.AllowInsecure, what) }
+
+func (s *Service) checkTokenTypes() error {
+	if slices.Contains(s.TokenTypes, "") {
+		return errors.New("token_types: a name must not be empty")
+	}
+	return nil
+}
 
 // reservedParams are fields of the token request that have options of their own.
 var reservedParams = []string{"grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type"}
@@ -405,6 +417,7 @@ func (s *Service) spec(p *textParser) *resolve.ServiceSpec {
 		GrantType:            cmp.Or(s.GrantType, oauth.DefaultGrantType),
 		RequestFormat:        s.TokenRequestFormat,
 		ScopeSeparator:       cmp.Or(s.TokenRequestScopeSeparator, " "),
+		TokenTypes:           s.TokenTypes,
 		TokenPointer:         cmp.Or(s.TokenPointer, oauth.DefaultTokenPointer),
 		ExpiresInPointer:     cmp.Or(s.ExpiresInPointer, oauth.DefaultExpiresInPointer),
 		InsecureURLs:         insecure,

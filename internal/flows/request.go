@@ -367,14 +367,13 @@ func (f *Request) timeoutName(ctx context.Context) string {
 	return "its timeout of " + time.Duration(f.Timeout).String()
 }
 
+// statusError returns what a response means that is no success. Its body counts only as far as it has an
+// OAuth error code.
 func statusError(resp *http.Response) *oauth.Error {
-	failure := oauth.Unavailable(resp, "its server")
-	if resp.StatusCode >= 400 && resp.StatusCode <= 499 {
-		retryAfter := failure.RetryAfter
-		failure = oauth.ConfigurationErrorf("its server refused the request with status %d: check the flow's URL, headers and body, and the parameters in them", resp.StatusCode)
-		failure.RetryAfter = retryAfter
-	}
-	return failure
+	body, _ := oauth.ReadBody(resp)
+	code, _ := jsonpointer.Find(oauth.ParseJSON(body), "/error")
+	text, _ := code.(string)
+	return oauth.FailedResponse(resp, text, "its server", "check the flow's URL, headers and body, and the parameters in them")
 }
 
 // result returns the flow's result from the body of a response.

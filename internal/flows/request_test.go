@@ -140,12 +140,15 @@ func TestFlowRequestFailures(t *testing.T) {
 		status  int
 		message string
 	}{
-		"400": {oauthtest.Responds(400, `{"error":"hunter2"}`), oauth.ClassConfiguration, 502, "refused the request with status 400"},
-		"401": {oauthtest.Responds(401, `hunter2`), oauth.ClassConfiguration, 502, "status 401"},
-		"404": {oauthtest.Responds(404, `hunter2`), oauth.ClassConfiguration, 502, "status 404"},
-		"429": {oauthtest.Responds(429, `hunter2`), oauth.ClassConfiguration, 502, "status 429"},
-		"500": {oauthtest.Responds(500, `hunter2`), oauth.ClassOutage, 503, "its server responded with status 500"},
-		"503": {oauthtest.Responds(503, `hunter2`), oauth.ClassOutage, 503, "status 503"},
+		"400":               {oauthtest.Responds(400, `{"error":"hunter2"}`), oauth.ClassConfiguration, 502, "refused the request (status 400): check the flow's URL"},
+		"401":               {oauthtest.Responds(401, `hunter2`), oauth.ClassConfiguration, 502, "status 401"},
+		"404":               {oauthtest.Responds(404, `hunter2`), oauth.ClassConfiguration, 502, "status 404"},
+		"408":               {oauthtest.Responds(408, `hunter2`), oauth.ClassOutage, 503, "status 408"},
+		"425":               {oauthtest.Responds(425, `hunter2`), oauth.ClassOutage, 503, "status 425"},
+		"429":               {oauthtest.Responds(429, `hunter2`), oauth.ClassOutage, 503, "status 429"},
+		"400, out of order": {oauthtest.Responds(400, `{"error":"temporarily_unavailable"}`), oauth.ClassOutage, 503, "status 400"},
+		"500":               {oauthtest.Responds(500, `hunter2`), oauth.ClassOutage, 503, "its server responded with status 500"},
+		"503":               {oauthtest.Responds(503, `hunter2`), oauth.ClassOutage, 503, "status 503"},
 		"redirect": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/hunter2", http.StatusTemporaryRedirect)
 		}, oauth.ClassConfiguration, 502, "redirect"},

@@ -66,6 +66,9 @@ type Source struct {
 	queued        bool        // whether an attempt in the background waits for its turn
 	failure       *Failure    // of the last attempt, or nil
 	last          *cached     // the last token obtained, rejected or not
+	lastWith      string      // fingerprint of the credentials that it was obtained with
+	ending        bool        // the last response said that nothing is left of its token's life
+	lookedAt      time.Time   // when the last response without news came; see lookPause
 	recheckedAt   time.Time   // when the credentials were last read again in a back-off
 	rejectedAt    time.Time   // when a token was last taken out of use because of a rejection
 	retryWhenIdle bool        // whether a health check waits for the first token
@@ -235,7 +238,11 @@ func (s *Source) finish(a *attempt, t *oauth.Token, credentials string, event Ev
 	if event.Err == nil {
 		a.token = &s.last.Token
 		event.Expires = s.last.expires()
+		s.lastWith = credentials
 	} else {
+		if s.last != nil && credentials == s.lastWith {
+			event.Err = event.Err.AfterSuccess()
+		}
 		s.failures.Add(1)
 		s.failure = NewFailure(event.Err, s.failure, credentials, now)
 		a.err = s.failure.AsError(now)
@@ -251,7 +258,7 @@ func (s *Source) finish(a *attempt, t *oauth.Token, credentials string, event Ev
 
 // adopt makes t the current token, unless it has arrived too late. Call it with mu held.
 func (s *Source) adopt(t *oauth.Token, now time.Time) *oauth.Error {
-	c := newCached(t, s.last, s.primary().RefreshBefore, now)
+	c := newCached(s.withMeaning(t, now), s.last, s.primary().RefreshBefore, now)
 	if !c.usable(now) {
 		return errTooLate
 	}
