@@ -10,36 +10,43 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
-// sendWithRetry sends a request with token, which may be nil, and replays it once when the API rejects
-// the token (rule 18).
+// sendWithRetry sends a request with token, which may be nil, and replays it once with another one when
+// the API rejects the token (rule 18).
 func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.Token) (*http.Response, error) {
 	body := newReplayBody(req, q)
 	defer body.finish()
 	res, err := t.sendWithNonce(req, q, token, body)
-	if err != nil || !q.rejected(res, token) {
+	if err != nil || token == nil {
 		return res, err
 	}
-	newer := q.newerToken(req, token, body)
-	if newer == nil || !body.rewind() {
+	if !q.rejected(res, token) {
+		if res.StatusCode < http.StatusBadRequest {
+			q.Conn.Tokens.Accept(token)
+		}
+		return res, nil
+	}
+	other := q.replacement(req, token, body)
+	if other == nil || !body.rewind() {
 		return res, nil
 	}
 	CloseBody(res.Body)
 	q.Conn.Metrics.Count(telemetry.Replayed)
-	return t.sendWithNonce(req, q, newer, body)
+	return t.sendWithNonce(req, q, other, body)
 }
 
-// rejected reports whether the API's response rejects the token, so that a newer one may help.
+// rejected reports whether the API's response rejects the token, so that another one may help.
 func (q *Request) rejected(res *http.Response, token *oauth.Token) bool {
-	return res.StatusCode == http.StatusUnauthorized && token != nil &&
+	return res.StatusCode == http.StatusUnauthorized &&
 		q.options.RetryUnauthorized && !oauth.InsufficientScope(res.Header) && !oauth.NeedsNonce(res, token)
 }
 
-// newerToken replaces a rejected token, and waits for it if the request can be replayed at all.
-func (q *Request) newerToken(req *http.Request, rejected *oauth.Token, body *replayBody) *oauth.Token {
+// replacement has a rejected token replaced, and waits for the token to replay the request with if it can
+// be replayed at all.
+func (q *Request) replacement(req *http.Request, rejected *oauth.Token, body *replayBody) *oauth.Token {
 	if body.replayable() {
 		return q.Conn.Tokens.Replace(req.Context(), rejected)
 	}
-	q.Conn.Tokens.Invalidate(rejected)
+	q.Conn.Tokens.Reject(req.Context(), rejected)
 	return nil
 }
 
