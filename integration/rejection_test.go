@@ -82,3 +82,38 @@ func TestAnAPIWhoseClockIsBehind(t *testing.T) {
 	wantAllOK(t, l.stop())
 	equal(t, "token requests", w.tokens.Count(), 3)
 }
+
+func TestAPIsThatRejectTokensWithOtherStatuses(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		statuses string
+		response http.Handler
+		replayed bool
+	}{
+		"403":                         {"403", harness.Status(http.StatusForbidden), true},
+		"400 of several":              {"401 400", harness.Status(http.StatusBadRequest), true},
+		"401 beside another":          {"401 403", harness.Status(http.StatusUnauthorized), true},
+		"401 that is not among them":  {"403", harness.Status(http.StatusUnauthorized), false},
+		"403 that is about the scope": {"403", harness.Reply(http.StatusForbidden, "{}", "WWW-Authenticate", `Bearer error="insufficient_scope"`), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			eachForm(t, options{service: "rejected_statuses " + c.statuses}, func(t *testing.T, w *world) {
+				w.wantOK(t)
+				w.tokens.Revoke()
+				w.api.Accept(nil)
+				w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+					if !w.tokens.Valid(harness.Bearer(r.Header)) {
+						c.response.ServeHTTP(rw, r)
+					}
+				}))
+				response := w.Send(t, http.MethodPost, "/", []byte("body"))
+				if c.replayed {
+					wantStatus(t, response, http.StatusOK)
+					equal(t, "body", w.api.Last(t).BodySHA256, harness.SHA256([]byte("body")))
+				}
+				equal(t, "replayed", w.tokens.Count() == 2, c.replayed)
+			})
+		})
+	}
+}

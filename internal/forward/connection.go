@@ -20,6 +20,8 @@ type Connection struct {
 
 	Name    string // for error texts
 	Tracing *telemetry.Tracing
+
+	RejectedStatuses []int // with which the API says that it rejects a token; nil: 401
 }
 
 // Tokens provides the tokens of a connection.
@@ -52,7 +54,7 @@ type Options struct {
 	// token.
 	KeepAuthorization bool
 
-	// RetryUnauthorized replays a request with a newer token when the API responds with 401.
+	// RetryUnauthorized replays a request with another token when the API rejects the first.
 	RetryUnauthorized bool
 
 	// ReplayBuffer is how many bytes of a request's body are kept for a replay. A larger body is not

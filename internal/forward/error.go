@@ -141,6 +141,9 @@ func isGRPC(r *http.Request) bool {
 	return contentType == "application/grpc" || strings.HasPrefix(contentType, "application/grpc+") || strings.HasPrefix(contentType, "application/grpc;")
 }
 
+// grpcUnauthenticated is the gRPC status of a call whose credentials are not valid.
+const grpcUnauthenticated = "16"
+
 // grpcCodes maps HTTP statuses to gRPC's status codes (rule 21).
 var grpcCodes = map[int]int{
 	http.StatusServiceUnavailable: 14, http.StatusGatewayTimeout: 4, http.StatusBadGateway: 9,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
@@ -19,7 +20,7 @@ func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.To
 	if err != nil || token == nil {
 		return res, err
 	}
-	if !q.rejected(res, token) {
+	if !q.replaces(token, req, res) {
 		if res.StatusCode < http.StatusBadRequest {
 			q.Conn.Tokens.Accept(token)
 		}
@@ -34,10 +35,22 @@ func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.To
 	return t.sendWithNonce(req, q, other, body)
 }
 
-// rejected reports whether the API's response rejects the token, so that another one may help.
-func (q *Request) rejected(res *http.Response, token *oauth.Token) bool {
-	return res.StatusCode == http.StatusUnauthorized &&
-		q.options.RetryUnauthorized && !oauth.InsufficientScope(res.Header) && !oauth.NeedsNonce(res, token)
+// replaces reports whether a rejected token is to be replaced, because another one may help.
+func (q *Request) replaces(token *oauth.Token, req *http.Request, res *http.Response) bool {
+	return q.rejected(req, res) && q.options.RetryUnauthorized && !oauth.InsufficientScope(res.Header) && !oauth.NeedsNonce(res, token)
+}
+
+// rejected reports whether the API's response rejects the token: by its status, or to gRPC clients by
+// UNAUTHENTICATED in a trailers-only response, which has its trailers in the header.
+func (q *Request) rejected(req *http.Request, res *http.Response) bool {
+	switch {
+	case res.StatusCode == http.StatusOK:
+		return res.Header.Get("Grpc-Status") == grpcUnauthenticated && isGRPC(req)
+	case q.Conn.RejectedStatuses == nil:
+		return res.StatusCode == http.StatusUnauthorized
+	default:
+		return slices.Contains(q.Conn.RejectedStatuses, res.StatusCode)
+	}
 }
 
 // replacement has a rejected token replaced, and waits for the token to replay the request with if it can

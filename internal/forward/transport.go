@@ -129,7 +129,7 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 		return nil, transportError(err)
 	}
 	q.responded = true
-	if token != nil && res.StatusCode == http.StatusUnauthorized {
+	if token != nil && q.rejected(req, res) {
 		q.Conn.Metrics.Count(telemetry.Passed)
 	}
 	// The response must not lead to the request that carries the token.
