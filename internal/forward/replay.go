@@ -66,6 +66,9 @@ func (q *Request) replacement(req *http.Request, rejected *oauth.Token, body *re
 // errBodyTaken ends the reading of an attempt that was given up.
 var errBodyTaken = errors.New("the request is being replayed")
 
+// errNotSentAgain is the error of a request that a connection has not processed.
+var errNotSentAgain = errors.New("the API's connection refused the request unprocessed, and its body is larger than replay_buffer")
+
 // replayBody is a request's body that streams and can be sent again: it keeps what was read, up to a
 // limit. A nil *replayBody is an empty body.
 //
@@ -108,6 +111,16 @@ func (b *replayBody) attempt() io.ReadCloser {
 	defer b.mu.Unlock()
 	b.current = &bodyReader{body: b}
 	return b.current
+}
+
+// again returns the body for net/http, which sends a request again by itself when a connection has not
+// processed it: an HTTP/2 server has refused its stream, or is about to close the connection. It
+// implements http.Request.GetBody.
+func (b *replayBody) again() (io.ReadCloser, error) {
+	if !b.rewind() {
+		return nil, errNotSentAgain
+	}
+	return b.attempt(), nil
 }
 
 // replayable reports whether all that was read so far can be sent again.

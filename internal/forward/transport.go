@@ -181,7 +181,7 @@ func (t *Transport) sendOnce(req *http.Request, q *Request, token *oauth.Token, 
 	out.req.Host = q.Target.Base.Host
 	out.req.Header = q.header(req.Header, token, t.proxyFields)
 	if reader := body.attempt(); reader != nil {
-		out.req.Body = reader
+		out.req.Body, out.req.GetBody = reader, body.again
 	}
 	if t.pinned || t.ProxyProtocol != "" {
 		out.url.Host = req.URL.Host
