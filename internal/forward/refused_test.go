@@ -64,7 +64,9 @@ func (a *refusingAPI) start(t *testing.T) *Transport {
 	}()
 	base := server.Client().Transport.(*http.Transport).Clone()
 	base.ForceAttemptHTTP2 = true
-	base.DialContext = func(_ context.Context, network, _ string) (net.Conn, error) { return net.Dial(network, listener.Addr().String()) }
+	base.DialContext = func(_ context.Context, network, _ string) (net.Conn, error) {
+		return net.Dial(network, listener.Addr().String())
+	}
 	t.Cleanup(base.CloseIdleConnections)
 	return &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), Base: base}
 }
