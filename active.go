@@ -60,7 +60,7 @@ func (c *activeConnection) activate(app *App, name string, config *Connection) e
 	metrics := telemetry.Acquire(name)
 	c.acquireTokens(app, metrics)
 	c.config = nil // no longer needed, and large
-	c.forward = forward.Connection{Name: name, Tokens: &c.tokens, Target: c.findTarget(), Metrics: metrics, Tracing: app.tracing}
+	c.forward = forward.Connection{Name: name, Tokens: &c.tokens, Target: c.findTarget(), Metrics: metrics, Tracing: app.tracing, RejectedStatuses: c.service.RejectedStatuses}
 	return nil
 }
 

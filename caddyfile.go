@@ -106,6 +106,7 @@ func init() {
 //	client_secret_label           <text>
 //	ping                          [<method>] <path> [<statuses...>]
 //	resource                      <uris...>
+//	rejected_statuses             <statuses...>
 //	revocation_url                <url>
 //
 // A second global option, and a second connector or connection of a name, are errors.
@@ -269,6 +270,7 @@ func serviceOptions(kinds ...string) subdirective.Options[Service] {
 		"client_secret_label":           subdirective.StringOption(func(s *Service) *string { return &s.ClientSecretLabel }),
 		"ping":                          {Read: ping},
 		"resource":                      {Read: resources(kinds)},
+		"rejected_statuses":             {Read: rejectedStatuses},
 		"revocation_url":                subdirective.CheckedString(func(s *Service) *string { return &s.RevocationURL }, checkURL(nil, kinds)),
 	}
 }
@@ -389,15 +391,36 @@ func ping(s *subdirective.Subdirective, service *Service) error {
 		return s.Errorf("takes a method in capital letters, if any, a path that begins with a slash, and the expected statuses, if any")
 	}
 	p.Path = args[0]
-	for _, arg := range args[1:] {
-		status, err := strconv.Atoi(arg)
-		if err != nil {
-			return s.Errorf("a status must be a number from 200 to 599")
-		}
-		p.Statuses = append(p.Statuses, status)
+	var ok bool
+	if p.Statuses, ok = statuses(args[1:]); !ok {
+		return s.Errorf("a status must be a number from 200 to 599")
 	}
 	service.Ping = p
 	return nil
+}
+
+func rejectedStatuses(s *subdirective.Subdirective, service *Service) error {
+	args, err := s.SomeArgs()
+	if err != nil {
+		return err
+	}
+	var ok bool
+	if service.RejectedStatuses, ok = statuses(args); !ok {
+		return s.Errorf("a status must be a number from 400 to 499")
+	}
+	return s.Located(s.Owner, service.checkRejectedStatuses())
+}
+
+// statuses returns the numbers in args, and whether all of them are numbers.
+func statuses(args []string) (numbers []int, ok bool) {
+	for _, arg := range args {
+		number, err := strconv.Atoi(arg)
+		if err != nil {
+			return nil, false
+		}
+		numbers = append(numbers, number)
+	}
+	return numbers, true
 }
 
 func resources(kinds []string) func(*subdirective.Subdirective, *Service) error {

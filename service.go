@@ -120,6 +120,11 @@ type Service struct {
 	// Placeholders are resolved at every token request.
 	Resources []string `json:"resources,omitempty"`
 
+	// The statuses with which the API says that it rejects the token, from 400 to 499 without 404 and 429.
+	// The token is then replaced and the request sent again (see `on_unauthorized`). A response whose
+	// challenge says `insufficient_scope` (RFC 6750 §3.1) never says so. Default: 401.
+	RejectedStatuses []int `json:"rejected_statuses,omitempty"`
+
 	// The URL of the revocation endpoint (RFC 7009), where the token of a connection that is removed
 	// or refreshed by hand is revoked, best effort. Default: that of the issuer's metadata, if any.
 	RevocationURL string `json:"revocation_url,omitempty"`
@@ -178,6 +183,7 @@ func (s *Service) check() error {
 		checkFields("api_query", s.APIQuery, nil),
 		s.checkResources(),
 		s.Ping.check(),
+		s.checkRejectedStatuses(),
 	}
 	if s.BaseURL == "" {
 		errs = append(errs, errors.New("base_url is missing"))
@@ -275,6 +281,21 @@ func (s *Service) checkResources() error {
 			continue // checked once it is resolved
 		}
 		errs = append(errs, oauth.CheckResource(r))
+	}
+	return errors.Join(errs...)
+}
+
+// checkRejectedStatuses refuses statuses that say nothing of a token: another one would be requested in
+// vain, again and again.
+func (s *Service) checkRejectedStatuses() error {
+	var errs []error
+	for i, status := range s.RejectedStatuses {
+		switch {
+		case status < 400 || status > 499 || status == http.StatusNotFound || status == http.StatusTooManyRequests:
+			errs = append(errs, fmt.Errorf("rejected_statuses: %d is not a status from 400 to 499 other than 404 and 429", status))
+		case slices.Contains(s.RejectedStatuses[:i], status):
+			errs = append(errs, fmt.Errorf("rejected_statuses: %d is given more than once", status))
+		}
 	}
 	return errors.Join(errs...)
 }

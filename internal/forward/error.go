@@ -96,9 +96,12 @@ func NoTokenError(connection string, err error) *Error {
 // noResponseReason says why there is no response of the API, without the words of err, which may quote
 // the API.
 func noResponseReason(err caddyhttp.HandlerError) string {
+	for _, known := range []error{errNoResponse, errNotSentAgain} {
+		if errors.Is(err, known) {
+			return known.Error()
+		}
+	}
 	switch {
-	case errors.Is(err, errNoResponse):
-		return errNoResponse.Error()
 	case err.StatusCode == http.StatusServiceUnavailable:
 		return "the API cannot be reached: none of its addresses is available"
 	case errors.As(err, new(reverseproxy.DialError)): // which hides its cause
@@ -170,6 +173,9 @@ func isGRPC(r *http.Request) bool {
 	contentType := r.Header.Get("Content-Type")
 	return contentType == "application/grpc" || strings.HasPrefix(contentType, "application/grpc+") || strings.HasPrefix(contentType, "application/grpc;")
 }
+
+// grpcUnauthenticated is the gRPC status of a call whose credentials are not valid.
+const grpcUnauthenticated = "16"
 
 // grpcCodes maps HTTP statuses to gRPC's status codes (rule 21).
 var grpcCodes = map[int]int{

@@ -121,7 +121,7 @@ var errNoResponse = errors.New("the API's response broke off or is not HTTP")
 // sanitizeError returns err if it is about the network, TLS or the app, and errNoResponse otherwise:
 // net/http's errors about a response that is not HTTP quote it, and it may contain the token.
 func sanitizeError(err error) error {
-	for _, known := range []error{io.EOF, context.Canceled, io.ErrUnexpectedEOF, errBodyTaken} {
+	for _, known := range []error{io.EOF, context.Canceled, io.ErrUnexpectedEOF, errBodyTaken, errNotSentAgain} {
 		if errors.Is(err, known) {
 			return err
 		}

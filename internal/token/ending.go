@@ -20,11 +20,17 @@ const lookPause = time.Second
 func (s *Source) endsInHand(t *oauth.Token) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !t.Ending || s.ending || s.last == nil || s.last.Value != t.Value {
+	if !t.Ending || s.ending || !s.holds(t) {
 		return false
 	}
 	s.lookedAt = s.now()
 	return true
+}
+
+// holds reports whether the last token obtained has the value of t.
+func (s *Source) holds(t *oauth.Token) bool {
+	c := s.cached.Load()
+	return c != nil && c.Value == t.Value
 }
 
 // noteEnding notes that the last response said that nothing is left of its token's life.
@@ -38,7 +44,7 @@ func (s *Source) noteEnding() {
 // left. Call it with mu held, once for each token.
 func (s *Source) withMeaning(t *oauth.Token, now time.Time) *oauth.Token {
 	meaningless := t.Ending && s.ending && clock.Elapsed(s.lookedAt, t.Sent) >= lookPause
-	if s.ending = t.Ending; t.Ending || s.last != nil && s.last.Value == t.Value {
+	if s.ending = t.Ending; t.Ending || s.holds(t) {
 		s.lookedAt = now
 	}
 	if !meaningless {

@@ -69,6 +69,12 @@ func (c *cached) usable(now time.Time) bool {
 	return c != nil && clock.Elapsed(c.Sent, now) < c.usableFor
 }
 
+// alive reports whether the token has not expired, even if requests do not use it any more. It is false
+// if c is nil.
+func (c *cached) alive(now time.Time) bool {
+	return c != nil && clock.Elapsed(c.Sent, now) < c.Lifetime
+}
+
 // expires returns the end of the token's life on the wall clock.
 func (c *cached) expires() time.Time {
 	return c.Sent.Add(c.Lifetime).Round(0)
