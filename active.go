@@ -45,7 +45,7 @@ func (c *activeConnection) activate(app *App, name string, config *Connection) e
 	c.configuredConnection = *configured
 	spec, err := c.parse()
 	if err := errors.Join(validName(name), err); err != nil {
-		return err
+		return errors.Join(err, c.unreadable())
 	}
 	warnings, errScopes := c.resolveScopes(spec)
 	err = c.values.Init(c.name, spec, c.logger)
@@ -60,7 +60,7 @@ func (c *activeConnection) activate(app *App, name string, config *Connection) e
 	metrics := telemetry.Acquire(name)
 	c.acquireTokens(app, metrics)
 	c.config = nil // no longer needed, and large
-	c.forward = forward.Connection{Name: name, Tokens: &c.tokens, Target: c.findTarget(), Metrics: metrics, Tracing: app.tracing}
+	c.forward = forward.Connection{Name: name, Tokens: &c.tokens, Target: c.findTarget(), Metrics: metrics, Tracing: app.tracing, RejectedStatuses: c.service.RejectedStatuses}
 	return nil
 }
 
@@ -119,7 +119,7 @@ func (c *activeConnection) use(p *RequestPolicy) error {
 	if c.pingOptions == nil {
 		c.pingOptions = &p.options
 	}
-	return c.accepts(p)
+	return prefixAll("connection "+c.name, c.accepts(p))
 }
 
 // start puts the connection's settings into effect. Pings get a policy and a transport, if no handler or

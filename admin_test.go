@@ -565,8 +565,9 @@ func TestPingShowsNoSecretThatWasForgotten(t *testing.T) {
 			}
 			flow compute request ` + asked + `
 			api_header X-Pass {config.pass}
-			api_header X-Key {file.` + key + `}`
-	runSidecar(t, strings.NewReplacer("connection billing", "connection c", "http_helper billing", "http_helper c").Replace(crm(a, e, connector, "")))
+			parameter key password
+			api_header X-Key {param.key}`
+	runSidecar(t, strings.NewReplacer("connection billing", "connection c", "http_helper billing", "http_helper c").Replace(crm(a, e, connector, "parameter_file key "+key)))
 	const shown = "[redacted] and [redacted]"
 	if body := *wantPing(t, true, 200).Response.Body; body != shown {
 		t.Errorf("body %q", body)

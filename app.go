@@ -20,6 +20,7 @@ import (
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
@@ -272,6 +273,22 @@ func listNames(names []string) string {
 	default:
 		return "there is none"
 	}
+}
+
+// unknownName returns the error about a name of which there is nothing, where those of names are.
+func unknownName(what, name, where string, names []string) error {
+	if len(names) == 0 {
+		return fmt.Errorf("there is no %s %s%s", what, shownName(name), where)
+	}
+	return fmt.Errorf("there is no %s %s%s%s; %s", what, shownName(name), where, subdirective.DidYouMean(name, names), listNames(names))
+}
+
+// shownName returns a name as an error shows it: what is in its place may be a secret.
+func shownName(name string) string {
+	if redact.PlausibleName(name) {
+		return name
+	}
+	return "of this name"
 }
 
 // prefixAll prefixes each of the joined errors with where it is.

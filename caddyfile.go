@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -92,6 +93,7 @@ func init() {
 //	token_request_format          form|json|query
 //	token_request_scope_separator <text>
 //	grant_type                    <name>
+//	token_types                   <names...>
 //	token_pointer                 <json_pointer>
 //	expires_in_pointer            <json_pointer>
 //	token_transport {
@@ -104,6 +106,7 @@ func init() {
 //	client_secret_label           <text>
 //	ping                          [<method>] <path> [<statuses...>]
 //	resource                      <uris...>
+//	rejected_statuses             <statuses...>
 //	revocation_url                <url>
 //
 // A second global option, and a second connector or connection of a name, are errors.
@@ -116,11 +119,9 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		return nil, d.Err("global option http_helper takes no argument, only a block")
 	}
 	p := appParser{app: &App{Connectors: make(map[string]*Connector), Connections: make(map[string]*Connection)}}
-	if err := p.parse(subdirective.SplitBlock(d)); err != nil {
-		return nil, err
-	}
+	read := p.parse(subdirective.SplitBlock(d))
 	raw := caddyconfig.JSON(p.app, nil)
-	if err := p.check(raw); err != nil {
+	if err := p.check(raw, read); err != nil {
 		return nil, err
 	}
 	return httpcaddyfile.App{Name: "http_helper", Value: raw}, nil
@@ -186,14 +187,15 @@ func define[T any](s *subdirective.Subdirective, all map[string]*T) (*T, error) 
 }
 
 // check checks the connectors and connections as far as that is possible without the environment and
-// files of the place where the config will run. Checking fills in defaults, which do not belong in the
-// JSON, so it works on a copy.
-func (p *appParser) check(raw json.RawMessage) error {
+// files of the place where the config will run. What cannot be read of those here is told only with other
+// errors: the config cannot be run anyway then. Checking fills in defaults, which do not belong in the
+// JSON, so it works on a copy. The result includes the errors of reading.
+func (p *appParser) check(raw json.RawMessage, read error) error {
 	app := new(App)
 	if err := json.Unmarshal(raw, app); err != nil {
 		return err
 	}
-	var errs []error
+	var errs, unreadable []error
 	broken := make(map[string]bool)
 	for _, s := range p.connectors {
 		name := s.Args[0]
@@ -204,16 +206,20 @@ func (p *appParser) check(raw json.RawMessage) error {
 	for _, s := range p.connections {
 		name := s.Args[0]
 		config := app.Connections[name]
-		if broken[config.Connector] {
-			continue // nothing can be said about the connection
-		}
 		conn, err := app.configure(name, config)
 		if err == nil {
+			unreadable = append(unreadable, s.Located(s.Name, conn.unreadable()))
 			_, err = conn.parse()
 		}
-		errs = append(errs, s.Located(s.Name, err))
+		if !broken[config.Connector] { // else nothing can be said about the connection
+			errs = append(errs, s.Located(s.Name, err))
+		}
 	}
-	return errors.Join(errs...)
+	err := subdirective.JoinChecks(read, errors.Join(errs...))
+	if err == nil {
+		return nil
+	}
+	return errors.Join(err, errors.Join(unreadable...))
 }
 
 // connectionRules returns the subdirectives of a connection. Without a connector it has a service of
@@ -236,33 +242,35 @@ func connectionRules(c *Connection) subdirective.Rules {
 	return known
 }
 
-// serviceOptions returns the subdirectives of a connector and of a connection without one. kinds are the
-// kinds of placeholders that are understood besides {env.*} and {file.*}.
+// serviceOptions returns the subdirectives of a connector, with the kinds of placeholders that are
+// understood there, and without kinds those of a connection without a connector.
 func serviceOptions(kinds ...string) subdirective.Options[Service] {
 	return subdirective.Options[Service]{
 		"label":                         subdirective.StringOption(func(s *Service) *string { return &s.Label }),
 		"base_url":                      subdirective.CheckedString(func(s *Service) *string { return &s.BaseURL }, checkURL(httpguard.CheckBaseURL, kinds)),
 		"token_url":                     subdirective.CheckedString(func(s *Service) *string { return &s.TokenURL }, checkURL(nil, kinds)),
 		"issuer":                        subdirective.CheckedString(func(s *Service) *string { return &s.Issuer }, checkURL(nil, kinds)),
-		"auth_method":                   subdirective.CheckedString(func(s *Service) *string { return &s.AuthMethod }, checkAuthMethod),
+		"auth_method":                   subdirective.CheckedString(func(s *Service) *string { return &s.AuthMethod }, subdirective.OneOf(oauth.MethodNames()...)),
 		"basic_encoding":                subdirective.CheckedString(func(s *Service) *string { return &s.BasicEncoding }, subdirective.OneOf(encodingForm, encodingRaw)),
 		"scopes_help":                   subdirective.StringOption(func(s *Service) *string { return &s.ScopesHelp }),
 		"require_granted_scopes":        subdirective.BoolOption(func(s *Service) *bool { return &s.RequireGrantedScopes }),
 		"token_request_param":           {Repeatable: true, Read: tokenRequestParam(kinds)},
-		"token_request_header":          field(func(s *Service) *[]Field { return &s.TokenRequestHeaders }, refusedTokenHeader, kinds),
+		"token_request_header":          field(func(s *Service) *[]Field { return &s.TokenRequestHeaders }, true, kinds),
 		"token_request_format":          subdirective.CheckedString(func(s *Service) *string { return &s.TokenRequestFormat }, subdirective.OneOf(oauth.FormatForm, oauth.FormatJSON, oauth.FormatQuery)),
 		"token_request_scope_separator": subdirective.StringOption(func(s *Service) *string { return &s.TokenRequestScopeSeparator }),
 		"grant_type":                    subdirective.StringOption(func(s *Service) *string { return &s.GrantType }),
+		"token_types":                   {Read: tokenTypes},
 		"token_pointer":                 subdirective.CheckedString(func(s *Service) *string { return &s.TokenPointer }, jsonpointer.Check),
 		"expires_in_pointer":            subdirective.CheckedString(func(s *Service) *string { return &s.ExpiresInPointer }, jsonpointer.Check),
 		"token_transport":               {Block: true, Read: tokenTransport},
-		"api_header":                    field(func(s *Service) *[]Field { return &s.APIHeaders }, refusedAPIHeader, kinds),
-		"api_query":                     field(func(s *Service) *[]Field { return &s.APIQuery }, nil, kinds),
+		"api_header":                    field(func(s *Service) *[]Field { return &s.APIHeaders }, true, kinds),
+		"api_query":                     field(func(s *Service) *[]Field { return &s.APIQuery }, false, kinds),
 		"allow_insecure":                {Read: allowInsecure},
 		"client_id_label":               subdirective.StringOption(func(s *Service) *string { return &s.ClientIDLabel }),
 		"client_secret_label":           subdirective.StringOption(func(s *Service) *string { return &s.ClientSecretLabel }),
 		"ping":                          {Read: ping},
 		"resource":                      {Read: resources(kinds)},
+		"rejected_statuses":             {Read: rejectedStatuses},
 		"revocation_url":                subdirective.CheckedString(func(s *Service) *string { return &s.RevocationURL }, checkURL(nil, kinds)),
 	}
 }
@@ -309,7 +317,7 @@ var formOptions = subdirective.Options[Connection]{
 // checkURL checks a URL as far as that is possible without the values of its placeholders.
 func checkURL(check func(*url.URL) error, kinds []string) func(string) error {
 	return func(value string) error {
-		t, err := placeholder.Parse(value, kinds...)
+		t, err := parseText(value, kinds)
 		if err != nil || len(t.Keys(placeholder.Env))+len(t.Keys(placeholder.File)) > 0 {
 			return err
 		}
@@ -319,11 +327,6 @@ func checkURL(check func(*url.URL) error, kinds []string) func(string) error {
 		}
 		return check(u)
 	}
-}
-
-func checkAuthMethod(method string) error {
-	_, err := oauth.Method(method)
-	return err
 }
 
 func tokenRequestParam(kinds []string) func(*subdirective.Subdirective, *Service) error {
@@ -337,8 +340,17 @@ func tokenRequestParam(kinds []string) func(*subdirective.Subdirective, *Service
 			}
 		}
 		service.TokenRequestParams = append(service.TokenRequestParams, RequestParam{Name: s.Args[0], Values: s.Args[1:]})
-		return s.Located(s.Owner, service.checkParams())
+		return nil
 	}
+}
+
+func tokenTypes(s *subdirective.Subdirective, service *Service) error {
+	names, err := s.SomeArgs()
+	if err != nil {
+		return err
+	}
+	service.TokenTypes = names
+	return s.Located(s.Owner, service.checkTokenTypes())
 }
 
 func tokenTransport(s *subdirective.Subdirective, service *Service) error {
@@ -379,15 +391,36 @@ func ping(s *subdirective.Subdirective, service *Service) error {
 		return s.Errorf("takes a method in capital letters, if any, a path that begins with a slash, and the expected statuses, if any")
 	}
 	p.Path = args[0]
-	for _, arg := range args[1:] {
-		status, err := strconv.Atoi(arg)
-		if err != nil {
-			return s.Errorf("a status must be a number from 200 to 599")
-		}
-		p.Statuses = append(p.Statuses, status)
+	var ok bool
+	if p.Statuses, ok = statuses(args[1:]); !ok {
+		return s.Errorf("a status must be a number from 200 to 599")
 	}
 	service.Ping = p
-	return s.Located(s.Owner, p.check())
+	return nil
+}
+
+func rejectedStatuses(s *subdirective.Subdirective, service *Service) error {
+	args, err := s.SomeArgs()
+	if err != nil {
+		return err
+	}
+	var ok bool
+	if service.RejectedStatuses, ok = statuses(args); !ok {
+		return s.Errorf("a status must be a number from 400 to 499")
+	}
+	return s.Located(s.Owner, service.checkRejectedStatuses())
+}
+
+// statuses returns the numbers in args, and whether all of them are numbers.
+func statuses(args []string) (numbers []int, ok bool) {
+	for _, arg := range args {
+		number, err := strconv.Atoi(arg)
+		if err != nil {
+			return nil, false
+		}
+		numbers = append(numbers, number)
+	}
+	return numbers, true
 }
 
 func resources(kinds []string) func(*subdirective.Subdirective, *Service) error {
@@ -402,7 +435,7 @@ func resources(kinds []string) func(*subdirective.Subdirective, *Service) error 
 			}
 		}
 		service.Resources = uris
-		return s.Located(s.Owner, service.checkResources())
+		return nil
 	}
 }
 
@@ -433,11 +466,9 @@ func connectorParameter(s *subdirective.Subdirective, c *Connector) error {
 	}
 	known := make(subdirective.Rules)
 	subdirective.Bind(known, parameterOptions, &p)
-	if err := known.ReadAll(s.Owner+": parameter "+p.Key, s.Block); err != nil {
-		return err
-	}
+	err = known.ReadAll(s.Owner+": parameter "+p.Key, s.Block)
 	c.Parameters = append(c.Parameters, p)
-	return s.Located(s.Owner+": "+s.Name, p.check())
+	return err
 }
 
 // keyAndType returns the arguments of a parameter or config value.
@@ -584,31 +615,33 @@ func parameterValue(part func(*ParameterValue) *string) func(*subdirective.Subdi
 	}
 }
 
-// placeholders returns a check that a text has only {env.*}, {file.*} and placeholders of the given
-// kinds.
+// placeholders returns a check that a text has only the placeholders that parseText knows.
 func placeholders(kinds ...string) func(string) error {
 	return func(value string) error {
-		_, err := placeholder.Parse(value, kinds...)
+		_, err := parseText(value, kinds)
 		return err
 	}
 }
 
-// field returns an option with a name and a value, which may be given more than once: a header, some of
-// which are refused, or a query parameter.
-func field(list func(*Service) *[]Field, refused func(string) bool, kinds []string) subdirective.Option[Service] {
+// field returns an option with a name and a value, which may be given more than once: a header or a query
+// parameter.
+func field(list func(*Service) *[]Field, isHeader bool, kinds []string) subdirective.Option[Service] {
 	return subdirective.Option[Service]{Repeatable: true, Read: func(s *subdirective.Subdirective, target *Service) error {
 		name, value, err := s.TwoArgs()
 		if err != nil {
 			return err
 		}
-		if refused != nil && !httpguts.ValidHeaderFieldName(name) {
-			return s.Errorf("the first argument is not the name of a header field")
+		if isHeader {
+			if !httpguts.ValidHeaderFieldName(name) {
+				return s.Errorf("the first argument is not the name of a header field")
+			}
+			name = http.CanonicalHeaderKey(name)
 		}
 		if err := placeholders(kinds...)(value); err != nil {
 			return s.Wrap(err)
 		}
 		fields := list(target)
 		*fields = append(*fields, Field{Name: name, Value: value})
-		return s.Located(s.Owner, checkFields(s.Name, *fields, refused))
+		return nil
 	}}
 }

@@ -226,7 +226,14 @@ func TestErrorsInConnector(t *testing.T) {
 		{"issuer empty query", inGlobal(fmt.Sprintf(connectorTemplate, "base_url https://a.example.com\nissuer https://b.example.com/?")), []string{"connector acme: issuer:", "query"}},
 		{"token_url and issuer", inConnector("issuer https://auth.example.com"), []string{"connector acme: token_url and issuer exclude each other"}},
 		{"placeholder in scheme", inGlobal(fmt.Sprintf(connectorTemplate, "parameter x text\nbase_url {param.x}://a.example.com")), []string{"connector acme: base_url:", "scheme"}},
-		{"unknown placeholder", inGlobal(fmt.Sprintf(connectorTemplate, "base_url https://{system.hostname}")), []string{"connector acme: base_url:", "{env.*}, {file.*}, {param.*}, {config.*} are understood"}},
+		{"unknown placeholder", inGlobal(fmt.Sprintf(connectorTemplate, "base_url https://{system.hostname}")), []string{"connector acme: base_url:", "{param.*}, {config.*} are understood"}},
+		{"reads a variable", inConnector("api_header X-A {env.OTHER}\ntoken_request_param a {file./etc/passwd}\nresource https://x/{env.A}\nconfig_value a text {\n\tvalue {env.A}\n}"), []string{
+			"connector acme: api_header: {env.*} and {file.*} are not for a connector, only {param.*} and {config.*}: ask for a key with a parameter of type password; connections hold the secrets, at Caddyfile:6",
+			"token_request_param: {env.*} and {file.*} are not", "resource: {env.*} and {file.*} are not", "config_value a: value: {env.*} and {file.*} are not",
+		}},
+		{"a URL reads a variable", inGlobal("connector acme {\n\tbase_url https://{env.HOST}\n\tissuer https://{file./x}\n}"), []string{"connector acme: base_url: {env.*} and {file.*} are not", "connector acme: issuer: {env.*} and {file.*} are not"}},
+		{"token_transport reads a variable", inConnector("token_transport {\n\tnetwork_proxy url http://{env.PROXY}\n}"), []string{"connector acme: token_transport: {env.*} and {file.*} are not for a connector", "at Caddyfile:6"}},
+		{"flow reads a variable", inConnector("config_value a text {\n\tflow f\n}\nflow f request https://x.example {\n\theader X-A {env.A}\n}"), []string{"connector acme: flow f: {env.*} and {file.*} are not for a connector", "at Caddyfile:9"}},
 		{"placeholder without parameter", inConnector("api_header X-A {param.missing}"), []string{"connector acme: api_header X-A: there is no parameter missing"}},
 		{"placeholder without config value", inConnector("token_request_param audience {config.missing}"), []string{"connector acme: token_request_param audience: there is no config_value missing"}},
 
@@ -248,6 +255,8 @@ func TestErrorsInConnector(t *testing.T) {
 		{"token_request_format", inConnector("token_request_format xml"), []string{"connector acme: token_request_format: must be one of form, json, query"}},
 		{"token_request_scope_separator", inConnector(`token_request_scope_separator ""`), []string{"connector acme: token_request_scope_separator: must not be empty"}},
 		{"grant_type", inConnector(`grant_type ""`), []string{"connector acme: grant_type: must not be empty"}},
+		{"no token_types", inConnector("token_types"), []string{"connector acme: token_types: takes one argument at least"}},
+		{"empty token_types", inConnector(`token_types BearerToken ""`), []string{"connector acme: token_types: must not be empty"}},
 		{"token_pointer", inConnector("token_pointer token"), []string{"connector acme: token_pointer: a JSON pointer begins with a slash"}},
 		{"expires_in_pointer", inConnector("expires_in_pointer /a~2"), []string{"connector acme: expires_in_pointer: in a JSON pointer"}},
 		{"token_transport argument", inConnector("token_transport http"), []string{"connector acme: token_transport: takes no argument"}},
@@ -265,6 +274,13 @@ func TestErrorsInConnector(t *testing.T) {
 		{"ping with bad path", inConnector("ping GET me"), []string{"connector acme: ping:", "slash"}},
 		{"ping with dots", inConnector("ping /../me"), []string{"connector acme: ping:"}},
 		{"ping with small method", inConnector("ping get /me"), []string{"connector acme: ping:", "capital letters"}},
+		{"rejected_statuses without", inConnector("rejected_statuses"), []string{"connector acme: rejected_statuses"}},
+		{"rejected_statuses with a word", inConnector("rejected_statuses 401 denied"), []string{"connector acme: rejected_statuses: a status must be a number"}},
+		{"rejected_statuses 404", inConnector("rejected_statuses 404"), []string{"connector acme: rejected_statuses: 404 is not a status"}},
+		{"rejected_statuses 429", inConnector("rejected_statuses 401 429"), []string{"connector acme: rejected_statuses: 429 is not a status"}},
+		{"rejected_statuses 399", inConnector("rejected_statuses 399"), []string{"connector acme: rejected_statuses: 399 is not a status"}},
+		{"rejected_statuses 500", inConnector("rejected_statuses 500"), []string{"connector acme: rejected_statuses: 500 is not a status"}},
+		{"rejected_statuses twice the same", inConnector("rejected_statuses 403 403"), []string{"connector acme: rejected_statuses: 403 is given more than once"}},
 		{"ping with bad status", inConnector("ping /me ok"), []string{"connector acme: ping: a status must be a number"}},
 		{"ping with impossible status", inConnector("ping /me 99"), []string{"connector acme: ping: 99 is not a status"}},
 		{"resource", inConnector("resource /api"), []string{"connector acme: resource: an absolute URI"}},
@@ -303,9 +319,10 @@ func TestErrorsInConnector(t *testing.T) {
 		{"config_value without value", inConnector("config_value a text"), []string{"connector acme: config_value a: exactly one of value and flow"}},
 		{"config_value with value and flow", inConnector("config_value a text {\n\tvalue x\n\tflow y\n}"), []string{"connector acme: config_value a: exactly one of value and flow"}},
 		{"config_value without flow", inConnector("config_value a text {\n\tflow y\n}"), []string{"connector acme: config_value a: there is no flow y"}},
-		{"config_value of another", inConnector("config_value a text {\n\tvalue {config.b}\n}"), []string{"connector acme: config_value a: value:", "{env.*}, {file.*}, {param.*} are understood"}},
+		{"config_value of another", inConnector("config_value a text {\n\tvalue {config.b}\n}"), []string{"connector acme: config_value a: value:", "{param.*} are understood"}},
 		{"config_value parameter", inConnector("config_value a text {\n\tvalue {param.b}\n}"), []string{"connector acme: config_value a: there is no parameter b"}},
 		{"flow without type", inConnector("flow a"), []string{"connector acme: flow: takes a name and a type"}},
+		{"flow timeout", inConnector("flow a request https://x.example {\n\ttimeout 25h\n}"), []string{"connector acme: flow a: timeout must be at most 24h, at Caddyfile:7"}},
 		{"flow type", inConnector("flow a script x"), []string{"connector acme: flow a: there are no flows of this type"}},
 	})
 }
@@ -334,6 +351,9 @@ func TestErrorsInConnection(t *testing.T) {
 		{"scope twice", inConnection("scopes a a"), []string{"connection orders: scopes: a is named twice"}},
 		{"refresh_before", inConnection("refresh_before 0"), []string{"connection orders: refresh_before: must be a duration above zero"}},
 		{"default_lifetime", inConnection("default_lifetime -1s"), []string{"connection orders: default_lifetime: must be a duration above zero"}},
+		{"token_timeout too long", inConnection("token_timeout 61m"), []string{"connection orders: token_timeout must be at most 1h, at Caddyfile:8"}},
+		{"token_timeout overflows", inConnection("token_timeout 2562047h"), []string{"connection orders: token_timeout must be at most 1h, at Caddyfile:8"}},
+		{"others too long", inConnection("refresh_before 2d\ndefault_lifetime 24h1s\nassertion_lifetime 25h"), []string{"refresh_before must be at most 24h, at Caddyfile:8", "default_lifetime must be at most 24h, at Caddyfile:9", "assertion_lifetime must be at most 24h, at Caddyfile:10"}},
 		{"token_timeout", inConnection("token_timeout"), []string{"connection orders: token_timeout: takes exactly one argument"}},
 		{"request placeholder", inConnection("key_id {http.request.host}"), []string{"connection orders: key_id: values of a request are not understood here"}},
 
@@ -371,7 +391,7 @@ func TestErrorsInDirective(t *testing.T) {
 		{"own option twice", inInline("replay_buffer 0\nreplay_buffer 1"), []string{"connection api.example.com: replay_buffer: is given more than once"}},
 		{
 			"required option misspelled inline", ":8080 {\n\thttp_helper https://api.example.com {\n\t\ttoken_ur https://auth.example.com\n\t}\n}\n",
-			[]string{"connection api.example.com: unrecognized subdirective token_ur, at Caddyfile:3", "connection api.example.com: token_url is missing", "connection api.example.com: client_id is missing"},
+			[]string{"connection api.example.com: unrecognized subdirective token_ur (did you mean token_url?), at Caddyfile:3", "connection api.example.com: client_id is missing, at Caddyfile:2"},
 		},
 		{"incomplete inline", ":8080 {\n\thttp_helper https://api.example.com\n}\n", []string{"connection api.example.com: token_url is missing", "connection api.example.com: client_id is missing", "Caddyfile:2"}},
 		{"base URL with query", ":8080 {\n\thttp_helper https://api.example.com?a=b\n}\n", []string{"connection api.example.com: base_url: the URL must not have a query"}},
@@ -403,6 +423,16 @@ func TestErrorsInDirective(t *testing.T) {
 		{"allow_clients", inInline("allow_clients everybody"), []string{"connection api.example.com: allow_clients: must be IP addresses, CIDR ranges or private_ranges"}},
 		{"allow_clients empty", inInline("allow_clients"), []string{"connection api.example.com: allow_clients: takes one argument at least"}},
 
+		{"allow_clients with a zone", inInline("allow_clients fd77::2%eth0"), []string{"connection api.example.com: allow_clients: an address with a zone (%eth0) is not possible"}},
+		{"header_up Host", inInline("header_up Host {upstream_hostport}"), []string{"connection api.example.com: header_up: has no effect on Host, which is the host of base_url", "Caddyfile:6"}},
+		{"header_up Authorization", inInline("header_up authorization x"), []string{"connection api.example.com: header_up: has no effect on Authorization, where the token goes"}},
+		{"header_up -Authorization", inInline("header_up -Authorization"), []string{"header_up: has no effect on Authorization, where the token goes"}},
+		{"header_up of the token's field", inInline("access_token_header X-Token\nheader_up X_Token x"), []string{"header_up: has no effect on X-Token, where the token goes"}},
+		{"header_up Authorization beside another field", inInline("access_token_header X-Token\nheader_up Authorization x"), []string{"header_up: has no effect on Authorization, which the API gets only with app_authorization keep; api_header sets"}},
+		{"header_up of credentials", inInline("header_up Proxy-Authorization x\nheader_up +DPoP x"), []string{"header_up: has no effect on Proxy-Authorization, which never reaches the API", "header_up: has no effect on Dpop"}},
+		{"header_up of an api_header", inInline("api_header X-Key 1\nheader_up x-key 2"), []string{"header_up: has no effect on X-Key, which api_header sets"}},
+		{"header_up of the body's length", inInline("header_up Content-Length 2"), []string{"header_up: has no effect on Content-Length, which follows from the body"}},
+
 		{"rewrite", inSite("http_helper orders {\n\trewrite /x\n}"), []string{"connection orders: rewrite: is not possible here", "Caddyfile:25"}},
 		{"transport fastcgi", inSite("http_helper orders {\n\ttransport fastcgi\n}"), []string{"connection orders: transport: only transport http is possible"}},
 		{"transport http_helper", inSite("http_helper orders {\n\ttransport http_helper\n}"), []string{"connection orders: transport: only transport http is possible"}},
@@ -418,6 +448,79 @@ func TestErrorsInDirective(t *testing.T) {
 		{"health checks of a late base URL", inSite("http_helper late {\n\thealth_uri /up\n}"), []string{"connection late: active health checks need one connection, with a base_url without placeholders"}},
 		{"proxy option with bad argument", inSite("http_helper orders {\n\tlb_retries many\n}"), []string{"connection orders: bad lb_retries number"}},
 	})
+}
+
+// TestErrorsNameTheLineOfTheOption and what was probably meant, all of them at once.
+func TestErrorsNameTheLineOfTheOption(t *testing.T) {
+	t.Setenv("HTTP_HELPER_TEST_SET", "x")
+	twoConnectors := fmt.Sprintf(usableConnector, "customize_scopes\nscope contacts.read\nparameter instance text {\n\tlable x\n}") + "\nconnector globex {\nbase_url https://a.example\nissuer https://b.example\n}\n"
+	for _, c := range []struct {
+		name, caddyfile string
+		want            []string // the whole error, but for what Caddy puts before it
+	}{
+		{"subdirective", inConnection("clientid x\ntoken_timeot 5s"), []string{
+			"connection orders: unrecognized subdirective clientid (did you mean client_id?), at Caddyfile:8",
+			"connection orders: unrecognized subdirective token_timeot (did you mean token_timeout?), at Caddyfile:9",
+			"connection orders: client_secret: {env.SECRET} is not set or empty, at Caddyfile:7",
+		}},
+		{"subdirective of the global option", inGlobal("conection x {\n}"), []string{"http_helper: unrecognized subdirective conection (did you mean connection?), at Caddyfile:3"}},
+		{"subdirective of a parameter, and connectors", inGlobal(twoConnectors + "connection a acmee {\nclient_id x\n}\nconnection b globx {\nclient_id x\n}"), []string{
+			"connector acme: parameter instance: unrecognized subdirective lable (did you mean label?), at Caddyfile:9",
+			"connection a: there is no connector acmee (did you mean acme?); there are acme, globex, at Caddyfile:16",
+			"connection b: there is no connector globx (did you mean globex?); there are acme, globex, at Caddyfile:19",
+		}},
+		{"parameter and scope", inGlobal(fmt.Sprintf(usableConnector, "customize_scopes\nscope contacts.read\nparameter instance text") + "\nconnection a acme {\nclient_id x\nclient_secret {env.HTTP_HELPER_TEST_SET}\nparameter instnce x\nscopes contacts.raed\n}"), []string{
+			"connection a: parameter instnce: the connector acme has no such parameter (did you mean instance?); there is instance, at Caddyfile:13",
+			"connection a: parameter instance is missing: the connector acme asks for it, at Caddyfile:10",
+			"connection a: scopes: the connector has no scope contacts.raed (did you mean contacts.read?); it has contacts.read, at Caddyfile:14",
+		}},
+		{"values", inInline("auth_method client_secret_bsic\nbasic_encoding from\napp_authorization kep\non_unauthorized rety\ntoken_request_format jsn\nrefresh_before soon"), []string{
+			"connection api.example.com: auth_method: must be one of client_secret_basic, client_secret_jwt, client_secret_post, none, private_key_jwt, tls_client_auth (did you mean client_secret_basic?), at Caddyfile:6",
+			"connection api.example.com: basic_encoding: must be one of form, raw (did you mean form?), at Caddyfile:7",
+			"connection api.example.com: app_authorization: must be one of replace, keep, reject (did you mean keep?), at Caddyfile:8",
+			"connection api.example.com: on_unauthorized: must be one of retry, pass (did you mean retry?), at Caddyfile:9",
+			"connection api.example.com: token_request_format: must be one of form, json, query (did you mean json?), at Caddyfile:10",
+			"connection api.example.com: refresh_before: must be a duration above zero, such as 30s or 5m, at Caddyfile:11",
+			"connection api.example.com: client_secret: {env.SECRET} is not set or empty, at Caddyfile:5",
+		}},
+		{"later checks", inConnection("token_request_param a 1\napi_header X-A 1\ntoken_request_param scope a\napi_header X-B 1\napi_header Host 1\nassertion_lifetime 10ms\nallow_insecure\nping /a/../b\nscopes a a"), []string{
+			"connection orders: token_request_param: scope cannot be set here; it has an option of its own, at Caddyfile:10",
+			"connection orders: api_header: Host cannot be set here, at Caddyfile:12",
+			"connection orders: ping: the path has a dot segment, at Caddyfile:15",
+			"connection orders: assertion_lifetime: nothing is signed here with auth_method client_secret_basic, at Caddyfile:13",
+			"connection orders: assertion_lifetime must be a second at least, the resolution of the times in an assertion, at Caddyfile:13",
+			"connection orders: scopes: a is named twice, at Caddyfile:16",
+			"connection orders: client_secret: {env.SECRET} is not set or empty, at Caddyfile:7",
+		}},
+		{"options of reverse_proxy", inSite("http_helper orders {\nheaderup X-A 1\nlb_retries many\nconections orders\nreplay_bufer 1\n}"), []string{
+			"connection orders: unrecognized subdirective headerup (did you mean header_up?), at Caddyfile:25",
+			"connection orders: bad lb_retries number 'many': strconv.Atoi: parsing \"many\": invalid syntax, at Caddyfile:26",
+			"connection orders: unrecognized subdirective conections, at Caddyfile:27",
+			"connection orders: unrecognized subdirective replay_bufer (did you mean replay_buffer?), at Caddyfile:28",
+			"connection orders: client_secret: {env.SECRET} is not set or empty, at Caddyfile:24",
+		}},
+		{"transport", inSite("http_helper orders {\ntransport http {\n\tdial_timeout 1s\n\ttls_except_ports 1\n}\n}"), []string{
+			"connection orders: transport: tls_except_ports is not possible, since base_url decides on TLS, at Caddyfile:27",
+			"connection orders: client_secret: {env.SECRET} is not set or empty, at Caddyfile:24",
+		}},
+		{"connection", inSite("http_helper order"), []string{
+			"http_helper: there is no connection order in the global option http_helper (did you mean orders?); there are late, local, orders; a base URL begins with https://, at Caddyfile:24",
+		}},
+		{"name", inInline("name a\nname b"), []string{
+			"connection a: name: is given more than once, at Caddyfile:7",
+			"connection a: client_secret: {env.SECRET} is not set or empty, at Caddyfile:5",
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := adapt(c.caddyfile)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if got, want := strings.TrimPrefix(err.Error(), "parsing caddyfile tokens for 'http_helper': "), strings.Join(c.want, "\n"); got != want {
+				t.Errorf("the error is\n%s\nbut should be\n%s", got, want)
+			}
+		})
+	}
 }
 
 func TestErrorsInTransport(t *testing.T) {
@@ -514,10 +617,13 @@ func TestUnusableCredentialsNameTheOption(t *testing.T) {
 	keystest.WriteFile(t, filepath.Join(dir, "short"), "hunter2")
 	keystest.WriteFile(t, filepath.Join(dir, "weak"), string(keystest.PEM(t, "weak")))
 	keystest.WriteFile(t, filepath.Join(dir, "key"), string(keystest.PEM(t, "ec256")))
+	keystest.WriteFile(t, filepath.Join(dir, "lines"), "hunter2\n\n")
 	for options, want := range map[string]string{
 		"client_secret_jwt\nclient_secret_file $DIR/short":             "client_secret_file: HS256 needs",
 		"client_secret_jwt\nclient_secret {file.$DIR/short}":           "client_secret: HS256 needs",
 		"private_key_jwt\nclient_key_file $DIR/short":                  "client_key_file: neither",
+		"client_secret_basic\nclient_secret_file $DIR/lines":           "client_secret_file: the value contains a control character, such as a line break at its end",
+		"client_secret_post\nclient_secret {file.$DIR/lines}":          "client_secret: the value of {file." + dir + "/lines} contains a control character, such as a line break at its end",
 		"private_key_jwt\nclient_key_file $DIR/weak":                   "client_key_file: an RSA key",
 		"private_key_jwt\nclient_key {file.$DIR/weak}":                 "client_key: an RSA key",
 		"private_key_jwt\nclient_key_file $DIR/key\nsigning_alg ES512": "client_key_file: its algorithm",
@@ -560,6 +666,12 @@ const secretMark = "s€cr=t;§"
 var secretLines = []string{
 	"client_secret %s",
 	"client_secret %s oops",
+	"scopes %s",
+	"additional_scopes %s",
+	"client_id_label %s oops",
+	"auth_method %s",
+	"basic_encoding %s",
+	"app_authorization %s",
 	"client_secret oops %s",
 	"client_secret oops {\n\t%s\n}",
 	"client_secret %s {\n\toops\n}",
@@ -614,6 +726,40 @@ func TestErrorsQuoteNoSecret(t *testing.T) {
 			if _, err := adapt(caddyfile); err != nil && strings.Contains(err.Error(), secretMark) {
 				t.Errorf("%s: %q leads to an error with the secret: %v", where, line, err)
 			}
+		}
+	}
+}
+
+// TestErrorsQuoteNothingThatMayBeASecret: what stands where a path, a scope or a name belongs, and looks like
+// none.
+func TestErrorsQuoteNothingThatMayBeASecret(t *testing.T) {
+	const secret = "Tr0ub4dor3x9"
+	withScopes := strings.Replace(withConnector("parameter instance a\nparameter region eu\n%s"), "\tscope read", "customize_scopes\n\tscope read", 1)
+	for _, caddyfile := range []string{
+		inGlobal("connection orders {\nbase_url https://api.example.com\ntoken_url https://auth.example.com/token\nclient_id app\nclient_secret_file " + secret + "\n}"),
+		inGlobal("connection orders {\nbase_url https://api.example.com\ntoken_url https://auth.example.com/token\nclient_id app\nclient_secret {file./" + secret + "}\n}"),
+		inGlobal("connection orders {\nbase_url https://api.example.com\ntoken_url https://auth.example.com/token\nclient_id app\nauth_method private_key_jwt\nclient_key_file " + secret + "\n}"),
+		inConnection("client_certificate " + secret + " /key"),
+		inConnection("dpop " + secret),
+		inConnection(`scopes "` + secret + ` x"`),
+		fmt.Sprintf(withScopes, "scopes "+secret),
+		inConnector("parameter a dropdown {\noption x\ndefault " + secret + "\n}"),
+		inConnector("scope \"" + secret + " x\""),
+		inInline("access_token_header " + secret + ":"),
+		inGlobal("connection orders " + secret + " {\nclient_id app\n}"),
+		inSite("http_helper " + secret),
+		inSite("http_helper {header.X} {\nconnections " + secret + "\n}"),
+		inConnector("config_value a text {\nflow " + secret + "\n}"),
+	} {
+		t.Setenv("SECRET", "x")
+		err := func() error {
+			if _, err := adapt(caddyfile); err != nil {
+				return err
+			}
+			return validate(t, caddyfile)
+		}()
+		if err != nil && strings.Contains(err.Error(), secret) {
+			t.Errorf("%s\nleads to an error with the secret: %v", caddyfile, err)
 		}
 	}
 }
@@ -859,12 +1005,15 @@ var fromElsewhere = []string{
 
 // putTogether are messages that are made of pieces, which `…` divides here.
 var putTogether = map[string]string{
-	"has no token at /access_token":                               "has no token at …/access_token",
-	"cannot be reached: no such host":                             "cannot be reached: …no such host",
-	"responded with status 401: check the client's credentials …": "responded with status …: check the client's credentials",
-	"responded with status 404: check token_url":                  "responded with status …: check token_url",
-	"responded with status 429":                                   "responded with status ",
-	"base_url is http and its host is not loopback":               "base_url…is http and its host is not loopback",
+	"has no token at /access_token":   "has no token at …/access_token",
+	"cannot be reached: no such host": "cannot be reached: …no such host",
+	"refused the request (status 401): check token_url, the client's credentials …": "refused the request (status …): …check token_url, the client's credentials",
+	"refused the request (status 404): check token_url":                             "refused the request (status …): …check token_url",
+	"refused the request (status …): …; it worked before with the same credentials": "refused the request (status …): …; it worked before with the same credentials",
+	"another token_type (…) than Bearer":                                            "another token_type…than Bearer",
+	"another token_type (…) than DPoP":                                              "another token_type…than DPoP",
+	"responded with status 429":                                                     "responded with status ",
+	"base_url is http and its host is not loopback":                                 "base_url…is http and its host is not loopback",
 }
 
 // wantQuoted looks for a message in the sources, piece by piece where something is left out.

@@ -55,7 +55,7 @@ type Connection struct {
 	// The audience (`aud`) of assertions. Default: the issuer if `issuer` is given, else the token URL.
 	AssertionAudience string `json:"assertion_audience,omitempty"`
 
-	// How long an assertion is valid, at least one second. Default: `60s`.
+	// How long an assertion is valid: at least one second, at most `24h`. Default: `60s`.
 	AssertionLifetime caddy.Duration `json:"assertion_lifetime,omitempty"`
 
 	// The path of a file with an assertion that the platform provides (RFC 7523), instead of a key. It
@@ -86,14 +86,15 @@ type Connection struct {
 	AdditionalScopes string `json:"additional_scopes,omitempty"`
 
 	// How long before it expires a token is refreshed in the background. Default: a fifth of its
-	// lifetime, at most `5m`.
+	// lifetime, at most `5m`. At most `24h`.
 	RefreshBefore caddy.Duration `json:"refresh_before,omitempty"`
 
-	// The lifetime of a token whose response does not say it. Default: `5m`.
+	// The lifetime of a token whose response does not say it, at most `24h`. One whose response says zero
+	// lives a second, and this if the next response says zero too. Default: `5m`.
 	DefaultLifetime caddy.Duration `json:"default_lifetime,omitempty"`
 
-	// The longest time that fetching a token may take, and that a request waits for one. Default:
-	// `10s`.
+	// The longest time that fetching a token may take, and that a request waits for one, at most `1h`.
+	// Default: `10s`.
 	TokenTimeout caddy.Duration `json:"token_timeout,omitempty"`
 
 	// Whether the first token is fetched when the config starts, and is refreshed without requests.
@@ -141,7 +142,7 @@ func (a *App) configure(name string, config *Connection) (*configuredConnection,
 		return c, nil
 	}
 	if c.connector = a.Connectors[config.Connector]; c.connector == nil {
-		return nil, fmt.Errorf("there is no connector %s", config.Connector)
+		return nil, unknownName("connector", config.Connector, "", slices.Sorted(maps.Keys(a.Connectors)))
 	}
 	if own := config.Service; own != nil && !reflect.ValueOf(*own).IsZero() {
 		return nil, fmt.Errorf("options of the service belong into the connector %s", config.Connector)
@@ -165,6 +166,18 @@ func (c *configuredConnection) parse() (*resolve.Spec, error) {
 	return spec, errors.Join(p.errs...)
 }
 
+// unreadable returns the errors of what is not there now of the variables and files that the connection
+// needs, as far as that is known without its connector's values.
+func (c *configuredConnection) unreadable() error {
+	p := textParser{keep: true}
+	c.spec(&p)
+	for _, scope := range c.config.Scopes {
+		p.optional("scopes", scope)
+	}
+	p.optional("additional_scopes", c.config.AdditionalScopes)
+	return p.unreadable()
+}
+
 // resolveScopes sets the scopes that the connection requests.
 func (c *configuredConnection) resolveScopes(spec *resolve.Spec) (warnings []string, err error) {
 	spec.RequestedScopes, spec.RequiredScopes, warnings, err = c.connector.requestedScopes(c.config)
@@ -175,7 +188,7 @@ func (c *configuredConnection) resolveScopes(spec *resolve.Spec) (warnings []str
 func (c *configuredConnection) accepts(p *RequestPolicy) error {
 	for _, f := range c.service.APIHeaders {
 		if f.Name == p.tokenField() {
-			return fmt.Errorf("connection %s: api_header %s is where the token goes", c.name, f.Name)
+			return fmt.Errorf("api_header %s is where the token goes", f.Name)
 		}
 	}
 	return nil
@@ -193,8 +206,15 @@ func (c *configuredConnection) checkOptions() error {
 		"token_timeout": conn.TokenTimeout, "assertion_lifetime": conn.AssertionLifetime,
 	}
 	for _, option := range slices.Sorted(maps.Keys(durations)) {
-		if durations[option] < 0 {
+		most := 24 * time.Hour
+		if option == "token_timeout" {
+			most = time.Hour
+		}
+		switch duration := time.Duration(durations[option]); {
+		case duration < 0:
 			errs = append(errs, fmt.Errorf("%s must not be negative", option))
+		case duration > most:
+			errs = append(errs, fmt.Errorf("%s must be at most %dh", option, int(most.Hours())))
 		}
 	}
 	if lifetime := time.Duration(conn.AssertionLifetime); lifetime > 0 && lifetime < time.Second {
@@ -255,7 +275,7 @@ func (c *configuredConnection) checkParameters() error {
 			errs = append(errs, fmt.Errorf("parameter %s: parameter and parameter_file exclude each other", key))
 		}
 		if !c.connector.hasParameter(key) {
-			errs = append(errs, fmt.Errorf("parameter %s: the connector %s has no such parameter", key, c.connector.name))
+			errs = append(errs, fmt.Errorf("parameter %s: the connector %s has no such parameter%s", key, c.connector.name, c.connector.similar(key)))
 		}
 	}
 	for _, p := range c.connector.Parameters {
@@ -283,18 +303,18 @@ func (c *configuredConnection) spec(p *textParser) *resolve.Spec {
 		ClientKey:          p.optional("client_key", conn.ClientKey),
 		KeyID:              p.optional("key_id", conn.KeyID),
 		Audience:           p.optional("assertion_audience", conn.AssertionAudience),
-		SecretFile:         p.optional("client_secret_file", conn.ClientSecretFile),
-		KeyFile:            p.optional("client_key_file", conn.ClientKeyFile),
-		AssertionFile:      p.optional("client_assertion_file", conn.ClientAssertionFile),
-		CertificateFile:    p.optional("client_certificate", conn.ClientCertificateFile),
-		CertificateKeyFile: p.optional("client_certificate", conn.ClientCertificateKeyFile),
+		SecretFile:         p.path("client_secret_file", conn.ClientSecretFile),
+		KeyFile:            p.path("client_key_file", conn.ClientKeyFile),
+		AssertionFile:      p.path("client_assertion_file", conn.ClientAssertionFile),
+		CertificateFile:    p.path("client_certificate", conn.ClientCertificateFile),
+		CertificateKeyFile: p.path("client_certificate", conn.ClientCertificateKeyFile),
 		DPoP:               conn.DPoP != nil,
 		SigningAlg:         conn.SigningAlg,
 		AssertionLifetime:  time.Duration(conn.AssertionLifetime),
 		DefaultLifetime:    time.Duration(conn.DefaultLifetime),
 	}
 	if conn.DPoP != nil {
-		s.DPoPKeyFile = p.optional("dpop", conn.DPoP.KeyFile)
+		s.DPoPKeyFile = p.path("dpop", conn.DPoP.KeyFile)
 	}
 	if c.connector == nil {
 		s.ServiceSpec = c.service.spec(p)
@@ -306,7 +326,7 @@ func (c *configuredConnection) spec(p *textParser) *resolve.Spec {
 		value := c.parameterValue(param)
 		s.ParameterValues[param.Key] = resolve.ParameterValue{
 			Value: p.parse("parameter "+param.Key, value.Value),
-			File:  p.optional("parameter_file "+param.Key, value.File),
+			File:  p.path("parameter_file "+param.Key, value.File),
 		}
 	}
 	return s

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/flows"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
 // Connector describes a service once for many connections: how to get tokens for it, and what each
@@ -117,7 +120,9 @@ type Flow struct {
 func (c *Connector) provision(ctx caddy.Context, name string) error {
 	errs := make([]error, len(c.Flows))
 	for i := range c.Flows {
-		errs[i] = prefixAll("flow "+c.Flows[i].Name, c.Flows[i].provision(ctx, c))
+		if checkReadsNothing(c.Flows[i].FlowRaw) == nil { // else checkAlone says so
+			errs[i] = prefixAll("flow "+c.Flows[i].Name, c.Flows[i].provision(ctx, c))
+		}
 	}
 	return prefixAll("connector "+name, validName(name), c.checkAlone(name), errors.Join(errs...))
 }
@@ -135,7 +140,10 @@ func (c *Connector) checkAlone(name string) error {
 	c.name = name
 	p := textParser{kinds: []string{placeholder.Param, placeholder.Config}, connector: c}
 	c.spec = c.Service.spec(&p)
-	p.errs = append(p.errs, c.validateScopes())
+	p.errs = append(p.errs, c.validateScopes(), prefixAll("token_transport", checkReadsNothing(c.TokenTransport)))
+	for _, f := range c.Flows {
+		p.errs = append(p.errs, prefixAll("flow "+f.Name, checkReadsNothing(f.FlowRaw)))
+	}
 	keys := make(map[string]bool)
 	for _, param := range c.Parameters {
 		p.errs = append(p.errs, prefixAll("parameter "+param.Key, checkNewKey(param.Key, keys), param.check()))
@@ -154,6 +162,30 @@ func (c *Connector) checkAlone(name string) error {
 	return errors.Join(append(p.errs, c.checkFlowsUsed())...)
 }
 
+// checkReadsNothing checks that the configuration of a module in a connector, which replaces placeholders
+// itself, has none that read a variable or a file.
+func checkReadsNothing(config json.RawMessage) error {
+	var decoded any
+	if json.Unmarshal(config, &decoded) == nil && readsSomething(decoded) {
+		return placeholder.ErrConnectorReads
+	}
+	return nil
+}
+
+// readsSomething reports whether a value of JSON has a text with {env.*} or {file.*}.
+func readsSomething(value any) bool {
+	switch value := value.(type) {
+	case string:
+		return strings.Contains(value, "{env.") || strings.Contains(value, "{file.")
+	case []any:
+		return slices.ContainsFunc(value, readsSomething)
+	case map[string]any:
+		return slices.ContainsFunc(slices.Collect(maps.Values(value)), readsSomething)
+	default:
+		return false
+	}
+}
+
 // checkNewKey checks the key of a parameter or config value, which no other one may have.
 func checkNewKey(key string, keys map[string]bool) error {
 	if keys[key] {
@@ -167,10 +199,6 @@ func (c *Connector) hasParameter(key string) bool {
 	return slices.ContainsFunc(c.Parameters, func(p Parameter) bool { return p.Key == key })
 }
 
-func (c *Connector) hasConfigValue(key string) bool {
-	return slices.ContainsFunc(c.ConfigValues, func(v ConfigValue) bool { return v.Key == key })
-}
-
 func (c *Connector) flow(name string) *Flow {
 	for i := range c.Flows {
 		if c.Flows[i].Name == name {
@@ -180,17 +208,34 @@ func (c *Connector) flow(name string) *Flow {
 	return nil
 }
 
+func (c *Connector) configKeys() []string {
+	keys := make([]string, len(c.ConfigValues))
+	for i, v := range c.ConfigValues {
+		keys[i] = v.Key
+	}
+	return keys
+}
+
+// similar names the parameter that a key of none was probably meant for, or else all.
+func (c *Connector) similar(key string) string {
+	keys := make([]string, len(c.Parameters))
+	for i, p := range c.Parameters {
+		keys[i] = p.Key
+	}
+	return subdirective.DidYouMean(key, keys) + "; " + listNames(keys)
+}
+
 // checkKeys finds placeholders that name an unknown parameter or config value.
 func (c *Connector) checkKeys(t placeholder.Template) error {
 	var errs []error
 	for _, key := range t.Keys(placeholder.Param) {
 		if !c.hasParameter(key) {
-			errs = append(errs, fmt.Errorf("there is no parameter %s", key))
+			errs = append(errs, fmt.Errorf("there is no parameter %s%s", key, c.similar(key)))
 		}
 	}
 	for _, key := range t.Keys(placeholder.Config) {
-		if !c.hasConfigValue(key) {
-			errs = append(errs, fmt.Errorf("there is no config_value %s", key))
+		if values := c.configKeys(); !slices.Contains(values, key) {
+			errs = append(errs, unknownName("config_value", key, "", values))
 		}
 	}
 	return errors.Join(errs...)
@@ -209,10 +254,10 @@ func (p Parameter) check() error {
 			errs = append(errs, errors.New("a dropdown needs one option at least"))
 		}
 		if p.Default != "" && !slices.Contains(p.optionValues(), p.Default) {
-			errs = append(errs, fmt.Errorf("the default %s is none of its options", p.Default))
+			errs = append(errs, fmt.Errorf("the default %s is none of its options%s", shownName(p.Default), subdirective.DidYouMean(p.Default, p.optionValues())))
 		}
 	default:
-		errs = append(errs, fmt.Errorf("the type must be text, password or dropdown, not %q", p.Type))
+		errs = append(errs, errors.New("the type must be text, password or dropdown"))
 	}
 	values := p.optionValues()
 	for i, value := range values {
@@ -230,13 +275,17 @@ func (p Parameter) check() error {
 func (v ConfigValue) check(c *Connector) error {
 	var errs []error
 	if v.Type != typeText && v.Type != typePassword {
-		errs = append(errs, fmt.Errorf("the type must be text or password, not %q", v.Type))
+		errs = append(errs, errors.New("the type must be text or password"))
 	}
 	if (v.Value == "") == (v.Flow == "") {
 		errs = append(errs, errors.New("exactly one of value and flow is needed"))
 	}
 	if v.Flow != "" && c.flow(v.Flow) == nil {
-		errs = append(errs, fmt.Errorf("there is no flow %s", v.Flow))
+		names := make([]string, len(c.Flows))
+		for i, f := range c.Flows {
+			names[i] = f.Name
+		}
+		errs = append(errs, unknownName("flow", v.Flow, "", names))
 	}
 	return errors.Join(errs...)
 }
@@ -261,7 +310,7 @@ func (f *Flow) provision(ctx caddy.Context, c *Connector) error {
 	}
 	for _, key := range flow.Parameters() {
 		if !c.hasParameter(key) {
-			return fmt.Errorf("there is no parameter %s", key)
+			return fmt.Errorf("there is no parameter %s%s", key, c.similar(key))
 		}
 	}
 	return nil

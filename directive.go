@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
@@ -19,6 +21,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
@@ -97,6 +100,7 @@ type directive struct {
 	transport Transport
 	proxy     reverseproxy.Handler
 	conns     []*configuredConnection // that may be chosen
+	known     subdirective.Rules      // the options that are not reverse_proxy's
 	rest      []caddyfile.Segment     // what is left for reverse_proxy
 
 	useReverseProxy bool // it forwards even without options of its own
@@ -124,48 +128,42 @@ func (d *directive) parse() error {
 	default:
 		err = d.parseNamed()
 	}
-	if err != nil {
-		return err
+	if len(d.conns) == 0 {
+		return err // the rest depends on the connection
 	}
-	err = d.parseProxy()
+	err = errors.Join(err, d.parseProxy())
+	var invalid error
 	if d.handler.Define != nil {
-		// Both errors are reported: an option that the connection lacks may be the misspelled one that was
-		// left for reverse_proxy.
-		_, invalid := d.conns[0].parse()
-		err = errors.Join(err, d.Located(d.Owner, invalid))
+		_, invalid = d.conns[0].parse()
 	}
-	if err != nil {
-		return err
+	err = subdirective.JoinChecks(err, errors.Join(d.Located(d.Owner, invalid), d.check()))
+	if err == nil {
+		return nil
 	}
-	return d.check()
+	for _, conn := range d.conns {
+		err = errors.Join(err, d.Located("connection "+conn.name, conn.unreadable()))
+	}
+	return err
 }
 
 // parseInline parses a directive with a base URL, which defines a connection.
 func (d *directive) parseInline() error {
-	name, err := d.inlineName()
-	if err != nil {
-		return err
-	}
-	d.Owner = "connection " + name
-	if err := checkURL(httpguard.CheckBaseURL, nil)(d.target); err != nil {
-		return d.Located(d.Owner, fmt.Errorf("base_url: %w", err))
-	}
 	conn := new(Connection)
+	name, err := d.inlineName()
+	d.Owner = "connection " + name
 	d.handler.Connection, d.handler.Define = name, conn
 	known := connectionRules(conn)
 	known["name"] = subdirective.Rule{Read: func(*subdirective.Subdirective) error { return nil }}
 	known["base_url"] = subdirective.Rule{Read: func(s *subdirective.Subdirective) error { return s.Errorf("is the argument of http_helper already") }}
-	if err := d.readOwn(known); err != nil {
-		return err
-	}
+	err = errors.Join(err, d.readOwn(known))
 	conn.BaseURL = d.target
 	copied := new(Connection) // checking fills in defaults
 	if err := json.Unmarshal(caddyconfig.JSON(conn, nil), copied); err != nil {
 		return err
 	}
-	configured, err := d.app.configure(name, copied)
+	configured, errConfigure := d.app.configure(name, copied)
 	d.conns = append(d.conns, configured)
-	return err
+	return errors.Join(err, errConfigure)
 }
 
 // parsePlaceholder parses a directive with a placeholder that chooses a connection per request.
@@ -174,13 +172,11 @@ func (d *directive) parsePlaceholder() error {
 	known := make(subdirective.Rules)
 	subdirective.Bind(known, subdirective.Options[Handler]{"connections": {Read: d.choices}}, &d.handler)
 	d.refuseConnection(known)
-	if err := d.readOwn(known); err != nil {
-		return err
-	}
-	if d.handler.Connections == nil {
+	err := d.readOwn(known)
+	if d.handler.Connections == nil && err == nil {
 		return d.Err("http_helper with a placeholder needs connections: the names of those that it may choose")
 	}
-	return nil
+	return err
 }
 
 // choices reads the connections that a placeholder may choose.
@@ -189,28 +185,30 @@ func (d *directive) choices(s *subdirective.Subdirective, h *Handler) error {
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for i, name := range names {
-		if err := d.choose(name); err != nil {
-			return s.Wrap(err)
+		err := d.choose(name)
+		if err == nil && slices.Contains(names[:i], name) {
+			err = fmt.Errorf("%s is named more than once", name)
 		}
-		if slices.Contains(names[:i], name) {
-			return s.Errorf("%s is named more than once", name)
-		}
+		errs = append(errs, s.Wrap(err))
 	}
 	h.Connections = names
-	return nil
+	return errors.Join(errs...)
 }
 
 // parseNamed parses a directive with the name of a connection.
 func (d *directive) parseNamed() error {
-	if err := d.choose(d.target); err != nil {
-		return d.Located("http_helper", fmt.Errorf("%w; a base URL begins with https://", err))
+	err := d.choose(d.target)
+	if err == nil {
+		d.Owner = "connection " + d.target
+	} else {
+		err = d.WrapErr(fmt.Errorf("http_helper: %w; a base URL begins with https://", err))
 	}
-	d.Owner = "connection " + d.target
 	d.handler.Connection = d.target
 	known := make(subdirective.Rules)
 	d.refuseConnection(known)
-	return d.readOwn(known)
+	return errors.Join(err, d.readOwn(known))
 }
 
 // choose adds a connection of the global option to those that may be chosen.
@@ -220,10 +218,16 @@ func (d *directive) choose(name string) error {
 	}
 	config := d.app.Connections[name]
 	if config == nil {
-		return fmt.Errorf("there is no connection %s in the global option http_helper", name)
+		names := slices.Sorted(maps.Keys(d.app.Connections))
+		if strings.Contains(name, ".") && subdirective.Nearest(name, names) == "" {
+			names = nil // it is probably the host of a URL
+		}
+		return unknownName("connection", name, " in the global option http_helper", names)
 	}
 	configured, err := d.app.configure(name, config)
-	d.conns = append(d.conns, configured)
+	if err == nil {
+		d.conns = append(d.conns, configured)
+	}
 	return err
 }
 
@@ -243,19 +247,18 @@ func (d *directive) readOwn(known subdirective.Rules) error {
 	subdirective.Bind(known, subdirective.Options[directive]{"use_reverse_proxy": subdirective.BoolOption(func(d *directive) *bool { return &d.useReverseProxy })}, d)
 	subdirective.Refuse(known, subdirective.Options[Handler]{"connections": {}}, "is only for a placeholder that chooses among them")
 	own, rest := d.Split(known)
-	d.rest = rest
+	d.known, d.rest = known, rest
 	return known.ReadAll(d.Owner, own)
 }
 
 // parseProxy hands the rest to reverse_proxy.
 func (d *directive) parseProxy() error {
+	var errs []error
 	for _, segment := range d.rest {
-		if err := d.checkProxyOption(subdirective.Parse(d.Owner, segment)); err != nil {
-			return err
-		}
+		errs = append(errs, d.checkProxyOption(subdirective.Parse(d.Owner, segment)))
 	}
-	if err := d.Unmarshal(&d.proxy, d.rest); err != nil {
-		return fmt.Errorf("%s: %w", d.Owner, err)
+	if err := errors.Join(append(errs, d.unmarshalProxy())...); err != nil {
+		return err
 	}
 	if err := d.proxy.FinalizeUnmarshalCaddyfile(d.helper); err != nil {
 		return fmt.Errorf("%s: %w", d.Owner, err)
@@ -264,6 +267,38 @@ func (d *directive) parseProxy() error {
 		return err
 	}
 	return d.chooseUpstreams()
+}
+
+// proxyOptions are options of reverse_proxy that may be meant by a misspelled one.
+var proxyOptions = strings.Fields(`dynamic fail_duration flush_interval handle_response header_down header_up health_body
+	health_follow_redirects health_headers health_interval health_method health_passes health_port health_request_body
+	health_status health_timeout health_upstream health_uri lb_policy lb_retries lb_retry_match lb_try_duration
+	lb_try_interval max_fails method replace_status request_buffers response_buffers stream_buffer_size stream_close_delay
+	stream_timeout to transport trusted_proxies unhealthy_latency unhealthy_request_count unhealthy_status verbose_logs`)
+
+// unmarshalProxy lets reverse_proxy read the rest. It stops at its first error, so after one it is given each
+// option alone.
+func (d *directive) unmarshalProxy() error {
+	whole := d.Unmarshal(&d.proxy, d.rest)
+	if whole == nil {
+		return nil
+	}
+	var errs []error
+	for _, segment := range d.rest {
+		option := subdirective.Parse(d.Owner, segment)
+		err := d.Unmarshal(new(reverseproxy.Handler), []caddyfile.Segment{segment})
+		switch {
+		case err == nil:
+		case strings.Contains(err.Error(), "unrecognized subdirective "+option.Name):
+			errs = append(errs, option.Unrecognized(append(d.known.Names(), proxyOptions...)))
+		default:
+			errs = append(errs, fmt.Errorf("%s: %w", d.Owner, err))
+		}
+	}
+	if len(errs) == 0 {
+		return fmt.Errorf("%s: %w", d.Owner, whole)
+	}
+	return errors.Join(errs...)
 }
 
 // checkProxyOption refuses what would move the request away from the base URL.
@@ -275,9 +310,36 @@ func (d *directive) checkProxyOption(s *subdirective.Subdirective) error {
 		return s.Errorf("only transport http is possible; its options become those of our own")
 	case s.Name == "to":
 		return d.checkAddresses(s)
+	case s.Name == "header_up" && len(s.Args) > 0:
+		return d.checkHeaderUp(s)
 	default:
 		return nil
 	}
+}
+
+// checkHeaderUp refuses what would have no effect, because the sidecar decides on the field.
+func (d *directive) checkHeaderUp(s *subdirective.Subdirective) error {
+	field := httpguard.WithHyphens(http.CanonicalHeaderKey(strings.TrimLeft(strings.TrimSuffix(s.Args[0], ":"), "+-?>")))
+	keeps := d.handler.AppAuthorization == authorizationKeep
+	switch {
+	case field == "Host":
+		return s.Errorf("has no effect on Host, which is the host of base_url; to is for another address to dial")
+	case httpguard.SameField(field, d.handler.tokenField()) && !(field == "Authorization" && keeps):
+		return s.Errorf("has no effect on %s, where the token goes; see access_token_header", field)
+	case field == "Authorization" && !keeps:
+		return s.Errorf("has no effect on Authorization, which the API gets only with app_authorization keep; api_header sets other credentials")
+	case forward.IsCallerField(field):
+		return s.Errorf("has no effect on %s, which never reaches the API", field)
+	case field == "Content-Length" || field == "Transfer-Encoding":
+		return s.Errorf("has no effect on %s, which follows from the body", field)
+	}
+	sets := func(c *configuredConnection) bool {
+		return slices.ContainsFunc(c.service.APIHeaders, func(f Field) bool { return strings.EqualFold(f.Name, field) })
+	}
+	if slices.ContainsFunc(d.conns, sets) && !slices.ContainsFunc(d.conns, func(c *configuredConnection) bool { return !sets(c) }) {
+		return s.Errorf("has no effect on %s, which api_header sets", field)
+	}
+	return nil
 }
 
 // checkAddresses checks that addresses to dial do not contradict the base URLs.
@@ -383,9 +445,11 @@ func (d *directive) fixedAddress() string {
 func (d *directive) check() error {
 	var errs []error
 	for _, conn := range d.conns {
-		if err := errors.Join(conn.accepts(&d.handler.RequestPolicy), conn.acceptsTransport(d.transport.HTTPTransport, nil)); err != nil {
-			errs = append(errs, d.WrapErr(err))
+		err := conn.accepts(&d.handler.RequestPolicy)
+		if d.transport.HTTPTransport != nil { // otherwise it could not be read
+			err = errors.Join(err, conn.acceptsTransport(d.transport.HTTPTransport, nil))
 		}
+		errs = append(errs, d.Located("connection "+conn.name, err))
 	}
 	return errors.Join(errs...)
 }
@@ -429,24 +493,26 @@ func routeValue(route caddyhttp.Route, matcher caddy.ModuleMap) []httpcaddyfile.
 // stateKey is the key of the connections' names in a Helper's State.
 const stateKey = "http_helper.names"
 
-// inlineName returns the name of the connection that a directive with a base URL defines.
+// inlineName returns the name of the connection that a directive with a base URL defines. There is one
+// also with an error.
 func (d *directive) inlineName() (string, error) {
 	taken := d.takenNames()
 	var name string
+	free := func(name string) error {
+		if taken[name] {
+			return fmt.Errorf("there is a connection %s already", name)
+		}
+		return validName(name)
+	}
 	known := make(subdirective.Rules)
-	subdirective.Bind(known, subdirective.Options[string]{"name": subdirective.CheckedString(func(name *string) *string { return name }, validName)}, &name)
+	subdirective.Bind(known, subdirective.Options[string]{"name": subdirective.CheckedString(func(name *string) *string { return name }, free)}, &name)
 	own, _ := d.Split(known)
-	if err := known.ReadAll("http_helper", own[:min(1, len(own))]); err != nil { // a second one is an error later
-		return "", err
-	}
-	if taken[name] {
-		return "", d.Errf("http_helper: name: there is a connection %s already", name)
-	}
+	err := known.ReadAll("http_helper", own[:min(1, len(own))]) // a second one is an error later
 	if name == "" {
 		name = draft.Unique(hostName(d.target), "-", taken)
 	}
 	taken[name] = true
-	return name, nil
+	return name, err
 }
 
 // takenNames returns the names of the connections known so far. All directives share the map.

@@ -48,7 +48,7 @@ func TestHealth(t *testing.T) {
 		t.Errorf("in an outage from the beginning: %+v", c)
 	}
 
-	e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, "good", 3600) })
+	e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, "good", 3) })
 	admin(t, "POST", "/http_helper/connections/c/refresh")
 	wantHealth(t, site, 200)
 
@@ -63,6 +63,12 @@ func TestHealth(t *testing.T) {
 
 	source := activeApp().active["c"].tokens.source
 	source.Replace(t.Context(), source.Current())
+	if view := wantHealth(t, site, 200); view.Connections[0].State != token.StateFailing {
+		t.Errorf("with a token that an API has rejected: %+v", view)
+	}
+	for source.Current() != nil {
+		time.Sleep(10 * time.Millisecond)
+	}
 	if view := wantHealth(t, site, 200); view.Connections[0].State != token.StateDown {
 		t.Errorf("in an outage after it has worked: %+v", view)
 	}

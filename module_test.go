@@ -1,7 +1,11 @@
 package httphelper
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -95,5 +99,235 @@ func TestMistakesAreReportedTogether(t *testing.T) {
 				t.Errorf("connection %q: %v names no %s", test.name, err, want)
 			}
 		}
+	}
+}
+
+// unfinishedBodies are requests' fields that announce a body, and its beginning. The rest never comes.
+var unfinishedBodies = map[string]string{
+	"expect":  "Expect: 100-continue\r\nContent-Length: 10\r\n\r\n",
+	"chunked": "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n",
+	"length":  "Content-Length: 10\r\n\r\nbody",
+	"large":   "Content-Length: 10000000\r\n\r\nbody",
+}
+
+// TestErrorsComeWhileTheBodyIsComing: an error of ours does not wait for the rest of the request (rule 21).
+func TestErrorsComeWhileTheBodyIsComing(t *testing.T) {
+	e, down, a := newIdP(t), newIdP(t), newAPI(t, nil)
+	down.respond(func(w http.ResponseWriter, _ int64) { w.WriteHeader(http.StatusServiceUnavailable) })
+	closed := newAPI(t, nil)
+	closed.Close()
+	byHand := fmt.Sprintf("{\n\thttp_helper {\n\t\tconnection c {\n\t\t\tbase_url %s\n\t\t\ttoken_url %s\n\t\t\tclient_id id\n\t\t\tclient_secret literal-secret\n\t\t}\n\t}\n}\n"+
+		"SITE {\n\treverse_proxy %s {\n\t\ttransport http_helper {\n\t\t\tconnection c\n\t\t}\n\t}\n}\n", a.URL, down.URL, a.URL)
+	withErrors := strings.Replace(inline(a, down, ""), "\n}\n", "\n\thandle_errors {\n\t\trespond \"sorry\"\n\t}\n}\n", 1)
+	for name, test := range map[string]struct {
+		caddyfile, request string
+		status             int
+	}{
+		"no token":              {inline(a, down, ""), "POST / HTTP/1.1\r\n", 503},
+		"no token, logged":      {strings.Replace(inline(a, down, ""), "\n}\n", "\n\tlog {\n\t\toutput discard\n\t}\n}\n", 1), "POST / HTTP/1.1\r\n", 503},
+		"no token, by hand":     {byHand, "POST / HTTP/1.1\r\n", 503},
+		"path":                  {inline(a, e, ""), "POST /%2e%2e HTTP/1.1\r\n", 400},
+		"path, by hand":         {byHand, "POST /%2e%2e HTTP/1.1\r\n", 400},
+		"method":                {inline(a, e, ""), "TRACE / HTTP/1.1\r\n", 405},
+		"another site":          {inline(a, e, ""), "POST / HTTP/1.1\r\nSec-Fetch-Site: cross-site\r\n", 403},
+		"handle_errors":         {withErrors, "POST / HTTP/1.1\r\n", 503},
+		"gRPC":                  {inline(a, down, ""), "POST / HTTP/1.1\r\nContent-Type: application/grpc\r\n", 200},
+		"gRPC, by hand":         {byHand, "POST / HTTP/1.1\r\nContent-Type: application/grpc\r\n", 200},
+		"unreachable API":       {inline(closed, e, ""), "POST / HTTP/1.1\r\n", 502},
+		"unreachable API, gRPC": {inline(closed, e, ""), "POST / HTTP/1.1\r\nContent-Type: application/grpc\r\n", 200},
+		"unreachable, HTTP/1.0": {inline(closed, e, ""), "POST / HTTP/1.0\r\nConnection: keep-alive\r\n", 502},
+	} {
+		t.Run(name, func(t *testing.T) {
+			site := runSidecar(t, test.caddyfile)
+			for kind, body := range unfinishedBodies {
+				if strings.Contains(test.request, "1.0") && kind != "length" {
+					continue
+				}
+				res := rawCall(t, site, test.request+"Host: x\r\n"+body)
+				if res.StatusCode != test.status || !res.Close || res.Header.Get("Proxy-Status") == "" {
+					t.Errorf("%s: got %d, closing: %t, %v", kind, res.StatusCode, res.Close, res.Header)
+				}
+			}
+		})
+	}
+}
+
+// TestErrorsKeepTheConnectionOpen when there is no body that may still come.
+func TestErrorsKeepTheConnectionOpen(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, inline(a, e, ""))
+	for _, fields := range []string{"", "Content-Length: 0\r\n"} {
+		if res := rawCall(t, site, "POST /%2e%2e HTTP/1.1\r\nHost: x\r\n"+fields+"\r\n"); res.StatusCode != 400 || res.Close {
+			t.Errorf("%q: got %d, closing: %t", fields, res.StatusCode, res.Close)
+		}
+	}
+}
+
+// TestBrokenBodiesAreTheCallersFault: an app that breaks off its request or sends a malformed body gets a 400,
+// and nobody else gets anything because of it (rule 21).
+func TestBrokenBodiesAreTheCallersFault(t *testing.T) {
+	e := newIdP(t)
+	a := newAPI(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	secure, ca := tlsAPI(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	const passive = "fail_duration 1h\n\t\tmax_fails 1\n\t\tunhealthy_status 4xx 5xx"
+	byHand := func(a *api) string {
+		return fmt.Sprintf("{\n\thttp_helper {\n\t\tconnection c {\n\t\t\tbase_url %s\n\t\t\ttoken_url %s\n\t\t\tclient_id id\n\t\t\tclient_secret literal-secret\n\t\t}\n\t}\n}\n"+
+			"SITE {\n\treverse_proxy %s {\n\t\tfail_duration 1h\n\t\ttransport http_helper {\n\t\t\tconnection c\n\t\t}\n\t}\n}\n", a.URL, e.URL, a.URL)
+	}
+	for name, caddyfile := range map[string]string{
+		"directive":   inline(a, e, passive),
+		"by hand":     byHand(a),
+		"HTTP/2":      inline(secure, e, passive+"\n\t\ttransport http {\n\t\t\ttls_trust_pool file "+ca+"\n\t\t}"),
+		"buffered":    inline(a, e, passive+"\n\t\trequest_buffers 1MiB"),
+		"no replay":   inline(a, e, passive+"\n\t\treplay_buffer 0"),
+		"retries":     inline(a, e, passive+"\n\t\tlb_retries 2"),
+		"error route": strings.Replace(inline(a, e, passive), "\n}\n", "\n\thandle_errors {\n\t\trespond \"{err.message}\"\n\t}\n}\n", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			site := runSidecar(t, caddyfile)
+			for kind, body := range map[string]string{
+				"malformed chunk":     "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\nnot hex\r\n",
+				"no chunk at all":     "Transfer-Encoding: chunked\r\n\r\nnot hex\r\n",
+				"malformed trailer":   "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nno field\r\n\r\n",
+				"broken off":          "Content-Length: 10\r\n\r\nbody",
+				"broken off, chunked": "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n",
+			} {
+				res := brokenCall(t, site, "POST / HTTP/1.1\r\nHost: x\r\n"+body)
+				if status := res.Header.Get("Proxy-Status"); res.StatusCode != 400 || !strings.HasPrefix(status, "http_helper; error=http_request_error") {
+					t.Errorf("%s: got %d %q", kind, res.StatusCode, status)
+				}
+				if res, _ := call(t, "GET", site+"/", nil); res.StatusCode != 200 {
+					t.Errorf("%s: the next request got %d %s", kind, res.StatusCode, res.Header.Get("Proxy-Status"))
+				}
+			}
+		})
+	}
+}
+
+// brokenCall sends a request, ends its own side of the connection, and reads the response.
+func brokenCall(t *testing.T, site, request string) *http.Response {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(site, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, request)
+	_ = conn.(*net.TCPConn).CloseWrite()
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	return res
+}
+
+// TestTooLargeBody: what a handler before ours says about the body is what the app gets.
+func TestTooLargeBody(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	site := runSidecar(t, strings.Replace(inline(a, e, "fail_duration 1h"), "SITE {", "SITE {\n\trequest_body {\n\t\tmax_size 10\n\t}", 1))
+	res := rawCall(t, site, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n14\r\n01234567890123456789\r\n0\r\n\r\n")
+	if res.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(res.Header.Get("Proxy-Status"), "http_request_error") {
+		t.Errorf("got %d %v", res.StatusCode, res.Header)
+	}
+	if res, _ := call(t, "GET", site+"/", nil); res.StatusCode != 200 {
+		t.Errorf("the next request got %d", res.StatusCode)
+	}
+}
+
+// twoConnections is a Caddyfile with the connections admin and reader, each with an API under a path of its
+// name, whose tokens come from different places; site is the site's block.
+func twoConnections(a *api, admin, reader *fakeIdP, site string) string {
+	connection := func(name string, e *fakeIdP) string {
+		return fmt.Sprintf("\t\tconnection %s {\n\t\t\tbase_url %s/%s\n\t\t\ttoken_url %s\n\t\t\tclient_id id\n\t\t\tclient_secret literal-secret\n\t\t}\n", name, a.URL, name, e.URL)
+	}
+	return "{\n\thttp_helper {\n" + connection("admin", admin) + connection("reader", reader) + "\t}\n}\nSITE {\n" + strings.ReplaceAll(site, "API", a.URL) + "\n}\n"
+}
+
+// TestErrorRoutesLeaveNothingOfTheError: when another connection serves the request after all, its response
+// has no field of the error before (rule 21).
+func TestErrorRoutesLeaveNothingOfTheError(t *testing.T) {
+	e, down, a := newIdP(t), newIdP(t), newAPI(t, nil)
+	down.respond(func(w http.ResponseWriter, _ int64) { w.WriteHeader(http.StatusServiceUnavailable) })
+	const byHand = "reverse_proxy API {\n\t\ttransport http_helper {\n\t\t\tconnection reader\n\t\t}\n\t}"
+	for name, site := range map[string]string{
+		"handler":             "http_helper admin\n\thandle_errors {\n\t\thttp_helper reader\n\t}",
+		"transport by hand":   "http_helper admin\n\thandle_errors {\n\t\t" + byHand + "\n\t}",
+		"in a route":          "http_helper admin\n\thandle_errors {\n\t\troute {\n\t\t\thttp_helper reader\n\t\t}\n\t}",
+		"header before":       "header Cache-Control private\n\thttp_helper admin\n\thandle_errors {\n\t\thttp_helper reader\n\t}",
+		"header in the route": "http_helper admin\n\thandle_errors {\n\t\theader Cache-Control private\n\t\thttp_helper reader\n\t}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := runSidecar(t, twoConnections(a, down, e, site))
+			res := rawCall(t, url, "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody")
+			if res.StatusCode != 200 || a.last(t).RequestURI != "/reader/x" || res.Close {
+				t.Errorf("got %d, closing: %t; the API was asked %s", res.StatusCode, res.Close, a.last(t).RequestURI)
+			}
+			want := ""
+			if strings.Contains(site, "private") {
+				want = "private"
+			}
+			if got := res.Header; got.Get("Proxy-Status") != "" || got.Get("Retry-After") != "" || got.Get("Cache-Control") != want {
+				t.Errorf("header %v", got)
+			}
+		})
+	}
+	t.Run("another error", func(t *testing.T) {
+		site := "http_helper admin\n\thandle_errors {\n\t\thttp_helper reader {\n\t\t\tto 127.0.0.1:1\n\t\t}\n\t}"
+		res, _ := call(t, "GET", runSidecar(t, twoConnections(a, down, e, site))+"/", nil)
+		if got := res.Header.Get("Proxy-Status"); !strings.Contains(got, "the request is not sent") || res.Header.Get("Retry-After") != "" {
+			t.Errorf("%q, %v", got, res.Header)
+		}
+	})
+	t.Run("unreachable API", func(t *testing.T) {
+		caddyfile := twoConnections(a, e, e, "http_helper admin\n\thandle_errors {\n\t\thttp_helper reader\n\t}")
+		res, _ := call(t, "GET", runSidecar(t, strings.Replace(caddyfile, "base_url http:", "base_url https:", 1))+"/", nil)
+		if res.StatusCode != 200 || res.Header.Get("Proxy-Status") != "" || res.Header.Get("Cache-Control") != "" {
+			t.Errorf("got %d %v", res.StatusCode, res.Header)
+		}
+	})
+}
+
+// TestNestedConnections: a handler or transport sends the token of its own connection, wherever it stands.
+func TestNestedConnections(t *testing.T) {
+	admin, reader := newIdP(t), newIdP(t)
+	reader.respond(func(w http.ResponseWriter, n int64) { grantToken(w, fmt.Sprintf("reader%d", n), 3600) })
+	a := newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/admin/") {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	})
+	const byHand = "reverse_proxy API {\n\t\t\t\ttransport http_helper {\n\t\t\t\t\tconnection reader\n\t\t\t\t}\n\t\t\t}"
+	for name, site := range map[string]string{
+		"transport by hand": "http_helper admin {\n\t\thandle_response {\n\t\t\t" + byHand + "\n\t\t}\n\t}",
+		"in a subroute":     "http_helper admin {\n\t\thandle_response {\n\t\t\thandle {\n\t\t\t" + byHand + "\n\t\t\t}\n\t\t}\n\t}",
+		"handler":           "http_helper admin {\n\t\thandle_response {\n\t\t\thttp_helper reader\n\t\t}\n\t}",
+		"placeholder":       "http_helper admin {\n\t\thandle_response {\n\t\t\thttp_helper {http.request.header.X-Connection} {\n\t\t\t\tconnections admin reader\n\t\t\t}\n\t\t}\n\t}",
+		"intercept":         "intercept {\n\t\thandle_response {\n\t\t\t" + byHand + "\n\t\t}\n\t}\n\thttp_helper admin",
+		"by hand, twice":    strings.Replace(byHand, "reader", "admin", 1)[:len(byHand)-len("reader")+len("admin")-1] + "handle_response {\n\t\t\t" + byHand + "\n\t\t}\n\t}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			res, _ := call(t, "GET", runSidecar(t, twoConnections(a, admin, reader, site))+"/x", nil, "X-Connection", "reader")
+			got := a.last(t)
+			if res.StatusCode != 200 || got.RequestURI != "/reader/x" || !strings.HasPrefix(got.Header.Get("Authorization"), "Bearer reader") {
+				t.Errorf("got %d; the API was asked %s with %s", res.StatusCode, got.RequestURI, got.Header.Get("Authorization"))
+			}
+		})
+	}
+}
+
+// TestNestedErrors: an error of a handler within another one's route is that of the inner one.
+func TestNestedErrors(t *testing.T) {
+	e, down, a := newIdP(t), newIdP(t), newAPI(t, nil)
+	down.respond(func(w http.ResponseWriter, _ int64) { w.WriteHeader(http.StatusServiceUnavailable) })
+	const byHand = "reverse_proxy API {\n\t\t\t\ttransport http_helper {\n\t\t\t\t\tconnection reader\n\t\t\t\t}\n\t\t\t}"
+	for name, inner := range map[string]string{"handler": "http_helper reader", "transport by hand": byHand} {
+		t.Run(name, func(t *testing.T) {
+			site := "http_helper admin {\n\t\thandle_response {\n\t\t\t" + inner + "\n\t\t}\n\t}"
+			res, _ := call(t, "GET", runSidecar(t, twoConnections(a, e, down, site))+"/", nil)
+			if got := res.Header.Values("Proxy-Status"); res.StatusCode != 503 || len(got) != 1 || !strings.Contains(got[0], "connection reader") {
+				t.Errorf("got %d %q", res.StatusCode, got)
+			}
+		})
 	}
 }

@@ -94,7 +94,7 @@ func (p *RequestPolicy) provision() error {
 	for _, text := range p.AllowClients {
 		prefix, err := parsePrefix(text)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("allow_clients: %q is neither an IP address nor a CIDR range", text))
+			errs = append(errs, prefixAll("allow_clients", err))
 			continue
 		}
 		p.allowed = append(p.allowed, prefix)
@@ -116,26 +116,41 @@ func setDefault(value *string, option string, allowed ...string) error {
 	if *value == "" {
 		*value = allowed[0]
 	}
-	if slices.Contains(allowed, *value) {
-		return nil
-	}
-	return fmt.Errorf("%s must be one of %s, not %q", option, strings.Join(allowed, ", "), *value)
+	return prefixAll(option, subdirective.OneOf(allowed...)(*value))
 }
 
+var (
+	errRange = errors.New("must be IP addresses, CIDR ranges or private_ranges")
+	errZone  = errors.New("an address with a zone (%eth0) is not possible: callers are known by their address alone")
+)
+
+// parsePrefix parses an IP address or a range. One of mapped addresses, ::ffff:10.0.0.0/120, is that of the
+// IPv4 addresses, as which callers are known.
 func parsePrefix(text string) (netip.Prefix, error) {
-	if strings.Contains(text, "/") {
-		return netip.ParsePrefix(text)
+	if strings.Contains(text, "%") {
+		return netip.Prefix{}, errZone
 	}
-	addr, err := netip.ParseAddr(text)
+	address, _, isRange := strings.Cut(text, "/")
+	addr, err := netip.ParseAddr(address)
 	if err != nil {
-		return netip.Prefix{}, err
+		return netip.Prefix{}, errRange
 	}
-	return netip.PrefixFrom(addr, addr.BitLen()), nil
+	prefix := netip.PrefixFrom(addr, addr.BitLen())
+	if isRange {
+		if prefix, err = netip.ParsePrefix(text); err != nil {
+			return netip.Prefix{}, errRange
+		}
+	}
+	const mappedBits = 96
+	if addr.Is4In6() && prefix.Bits() >= mappedBits {
+		prefix = netip.PrefixFrom(addr.Unmap(), prefix.Bits()-mappedBits)
+	}
+	return prefix.Masked(), nil
 }
 
 func (h *TokenHeader) check() error {
 	if !httpguts.ValidHeaderFieldName(h.Field) {
-		return fmt.Errorf("%q is not a header field name", h.Field)
+		return errors.New("the field is not a header field name")
 	}
 	h.Field = http.CanonicalHeaderKey(h.Field)
 	if httpguard.ReservedField(h.Field) {
@@ -242,7 +257,7 @@ func allowClients(s *subdirective.Subdirective, p *RequestPolicy) error {
 			continue
 		}
 		if _, err := parsePrefix(r); err != nil {
-			return s.Errorf("must be IP addresses, CIDR ranges or private_ranges")
+			return s.Wrap(err)
 		}
 		p.AllowClients = append(p.AllowClients, r)
 	}

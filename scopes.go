@@ -11,6 +11,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
 // maxAdditionalScopes is the most characters that additional scopes may have.
@@ -40,7 +41,7 @@ var errScope = errors.New("not a scope: it consists of visible ASCII characters,
 // validScope checks the grammar of RFC 6749 §3.3.
 func validScope(s string) error {
 	if !oauth.IsScope(s) {
-		return fmt.Errorf("%q is %w", s, errScope)
+		return fmt.Errorf("that is %w", errScope)
 	}
 	return nil
 }
@@ -65,8 +66,8 @@ func (c *Connector) validateScopes() error {
 	if c.AdditionalScopes && !c.CustomizeScopes {
 		errs = append(errs, errors.New("additional_scopes needs customize_scopes"))
 	}
-	if !slices.Contains([]string{"", delimiterSpace, delimiterComma}, c.ScopesDelimiter) {
-		errs = append(errs, fmt.Errorf("scopes_delimiter: %q is neither space nor comma", c.ScopesDelimiter))
+	if c.ScopesDelimiter != "" {
+		errs = append(errs, prefixAll("scopes_delimiter", subdirective.OneOf(delimiterSpace, delimiterComma)(c.ScopesDelimiter)))
 	}
 	return errors.Join(errs...)
 }
@@ -150,9 +151,9 @@ func (c *Connector) scopeChoice(conn *Connection) (map[string]bool, error) {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("scopes: %w", err))
 		case len(names) == 0:
-			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s; it defines none", typed))
+			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s; it defines none", shownName(typed)))
 		case !slices.Contains(names, scope):
-			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s; it has %s", typed, strings.Join(names, ", ")))
+			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s%s; it has %s", shownName(typed), subdirective.DidYouMean(typed, names), strings.Join(names, ", ")))
 		case chosen[scope]:
 			errs = append(errs, fmt.Errorf("scopes: %s is named twice", typed))
 		default:

@@ -22,8 +22,8 @@ import (
 // Service describes a service: its API, and how clients authenticate at its token endpoint. Each
 // connector has one, and so does each connection without a connector.
 //
-// URLs and values may contain the placeholders `{env.*}` and `{file.*}`; those of a connector also
-// `{param.<key>}` and `{config.<key>}`. They are resolved when the config is loaded and at every
+// URLs and values of a connection may contain the placeholders `{env.*}` and `{file.*}`, those of a
+// connector `{param.<key>}` and `{config.<key>}`. They are resolved when the config is loaded and at every
 // token request, never per proxied request. What a placeholder yields is not searched for further
 // placeholders.
 type Service struct {
@@ -79,6 +79,10 @@ type Service struct {
 	// The value of `grant_type` in the token request. Default: `client_credentials` (RFC 6749 §4.4.2).
 	GrantType string `json:"grant_type,omitempty"`
 
+	// What a token response may call a bearer token besides `Bearer`, in any case. Such a token is sent as
+	// a bearer token. Default: nothing else; a token of another type is refused (RFC 6749 §7.1).
+	TokenTypes []string `json:"token_types,omitempty"`
+
 	// The JSON pointer (RFC 6901) to the token in the token response. Default: `/access_token`.
 	TokenPointer string `json:"token_pointer,omitempty"`
 
@@ -115,6 +119,11 @@ type Service struct {
 	// The resource indicators of the token request (RFC 8707): absolute URIs without fragment.
 	// Placeholders are resolved at every token request.
 	Resources []string `json:"resources,omitempty"`
+
+	// The statuses with which the API says that it rejects the token, from 400 to 499 without 404 and 429.
+	// The token is then replaced and the request sent again (see `on_unauthorized`). A response whose
+	// challenge says `insufficient_scope` (RFC 6750 §3.1) never says so. Default: 401.
+	RejectedStatuses []int `json:"rejected_statuses,omitempty"`
 
 	// The URL of the revocation endpoint (RFC 7009), where the token of a connection that is removed
 	// or refreshed by hand is revoked, best effort. Default: that of the issuer's metadata, if any.
@@ -162,17 +171,19 @@ const (
 func (s *Service) check() error {
 	_, err := oauth.Method(s.AuthMethod)
 	errs := []error{
-		err,
+		prefixAll("auth_method", err),
 		setDefault(&s.BasicEncoding, "basic_encoding", encodingForm, encodingRaw),
 		setDefault(&s.TokenRequestFormat, "token_request_format", oauth.FormatForm, oauth.FormatJSON, oauth.FormatQuery),
 		prefixAll("token_pointer", jsonpointer.Check(s.TokenPointer)),
 		prefixAll("expires_in_pointer", jsonpointer.Check(s.ExpiresInPointer)),
+		s.checkTokenTypes(),
 		s.checkParams(),
 		checkFields("token_request_header", s.TokenRequestHeaders, refusedTokenHeader),
 		checkFields("api_header", s.APIHeaders, refusedAPIHeader),
 		checkFields("api_query", s.APIQuery, nil),
 		s.checkResources(),
 		s.Ping.check(),
+		s.checkRejectedStatuses(),
 	}
 	if s.BaseURL == "" {
 		errs = append(errs, errors.New("base_url is missing"))
@@ -191,13 +202,20 @@ func (s *Service) check() error {
 	}
 	for _, what := range s.AllowInsecure {
 		if what != "token_url" && what != "base_url" {
-			errs = append(errs, fmt.Errorf("allow_insecure: %q is neither token_url nor base_url", what))
+			errs = append(errs, errors.New("allow_insecure: it is for token_url and base_url only"))
 		}
 	}
 	return errors.Join(errs...)
 }
 
 func (s *Service) allowsInsecure(what string) bool { return slices.Contains(s.AllowInsecure, what) }
+
+func (s *Service) checkTokenTypes() error {
+	if slices.Contains(s.TokenTypes, "") {
+		return errors.New("token_types: a name must not be empty")
+	}
+	return nil
+}
 
 // reservedParams are fields of the token request that have options of their own.
 var reservedParams = []string{"grant_type", "scope", "client_id", "client_secret", "client_assertion", "client_assertion_type"}
@@ -229,7 +247,7 @@ func checkFields(option string, fields []Field, refused func(string) bool) error
 	for i, f := range fields {
 		if refused != nil {
 			if !httpguts.ValidHeaderFieldName(f.Name) {
-				errs = append(errs, fmt.Errorf("%s: %q is not a header field name", option, f.Name))
+				errs = append(errs, fmt.Errorf("%s: a name is not that of a header field", option))
 				continue
 			}
 			f.Name = http.CanonicalHeaderKey(f.Name)
@@ -267,13 +285,28 @@ func (s *Service) checkResources() error {
 	return errors.Join(errs...)
 }
 
+// checkRejectedStatuses refuses statuses that say nothing of a token: another one would be requested in
+// vain, again and again.
+func (s *Service) checkRejectedStatuses() error {
+	var errs []error
+	for i, status := range s.RejectedStatuses {
+		switch {
+		case status < 400 || status > 499 || status == http.StatusNotFound || status == http.StatusTooManyRequests:
+			errs = append(errs, fmt.Errorf("rejected_statuses: %d is not a status from 400 to 499 other than 404 and 429", status))
+		case slices.Contains(s.RejectedStatuses[:i], status):
+			errs = append(errs, fmt.Errorf("rejected_statuses: %d is given more than once", status))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func (p *Ping) check() error {
 	if p == nil {
 		return nil
 	}
 	var errs []error
 	if p.Method != "" && !httpguts.ValidHeaderFieldName(p.Method) || p.Method == http.MethodTrace || p.Method == http.MethodConnect {
-		errs = append(errs, fmt.Errorf("ping: %q is not a method that can be used", p.Method))
+		errs = append(errs, errors.New("ping: the method cannot be used"))
 	}
 	path, _, _ := strings.Cut(p.Path, "?")
 	if !strings.HasPrefix(path, "/") {
@@ -292,20 +325,67 @@ func (p *Ping) check() error {
 // authMethod returns the name of the authentication method, the default included.
 func (s *Service) authMethod() string { return cmp.Or(s.AuthMethod, oauth.DefaultMethod) }
 
-// textParser parses texts with placeholders of some kinds and collects the errors.
+// parseText parses a text of a connector, in which placeholders of some kinds are understood, or without
+// kinds one of a connection, in which {env.*} and {file.*} are.
+func parseText(value string, kinds []string) (placeholder.Template, error) {
+	if len(kinds) > 0 {
+		return placeholder.ParseConnectors(value, kinds...)
+	}
+	return placeholder.Parse(value)
+}
+
+// textParser parses texts and collects the errors.
 type textParser struct {
-	kinds     []string
+	kinds     []string // of placeholders in a connector; none: the texts are those of a connection
 	connector *Connector // whose keys the placeholders name; nil if there are none
 	errs      []error
+
+	keep  bool // whether to keep the texts
+	texts []parsedText
+}
+
+// parsedText is the text of an option.
+type parsedText struct {
+	option string
+	text   placeholder.Template
+	isPath bool // the path of a file with the value
 }
 
 func (p *textParser) parse(option, value string) placeholder.Template {
-	t, err := placeholder.Parse(value, p.kinds...)
+	t, err := parseText(value, p.kinds)
 	if err == nil {
 		err = p.connector.checkKeys(t)
 	}
 	p.errs = append(p.errs, prefixAll(option, err))
+	if p.keep && err == nil {
+		p.texts = append(p.texts, parsedText{option: option, text: t})
+	}
 	return t
+}
+
+// path parses the path of a file.
+func (p *textParser) path(option, value string) *placeholder.Template {
+	t := p.optional(option, value)
+	if last := len(p.texts) - 1; last >= 0 && t != nil && p.texts[last].option == option {
+		p.texts[last].isPath = true
+	}
+	return t
+}
+
+// unreadable returns the errors of variables and files that are not there now.
+func (p *textParser) unreadable() error {
+	var errs []error
+	for _, t := range p.texts {
+		if len(t.text.Keys(placeholder.Param))+len(t.text.Keys(placeholder.Config)) > 0 {
+			continue
+		}
+		value, err := t.text.ExpandLines(nil)
+		if err == nil && t.isPath {
+			_, err = placeholder.ReadFile(value)
+		}
+		errs = append(errs, prefixAll(t.option, err))
+	}
+	return errors.Join(errs...)
 }
 
 // optional parses a text, or returns nil when it is empty.
@@ -358,6 +438,7 @@ func (s *Service) spec(p *textParser) *resolve.ServiceSpec {
 		GrantType:            cmp.Or(s.GrantType, oauth.DefaultGrantType),
 		RequestFormat:        s.TokenRequestFormat,
 		ScopeSeparator:       cmp.Or(s.TokenRequestScopeSeparator, " "),
+		TokenTypes:           s.TokenTypes,
 		TokenPointer:         cmp.Or(s.TokenPointer, oauth.DefaultTokenPointer),
 		ExpiresInPointer:     cmp.Or(s.ExpiresInPointer, oauth.DefaultExpiresInPointer),
 		InsecureURLs:         insecure,

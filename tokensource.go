@@ -100,15 +100,20 @@ func (t *connectionTokens) Token(ctx context.Context) (*oauth.Token, error) {
 	return current, err
 }
 
-// Invalidate stops the use of a token that an API has rejected, and reports whether a newer one may be
-// requested.
-func (t *connectionTokens) Invalidate(rejected *oauth.Token) bool {
-	return t.source.Invalidate(rejected)
+// Replace returns a token to retry with after an API has rejected one. The wait is bounded like that for
+// the first token.
+func (t *connectionTokens) Replace(ctx context.Context, rejected *oauth.Token) *oauth.Token {
+	limited, cancel := context.WithTimeout(ctx, t.timeout+timeoutGrace)
+	defer cancel()
+	return t.source.Replace(limited, rejected)
 }
 
-// Replace invalidates a token and waits for a newer one.
-func (t *connectionTokens) Replace(ctx context.Context, rejected *oauth.Token) *oauth.Token {
-	return t.source.Replace(ctx, rejected)
+// Accept notes that the API has accepted a token.
+func (t *connectionTokens) Accept(accepted *oauth.Token) { t.source.Accept(accepted) }
+
+// Reject has a rejected token replaced without waiting.
+func (t *connectionTokens) Reject(ctx context.Context, rejected *oauth.Token) {
+	t.source.Reject(ctx, rejected)
 }
 
 // refresh replaces the token now, and revokes the old one.

@@ -30,7 +30,7 @@ type Transport struct {
 	*reverseproxy.HTTPTransport
 
 	// The name of the connection whose token is sent with requests that no handler `http_helper` has
-	// admitted. Default: none, such requests are refused.
+	// admitted for that connection. Default: none, such requests are refused.
 	Connection string `json:"connection,omitempty"`
 
 	// The names of the connections that a handler `http_helper` chooses among with a placeholder.
@@ -114,7 +114,7 @@ func (t *Transport) checkConnections(ctx caddy.Context) error {
 	errs := make([]error, len(t.conns))
 	for i, conn := range t.conns {
 		conn.upstream = cmp.Or(conn.upstream, upstream)
-		errs[i] = conn.acceptsTransport(t.HTTPTransport, conn.target)
+		errs[i] = prefixAll("connection "+conn.name, conn.acceptsTransport(t.HTTPTransport, conn.target))
 	}
 	return errors.Join(errs...)
 }
@@ -126,13 +126,13 @@ func (c *configuredConnection) acceptsTransport(t *reverseproxy.HTTPTransport, t
 		return nil
 	}
 	if t.TLS.InsecureSkipVerify && !c.service.allowsInsecure("base_url") {
-		return fmt.Errorf("connection %s: tls_insecure_skip_verify needs allow_insecure base_url", c.name)
+		return errors.New("tls_insecure_skip_verify needs allow_insecure base_url")
 	}
 	if target == nil {
 		return nil
 	}
 	if name := t.TLS.ServerName; name != "" && !strings.EqualFold(name, target.Base.Hostname()) {
-		return fmt.Errorf("connection %s: tls_server_name must be the host of base_url; name the certificate's host there and the address to dial with to", c.name)
+		return errors.New("tls_server_name must be the host of base_url; name the certificate's host there and the address to dial with to")
 	}
 	return nil
 }
@@ -205,7 +205,7 @@ func (t *Transport) RequestHeaderOps() *headers.HeaderOps {
 // RoundTrip sends a request with the token of its connection.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	q, ok := forward.FromContext(req.Context())
-	if !ok {
+	if !ok || t.own != nil && q.Conn != &t.own.forward { // it may stand in the route of another connection's handler
 		return t.roundTripAlone(req)
 	}
 	if !t.HeaderUp && !t.LoadBalancing {
@@ -218,6 +218,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 // without that handler, or a health check. A refusal is a response, not an error, so that it never
 // counts against an upstream.
 func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
+	forward.Withdraw(req.Context())
 	if t.own == nil {
 		forward.CloseBody(req.Body)
 		return forward.NotAllowed("neither a handler http_helper nor the transport's option connection says whose token to send").Response(req), nil

@@ -11,13 +11,11 @@
 # PLATFORMS chooses others than those below. Needs Go, git and sha256sum.
 set -euo pipefail
 
-CYCLONEDX_GOMOD_VERSION=v1.10.0
 PLATFORMS=${PLATFORMS:-linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64}
 # These would change the binaries without a trace that a user of xcaddy.sh can follow.
 unset CGO_ENABLED GOFLAGS GOOS GOARCH GOAMD64 GOARM64 GOEXPERIMENT
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cyclonedx=$root/.tools/cyclonedx-gomod-$CYCLONEDX_GOMOD_VERSION/cyclonedx-gomod
 
 fail() {
 	echo "release.sh: $*" >&2
@@ -31,11 +29,6 @@ check() {
 	[ -z "$(git status --porcelain)" ] || fail "there are changes that are not committed"
 	grep -qF "## [${version#v}]" CHANGELOG.md || fail "CHANGELOG.md has no section for ${version#v}"
 	[ ! -e "$out" ] || fail "there is already a $out"
-}
-
-install_cyclonedx() {
-	[ -x "$cyclonedx" ] && return
-	GOBIN=$(dirname "$cyclonedx") go install -trimpath "github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$CYCLONEDX_GOMOD_VERSION"
 }
 
 # publish_here lets Go find the module's versions in this clone.
@@ -56,7 +49,7 @@ build() {
 	[ "$1" != windows ] || file=$file.exe
 	GOOS=$1 GOARCH=$2 VERSION=$version OUTPUT=$file ./xcaddy.sh
 	go version -m "$file" | grep "$module[[:space:]]$version[[:space:]]h1:" >/dev/null || fail "$file was not built from $version"
-	"$cyclonedx" bin -json -std -noserial -notimestamp -version "$version" -output "$file.cdx.json" "$file"
+	deploy/sbom.sh "$file" "$file.cdx.json"
 }
 
 [ $# -eq 2 ] || fail "use: release.sh <version> <new directory>"
@@ -64,7 +57,6 @@ version=$1 out=$(realpath -m "$2")
 cd "$root"
 module=$(go list -m)
 check
-install_cyclonedx
 publish_here
 mkdir -p "$out"
 for platform in $PLATFORMS; do

@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -41,18 +43,37 @@ var staticCaddy = sync.OnceValues(func() (string, error) {
 })
 
 // TestContainerImage builds the image without a container engine, checks it as a registry would, and
-// runs what is in it: as an arbitrary user, on a read-only root file system.
+// runs what is in it: as arbitrary users, on a read-only root file system.
 func TestContainerImage(t *testing.T) {
 	t.Parallel()
 	image := buildImage(t)
-	config, rootfs := unpackImage(t, image)
+	for name, user := range imageUsers {
+		t.Run(name, func(t *testing.T) {
+			config, rootfs := unpackImage(t, image, 0)
+			runImage(t, config, rootfs, user)
+		})
+	}
+	config, rootfs := unpackImage(t, image, 0)
 	equal(t, "user", config.User, "65532:65532")
 	wantSameAsDockerfile(t, config)
+	wantPackagedAuthorities(t, readFile(t, filepath.Join(rootfs, "etc/ssl/certs/ca-certificates.crt")))
 	if again := buildImage(t); !bytes.Equal(image, again) {
 		t.Error("the same inputs give another image")
 	}
 	t.Logf("the image has %d MiB, compressed", len(image)>>20)
-	runImage(t, config, rootfs)
+}
+
+// imageUser is who runs an image, and how it may read its secret.
+type imageUser struct {
+	user, groups string
+	mode         os.FileMode // of the secret, which is root's and of the group
+	group        int
+}
+
+// The image's own user; and one that OpenShift chooses, which is a member of the pod's group.
+var imageUsers = map[string]imageUser{
+	"own user":       {user: "65532:65532", mode: 0o444},
+	"arbitrary user": {user: "1000650000:0", groups: "1000650000", mode: 0o440, group: 1000650000},
 }
 
 // buildImage makes the image without a container engine.
@@ -62,11 +83,87 @@ func buildImage(t *testing.T) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return imageOf(t, caddy)
+}
+
+// imageOf makes an image of programs, each for its platform, and checks the bills of materials beside it.
+func imageOf(t *testing.T, programs ...string) []byte {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "image.tar")
-	cmd := exec.Command(filepath.Join(harness.Root(), "deploy/container/image.sh"), "oci", file)
-	cmd.Env = append(os.Environ(), "CADDY="+caddy)
+	cmd := exec.Command(filepath.Join(harness.Root(), "deploy/container/image.sh"), append([]string{"oci", file}, programs...)...)
 	output(t, cmd)
+	bills, err := filepath.Glob(filepath.Join(filepath.Dir(file), "image.*.cdx.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "bills of materials", len(bills), len(programs))
+	for _, bill := range bills {
+		if text := readFile(t, bill); !strings.Contains(text, `"bomFormat": "CycloneDX"`) {
+			t.Errorf("%s is no bill of materials:\n%s", bill, text)
+		}
+	}
 	return []byte(readFile(t, file))
+}
+
+// TestContainerImagePlatforms makes one image for two platforms.
+func TestContainerImagePlatforms(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	harness.WriteFile(t, filepath.Join(dir, "go.mod"), "module program\n")
+	harness.WriteFile(t, filepath.Join(dir, "main.go"), "package main\n\nfunc main() {}\n")
+	build := func(architecture string) string {
+		file := filepath.Join(dir, architecture)
+		cmd := exec.Command("go", "build", "-o", file, ".")
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOOS=linux", "CGO_ENABLED=0", "GOARCH="+architecture)
+		output(t, cmd)
+		return file
+	}
+	amd64, arm64 := build("amd64"), build("arm64")
+	image := imageOf(t, amd64, arm64)
+	for i, file := range []string{amd64, arm64} {
+		_, rootfs := unpackImage(t, image, i)
+		if readFile(t, filepath.Join(rootfs, "caddy")) != readFile(t, file) {
+			t.Errorf("the image of %s has another program", filepath.Base(file))
+		}
+	}
+	cmd := exec.Command(filepath.Join(harness.Root(), "deploy/container/image.sh"), "oci", filepath.Join(dir, "twice.tar"), amd64, amd64)
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "two binaries for amd64") {
+		t.Errorf("two programs for one platform: %v, %s", err, out)
+	}
+}
+
+// wantPackagedAuthorities checks that the image trusts whom Debian trusts, and nobody whom this machine trusts besides.
+func wantPackagedAuthorities(t *testing.T, bundle string) {
+	t.Helper()
+	files, err := filepath.Glob("/usr/share/ca-certificates/mozilla/*.crt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("there are no authorities of Debian's here: %v", err)
+	}
+	var packaged strings.Builder
+	for _, file := range files {
+		packaged.WriteString(readFile(t, file) + "\n")
+	}
+	got, want := authorities(t, bundle), authorities(t, packaged.String())
+	if !slices.Equal(got, want) {
+		t.Errorf("the image trusts %d authorities, and not the %d of Debian", len(got), len(want))
+	}
+}
+
+// authorities are the subjects of certificates and what they are.
+func authorities(t *testing.T, bundle string) (found []string) {
+	t.Helper()
+	for rest := []byte(bundle); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			slices.Sort(found)
+			return found
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, certificate.Subject.String()+sha256Of(block.Bytes))
+	}
 }
 
 type imageConfig struct {
@@ -75,12 +172,13 @@ type imageConfig struct {
 }
 
 type descriptor struct {
-	Digest string
-	Size   int64
+	Digest   string
+	Size     int64
+	Platform struct{ Architecture, OS string }
 }
 
-// unpackImage follows the digests of an OCI archive, and unpacks its layer.
-func unpackImage(t *testing.T, image []byte) (imageConfig, string) {
+// unpackImage follows the digests of an OCI archive, and unpacks the layer of its image for a platform.
+func unpackImage(t *testing.T, image []byte, platform int) (imageConfig, string) {
 	t.Helper()
 	files := map[string][]byte{}
 	for header, content := range tarEntries(t, bytes.NewReader(image)) {
@@ -92,20 +190,25 @@ func unpackImage(t *testing.T, image []byte) (imageConfig, string) {
 		equal(t, "digest", sha256Of(content), d.Digest)
 		return content
 	}
-	var index struct{ Manifests []descriptor }
+	var entry, index struct{ Manifests []descriptor }
 	var manifest struct {
 		Config descriptor
 		Layers []descriptor
 	}
 	var config struct {
+		Architecture, OS string
+
 		Config imageConfig
 		RootFS struct {
 			DiffIDs []string `json:"diff_ids"`
 		}
 	}
-	parse(t, files["index.json"], &index)
-	parse(t, blob(index.Manifests[0]), &manifest)
+	parse(t, files["index.json"], &entry)
+	equal(t, "indexes", len(entry.Manifests), 1)
+	parse(t, blob(entry.Manifests[0]), &index)
+	parse(t, blob(index.Manifests[platform]), &manifest)
 	parse(t, blob(manifest.Config), &config)
+	equal(t, "platform", index.Manifests[platform].Platform, struct{ Architecture, OS string }{config.Architecture, config.OS})
 	zipped, err := gzip.NewReader(bytes.NewReader(blob(manifest.Layers[0])))
 	if err != nil {
 		t.Fatal(err)
@@ -198,10 +301,13 @@ func wantSameAsDockerfile(t *testing.T, config imageConfig) {
 }
 
 // runImage runs the image as a container engine would, as far as files and users go.
-func runImage(t *testing.T, config imageConfig, rootfs string) {
+func runImage(t *testing.T, config imageConfig, rootfs string, user imageUser) {
 	t.Helper()
-	enter, leave := []string{"unshare", "--mount"}, []string{"chroot", "--userspec=65532:65532", "--groups=", rootfs}
+	enter, leave := []string{"unshare", "--mount"}, []string{"chroot", "--userspec=" + user.user, "--groups=" + user.groups, rootfs}
 	if os.Geteuid() != 0 {
+		if user.group != 0 {
+			t.Skip("only root may give files away")
+		}
 		if out, err := exec.Command("unshare", "--user", "--map-root-user", "--mount", "true").CombinedOutput(); err != nil {
 			t.Skipf("this user may not make namespaces here: %s", out)
 		}
@@ -216,6 +322,7 @@ func runImage(t *testing.T, config imageConfig, rootfs string) {
 			t.Fatal(err)
 		}
 	}
+	user.own(t, filepath.Join(rootfs, "run/secrets/client_secret"))
 	if err := os.Mkdir(filepath.Join(rootfs, "proc"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +341,7 @@ func runImage(t *testing.T, config imageConfig, rootfs string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantHarmless(t, string(status))
+	wantHarmless(t, string(status), strings.Split(user.user, ":")[0])
 	if logs := c.Logs(); strings.Contains(logs, "read-only file system") || strings.Contains(logs, "permission denied") || strings.Contains(logs, `"level":"error"`) {
 		t.Errorf("something is wrong in the container:\n%s", logs)
 	}
@@ -251,10 +358,24 @@ func openPath(t *testing.T, path string) {
 	}
 }
 
-// wantHarmless checks who a process is and what it may do.
-func wantHarmless(t *testing.T, status string) {
+// own makes a secret readable for the user as the platform does.
+func (u imageUser) own(t *testing.T, file string) {
 	t.Helper()
-	if os.Geteuid() == 0 && !strings.Contains(status, "Uid:\t65532\t65532\t65532\t65532") {
+	if err := os.Chmod(file, u.mode); err != nil {
+		t.Fatal(err)
+	}
+	if u.group == 0 {
+		return
+	}
+	if err := os.Chown(file, 0, u.group); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantHarmless checks who a process is and what it may do.
+func wantHarmless(t *testing.T, status, user string) {
+	t.Helper()
+	if os.Geteuid() == 0 && !strings.Contains(status, "Uid:"+strings.Repeat("\t"+user, 4)) {
 		t.Errorf("it runs as somebody else:\n%s", status)
 	}
 	if !strings.Contains(status, "CapEff:\t0000000000000000") {

@@ -44,6 +44,7 @@ func here(t *testing.T, caddyfile string) site {
 		":8081 {", ":" + healthPort + " {",
 		"unix//run/http_helper/admin.sock", "unix/" + w.AdminSocket(),
 		"/run/secrets", filepath.Join(w.Dir, "secrets"),
+		"/etc/http_helper/secrets", filepath.Join(w.Dir, "secrets"),
 	}
 	for i := 0; i < 6; i += 2 {
 		if !strings.Contains(caddyfile, changes[i]) {
@@ -112,8 +113,7 @@ func TestDeployedCaddyfilesServe(t *testing.T) {
 			t.Parallel()
 			s := here(t, caddyfile)
 			s.provide(t)
-			credentials := "CREDENTIALS_DIRECTORY=" + filepath.Join(s.Dir, "secrets")
-			s.Run(t, harness.Config{Whole: s.caddyfile, Env: []string{credentials}})
+			s.Run(t, harness.Config{Whole: s.caddyfile})
 			s.wantToken(t)
 			if strings.Contains(caddyfile, ":8081") {
 				s.wantProbes(t)

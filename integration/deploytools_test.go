@@ -57,6 +57,16 @@ func (g *goTool) command(t *testing.T, args ...string) *exec.Cmd {
 	return exec.Command(g.path, args...)
 }
 
+// goModuleDir is where Go keeps the files of a module's version.
+func goModuleDir(t *testing.T, module string) string {
+	t.Helper()
+	cmd := exec.Command("go", "mod", "download", "-json", module)
+	cmd.Dir = t.TempDir() // no module's own
+	var found struct{ Dir string }
+	parse(t, []byte(output(t, cmd)), &found)
+	return found.Dir
+}
+
 // output runs a command that must succeed, and returns what it printed.
 func output(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()

@@ -224,7 +224,7 @@ func TestReverseProxyOptions(t *testing.T) {
 			equal(t, "X-Extra", w.api.Last(t).Header.Get("X-Extra"), "extra")
 			equal(t, "X-Forwarded-For", w.api.Last(t).Header.Get("X-Forwarded-For"), "192.0.2.1")
 		}},
-		"header_up cannot take the token away": {"header_up -Authorization\nheader_up Authorization evil", func(t *testing.T, w *world) {
+		"header_up cannot take the token away": {"header_up -A*\nheader_up X-Evil evil", func(t *testing.T, w *world) {
 			w.wantOK(t)
 			equal(t, "Authorization", strings.Join(w.api.Last(t).Header["Authorization"], "|"), "Bearer token-1")
 		}},

@@ -173,6 +173,27 @@ func TestGRPC(t *testing.T) {
 	}
 }
 
+// TestAGRPCCallIsReplayedWhenItsTokenIsRejected: gRPC says UNAUTHENTICATED with an HTTP status of 200.
+func TestAGRPCCallIsReplayedWhenItsTokenIsRejected(t *testing.T) {
+	t.Parallel()
+	w, _, client := startGRPCWorld(t, nil)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Timeout)
+	defer cancel()
+	call := func() {
+		t.Helper()
+		if _, err := client.UnaryCall(ctx, &testpb.SimpleRequest{Payload: &testpb.Payload{Body: []byte("hello")}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	call()
+	w.tokens.Revoke()
+	call()
+	equal(t, "token requests", w.tokens.Count(), 2)
+	if _, metrics, err := w.Admin(http.MethodGet, "/metrics", "", ""); err != nil || !strings.Contains(metrics, `unauthorized_total{connection="127.0.0.1",outcome="replayed"} 1`) {
+		t.Errorf("metrics: %v\n%s", err, metrics)
+	}
+}
+
 // TestGRPCErrorsOfTheSidecar has each error that gRPC callers get as a gRPC status (rule 21).
 func TestGRPCErrorsOfTheSidecar(t *testing.T) {
 	t.Parallel()

@@ -321,11 +321,14 @@ const leakyOptions = `
 				body "{\"pin\":\"{param.pin}\"}"
 				pointer /shard
 			}
-			token_request_param ticket {env.TICKET}
+			parameter ticket password
+			parameter header password
+			parameter key password
+			token_request_param ticket {param.ticket}
 			token_request_param derived {config.derived} {config.shard}
-			token_request_header X-Ticket {env.HEADER}
+			token_request_header X-Ticket {param.header}
 			api_header X-Api-Key {param.pin}
-			api_header X-Env-Key {env.KEY}
+			api_header X-Env-Key {param.key}
 			api_query key {config.derived}
 			ping GET /ping
 		}
@@ -333,12 +336,18 @@ const leakyOptions = `
 			client_id app
 			client_secret {env.SECRET}
 			parameter pin {env.PIN}
+			parameter ticket {env.TICKET}
+			parameter header {env.HEADER}
+			parameter key {env.KEY}
 			token_timeout 1s
 		}
 		connection literal service {
 			client_id app
 			client_secret $LITERAL
 			parameter pin {file.$DIR/pin}
+			parameter ticket {env.TICKET}
+			parameter header {env.HEADER}
+			parameter key {env.KEY}
 			token_timeout 1s
 		}
 		connection jwt {

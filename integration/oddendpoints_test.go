@@ -57,7 +57,7 @@ func oddEndpoints(t *testing.T) []oddEndpoint {
 		{"nothing compressed", whole(200, "", zipped), mistake, "badly compressed", 1},
 		{"compressed twice", whole(200, packed(t, zip), "Content-Encoding: gzip, gzip"), mistake, noJSON, 1},
 		{"compressed refusal", whole(400, packed(t, `{"error":"invalid_scope"}`), zipped), mistake, "invalid_scope", 1},
-		{"badly compressed refusal", whole(400, zip[:20], zipped), outage, "status 400", 1},
+		{"badly compressed refusal", whole(400, zip[:20], zipped), mistake, "status 400", 1},
 		{"badly compressed outage", whole(500, zip[:20], zipped), outage, "status 500", 3},
 
 		{"hints before", hint + hint + whole(200, plainToken), fine, "", 1},
@@ -74,7 +74,7 @@ func oddEndpoints(t *testing.T) []oddEndpoint {
 		{"no content", "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", mistake, noJSON, 1},
 		{"not modified", "HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n", mistake, "redirect", 1},
 		{"redirect to nowhere", whole(302, plainToken), mistake, "redirect", 1},
-		{"not found", whole(404, "nothing here"), outage, "status 404: check token_url", 1},
+		{"not found", whole(404, "nothing here"), mistake, "(status 404): check token_url", 1},
 		{"unknown status", whole(999, plainToken), outage, "status 999", 3},
 		{"refusal as an outage", whole(500, `{"error":"invalid_client"}`), outage, "invalid_client", 3},
 
@@ -82,7 +82,9 @@ func oddEndpoints(t *testing.T) []oddEndpoint {
 		{"another encoding", whole(200, "\xff\xfe{\x00}\x00", "Content-Type: application/json; charset=utf-16"), mistake, noJSON, 1},
 		{"more after the JSON", whole(200, plainToken+plainToken), mistake, noJSON, 1},
 		{"very deep", whole(200, strings.Repeat("[", 20_000)+strings.Repeat("]", 20_000)), mistake, noJSON, 1},
-		{"a form", whole(200, "access_token=token", "Content-Type: application/x-www-form-urlencoded"), mistake, noJSON, 1},
+		{"a form", whole(200, "access_token=token&token_type=bearer&expires_in=3600&scope=a+b", "Content-Type: application/x-www-form-urlencoded; charset=utf-8"), fine, "", 1},
+		{"a refusal as a form", whole(400, "error=invalid_client&error_description=no", "Content-Type: application/x-www-form-urlencoded"), mistake, "invalid_client", 1},
+		{"a form that says it is text", whole(200, "access_token=token", "Content-Type: text/plain"), mistake, noJSON, 1},
 		{"null", whole(200, "null"), mistake, noJSON, 1},
 		{"an array", whole(200, `["token"]`), mistake, "no token at /access_token", 1},
 		{"a token twice", whole(200, `{"access_token":"another","access_token":"token"}`), fine, "", 1},

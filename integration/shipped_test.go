@@ -97,8 +97,6 @@ var (
 func withSecrets(t *testing.T, text string) (changed string, env []string) {
 	t.Helper()
 	dir := t.TempDir()
-	// Where systemd puts the secrets of a unit.
-	text = strings.ReplaceAll(text, "{env.CREDENTIALS_DIRECTORY}", "/run/credentials")
 	for _, match := range envPlaceholder.FindAllStringSubmatch(text, -1) {
 		env = append(env, match[1]+"=value")
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -54,12 +55,12 @@ func (b booted) run(t *testing.T, script string) string {
 	return output(t, b.command(script))
 }
 
-// appUnit is an app that needs the sidecar as soon as it starts and until it has ended.
+// appUnit is an app that needs the sidecar as soon as it starts and until it has ended. It says when a
+// request of its own has failed, and goes on.
 const appUnit = `[Unit]
-Requires=http-helper.service
-After=http-helper.service
+$DEPENDENCIES
 [Service]
-ExecStart=/bin/sh -c 'curl --silent --fail $URL/started && exec sleep infinity'
+ExecStart=/bin/sh -c 'curl --silent --fail $URL/started && while sleep 0.05; do curl --silent --fail $URL/working || echo a request failed; done'
 ExecStop=/usr/bin/curl --silent --fail $URL/stopping
 `
 
@@ -81,7 +82,7 @@ func TestSystemd(t *testing.T) {
 		"client_secret":                      secret,
 		"deploy/systemd/Caddyfile":           caddyfile,
 		"deploy/systemd/http-helper.service": deployedFile(t, "systemd/http-helper.service"),
-		"app.service":                        strings.ReplaceAll(appUnit, "$URL", w.URL),
+		"app.service":                        strings.NewReplacer("$URL", w.URL, "$DEPENDENCIES", documentedDependencies(t)).Replace(appUnit),
 	} {
 		harness.WriteFile(t, filepath.Join(dir, name), content)
 	}
@@ -112,16 +113,12 @@ func TestSystemd(t *testing.T) {
 	})
 	equal(t, "restarts", b.run(t, "systemctl show --property=NRestarts --value http-helper"), "1\n")
 
+	b.run(t, "cp app.service /etc/systemd/system && systemctl daemon-reload && systemctl start app")
 	const rotated = "r0tated-s3cret"
-	b.run(t, "printf "+rotated+" >/etc/http_helper/client_secret && systemctl restart http-helper")
-	w.wantOK(t)
-	requests := w.tokens.Requests()
-	_, password, _ := (&http.Request{Header: requests[len(requests)-1].Header}).BasicAuth()
-	equal(t, "secret after the rotation", password, rotated)
-
-	b.run(t, "systemctl stop http-helper && cp app.service /etc/systemd/system && systemctl daemon-reload && systemctl start app")
-	eventually(t, "the app has started and reached the API", func() bool { return w.api.Last(t).RequestURI == "/v2/started" })
-	b.run(t, "systemctl stop http-helper")
+	b.wantRotation(t, w, rotated)
+	b.wantAppGoesOn(t, w)
+	// As when the machine shuts down.
+	b.run(t, "systemctl stop http-helper app")
 	equal(t, "the app's last request", w.api.Last(t).RequestURI, "/v2/stopping")
 	equal(t, "the app", b.run(t, "systemctl show --property=ActiveState,Result --value app"), "success\ninactive\n")
 
@@ -131,6 +128,52 @@ func TestSystemd(t *testing.T) {
 			t.Errorf("the journal has %s:\n%s", unwanted, journal)
 		}
 	}
+}
+
+// documentedDependencies are the lines that the documentation has the app's unit say.
+func documentedDependencies(t *testing.T) string {
+	t.Helper()
+	block := regexp.MustCompile("(?ms)^```ini\n\\[Unit\\]\n(.*?)^```$").FindStringSubmatch(readShipped(t, "docs/deployment.md"))
+	if block == nil {
+		t.Fatal("docs/deployment.md does not show the app's unit")
+	}
+	return block[1]
+}
+
+// wantRotation replaces the secret with the commands of the documentation while the app makes requests: both
+// processes go on, and no request fails.
+func (b booted) wantRotation(t *testing.T, w *world, rotated string) {
+	t.Helper()
+	const processes = "systemctl show --property=MainPID --value http-helper app"
+	before := b.run(t, processes)
+	rotate := strings.ReplaceAll(documented(t, "docs/deployment.md", "client_secret.new"), "api.example.com", "127.0.0.1")
+	// /src is read-only here.
+	b.run(t, "cd /tmp && printf "+rotated+" >client_secret && "+rotate+"rm client_secret")
+	requests := w.tokens.Requests()
+	_, password, _ := (&http.Request{Header: requests[len(requests)-1].Header}).BasicAuth()
+	equal(t, "secret after the rotation", password, rotated)
+	w.wantWorking(t)
+	equal(t, "processes", b.run(t, processes), before)
+	if journal := b.run(t, "journalctl --unit=app"); strings.Contains(journal, "a request failed") {
+		t.Errorf("the rotation has cost a request:\n%s", journal)
+	}
+}
+
+// wantWorking waits until the app has made another request.
+func (w *world) wantWorking(t *testing.T) {
+	t.Helper()
+	before := w.api.Count()
+	eventually(t, "the app makes requests", func() bool { return w.api.Count() > before && w.api.Last(t).RequestURI == "/v2/working" })
+}
+
+// wantAppGoesOn restarts the sidecar, which is no reason to restart the app.
+func (b booted) wantAppGoesOn(t *testing.T, w *world) {
+	t.Helper()
+	const process = "systemctl show --property=MainPID --value app"
+	before := b.run(t, process)
+	b.run(t, "systemctl restart http-helper")
+	w.wantWorking(t)
+	equal(t, "the app's process", b.run(t, process), before)
 }
 
 // wantHardened looks at the process and its files as they are under systemd.
@@ -147,7 +190,7 @@ func (b booted) wantHardened(t *testing.T) {
 	if id, _ := strconv.Atoi(strings.Fields(uid)[0]); id < 61184 || id > 65519 {
 		t.Errorf("the process has no user of its own: %s", uid)
 	}
-	for _, path := range []string{"/run/http_helper/admin.sock", "/run/credentials/http-helper.service/client_secret"} {
+	for _, path := range []string{"/run/http_helper/admin.sock", "/etc/http_helper/secrets/client_secret"} {
 		script := "test -e " + path + " && ! setpriv --reuid=1000 --regid=1000 --clear-groups test -e " + path
 		if out, err := b.command(script).CombinedOutput(); err != nil {
 			t.Errorf("other users get at %s, or it is not there: %v %s", path, err, out)

@@ -62,8 +62,7 @@ func TestSystemdStartAndReload(t *testing.T) {
 		args := strings.Fields(line)
 		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Env = []string{
-			"NOTIFY_SOCKET=" + notify, "CREDENTIALS_DIRECTORY=" + filepath.Join(s.Dir, "secrets"),
-			"XDG_CONFIG_HOME=" + s.Dir, "XDG_DATA_HOME=" + s.Dir,
+			"NOTIFY_SOCKET=" + notify, "XDG_CONFIG_HOME=" + s.Dir, "XDG_DATA_HOME=" + s.Dir,
 		}
 		return cmd
 	}

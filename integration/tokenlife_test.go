@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptrace"
 	"strconv"
@@ -266,8 +267,7 @@ func TestAShortLifeNeverLeadsToARequestPerCall(t *testing.T) {
 func TestDefaultLifetime(t *testing.T) {
 	t.Parallel()
 	for name, response := range map[string]string{
-		"missing": `{"access_token":"t"}`, "zero": `{"access_token":"t","expires_in":0}`, "negative": `{"access_token":"t","expires_in":-5}`,
-		"nonsense": `{"access_token":"t","expires_in":"soon"}`,
+		"missing": `{"access_token":"t"}`, "nonsense": `{"access_token":"t","expires_in":"soon"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -285,6 +285,81 @@ func TestDefaultLifetime(t *testing.T) {
 				t.Errorf("refreshed after %v", after)
 			}
 		})
+	}
+}
+
+// TestALifeThatIsAlwaysZero has token endpoints that mean nothing by it: after a second look the default
+// lifetime counts.
+func TestALifeThatIsAlwaysZero(t *testing.T) {
+	t.Parallel()
+	for name, response := range map[string]string{"zero": `{"access_token":"t","expires_in":0}`, "negative": `{"access_token":"t","expires_in":-5}`} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			w.api.Accept(nil)
+			w.tokens.RespondWith(harness.Reply(http.StatusOK, response))
+			w.Run(t, w.inline(options{connection: "default_lifetime 1h"}))
+			l := w.startLoad(t, 4, 5*time.Millisecond)
+			w.tokens.Await(t, 2)
+			time.Sleep(2 * time.Second)
+			wantAllOK(t, l.stop())
+			requests := w.tokens.Requests()
+			equal(t, "token requests", len(requests), 2)
+			if after := requests[1].At.Sub(requests[0].At); after < time.Second || after > 3*time.Second {
+				t.Errorf("looked again after %v", after)
+			}
+		})
+	}
+}
+
+// TestTheSameTokenUntilItDies has a token endpoint that grants a token again and again until it dies, with
+// the whole seconds that are left, and an API that responds to a dead one with 200.
+func TestTheSameTokenUntilItDies(t *testing.T) {
+	t.Parallel()
+	const life, lives = 4500 * time.Millisecond, 5
+	w := newWorld(t, nil)
+	w.api.Accept(nil)
+	var mu sync.Mutex
+	var current string
+	var born time.Time
+	number := 0
+	dead := map[int]int{} // requests with a dead token, by the number of the token that lived then
+	w.tokens.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if time.Since(born) >= life {
+			number, born = number+1, time.Now()
+			current = "token-of-life-" + strconv.Itoa(number)
+		}
+		left := int((life - time.Since(born)) / time.Second)
+		harness.Reply(http.StatusOK, map[string]any{"access_token": current, "token_type": "bearer", "expires_in": left}).ServeHTTP(rw, nil)
+	}))
+	w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if harness.Bearer(r.Header) != current || time.Since(born) >= life {
+			dead[number]++
+			_, _ = io.WriteString(rw, `{"success":false,"errors":[{"code":"602"}]}`)
+		}
+	}))
+	w.Run(t, w.inline(options{}))
+	l := w.startLoad(t, 4, 5*time.Millisecond)
+	eventually(t, "five lives", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return number > lives
+	})
+	wantAllOK(t, l.stop())
+	for life, requests := range dead {
+		if requests > 2 {
+			t.Errorf("life %d: %d requests with a dead token", life, requests)
+		}
+	}
+	requests := w.tokens.Requests()
+	for i := 1; i < len(requests); i++ {
+		if pause := requests[i].At.Sub(requests[i-1].At); pause < 990*time.Millisecond {
+			t.Errorf("token request %d came %v after the one before", i+1, pause)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -55,11 +56,20 @@ func (w *world) inline(o options) harness.Config {
 	})
 }
 
-// named is the same configuration with a connector and a connection.
+// variable matches the placeholder of a variable.
+var variable = regexp.MustCompile(`\{env\.(\w+)\}`)
+
+// named is the same configuration with a connector and a connection. The connector asks for the values of
+// variables, which it must not read.
 func (w *world) named(o options) harness.Config {
+	var asks, values string
+	for _, found := range variable.FindAllStringSubmatch(o.service, -1) {
+		asks += "\nparameter " + found[1] + " password"
+		values += "\nparameter " + found[1] + " " + found[0]
+	}
 	return w.expand(o, harness.Config{
-		Options: o.global + "\nhttp_helper {\nconnector service {\nbase_url $API" + o.base + "\ntoken_url $TOKENS\n" + o.service +
-			"\n}\nconnection billing service {\n" + o.credentials() + o.connection + "\n}\n}",
+		Options: o.global + "\nhttp_helper {\nconnector service {\nbase_url $API" + o.base + "\ntoken_url $TOKENS\n" + variable.ReplaceAllString(o.service, "{param.$1}") + asks +
+			"\n}\nconnection billing service {\n" + o.credentials() + o.connection + values + "\n}\n}",
 		Site: "http_helper billing {\n" + o.directive + "\n}",
 	})
 }

@@ -37,8 +37,7 @@ const full = `additional_scopes
 			token_request_param region {param.region}
 			token_request_param pass {param.pass}
 			token_request_param hidden {config.hidden}
-			token_request_param asked {config.asked}
-			token_request_param env {env.HTTP_HELPER_TEST_VALUE}`
+			token_request_param asked {config.asked}`
 
 // configFile writes a Caddyfile whose connector is like that of crm, and returns the flag for it.
 func configFile(t *testing.T, s *services, connector, connection string) []string {
@@ -57,7 +56,6 @@ func newConnection(t *testing.T, answers string, flags []string) result {
 }
 
 func TestNewFromAnswers(t *testing.T) {
-	t.Setenv("HTTP_HELPER_TEST_VALUE", "env-value")
 	s := newServices(t, nil)
 	flags := configFile(t, s, full, "parameter pass p")
 	answers := "my id\nmy-secret\nemea\nmy-pass\nus\ncontacts.delete\nreports.read  reports.export\nsales\nno\n"
@@ -81,7 +79,7 @@ connection sales acme_crm {
 	}
 	got.want(t, 0, "POST "+s.idp.URL+"/token\n", "Authorization: Basic with my id and (the client secret)", "X-Key: the connector's",
 		"audience = https://emea.example", "region = us", "pass = {param.pass}", "hidden = {config.hidden}", "asked = {config.asked}",
-		"env = {env.HTTP_HELPER_TEST_VALUE}", "scope = contacts.read contacts.delete reports.read reports.export")
+		"scope = contacts.read contacts.delete reports.read reports.export")
 	for _, hidden := range []string{"my-secret", "my-pass", "hidden-value", "header-value", "env-value", "query-secret"} {
 		if strings.Contains(got.stdout+got.stderr, hidden) {
 			t.Errorf("%s is shown", hidden)

@@ -77,7 +77,7 @@ func TestRunUsedWrongly(t *testing.T) {
 		{enough[: len(enough)-2 : len(enough)-2], "--client-secret-file or --client-secret-env"},
 		{append(enough, "--issuer", "https://a.example"), "--token-url and --issuer exclude each other"},
 		{append(enough, "--client-secret-env", "A"), "exclude each other"},
-		{append(enough, "--auth-method", "magic"), "--auth-method: unknown"},
+		{append(enough, "--auth-method", "magic"), "--auth-method: must be one of"},
 		{append(enough, "--auth-method", "none"), "--client-secret-file is not for --auth-method none"},
 		{append(enough, "--client-certificate-file", "a"), "need each other"},
 		{append(enough, "--from", "8080"), "a port is needed"},

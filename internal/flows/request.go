@@ -40,8 +40,7 @@ const (
 // request uses the transport of token requests (`token_transport`) and follows no redirects, but never
 // carries the connection's own authentication. The response must have a status 2xx and at most 1 MiB.
 //
-// `{param.<key>}`, `{env.*}` and `{file.*}` are replaced in the URL, in header values and in the body. A
-// parameter value is escaped for its place: in a URL as in `token_url`, and in a body by its
+// `{param.<key>}` is replaced in the URL, in header values and in the body. A parameter value is escaped for its place: in a URL as in `token_url`, and in a body by its
 // `Content-Type`, as JSON or as a form.
 type Request struct {
 	// The method, in capital letters. Default: `GET`, or `POST` if there is a body.
@@ -61,7 +60,7 @@ type Request struct {
 	// Default: the whole response.
 	Pointer string `json:"pointer,omitempty"`
 
-	// How long the request may take. Default: `10s`.
+	// How long the request may take, at most `24h`. Default: `10s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
 	url, body placeholder.Template
@@ -95,13 +94,25 @@ func (f *Request) Provision(_ caddy.Context) error {
 	if err := jsonpointer.Check(f.Pointer); err != nil {
 		errs = append(errs, fmt.Errorf("pointer: %w", err))
 	}
-	if f.Timeout < 0 {
-		errs = append(errs, errors.New("timeout must not be negative"))
-	}
+	errs = append(errs, checkTimeout(time.Duration(f.Timeout)))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	return f.tryTemplates()
+}
+
+// maxTimeout is the longest timeout of a flow.
+const maxTimeout = 24 * time.Hour
+
+func checkTimeout(timeout time.Duration) error {
+	switch {
+	case timeout < 0:
+		return errors.New("timeout must not be negative")
+	case timeout > maxTimeout:
+		return errors.New("timeout must be at most 24h")
+	default:
+		return nil
+	}
 }
 
 func (f *Request) setDefaults() {
@@ -132,7 +143,7 @@ func (f *Request) headerIndex(name string) int {
 func (f *Request) parse() error {
 	var errs []error
 	parse := func(option, value string) placeholder.Template {
-		t, err := placeholder.Parse(value, placeholder.Param)
+		t, err := placeholder.ParseConnectors(value, placeholder.Param)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", option, err))
 		}
@@ -356,14 +367,13 @@ func (f *Request) timeoutName(ctx context.Context) string {
 	return "its timeout of " + time.Duration(f.Timeout).String()
 }
 
+// statusError returns what a response means that is no success. Its body counts only as far as it has an
+// OAuth error code.
 func statusError(resp *http.Response) *oauth.Error {
-	failure := oauth.Unavailable(resp, "its server")
-	if resp.StatusCode >= 400 && resp.StatusCode <= 499 {
-		retryAfter := failure.RetryAfter
-		failure = oauth.ConfigurationErrorf("its server refused the request with status %d: check the flow's URL, headers and body, and the parameters in them", resp.StatusCode)
-		failure.RetryAfter = retryAfter
-	}
-	return failure
+	body, _ := oauth.ReadBody(resp)
+	code, _ := jsonpointer.Find(oauth.ParseJSON(body), "/error")
+	text, _ := code.(string)
+	return oauth.FailedResponse(resp, text, "its server", "check the flow's URL, headers and body, and the parameters in them")
 }
 
 // result returns the flow's result from the body of a response.
@@ -433,6 +443,9 @@ func (f *Request) unmarshalOption(d *caddyfile.Dispenser, option string, args []
 		timeout, err := caddy.ParseDuration(args[0])
 		if err != nil || timeout <= 0 {
 			return d.Err("timeout must be a duration above zero, such as 5s")
+		}
+		if err := checkTimeout(timeout); err != nil {
+			return d.WrapErr(err)
 		}
 		f.Timeout = caddy.Duration(timeout)
 	}

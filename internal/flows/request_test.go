@@ -54,7 +54,6 @@ func runFlow(ctx context.Context, f Flow, params ...string) (string, error) {
 }
 
 func TestFlowRequestOnTheWire(t *testing.T) {
-	t.Setenv("FLOW_KEY", "k3y")
 	form := "application/x-www-form-urlencoded; charset=utf-8"
 	for name, test := range map[string]struct {
 		flow Request // URL without scheme and host
@@ -63,12 +62,11 @@ func TestFlowRequestOnTheWire(t *testing.T) {
 		"the least":          {Request{URL: "/d"}, "GET /d accept=application/json"},
 		"method":             {Request{Method: "PUT", URL: "/d"}, "PUT /d accept=application/json"},
 		"parameters":         {Request{URL: "/d/{param.odd}?q={param.odd}"}, "GET /d/a%22%2F&b?q=a%22%2F%26b accept=application/json"},
-		"environment":        {Request{URL: "/{env.FLOW_KEY}"}, "GET /k3y accept=application/json"},
-		"header":             {Request{URL: "/d", Headers: []Header{{"X-Key", "{env.FLOW_KEY} {param.odd}"}}}, `GET /d accept=application/json x-key=k3y a"/&b`},
+		"header":             {Request{URL: "/d", Headers: []Header{{"X-Key", "k3y {param.odd}"}}}, `GET /d accept=application/json x-key=k3y a"/&b`},
 		"accept of its own":  {Request{URL: "/d", Headers: []Header{{"ACCEPT", "text/json"}}}, "GET /d accept=text/json"},
 		"body is a POST":     {Request{URL: "/d", Body: `{"i":"{param.odd}"}`}, `POST /d accept=application/json content-type=application/json {"i":"a\"/\u0026b"}`},
-		"body with a method": {Request{Method: "PATCH", URL: "/d", Body: "{env.FLOW_KEY}"}, `PATCH /d accept=application/json content-type=application/json k3y`},
-		"body, form":         {Request{URL: "/d", Body: "i={param.odd}&k={env.FLOW_KEY}", Headers: []Header{{"content-type", form}}}, "POST /d accept=application/json content-type=" + form + " i=a%22%2F%26b&k=k3y"},
+		"body with a method": {Request{Method: "PATCH", URL: "/d", Body: "k3y"}, `PATCH /d accept=application/json content-type=application/json k3y`},
+		"body, form":         {Request{URL: "/d", Body: "i={param.odd}&k=k3y", Headers: []Header{{"content-type", form}}}, "POST /d accept=application/json content-type=" + form + " i=a%22%2F%26b&k=k3y"},
 		"body, text":         {Request{URL: "/d", Body: "a\n{param.odd}", Headers: []Header{{"Content-Type", "text/plain"}}}, "POST /d accept=application/json content-type=text/plain a\na\"/&b"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -142,12 +140,15 @@ func TestFlowRequestFailures(t *testing.T) {
 		status  int
 		message string
 	}{
-		"400": {oauthtest.Responds(400, `{"error":"hunter2"}`), oauth.ClassConfiguration, 502, "refused the request with status 400"},
-		"401": {oauthtest.Responds(401, `hunter2`), oauth.ClassConfiguration, 502, "status 401"},
-		"404": {oauthtest.Responds(404, `hunter2`), oauth.ClassConfiguration, 502, "status 404"},
-		"429": {oauthtest.Responds(429, `hunter2`), oauth.ClassConfiguration, 502, "status 429"},
-		"500": {oauthtest.Responds(500, `hunter2`), oauth.ClassOutage, 503, "its server responded with status 500"},
-		"503": {oauthtest.Responds(503, `hunter2`), oauth.ClassOutage, 503, "status 503"},
+		"400":               {oauthtest.Responds(400, `{"error":"hunter2"}`), oauth.ClassConfiguration, 502, "refused the request (status 400): check the flow's URL"},
+		"401":               {oauthtest.Responds(401, `hunter2`), oauth.ClassConfiguration, 502, "status 401"},
+		"404":               {oauthtest.Responds(404, `hunter2`), oauth.ClassConfiguration, 502, "status 404"},
+		"408":               {oauthtest.Responds(408, `hunter2`), oauth.ClassOutage, 503, "status 408"},
+		"425":               {oauthtest.Responds(425, `hunter2`), oauth.ClassOutage, 503, "status 425"},
+		"429":               {oauthtest.Responds(429, `hunter2`), oauth.ClassOutage, 503, "status 429"},
+		"400, out of order": {oauthtest.Responds(400, `{"error":"temporarily_unavailable"}`), oauth.ClassOutage, 503, "status 400"},
+		"500":               {oauthtest.Responds(500, `hunter2`), oauth.ClassOutage, 503, "its server responded with status 500"},
+		"503":               {oauthtest.Responds(503, `hunter2`), oauth.ClassOutage, 503, "status 503"},
 		"redirect": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/hunter2", http.StatusTemporaryRedirect)
 		}, oauth.ClassConfiguration, 502, "redirect"},
@@ -335,7 +336,6 @@ func TestFlowRequestInsecure(t *testing.T) {
 }
 
 func TestFlowRequestProvision(t *testing.T) {
-	t.Setenv("FLOW_EMPTY", "")
 	for name, test := range map[string]struct {
 		flow Request
 		want string
@@ -355,8 +355,8 @@ func TestFlowRequestProvision(t *testing.T) {
 		"header value":     {Request{URL: "https://h", Headers: []Header{{"X-A", "hunter2\n"}}}, "header X-A: the value contains a control character"},
 		"placeholder":      {Request{URL: "https://h/{config.x}"}, "url: unknown placeholder"},
 		"body placeholder": {Request{URL: "https://h", Body: "{http.x}"}, "body: values of a request"},
-		"unset":            {Request{URL: "https://h", Headers: []Header{{"X-A", "{env.FLOW_EMPTY}"}}}, "header X-A: {env.FLOW_EMPTY} is not set or empty"},
-		"unreadable":       {Request{URL: "https://h", Body: "{file./no/such}"}, "body: reading file /no/such"},
+		"variable":         {Request{URL: "https://h", Headers: []Header{{"X-A", "{env.FLOW_EMPTY}"}}}, "header X-A: {env.*} and {file.*} are not for a connector"},
+		"file":             {Request{URL: "https://h", Body: "{file./no/such}"}, "body: {env.*} and {file.*} are not for a connector"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := test.flow.Provision(caddy.Context{})

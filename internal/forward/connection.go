@@ -20,6 +20,8 @@ type Connection struct {
 
 	Name    string // for error texts
 	Tracing *telemetry.Tracing
+
+	RejectedStatuses []int // with which the API says that it rejects a token; nil: 401
 }
 
 // Tokens provides the tokens of a connection.
@@ -27,12 +29,15 @@ type Tokens interface {
 	// Token returns a usable token. The error is a *oauth.Error, or ctx's.
 	Token(ctx context.Context) (*oauth.Token, error)
 
-	// Invalidate takes a token out of use that an API has rejected, and reports whether a newer one may
-	// be requested.
-	Invalidate(rejected *oauth.Token) bool
-
-	// Replace invalidates a token and waits for a newer one. It returns nil if there is none.
+	// Replace returns a token to retry with after an API has rejected one, and waits for it. It returns
+	// nil if there is none. Other requests go on with the rejected one meanwhile.
 	Replace(ctx context.Context, rejected *oauth.Token) *oauth.Token
+
+	// Accept notes that an API has accepted a token.
+	Accept(accepted *oauth.Token)
+
+	// Reject has a rejected token replaced without waiting, for a request that cannot be sent again.
+	Reject(ctx context.Context, rejected *oauth.Token)
 }
 
 // Options say how requests carry a token, and what follows from the API's response. They are shared by
@@ -49,7 +54,7 @@ type Options struct {
 	// token.
 	KeepAuthorization bool
 
-	// RetryUnauthorized replays a request with a newer token when the API responds with 401.
+	// RetryUnauthorized replays a request with another token when the API rejects the first.
 	RetryUnauthorized bool
 
 	// ReplayBuffer is how many bytes of a request's body are kept for a replay. A larger body is not

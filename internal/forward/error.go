@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/url"
@@ -54,6 +55,24 @@ func misconfigured(details string) *Error {
 	return &Error{Status: http.StatusBadGateway, Type: "proxy_configuration_error", Details: details}
 }
 
+// brokenBodyError returns the error for a request whose body cannot be read to its end, because of err. A
+// handler before this one may have said in err which status that is.
+func brokenBodyError(err error) *Error {
+	e := BadRequest("the request's body is malformed")
+	var status caddyhttp.HandlerError
+	switch {
+	case errors.As(err, new(*http.MaxBytesError)):
+		e.Status, e.Details = http.StatusRequestEntityTooLarge, "the request's body is too large"
+	case errors.As(err, &status) && status.StatusCode/100 == 4:
+		e.Status, e.Details = status.StatusCode, "the request's body was refused"
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, context.Canceled):
+		e.Details = "the request broke off before its body was complete"
+	case neterror.IsTimeout(err):
+		e.Details = "the request's body did not come in time"
+	}
+	return e
+}
+
 // NoTokenError returns the error for a request whose connection has no token, because of err.
 func NoTokenError(connection string, err error) *Error {
 	if errors.Is(err, context.Canceled) {
@@ -77,9 +96,12 @@ func NoTokenError(connection string, err error) *Error {
 // noResponseReason says why there is no response of the API, without the words of err, which may quote
 // the API.
 func noResponseReason(err caddyhttp.HandlerError) string {
+	for _, known := range []error{errNoResponse, errNotSentAgain} {
+		if errors.Is(err, known) {
+			return known.Error()
+		}
+	}
 	switch {
-	case errors.Is(err, errNoResponse):
-		return errNoResponse.Error()
 	case err.StatusCode == http.StatusServiceUnavailable:
 		return "the API cannot be reached: none of its addresses is available"
 	case errors.As(err, new(reverseproxy.DialError)): // which hides its cause
@@ -95,12 +117,13 @@ func (e *Error) Error() string { return e.Details }
 // Write gives the error to the app: to gRPC clients as a trailers-only response, to others as an error
 // that `handle_errors` sees.
 func (e *Error) Write(w http.ResponseWriter, r *http.Request) error {
-	e.setHeader(w.Header())
 	if isGRPC(r) {
+		e.setHeader(w.Header())
+		closeUnread(w.Header(), "Connection", r)
 		w.WriteHeader(e.setGRPC(w.Header()))
 		return nil
 	}
-	return caddyhttp.Error(e.Status, errors.New(e.Details))
+	return caddyhttp.Error(e.Status, e.announce(w.Header(), r, errors.New(e.Details)))
 }
 
 // Response returns the error as a response to r, for callers that expect one of the API.
@@ -110,6 +133,8 @@ func (e *Error) Response(r *http.Request) *http.Response {
 		Header: make(http.Header), Body: http.NoBody, Request: r,
 	}
 	e.setHeader(res.Header)
+	// In this spelling reverse_proxy takes the field for none of a connection, and passes it on.
+	closeUnread(res.Header, "connection", r)
 	if isGRPC(r) {
 		res.StatusCode = e.setGRPC(res.Header)
 	}
@@ -130,6 +155,14 @@ func (e *Error) setHeader(header http.Header) {
 	}
 }
 
+// closeUnread has net/http's server send an error at once, though the request's body may still be coming:
+// over HTTP/1 it would read the body first, to use the connection again (rule 21).
+func closeUnread(header http.Header, field string, r *http.Request) {
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		header[field] = []string{"close"}
+	}
+}
+
 // RetryAfterSeconds returns the value of a Retry-After field, rounded up.
 func RetryAfterSeconds(d time.Duration) string {
 	return strconv.Itoa(int(math.Ceil(d.Seconds())))
@@ -140,6 +173,9 @@ func isGRPC(r *http.Request) bool {
 	contentType := r.Header.Get("Content-Type")
 	return contentType == "application/grpc" || strings.HasPrefix(contentType, "application/grpc+") || strings.HasPrefix(contentType, "application/grpc;")
 }
+
+// grpcUnauthenticated is the gRPC status of a call whose credentials are not valid.
+const grpcUnauthenticated = "16"
 
 // grpcCodes maps HTTP statuses to gRPC's status codes (rule 21).
 var grpcCodes = map[int]int{

@@ -43,7 +43,7 @@ func (q *Request) mayPass(field string, proxyFields bool) bool {
 	if alike := httpguard.WithHyphens(field); alike != field {
 		field, proxyFields = alike, false
 	}
-	if httpguard.SameField(field, q.options.Field) || slices.Contains(callerFields, field) {
+	if httpguard.SameField(field, q.options.Field) || IsCallerField(field) {
 		return false
 	}
 	if !proxyFields && isProxyField(field) {
@@ -61,6 +61,9 @@ func (q *Request) mayTrail(field string) bool {
 // callerFields never pass: credentials of other schemes, and what proxies say about a client certificate
 // (RFC 9440).
 var callerFields = []string{"Proxy-Authorization", "Dpop", "Client-Cert", "Client-Cert-Chain"}
+
+// IsCallerField reports whether a field of the app never reaches the API.
+func IsCallerField(field string) bool { return slices.Contains(callerFields, field) }
 
 // isProxyField reports whether a field reveals a proxy to the API.
 func isProxyField(field string) bool {

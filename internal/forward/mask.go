@@ -121,7 +121,7 @@ var errNoResponse = errors.New("the API's response broke off or is not HTTP")
 // sanitizeError returns err if it is about the network, TLS or the app, and errNoResponse otherwise:
 // net/http's errors about a response that is not HTTP quote it, and it may contain the token.
 func sanitizeError(err error) error {
-	for _, known := range []error{io.EOF, context.Canceled, io.ErrUnexpectedEOF, errBodyTaken} {
+	for _, known := range []error{io.EOF, context.Canceled, io.ErrUnexpectedEOF, errBodyTaken, errNotSentAgain} {
 		if errors.Is(err, known) {
 			return err
 		}
@@ -159,7 +159,8 @@ func sanitizeBody(res *http.Response) {
 
 // responseWriter unmasks for the app what was masked for reverse_proxy. In an informational response,
 // such as 103 Early Hints, which does not pass the transport, it drops members of Proxy-Status that
-// claim to be this proxy's.
+// claim to be this proxy's. It drops the status that reverse_proxy writes in place of an error of ours,
+// which Serve writes.
 type responseWriter struct {
 	caddyhttp.ResponseWriterWrapper
 
@@ -168,6 +169,9 @@ type responseWriter struct {
 
 // WriteHeader implements http.ResponseWriter.
 func (w *responseWriter) WriteHeader(status int) {
+	if status == statusClientClosedRequest && w.request.denied != nil {
+		return
+	}
 	if status < http.StatusOK && status != http.StatusSwitchingProtocols {
 		dropOwnProxyStatus(w.Header())
 	} else {

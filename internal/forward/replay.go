@@ -1,50 +1,77 @@
 package forward
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
-// sendWithRetry sends a request with token, which may be nil, and replays it once when the API rejects
-// the token (rule 18).
-func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.Token) (*http.Response, error) {
+// sendWithRetry sends a request with token, which may be nil, and replays it once with another one when
+// the API rejects the token (rule 18).
+func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.Token) (_ *http.Response, failure error) {
 	body := newReplayBody(req, q)
-	defer body.finish()
+	defer func() {
+		failure = body.blame(failure, req.Context().Err())
+		body.finish()
+	}()
 	res, err := t.sendWithNonce(req, q, token, body)
-	if err != nil || !q.rejected(res, token) {
+	if err != nil || token == nil {
 		return res, err
 	}
-	newer := q.newerToken(req, token, body)
-	if newer == nil || !body.rewind() {
+	if !q.replaces(token, req, res) {
+		if res.StatusCode < http.StatusBadRequest {
+			q.Conn.Tokens.Accept(token)
+		}
+		return res, nil
+	}
+	other := q.replacement(req, token, body)
+	if other == nil || !body.rewind() {
 		return res, nil
 	}
 	CloseBody(res.Body)
 	q.Conn.Metrics.Count(telemetry.Replayed)
-	return t.sendWithNonce(req, q, newer, body)
+	return t.sendWithNonce(req, q, other, body)
 }
 
-// rejected reports whether the API's response rejects the token, so that a newer one may help.
-func (q *Request) rejected(res *http.Response, token *oauth.Token) bool {
-	return res.StatusCode == http.StatusUnauthorized && token != nil &&
-		q.options.RetryUnauthorized && !oauth.InsufficientScope(res.Header) && !oauth.NeedsNonce(res, token)
+// replaces reports whether a rejected token is to be replaced, because another one may help.
+func (q *Request) replaces(token *oauth.Token, req *http.Request, res *http.Response) bool {
+	return q.rejected(req, res) && q.options.RetryUnauthorized && !oauth.InsufficientScope(res.Header) && !oauth.NeedsNonce(res, token)
 }
 
-// newerToken replaces a rejected token, and waits for it if the request can be replayed at all.
-func (q *Request) newerToken(req *http.Request, rejected *oauth.Token, body *replayBody) *oauth.Token {
+// rejected reports whether the API's response rejects the token: by its status, or to gRPC clients by
+// UNAUTHENTICATED in a trailers-only response, which has its trailers in the header.
+func (q *Request) rejected(req *http.Request, res *http.Response) bool {
+	switch {
+	case res.StatusCode == http.StatusOK:
+		return res.Header.Get("Grpc-Status") == grpcUnauthenticated && isGRPC(req)
+	case q.Conn.RejectedStatuses == nil:
+		return res.StatusCode == http.StatusUnauthorized
+	default:
+		return slices.Contains(q.Conn.RejectedStatuses, res.StatusCode)
+	}
+}
+
+// replacement has a rejected token replaced, and waits for the token to replay the request with if it can
+// be replayed at all.
+func (q *Request) replacement(req *http.Request, rejected *oauth.Token, body *replayBody) *oauth.Token {
 	if body.replayable() {
 		return q.Conn.Tokens.Replace(req.Context(), rejected)
 	}
-	q.Conn.Tokens.Invalidate(rejected)
+	q.Conn.Tokens.Reject(req.Context(), rejected)
 	return nil
 }
 
 // errBodyTaken ends the reading of an attempt that was given up.
 var errBodyTaken = errors.New("the request is being replayed")
+
+// errNotSentAgain is the error of a request that a connection has not processed.
+var errNotSentAgain = errors.New("the API's connection refused the request unprocessed, and its body is larger than replay_buffer")
 
 // replayBody is a request's body that streams and can be sent again: it keeps what was read, up to a
 // limit. A nil *replayBody is an empty body.
@@ -90,6 +117,16 @@ func (b *replayBody) attempt() io.ReadCloser {
 	return b.current
 }
 
+// again returns the body for net/http, which sends a request again by itself when a connection has not
+// processed it: an HTTP/2 server has refused its stream, or is about to close the connection. It
+// implements http.Request.GetBody.
+func (b *replayBody) again() (io.ReadCloser, error) {
+	if !b.rewind() {
+		return nil, errNotSentAgain
+	}
+	return b.attempt(), nil
+}
+
 // replayable reports whether all that was read so far can be sent again.
 func (b *replayBody) replayable() bool {
 	if b == nil {
@@ -98,6 +135,22 @@ func (b *replayBody) replayable() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return !b.lost
+}
+
+// blame returns the error for a request that failed because the app did not send its body to the end, and
+// otherwise failure. left is why the request's context ended, if it did.
+func (b *replayBody) blame(failure, left error) error {
+	if b == nil || failure == nil {
+		return failure
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := cmp.Or(b.err, left); err != nil && err != io.EOF {
+		broken := brokenBodyError(err)
+		broken.Outcome = b.request.SentOutcome()
+		return broken
+	}
+	return failure
 }
 
 // rewind gives the current attempt up, and reports whether the body can be sent again.

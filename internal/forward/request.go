@@ -9,6 +9,7 @@ package forward
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -32,7 +33,7 @@ type Request struct {
 	keep    bool // the app's own Authorization is sent, and no token
 
 	// Of the last attempt: reverse_proxy may make several.
-	denied    *Error // why the transport did not send it; nil: it did
+	denied    *Error // the error that the app gets in place of a response of the API
 	responded bool   // the app gets a response, and not an error of reverse_proxy
 
 	direct bool    // a Proxy forwards it, and not reverse_proxy
@@ -73,15 +74,19 @@ func (q *Request) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	q.appHeader = w.Header()
 	q.writer.ResponseWriter, q.writer.request = w, q
 	err := q.serveNext(r, next)
+	if _, ok := errors.AsType[*announcedError](err); ok {
+		return err // of another connection, in a route for the API's response
+	}
 	// Fields added after the response are trailers of the API, which must not claim to be ours.
 	dropOwnProxyStatus(w.Header())
-	if err == nil {
-		return nil
-	}
-	if q.denied != nil {
+	switch {
+	case q.denied != nil:
 		return q.denied.Write(w, r)
+	case err == nil:
+		return nil
+	default:
+		return q.describe(w, r, err)
 	}
-	return q.describe(w, r, err)
 }
 
 // serveNext drops fields that contain a secret afterwards, even after a panic: reverse_proxy panics when
@@ -91,8 +96,8 @@ func (q *Request) serveNext(r *http.Request, next caddyhttp.Handler) error {
 	return next.ServeHTTP(&q.writer, r.WithContext(q))
 }
 
-// RoundTrip sends req, which reverse_proxy made of the served request, through t. If t must not send
-// it, Serve tells the app why.
+// RoundTrip sends req, which reverse_proxy made of the served request, through t. If there is no response
+// of the API because of t or the app, Serve tells the app why.
 func (q *Request) RoundTrip(t *Transport, req *http.Request) (*http.Response, error) {
 	q.denied, q.responded = nil, false // of an attempt before
 	res, err := t.Send(req, q)
@@ -103,13 +108,13 @@ func (q *Request) RoundTrip(t *Transport, req *http.Request) (*http.Response, er
 	}
 	q.count(refused.Outcome)
 	CloseBody(req.Body)
+	q.denied = refused
 	if refused.gated {
-		q.denied = refused
-		return nil, errors.New(refused.Details)
+		return nil, errors.New(refused.Details) // another upstream may do
 	}
-	// A missing token is a response, because it is no failure of the upstream.
-	q.responded = true
-	return refused.Response(req), nil
+	// A missing token and a broken request are no failures of the upstream: reverse_proxy must not count
+	// them as such, nor try again. Only the app's own leaving is never counted.
+	return nil, fmt.Errorf("%s (%w)", refused.Details, context.Canceled)
 }
 
 // count counts the request once: when reverse_proxy tries again, its first attempt counts.
@@ -149,6 +154,6 @@ func (q *Request) describe(w http.ResponseWriter, r *http.Request, err error) er
 	if isGRPC(r) {
 		return failed.Write(w, r)
 	}
-	failed.setHeader(w.Header())
-	return err
+	handlerErr.Err = failed.announce(w.Header(), r, handlerErr.Err)
+	return handlerErr
 }

@@ -138,7 +138,7 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 		return nil, transportError(err)
 	}
 	q.responded = true
-	if token != nil && res.StatusCode == http.StatusUnauthorized {
+	if token != nil && q.rejected(req, res) {
 		q.Conn.Metrics.Count(telemetry.Passed)
 	}
 	// The response must not lead to the request that carries the token.
@@ -192,7 +192,7 @@ func (t *Transport) sendOnce(req *http.Request, q *Request, token *oauth.Token, 
 	out.req.Host = q.Target.Base.Host
 	out.req.Header = q.header(req.Header, token, t.proxyFields)
 	if reader := body.attempt(); reader != nil {
-		out.req.Body = reader
+		out.req.Body, out.req.GetBody = reader, body.again
 	}
 	if t.pinned || t.ProxyProtocol != "" {
 		out.url.Host = req.URL.Host

@@ -51,7 +51,7 @@ func CheckEscapedPath(escaped string) error {
 func plainPath(path string) bool {
 	for i := range len(path) {
 		switch c := path[i]; {
-		case c == '%', c == '\\', c == 0, c >= 0x80:
+		case c == '%', c == '\\', c <= ' ', c >= 0x7f:
 			return false
 		case c == '.' && i > 0 && path[i-1] == '/':
 			return false
@@ -61,10 +61,10 @@ func plainPath(path string) bool {
 }
 
 // HasDotSegment reports whether the most lenient server sees a dot segment in the path: one that
-// separates segments at slashes and backslashes, and ignores path parameters and whatever looks like
-// a query or fragment once it is decoded.
+// separates segments at slashes and backslashes, ignores path parameters and whatever looks like a query
+// or fragment once it is decoded, and takes other spellings for plain ones.
 func HasDotSegment(path string) bool {
-	for segment := range strings.FieldsFuncSeq(path, func(c rune) bool { return c == '/' || c == '\\' }) {
+	for segment := range strings.FieldsFuncSeq(plainSpelling(path), func(c rune) bool { return c == '/' || c == '\\' }) {
 		if i := strings.IndexAny(segment, ";?#"); i >= 0 {
 			segment = segment[:i]
 		}

@@ -20,6 +20,7 @@ var harmlessPaths = []string{
 	"", "/", "//", "/a", "/a/", "/a//b", "/.well-known/x", "/...", "/a/...", "/.a", "/..a", "/a..", "/a.", "/a..b/c.d",
 	"/a%20b", "/a%2Fb", "/a%252Fb", "/%25", "/100%25", "/a%2Eb", "/%2Ewell-known", "/%2E%2E%2E", "/%C3%A4", "/%F0%9F%98%80", "/%FF",
 	"/a;b=c", "/a;v=..", "/...%3Fx", "/a..%23", "/;", "/a:b@c!$&'()*+,=~", "/%3Cx%3E", "/%23%3F", "/%zz", "/%", "/%2", "/a%0Ab", "/a/%20/b", "/%C0", "/%E0%84%AE", "/%E0%80", "/%C3",
+	"/...%20", "/a..%20", "/%20a", "/%20", "/%ef%bc%8ea", "/%ef%bc%8f", "/%e3%80%82", "/%c0a", "/%c0%2ea", "/a%09b", "/%e2%80%8b", "/%ef%bb%bfa.b",
 	"/%25252e%25252e", // three times: nobody's server does that
 }
 
@@ -36,6 +37,11 @@ var hostilePaths = []string{
 	"/%25c0%25ae%25c0%25ae", "/%c1%9c", "/%c0%80", "/a%e0%81%9cb", "/.\xc0\xae/x", "/a\xc0\xaf..",
 	"/..%3f", "/a/..%3fx", "/%2e%2e%23", "/..%253fx/y", // a query or fragment once they are decoded
 	"/%f8%80%80%80%ae.", "/%fc%80%80%80%80%ae%fc%80%80%80%80%ae", "/..%f8%80%80%80%afx",
+	"/..%20", "/..%09", "/.%20", "/%20..", "/.%20.", "/%0a.%0d./x", "/..%7f", "/..%01;x", "/..%2520", "/a/..%20/b", "/.. ", "/ ..", "/..%20%20%5fx/..%20",
+	"/..%c2%a0", "/..%c2%85", "/..%e3%80%80", "/..%e2%80%8b", "/%ef%bb%bf..", "/.%c2%ad.", // spaces, controls and marks that are not seen
+	"/%c0%2e%c0%2e", "/%c0%2e", "/%c0%2e%c0%2e%c0%2f", "/%c0%6e%c0%ee", "/..%c0%2fx", "/..%c0%6fx", "/%e0%80%2e.", "/%25c0%252e.", // overlong and malformed
+	"/%ef%bc%8e%ef%bc%8e", "/%ef%bc%8e", "/.%EF%BC%8E/x", "/..%ef%bc%8fx", "/..%ef%bc%bcx", "/..%ef%bc%9bx", "/%25ef%25bc%258e.", // full width
+	"/%e2%80%a5", "/%e2%80%a4.", "/%ef%b9%92.", // leaders and the small full stop
 	"/%c0%a5%32%65", // an overlong percent sign, decoded again
 }
 

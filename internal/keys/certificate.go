@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -45,7 +46,9 @@ func (c *Certificate) LoadWith(readFile func(string) (string, error)) (*tls.Cert
 func (c *Certificate) parse(pair certificatePair) (*tls.Certificate, error) {
 	certificate, err := tls.X509KeyPair([]byte(pair.certificate), []byte(pair.key))
 	if err != nil {
-		return nil, fmt.Errorf("client_certificate: %s and %s are not a PEM certificate and its private key", c.CertFile, c.KeyFile)
+		why := cmp.Or(whyUnusable(c.CertFile, pair.certificate), whyUnusable(c.KeyFile, pair.key),
+			c.CertFile+" and "+c.KeyFile+" are not a PEM certificate and its private key")
+		return nil, errors.New("client_certificate: " + why)
 	}
 	return &certificate, nil
 }

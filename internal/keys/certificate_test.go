@@ -85,3 +85,42 @@ func TestCertificateInReplacement(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatIsNoPEM names the format of what is given instead of PEM, and how to convert it.
+func TestWhatIsNoPEM(t *testing.T) {
+	const (
+		pkcs8  = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"
+		legacy = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMAAA\n-----END RSA PRIVATE KEY-----\n"
+		pfx    = "\x30\x82\x09\x9f\x02\x01\x03\x30\x82\x09\x65"
+		der    = "\x30\x82\x03\x0b\x30\x82\x01\xf3\xa0\x03\x02\x01\x02"
+	)
+	for name, test := range map[string]struct{ cert, key, want string }{
+		"encrypted":                {"", pkcs8, "KEY is an encrypted key: decrypt it, with openssl pkey -in KEY -out"},
+		"encrypted, OpenSSL's":     {"", legacy, "KEY is an encrypted key"},
+		"PKCS#12":                  {pfx, "", "CERT is a PKCS#12 file: take certificate and key out of it, with openssl pkcs12 -in CERT"},
+		"PKCS#12 in both":          {pfx, pfx, "CERT is a PKCS#12 file"},
+		"PKCS#12 as key":           {"", pfx, "KEY is a PKCS#12 file"},
+		"DER":                      {der, "", "CERT is in DER: convert it to PEM, a certificate with openssl x509 -inform der"},
+		"one byte":                 {"\x30", "", "CERT is in DER"},
+		"cut off after its length": {"\x30\x82", "", "CERT is in DER"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := keystest.NewCertificate(t)
+			if test.cert != "" {
+				keystest.WriteFile(t, c.CertFile, test.cert)
+			}
+			if test.key != "" {
+				keystest.WriteFile(t, c.KeyFile, test.key)
+			}
+			want := strings.NewReplacer("CERT", c.CertFile, "KEY", c.KeyFile).Replace("client_certificate: " + test.want)
+			if _, err := c.Load(); err == nil || !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("got %v, want %s", err, want)
+			}
+			if test.key != "" {
+				if err := keys.Check([]byte(test.key)); err == nil || !strings.Contains(err.Error(), "openssl p") {
+					t.Errorf("as a signing key: %v", err)
+				}
+			}
+		})
+	}
+}

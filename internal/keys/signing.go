@@ -115,11 +115,14 @@ func parsePEM(text []byte) (any, error) {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		switch {
 		case !strings.HasSuffix(block.Type, "PRIVATE KEY"):
-		case block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "":
-			return nil, errors.New("an encrypted key: decrypt it first")
+		case isEncrypted(block):
+			return nil, errors.New("an encrypted key: decrypt it first, with openssl pkey -in FILE -out key.pem")
 		default:
 			return parsePrivateDER(block.Bytes)
 		}
+	}
+	if isPKCS12(string(text)) {
+		return nil, errors.New("a PKCS#12 file: take the key out of it, with openssl pkcs12 -in FILE -nocerts -noenc -out key.pem")
 	}
 	return nil, errors.New("neither a PEM private key nor a JWK")
 }

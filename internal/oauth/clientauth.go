@@ -109,7 +109,7 @@ func (m AuthMethod) CheckEndpoint(scheme string) error {
 func Method(name string) (AuthMethod, error) {
 	method, ok := methods[cmp.Or(name, DefaultMethod)]
 	if !ok {
-		return AuthMethod{}, fmt.Errorf("unknown auth_method %q: use one of %s", name, strings.Join(MethodNames(), ", "))
+		return AuthMethod{}, fmt.Errorf("must be one of %s", strings.Join(MethodNames(), ", "))
 	}
 	return method, nil
 }

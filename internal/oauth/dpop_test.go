@@ -247,7 +247,7 @@ func TestDPoPNonceIsTriedOnce(t *testing.T) {
 	})
 	r := basicRequest(changing.URL)
 	r.DPoP = newTestDPoPKey(t)
-	if failure := failOnce(t, r); failure.Class != ClassOutage || failure.Code != "use_dpop_nonce" {
+	if failure := failOnce(t, r); failure.Class != ClassConfiguration || failure.Code != "use_dpop_nonce" {
 		t.Errorf("failure %+v", failure)
 	}
 	if got := len(changing.All()); got != 2 {

@@ -33,6 +33,19 @@ type Error struct {
 	Message    string        // what happened and what to do about it
 	RetryAfter time.Duration // what the server requested, or the rest of the back-off; 0: none
 	Transient  bool          // whether to retry within the same attempt
+	Presumed   bool          // a configuration error by the status of a response alone; see AfterSuccess
+}
+
+// AfterSuccess returns what the error means for a client that has had a token with the same credentials. A
+// presumed configuration error is an outage then: the server has changed, not the configuration (rule
+// 11).
+func (e *Error) AfterSuccess() *Error {
+	if !e.Presumed {
+		return e
+	}
+	outage := OutageErrorf("%s; it worked before with the same credentials", e.Message)
+	outage.Code, outage.RetryAfter = e.Code, e.RetryAfter
+	return outage
 }
 
 // Error implements error.

@@ -21,7 +21,7 @@ const (
 )
 
 // configurationCodes are the OAuth error codes of configuration errors, and what to do about them. With
-// any other code, an error response is an outage.
+// any other code, the status of an error response counts.
 var configurationCodes = map[string]string{
 	"invalid_client":         "check client_id, its secret or key, and auth_method",
 	"invalid_scope":          "the client may not have a scope that is requested: check the scopes",
@@ -75,37 +75,63 @@ func (r *Request) errorFor(resp *http.Response, code string) *Error {
 	hint, known := configurationCodes[code]
 	var failure *Error
 	switch {
-	case known && resp.StatusCode < http.StatusInternalServerError:
-		failure = ConfigurationErrorf("%s refused the request (status %d): %s", tokenEndpoint, resp.StatusCode, hint)
+	case known:
+		failure = FailedResponse(resp, code, tokenEndpoint, hint)
 	case resp.StatusCode < http.StatusMultipleChoices:
 		failure = ConfigurationErrorf("%s responded with an error (status %d)", tokenEndpoint, resp.StatusCode)
+		failure.RetryAfter = retryAfterOf(resp)
 	default:
-		failure = Unavailable(resp, tokenEndpoint)
+		failure = FailedResponse(resp, code, tokenEndpoint, refusalHint(resp.StatusCode))
 	}
 	failure.Code = r.safeCode(code)
-	failure.RetryAfter = ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	return failure
 }
 
-// Unavailable returns the outage that a response with such a status means.
-func Unavailable(resp *http.Response, server string) *Error {
-	failure := OutageErrorf("%s responded with status %d%s", server, resp.StatusCode, statusHint(resp.StatusCode))
-	failure.RetryAfter = ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
+// FailedResponse returns the error that a response means by its status and its OAuth error code, if it
+// has one (rule 11). The text of a refusal ends with hint. A refusal without a known code is a presumed
+// configuration error.
+func FailedResponse(resp *http.Response, code, server, hint string) *Error {
+	_, known := configurationCodes[code]
+	refused := known && resp.StatusCode < http.StatusInternalServerError || isRefusal(resp.StatusCode) && !outageCodes[code]
+	if !refused {
+		return unavailable(resp, server)
+	}
+	failure := ConfigurationErrorf("%s refused the request (status %d): %s", server, resp.StatusCode, hint)
+	failure.Presumed = !known
+	failure.RetryAfter = retryAfterOf(resp)
+	return failure
+}
+
+// isRefusal reports whether a status says that the request is wrong: a 4xx that does not pass by itself.
+func isRefusal(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return false
+	default:
+		return status >= 400 && status <= 499
+	}
+}
+
+// unavailable returns the outage that a response with such a status means.
+func unavailable(resp *http.Response, server string) *Error {
+	failure := OutageErrorf("%s responded with status %d", server, resp.StatusCode)
+	if resp.StatusCode == http.StatusTooManyRequests {
+		failure.Message += ": it asks for fewer requests"
+	}
+	failure.RetryAfter = retryAfterOf(resp)
 	failure.Transient = resp.StatusCode >= http.StatusInternalServerError && failure.RetryAfter == 0
 	return failure
 }
 
-// statusHint returns what a status often means that no known error code explains.
-func statusHint(status int) string {
+// refusalHint returns what a refusal of the token endpoint often means that no known error code explains.
+func refusalHint(status int) string {
 	switch status {
-	case http.StatusNotFound, http.StatusMethodNotAllowed:
-		return ": check token_url"
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone:
+		return "check token_url"
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return ": check the client's credentials and auth_method"
-	case http.StatusTooManyRequests:
-		return ": it asks for fewer requests"
+		return "check token_url, the client's credentials and auth_method"
 	default:
-		return ""
+		return "check token_url, auth_method and the token_request options"
 	}
 }
 
@@ -134,6 +160,10 @@ func (r *Request) revealsSecret(text string) bool {
 
 func notInErrorCode(c rune) bool {
 	return c < 0x20 || c > 0x7e || c == '"' || c == '\\'
+}
+
+func retryAfterOf(resp *http.Response) time.Duration {
+	return ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 }
 
 // ParseRetryAfter returns the pause that a Retry-After field requests, in seconds or by an HTTP date (RFC

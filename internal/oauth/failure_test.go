@@ -53,11 +53,20 @@ func TestOAuthErrors(t *testing.T) {
 		{200, "temporarily_unavailable", mistake, 502, false, ""},
 		{200, "slow_down", mistake, 502, false, ""},
 		{400, "temporarily_unavailable", outage, 503, false, ""},
-		{400, "something_else", outage, 503, false, "400"},
-		{400, "", outage, 503, false, "400"},
-		{401, "", outage, 503, false, "credentials"},
-		{403, "", outage, 503, false, "credentials"},
-		{404, "", outage, 503, false, "check token_url"},
+		{400, "server_error", outage, 503, false, ""},
+		{403, "slow_down", outage, 503, false, ""},
+		{400, "something_else", mistake, 502, false, "400"},
+		{400, "", mistake, 502, false, "400"},
+		{401, "", mistake, 502, false, "credentials"},
+		{403, "", mistake, 502, false, "credentials"},
+		{404, "", mistake, 502, false, "check token_url"},
+		{405, "", mistake, 502, false, "check token_url"},
+		{410, "", mistake, 502, false, "check token_url"},
+		{415, "", mistake, 502, false, "check token_url"},
+		{422, "invalid_grant", mistake, 502, false, "422"},
+		{499, "", mistake, 502, false, "499"},
+		{408, "", outage, 503, false, "408"},
+		{425, "something_else", outage, 503, false, "425"},
 		{429, "", outage, 503, false, "fewer"},
 		{500, "", outage, 503, true, "500"},
 		{503, "", outage, 503, true, "503"},
@@ -77,10 +86,39 @@ func TestOAuthErrors(t *testing.T) {
 	}
 }
 
+func TestARefusalIsPresumedOnlyWithoutAKnownCode(t *testing.T) {
+	for _, test := range []struct {
+		status   int
+		code     string
+		presumed bool
+	}{
+		{400, "", true},
+		{401, "something_else", true},
+		{404, "", true},
+		{400, "invalid_client", false},
+		{200, "something_else", false},
+		{429, "", false},
+		{500, "", false},
+	} {
+		_, err := parsed(&Request{}, test.status, fmt.Sprintf(`{"error":%q}`, test.code), "Retry-After", "7")
+		failure := AsError(err)
+		if failure.Presumed != test.presumed {
+			t.Errorf("%d %s: %+v", test.status, test.code, failure)
+		}
+		after := failure.AfterSuccess()
+		if test.presumed && (after.Class != ClassOutage || after.Status != 503 || after.Code != test.code || after.RetryAfter != 7*time.Second || after.Transient || after.Presumed) {
+			t.Errorf("%d %s becomes %+v", test.status, test.code, after)
+		}
+		if !test.presumed && after != failure {
+			t.Errorf("%d %s: %+v becomes %+v", test.status, test.code, failure, after)
+		}
+	}
+}
+
 func TestErrorBodiesThatSayNothing(t *testing.T) {
 	for _, body := range []string{``, `<html>`, `{}`, `null`, `[]`, `"invalid_client"`, `{"error":null}`, `{"error":7}`, `{"error":{"code":"invalid_client"}}`} {
 		_, err := parsed(&Request{}, 400, body)
-		if failure := AsError(err); failure.Class != ClassOutage || failure.Code != "" {
+		if failure := AsError(err); failure.Class != ClassConfiguration || !failure.Presumed || failure.Code != "" {
 			t.Errorf("%s: %+v", body, failure)
 		}
 	}

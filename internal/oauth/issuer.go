@@ -188,10 +188,10 @@ func (r IssuerRequest) fetchFrom(ctx context.Context, client *http.Client, metad
 	}
 	defer resp.Body.Close()
 	switch {
-	case resp.StatusCode >= http.StatusInternalServerError || resp.StatusCode == http.StatusTooManyRequests:
-		return nil, Unavailable(resp, "the issuer")
-	case resp.StatusCode != http.StatusOK:
+	case isRefusal(resp.StatusCode), resp.StatusCode < 400 && resp.StatusCode != http.StatusOK:
 		return nil, errNoMetadata
+	case resp.StatusCode != http.StatusOK:
+		return nil, unavailable(resp, "the issuer")
 	}
 	body, err := ReadBody(resp)
 	if err != nil && !errors.Is(err, ErrUnreadable) {

@@ -48,6 +48,7 @@ type Request struct {
 	Headers          http.Header
 	Format           string           // one of the formats; "": FormatForm
 	Separator        string           // between scopes; "": one space
+	TokenTypes       []string         // what a response may call bearer tokens besides Bearer
 	TokenPointer     string           // "": DefaultTokenPointer
 	ExpiresInPointer string           // "": DefaultExpiresInPointer
 	DefaultLifetime  time.Duration    // of a token without one; 0: 5 minutes

@@ -9,8 +9,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"math"
+	"mime"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +23,7 @@ import (
 const (
 	MaxResponseBytes = 1 << 20  // of a body, compressed or not
 	maxToken         = 16 << 10 // bytes
+	maxTokenType     = 64       // bytes of a token_type that may be shown
 
 	minLifetime     = time.Second
 	maxLifetime     = 24 * time.Hour
@@ -43,7 +46,7 @@ func (r *Request) parseResponse(ctx context.Context, resp *http.Response, sent t
 	case successful:
 		return nil, ConfigurationErrorf("%s's response is %v", tokenEndpoint, err)
 	}
-	parsed := response{root: ParseJSON(body)}
+	parsed := response{root: parseBody(resp.Header, body)}
 	pointer := cmp.Or(r.TokenPointer, DefaultTokenPointer)
 	parsed.parent, _ = jsonpointer.Find(parsed.root, pointer[:max(strings.LastIndexByte(pointer, '/'), 0)])
 	if code := parsed.text("error"); code != "" || !successful {
@@ -94,7 +97,7 @@ func isGzip(encoding string) bool {
 
 // response is the body of a token endpoint's response.
 type response struct {
-	root   any // as decoded from JSON; nil: it is not JSON
+	root   any // as decoded from JSON; nil: it cannot be read
 	parent any // the object that has the token
 }
 
@@ -112,6 +115,39 @@ func ParseJSON(body []byte) any {
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return nil
+	}
+	return root
+}
+
+// parseBody decodes a token endpoint's response: JSON, or the form that some servers respond with.
+func parseBody(header http.Header, body []byte) any {
+	if root := ParseJSON(body); root != nil {
+		return root
+	}
+	if mediaType, _, _ := mime.ParseMediaType(header.Get("Content-Type")); mediaType != "application/x-www-form-urlencoded" {
+		return nil
+	}
+	return parseForm(string(body))
+}
+
+// parseForm decodes a form as if it were a JSON object of strings, or nil if it is none. A name that is
+// there several times is an array, so it is no string.
+func parseForm(body string) any {
+	fields, err := url.ParseQuery(strings.TrimSpace(body))
+	if err != nil {
+		return nil
+	}
+	root := make(map[string]any, len(fields))
+	for name, values := range fields {
+		if len(values) == 1 {
+			root[name] = values[0]
+			continue
+		}
+		list := make([]any, len(values))
+		for i, value := range values {
+			list[i] = value
+		}
+		root[name] = list
 	}
 	return root
 }
@@ -142,14 +178,14 @@ func (r *Request) parseToken(p response, sent time.Time) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.checkType(p); err != nil {
+	if err := r.checkType(p, value); err != nil {
 		return nil, err
 	}
 	granted := &Token{Value: value, Sent: sent, DPoP: r.DPoP}
 	if r.bindsCertificate(value) {
 		granted.Certificate = r.Certificate
 	}
-	granted.Lifetime, granted.HasExpiresIn = r.lifetime(p)
+	r.setLifetime(granted, p)
 	granted.Granted = r.grantedScopes(p)
 	granted.Missing = missingScopes(r.Scopes, granted.Granted)
 	return granted, r.checkRequired(granted.Missing)
@@ -174,30 +210,54 @@ func (r *Request) tokenIn(p response) (string, error) {
 func notInToken(c rune) bool { return c <= 0x20 || c > 0x7e }
 
 // checkType checks that the token has the requested type.
-func (r *Request) checkType(p response) error {
+func (r *Request) checkType(p response, token string) error {
 	value, text := p.member("token_type"), p.text("token_type")
 	switch {
 	case r.DPoP != nil && !strings.EqualFold(text, typeDPoP):
-		return ConfigurationErrorf("the token endpoint's response has another token_type than DPoP: the client cannot have DPoP-bound tokens")
-	case r.DPoP == nil && value != nil && value != "" && !strings.EqualFold(text, typeBearer):
-		return ConfigurationErrorf("the token endpoint's response has another token_type than Bearer: check dpop and token_request_param")
+		return ConfigurationErrorf("the token endpoint's response has another token_type%s than DPoP: the client cannot have DPoP-bound tokens", r.named(text, token))
+	case r.DPoP == nil && value != nil && value != "" && !r.isBearer(text):
+		return ConfigurationErrorf("the token endpoint's response has another token_type%s than Bearer: if it is one of bearer tokens, give it to token_types, else check dpop and token_request_param", r.named(text, token))
 	}
 	return nil
 }
 
-// lifetime returns how long the token lives, and whether the response says so.
-func (r *Request) lifetime(p response) (lifetime time.Duration, hasExpiresIn bool) {
-	value, _ := jsonpointer.Find(p.root, cmp.Or(r.ExpiresInPointer, DefaultExpiresInPointer))
-	seconds, ok := positiveSeconds(value)
-	lifetime = cmp.Or(r.DefaultLifetime, defaultLifetime)
-	if ok {
-		lifetime = time.Duration(min(seconds, maxLifetime.Seconds()) * float64(time.Second))
-	}
-	return min(max(lifetime, minLifetime), maxLifetime), ok
+// isBearer reports whether a token_type means bearer tokens.
+func (r *Request) isBearer(tokenType string) bool {
+	return strings.EqualFold(tokenType, typeBearer) || slices.ContainsFunc(r.TokenTypes, func(name string) bool { return strings.EqualFold(tokenType, name) })
 }
 
-// positiveSeconds returns the value of a number or numeric string, infinity if it is too large.
-func positiveSeconds(value any) (seconds float64, ok bool) {
+// named returns a token_type in brackets for an error, or "" if it may not be shown: it is short, and
+// reveals nothing of the token or a known secret.
+func (r *Request) named(tokenType, token string) string {
+	known := *r
+	known.Secrets, known.redactor = append([]string{token}, r.Secrets...), nil
+	if tokenType == "" || len(tokenType) > maxTokenType || strings.ContainsFunc(tokenType, notInTokenType) || known.revealsSecret(tokenType) {
+		return ""
+	}
+	return " (" + tokenType + ")"
+}
+
+func notInTokenType(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune(" _.-", c)
+}
+
+// setLifetime sets how long the token lives (rule 5).
+func (r *Request) setLifetime(t *Token, p response) {
+	value, _ := jsonpointer.Find(p.root, cmp.Or(r.ExpiresInPointer, DefaultExpiresInPointer))
+	seconds, ok := secondsIn(value)
+	t.Default = clampLifetime(cmp.Or(r.DefaultLifetime, defaultLifetime))
+	t.Lifetime, t.HasExpiresIn, t.Ending = t.Default, ok, ok && seconds <= 0
+	if ok {
+		t.Lifetime = clampLifetime(time.Duration(min(max(seconds, 0), maxLifetime.Seconds()) * float64(time.Second)))
+	}
+}
+
+func clampLifetime(lifetime time.Duration) time.Duration {
+	return min(max(lifetime, minLifetime), maxLifetime)
+}
+
+// secondsIn returns the value of a number or numeric string, infinity if it is too large.
+func secondsIn(value any) (seconds float64, ok bool) {
 	var text string
 	switch value := value.(type) {
 	case json.Number:
@@ -210,10 +270,7 @@ func positiveSeconds(value any) (seconds float64, ok bool) {
 		return 0, false
 	}
 	seconds, err := strconv.ParseFloat(text, 64)
-	if errors.Is(err, strconv.ErrRange) && math.IsInf(seconds, 1) {
-		err = nil
-	}
-	return seconds, err == nil && seconds > 0
+	return seconds, err == nil || errors.Is(err, strconv.ErrRange)
 }
 
 // bindsCertificate reports whether the token is bound to the client certificate (RFC 8705 §3). A JWT

@@ -74,11 +74,6 @@ func TestLifetime(t *testing.T) {
 		`"9999999999999999999999"`:     {24 * time.Hour, true},
 		`1e999`:                        {24 * time.Hour, true},
 		`"1e999"`:                      {24 * time.Hour, true},
-		`0`:                            {byDefault, false},
-		`-1`:                           {byDefault, false},
-		`-1e999`:                       {byDefault, false},
-		`1e-999`:                       {byDefault, false},
-		`"0"`:                          {byDefault, false},
 		`null`:                         {byDefault, false},
 		`""`:                           {byDefault, false},
 		`" "`:                          {byDefault, false},
@@ -337,7 +332,7 @@ func TestCompressedResponses(t *testing.T) {
 	for name, body := range map[string]string{
 		"not compressed": oauthtest.GoodResponse, "empty": "", "half": zipped[:len(zipped)/2], "no end": zipped[:len(zipped)-4], "damaged": damaged, "header only": zipped[:10],
 	} {
-		for status, want := range map[int]Class{200: ClassConfiguration, 400: ClassOutage, 500: ClassOutage} {
+		for status, want := range map[int]Class{200: ClassConfiguration, 400: ClassConfiguration, 500: ClassOutage} {
 			r := basicRequest(oauthtest.NewEndpoint(t, oauthtest.Responds(status, body, "Content-Encoding", "gzip")).URL)
 			r.Headers = http.Header{"Accept-Encoding": {"identity"}}
 			failure := failOnce(t, r)
@@ -451,5 +446,21 @@ func checkFailure(t *testing.T, failure *Error) {
 	}
 	if len(failure.Code) > MaxErrorCode || strings.ContainsFunc(failure.Code, notInErrorCode) || strings.Contains(failure.Code, "s3cret") {
 		t.Errorf("code %q", failure.Code)
+	}
+}
+
+// TestNothingLeftOfALife: the token is about to end, unless the server means nothing by it (rule 5).
+func TestNothingLeftOfALife(t *testing.T) {
+	r := &Request{Auth: publicAuth, DefaultLifetime: time.Minute}
+	for _, expiresIn := range []string{`0`, `-1`, `-0.5`, `-1e999`, `1e-999`, `"0"`, `" -7 "`} {
+		granted := mustGrant(t, r, `{"access_token":"t","expires_in":`+expiresIn+`}`)
+		if !granted.Ending || !granted.HasExpiresIn || granted.Lifetime != time.Second || granted.Default != time.Minute {
+			t.Errorf("expires_in %s: %+v", expiresIn, granted)
+		}
+	}
+	for _, expiresIn := range []string{`1`, `0.2`, `1e999`, `null`, `"soon"`} {
+		if granted := mustGrant(t, r, `{"access_token":"t","expires_in":`+expiresIn+`}`); granted.Ending {
+			t.Errorf("expires_in %s: %+v", expiresIn, granted)
+		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
 
 // maxFile is the size limit of a file, the same as for Caddy's own placeholder.
@@ -18,6 +20,9 @@ func ReadFile(path string) (string, error) {
 	if err != nil {
 		if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 			err = pathErr.Err
+		}
+		if errors.Is(err, fs.ErrNotExist) && !redact.PlausiblePath(path) {
+			return "", fmt.Errorf("reading file: %w; the path is not shown, since it may be the secret itself; begin it with / or ./", err)
 		}
 		return "", fmt.Errorf("reading file %s: %w", path, err)
 	}

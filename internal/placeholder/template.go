@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
 
 // Kinds of placeholders. Env and File are known in every template, the others in those that are parsed
@@ -56,6 +58,16 @@ func (v *Values) readFile(path string) (string, error) {
 // Parse parses a text in which {env.*}, {file.*} and placeholders of the given kinds are known. A
 // backslash makes the brace after it literal.
 func Parse(s string, kinds ...string) (Template, error) {
+	return parse(s, append([]string{Env, File}, kinds...))
+}
+
+// ParseConnectors parses a text of a connector, in which only placeholders of the given kinds are known. A
+// connector may come from somebody else, who must not have what the sidecar can read sent anywhere.
+func ParseConnectors(s string, kinds ...string) (Template, error) {
+	return parse(s, kinds)
+}
+
+func parse(s string, kinds []string) (Template, error) {
 	if s != "" && !strings.ContainsAny(s, `{\`) {
 		return Template{Parts: []Part{{Value: s}}}, nil // most texts are literal
 	}
@@ -108,14 +120,20 @@ func placeholderAt(s string) (string, bool) {
 	return inner, placeholderLike.MatchString(inner)
 }
 
+// ErrConnectorReads is the error about {env.*} or {file.*} in a connector.
+var ErrConnectorReads = errors.New("{env.*} and {file.*} are not for a connector, only {param.*} and {config.*}: ask for a key with a parameter of type password; connections hold the secrets")
+
 // parsePlaceholder parses what is between braces. Its errors do not quote it: it may be a secret that
 // has braces.
 func parsePlaceholder(inner string, kinds []string) (Part, error) {
 	kind, key, _ := strings.Cut(inner, ".")
 	switch {
 	case key == "":
-	case kind == Env, kind == File:
-		return Part{Kind: kind, Value: key}, nil
+	case kind == Env || kind == File:
+		if slices.Contains(kinds, kind) {
+			return Part{Kind: kind, Value: key}, nil
+		}
+		return Part{}, ErrConnectorReads
 	case kind == "http":
 		return Part{}, errors.New("values of a request are not understood here; inside a site block Caddy turns {file.name} into one: use a path with a slash or a dot in it, for example {file./run/secrets/name}, or client_secret_file")
 	case slices.Contains(kinds, kind):
@@ -124,7 +142,7 @@ func parsePlaceholder(inner string, kinds []string) (Part, error) {
 		}
 		return Part{Kind: kind, Value: key}, nil
 	}
-	understood := []string{"{env.*}", "{file.*}"}
+	var understood []string
 	for _, kind := range kinds {
 		understood = append(understood, "{"+kind+".*}")
 	}
@@ -148,10 +166,13 @@ func (t Template) Keys(kind string) []string {
 }
 
 // Quote returns value, which the template was expanded to, in quotes if the template is literal, so
-// that the config has it; else it names the placeholders that value comes from.
+// that the config has it, and value may be a name; else it names the placeholders that value comes from.
 func (t Template) Quote(value string) string {
-	if t.IsLiteral() {
+	switch {
+	case t.IsLiteral() && redact.PlausibleName(value):
 		return strconv.Quote(value)
+	case t.IsLiteral():
+		return "one of them"
 	}
 	return "a value of " + strings.Join(t.placeholders(), " and ")
 }
@@ -207,11 +228,27 @@ func (t Template) join(values *Values, forbidden func(rune) bool) (string, error
 			return "", err
 		}
 		if p.Kind != "" && strings.ContainsFunc(value, forbidden) {
-			return "", fmt.Errorf("the value of %s contains a control character, such as a line break", p)
+			return "", fmt.Errorf("the value of %s %w", p, whichControl(value))
 		}
 		b.WriteString(value)
 	}
 	return b.String(), nil
+}
+
+// CheckValue checks that a value of one line, such as a secret, has no control characters.
+func CheckValue(value string) error {
+	if strings.ContainsFunc(value, unicode.IsControl) {
+		return fmt.Errorf("the value %w", whichControl(value))
+	}
+	return nil
+}
+
+// whichControl continues a sentence about a value that has a control character.
+func whichControl(value string) error {
+	if strings.TrimRight(value, "\r\n") != value {
+		return errors.New("contains a control character, such as a line break at its end (only one is cut off): remove it")
+	}
+	return errors.New("contains a control character, such as a line break")
 }
 
 // resolve returns the value that the part has now.

@@ -90,7 +90,7 @@ func (c *Connection) Fetch(ctx context.Context) (token *oauth.Token, fingerprint
 	token, err = request.Do(ctx, c.Client(request.Certificate))
 	if err != nil {
 		c.issuer.Recheck()
-		return nil, fingerprint, err
+		return nil, fingerprint, r.withHint(err)
 	}
 	token.RequestSecrets = r.secrets
 	return token, fingerprint, nil
@@ -158,8 +158,12 @@ func (c *Connection) CertificateReplaced(token *oauth.Token) bool {
 // Target resolves the target of API requests. The error is a *oauth.Error, or ctx's.
 func (c *Connection) Target(ctx context.Context) (*forward.Target, error) {
 	target, err := c.resolver(ctx).targetWithSecrets()
-	if err != nil {
-		return nil, asConfigurationError(err)
+	if err == nil {
+		return target, nil
 	}
-	return target, nil
+	err = asConfigurationError(err)
+	if failed, ok := errors.AsType[*oauth.Error](err); ok && c.CurrentToken() != nil {
+		return nil, failed.AfterSuccess() // the flows of the target have worked with the token request
+	}
+	return nil, err
 }

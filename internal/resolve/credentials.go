@@ -39,6 +39,7 @@ func (r *resolver) readCredentials() (oauth.Credentials, error) {
 	read(&creds.Audience, "assertion_audience", s.Audience, nil)
 	read(&creds.Assertion, "client_assertion", nil, s.AssertionFile)
 	creds.Key = []byte(key)
+	errs = append(errs, withOption(creds.SecretOption, placeholder.CheckValue(creds.Secret)))
 	for _, secret := range []string{creds.Secret, key, creds.Assertion} {
 		r.addSecret(secret)
 	}

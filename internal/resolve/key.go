@@ -26,7 +26,7 @@ func (c *Connection) Key() token.Key {
 		k.template(s.KeyID), s.SigningAlg, k.template(s.Audience), s.AssertionLifetime, k.file(s.AssertionFile),
 		k.file(s.CertificateFile), k.file(s.CertificateKeyFile), s.DPoP, k.file(s.DPoPKeyFile),
 		k.fields(s.Params), k.fields(s.TokenHeaders), k.templates(s.Resources),
-		s.RequestFormat, s.ScopeSeparator, s.GrantType, s.TokenPointer, s.ExpiresInPointer, s.TokenTransport,
+		s.RequestFormat, s.ScopeSeparator, s.GrantType, s.TokenTypes, s.TokenPointer, s.ExpiresInPointer, s.TokenTransport,
 		k.flowsOfTarget(),
 	)
 }

@@ -22,6 +22,7 @@ func (r *resolver) tokenRequest() (*oauth.Request, error) {
 		GrantType:         s.GrantType,
 		Format:            s.RequestFormat,
 		Separator:         s.ScopeSeparator,
+		TokenTypes:        s.TokenTypes,
 		TokenPointer:      s.TokenPointer,
 		ExpiresInPointer:  s.ExpiresInPointer,
 		DefaultLifetime:   s.DefaultLifetime,

@@ -54,6 +54,7 @@ type ServiceSpec struct {
 	GrantType                      string
 	RequestFormat                  string
 	ScopeSeparator                 string
+	TokenTypes                     []string // what a response may call bearer tokens besides Bearer
 	TokenPointer, ExpiresInPointer string
 
 	InsecureURLs InsecureURLs

@@ -15,31 +15,49 @@ type Rule struct {
 	Read       func(*Subdirective) error
 	Repeatable bool // may be given more than once
 	Block      bool // may have a block
+
+	refused bool // an error in any case
 }
 
 // Rules are the subdirectives that a block may have, by name.
 type Rules map[string]Rule
 
-// ReadAll reads the subdirectives of a block, up to the first error.
+// ReadAll reads the subdirectives of a block. The error is that of all that cannot be read.
 func (r Rules) ReadAll(owner string, segments []caddyfile.Segment) error {
 	seen := make(map[string]bool, len(segments))
-	for _, segment := range segments {
+	errs := make([]error, len(segments))
+	for i, segment := range segments {
 		s := Parse(owner, segment)
-		known, ok := r[s.Name]
-		switch {
-		case !ok:
-			return s.unrecognized()
-		case seen[s.Name] && !known.Repeatable:
-			return s.Errorf("is given more than once")
-		case len(s.Block) > 0 && !known.Block:
-			return s.Errorf("takes no block")
-		}
+		errs[i] = r.read(s, seen[s.Name])
 		seen[s.Name] = true
-		if err := known.Read(s); err != nil {
-			return err
+	}
+	return errors.Join(errs...)
+}
+
+// read reads a subdirective of a block that may have it already.
+func (r Rules) read(s *Subdirective, again bool) error {
+	known, ok := r[s.Name]
+	switch {
+	case !ok:
+		return s.Unrecognized(r.Names())
+	case again && !known.Repeatable:
+		return s.Errorf("is given more than once")
+	case len(s.Block) > 0 && !known.Block:
+		return s.Errorf("takes no block")
+	}
+	return known.Read(s)
+}
+
+// Names returns the names of the subdirectives that are possible.
+func (r Rules) Names() []string {
+	var names []string
+	for name, rule := range r {
+		if !rule.refused {
+			names = append(names, name)
 		}
 	}
-	return nil
+	slices.Sort(names)
+	return names
 }
 
 // Option is a subdirective that is read into a T.
@@ -64,7 +82,7 @@ func Bind[T any](r Rules, table Options[T], target *T) {
 func Refuse[T any](r Rules, table Options[T], why string) {
 	for name := range table {
 		if _, ok := r[name]; !ok {
-			r[name] = Rule{Repeatable: true, Block: true, Read: func(s *Subdirective) error { return s.Errorf("%s", why) }}
+			r[name] = Rule{Repeatable: true, Block: true, refused: true, Read: func(s *Subdirective) error { return s.Errorf("%s", why) }}
 		}
 	}
 }
@@ -99,7 +117,7 @@ func CheckedString[T any](field func(*T) *string, check func(string) error) Opti
 func OneOf(values ...string) func(string) error {
 	return func(value string) error {
 		if !slices.Contains(values, value) {
-			return fmt.Errorf("must be one of %s", strings.Join(values, ", "))
+			return fmt.Errorf("must be one of %s%s", strings.Join(values, ", "), DidYouMean(value, values))
 		}
 		return nil
 	}
@@ -113,7 +131,7 @@ func BoolOption[T any](field func(*T) *bool) Option[T] {
 	}}
 }
 
-// DurationOption returns an option with a duration above zero.
+// DurationOption returns an option with a duration above zero, which a later check may limit.
 func DurationOption[T any](field func(*T) *caddy.Duration) Option[T] {
 	return argOption(field, func(value string) (caddy.Duration, error) {
 		duration, err := caddy.ParseDuration(value)

@@ -64,7 +64,7 @@ func (s *Subdirective) Unmarshal(module caddyfile.Unmarshaler, block []caddyfile
 	for _, segment := range block {
 		// Modules quote what they do not know.
 		if inner := Parse(s.Owner, segment); !strings.HasPrefix(inner.Name, "@") && !likeOption.MatchString(inner.Name) {
-			return inner.unrecognized()
+			return inner.Unrecognized(nil)
 		}
 	}
 	d := caddyfile.NewDispenser(s.withBlock(block))
@@ -98,11 +98,26 @@ func (s *Subdirective) withBlock(block []caddyfile.Segment) caddyfile.Segment {
 // part of a secret in the wrong place.
 var likeOption = regexp.MustCompile(`^[a-z][a-z_]{0,39}$`)
 
-func (s *Subdirective) unrecognized() error {
-	if likeOption.MatchString(s.Name) {
-		return s.Errf("%s: unrecognized subdirective %s", s.Owner, s.Name)
+// fewOptions is how many options an error lists at most.
+const fewOptions = 6
+
+// Unrecognized returns the error about a subdirective that is none of those that are possible.
+func (s *Subdirective) Unrecognized(possible []string) error {
+	near := Nearest(s.Name, possible)
+	hint := DidYouMean(s.Name, possible)
+	if near == "" && len(possible) > 0 && len(possible) <= fewOptions {
+		hint = "; possible: " + strings.Join(possible, ", ")
 	}
-	return s.Errf("%s: unrecognized subdirective; is a quotation mark or a brace missing above?", s.Owner)
+	var err error
+	switch {
+	case likeOption.MatchString(s.Name):
+		err = s.Errf("%s: unrecognized subdirective %s%s", s.Owner, s.Name, hint)
+	case near != "":
+		err = s.Errf("%s: unrecognized subdirective%s", s.Owner, hint)
+	default:
+		err = s.Errf("%s: unrecognized subdirective; is a quotation mark or a brace missing above?", s.Owner)
+	}
+	return &readError{near, err}
 }
 
 // NoArgs checks that there are no arguments.

@@ -37,7 +37,7 @@ var (
 
 	requestsTotal = newCounters("requests_total", "Requests of the app, by what became of them.", "outcome")
 
-	unauthorizedTotal = newCounters("unauthorized_total", "Responses 401 of the API to a token, by what became of them.", "outcome")
+	unauthorizedTotal = newCounters("unauthorized_total", "Responses of the API that reject a token, by what became of them.", "outcome")
 
 	tokenExpiryDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "token_expiry_timestamp_seconds"),
 		"When the token in hand expires, in Unix time. Absent without a live token.", []string{"connection"}, nil)
@@ -119,7 +119,7 @@ func (c expiryCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// Outcome is what became of a request, of a response 401 to a token, or of a token request.
+// Outcome is what became of a request, of a response that rejects a token, or of a token request.
 type Outcome int
 
 // The outcomes.
@@ -129,8 +129,8 @@ const (
 	Sent                   // a request was sent with a token
 	Kept                   // a request was sent with an Authorization of its own
 
-	Replayed // a request was sent again with a newer token after a response 401
-	Passed   // a response 401 was passed to the app
+	Replayed // a request was sent again with another token after a response that rejects the first
+	Passed   // a response that rejects the token was passed to the app
 
 	granted
 	misconfigured

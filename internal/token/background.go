@@ -84,7 +84,7 @@ func (s *Source) schedule() {
 // refreshesInBackground reports whether the source is refreshed without requests. Call it with mu held.
 func (s *Source) refreshesInBackground() bool {
 	warm := slices.ContainsFunc(s.users, func(u *User) bool { return u.started && u.Warm })
-	return warm || s.retryWhenIdle && s.failure != nil && s.last == nil
+	return warm || s.retryWhenIdle && s.failure != nil && s.cached.Load() == nil
 }
 
 // nextAttemptIn returns the time until the next attempt is due. Call it with mu held.

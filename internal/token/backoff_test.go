@@ -3,6 +3,7 @@ package token
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -347,4 +348,50 @@ func TestErrorsOfOthersAreNotShared(t *testing.T) {
 			t.Error("not a copy")
 		}
 	})
+}
+
+// TestAPresumedMistakeIsAnOutageOnceItHasWorked has the token endpoint refuse by a status alone (rule 11).
+func TestAPresumedMistakeIsAnOutageOnceItHasWorked(t *testing.T) {
+	refused := oauth.ConfigurationErrorf("refused")
+	refused.Presumed = true
+	for name, test := range map[string]struct {
+		first    error  // of the first token request; nil: it grants a token
+		now      string // the credentials of the second one
+		second   *oauth.Error
+		want     oauth.Class
+		wantText string
+	}{
+		"never worked":          {first: errTestOutage, now: "old", second: refused, want: oauth.ClassConfiguration, wantText: "refused"},
+		"worked":                {now: "old", second: refused, want: oauth.ClassOutage, wantText: "worked before"},
+		"other credentials now": {now: "new", second: refused, want: oauth.ClassConfiguration, wantText: "refused"},
+		"a known code":          {now: "old", second: errTestConfiguration, want: oauth.ClassConfiguration, wantText: "refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &tokentest.Fetcher{Credentials: func() (string, error) { return "old", nil }}
+				f.Respond = func(_ context.Context, call int) (*oauth.Token, error) {
+					switch {
+					case call > 1:
+						return nil, test.second
+					case test.first != nil:
+						return nil, test.first
+					default:
+						return tokentest.Token(call, time.Minute), nil
+					}
+				}
+				s, _ := startSource(t, f)
+				_, _ = s.Token(t.Context())
+				time.Sleep(2 * time.Minute)
+				f.SetCredentials(func() (string, error) { return test.now, nil }, nil)
+				_, err := s.Token(t.Context())
+				failed := oauth.AsError(err)
+				if failed.Class != test.want || !strings.Contains(failed.Message, test.wantText) {
+					t.Errorf("got %+v", failed)
+				}
+				if last := s.Status().LastError; last == nil || last.Class != test.want {
+					t.Errorf("shown as %+v", last)
+				}
+			})
+		})
+	}
 }

@@ -15,9 +15,6 @@ const (
 	// maxRefreshMargin is how long before its expiry a token is replaced at most, unless
 	// refresh_before is set.
 	maxRefreshMargin = 5 * time.Minute
-
-	// minSameTokenPause is the shortest pause between two requests that yield the same token.
-	minSameTokenPause = 400 * time.Millisecond
 )
 
 // cached is a token that a source has obtained, with how long requests may use it. It is immutable.
@@ -36,12 +33,16 @@ func newCached(t *oauth.Token, before *cached, refreshBefore time.Duration, now 
 	if before != nil && before.Value == t.Value {
 		return newCachedAgain(t, before, now)
 	}
-	return &cached{
+	c := &cached{
 		Token:     *t,
 		usableFor: t.Lifetime - hardMargin(t.Lifetime),
 		// Varied by ±10 %, so that many proxies do not refresh at the same moment.
 		refreshAfter: t.Lifetime - clampMargin(t.Lifetime, jitter(refreshMargin(t.Lifetime, refreshBefore), 0.1)),
 	}
+	if t.Ending {
+		c.refreshAfter = c.usableFor
+	}
+	return c
 }
 
 // newCachedAgain is newCached for a token that the server has granted again. Some servers do so until
@@ -57,7 +58,7 @@ func newCachedAgain(t *oauth.Token, before *cached, now time.Time) *cached {
 	hard, age := hardMargin(t.Lifetime), clock.Elapsed(t.Sent, now)
 	c := &cached{Token: *t, usableFor: t.Lifetime - hard}
 	c.refreshAfter = c.usableFor
-	if pause := (c.usableFor - age) / 2; pause >= minSameTokenPause {
+	if pause := (c.usableFor - age) / 2; pause >= lookPause {
 		c.refreshAfter = max(t.Lifetime-2*hard, age+pause)
 	}
 	return c
@@ -66,6 +67,12 @@ func newCachedAgain(t *oauth.Token, before *cached, now time.Time) *cached {
 // usable reports whether the token may be sent. It is false if c is nil.
 func (c *cached) usable(now time.Time) bool {
 	return c != nil && clock.Elapsed(c.Sent, now) < c.usableFor
+}
+
+// alive reports whether the token has not expired, even if requests do not use it any more. It is false
+// if c is nil.
+func (c *cached) alive(now time.Time) bool {
+	return c != nil && clock.Elapsed(c.Sent, now) < c.Lifetime
 }
 
 // expires returns the end of the token's life on the wall clock.

@@ -214,7 +214,7 @@ func TestSameTokenDoesNotLoop(t *testing.T) {
 					t.Errorf("%d token requests", got)
 				}
 				for i := 1; i < len(f.Calls); i++ {
-					if pause := f.Calls[i].Sub(f.Calls[i-1]); pause < minSameTokenPause {
+					if pause := f.Calls[i].Sub(f.Calls[i-1]); pause < lookPause {
 						t.Errorf("request %d came %v after the one before", i+1, pause)
 					}
 				}

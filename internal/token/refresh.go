@@ -64,16 +64,22 @@ func (a *attempt) wait(ctx context.Context) (*oauth.Token, error) {
 // run makes the attempt with the user's fetcher and finishes it.
 func (s *Source) run(a *attempt, cancel context.CancelFunc, u *User) {
 	defer cancel()
+	wait(a.ctx, s.untilNextLook())
 	for i := 0; ; i++ {
 		started := s.now()
 		s.requests.Add(1)
 		t, credentials, err := fetch(a.ctx, u)
 		event := Event{Err: err, Duration: s.now().Sub(started)}
-		if err == nil || !err.Transient || i == len(retryPauses) || !pauseFor(a.ctx, retryPauses[i]) {
+		switch {
+		case err == nil && s.endsInHand(t) && wait(a.ctx, lookPause):
+			s.noteEnding()
+			event.Expires = t.Sent.Add(t.Lifetime).Round(0)
+		case err != nil && err.Transient && i < len(retryPauses) && wait(a.ctx, jitter(retryPauses[i], 0.5)):
+			s.failures.Add(1)
+		default:
 			s.finish(a, t, credentials, event)
 			return
 		}
-		s.failures.Add(1)
 		s.notify(event)
 	}
 }
@@ -138,9 +144,9 @@ func RecoverAndLog(log *zap.Logger, doing string) {
 	}
 }
 
-// pauseFor waits about d before a retry. It reports false if the attempt's deadline comes first.
-func pauseFor(ctx context.Context, d time.Duration) bool {
-	d = jitter(d, 0.5)
+// wait waits before a token request. It reports false if the attempt's deadline comes first, and does not
+// wait then.
+func wait(ctx context.Context, d time.Duration) bool {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
 		return false
 	}

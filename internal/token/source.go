@@ -18,14 +18,8 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 )
 
-const (
-	// DefaultTimeout is how long one attempt to get a token takes at most by default.
-	DefaultTimeout = 10 * time.Second
-
-	// minReplacePause is how long a rejected token stays in use if the one before it was replaced
-	// because of a rejection too.
-	minReplacePause = 10 * time.Second
-)
+// DefaultTimeout is how long one attempt to get a token takes at most by default.
+const DefaultTimeout = 10 * time.Second
 
 // Key is a digest of everything that shapes a token request.
 type Key [sha256.Size]byte
@@ -35,19 +29,28 @@ type Key [sha256.Size]byte
 //
 // A source has no field for its state: the state follows from cached and failure.
 //
-//   - idle: there is no usable token, and no failure since the last one
-//   - ready: there is a usable token
-//   - failing: there is a usable token, but the last attempt failed
-//   - down: there is no usable token, and the last attempt failed
+//		         success                     failure                 success
+//		┌──────┐ ──────► ┌───────┐ ◄────────────────────── ┌─────────┐
+//		│ idle │         │ ready │                         │ failing │
+//		└──────┘ ◄────── └───────┘ ──────────────────────► └─────────┘
+//		   │     expiry      ▲             failure              │
+//		   │                 │ success                          │ expiry
+//		   │     failure     │                                  ▼
+//		   └───────────────► down ◄─────────────────────────────┘
 //
-// An attempt to get a token moves it: success leads to ready from everywhere, failure from ready to
-// failing and from idle to down. Expiry of the token and its rejection by an API (Invalidate) lead from
-// ready to idle and from failing to down. A failure begins a back-off, in which no attempt begins
-// unless the credentials change or Refresh forces one.
+//	  - idle: there is no usable token, and no failure since the last one
+//	  - ready: there is a usable token
+//	  - failing: there is a usable token, but the last attempt failed
+//	  - down: there is no usable token, and the last attempt failed
+//
+// An API's rejection is no change of state: the token stays in use until there is a newer one or it
+// expires (rule 18; see Replace). A failure begins a back-off, in which no attempt begins unless the
+// credentials change or Refresh forces one. It concerns those only who have no usable token.
 //
 // An attempt begins when a request finds no usable token (Token), when a request uses one that is due
-// to be refreshed (TryToken), when a caller forces it (Refresh), or in the background, for a warm
-// source or a health check (schedule). At most one runs at a time; everybody waits for that one.
+// to be refreshed (TryToken), when an API rejects the current one (Replace, Reject), when a caller
+// forces it (Refresh), or in the background, for a warm source or a health check (schedule). At most one
+// runs at a time; everybody waits for that one.
 //
 // mu guards all fields below it and the users' private fields. cached is written with mu held and read
 // without, so that a request with a fresh token takes no lock. The counters are atomic. reporter has a
@@ -55,22 +58,30 @@ type Key [sha256.Size]byte
 // lock.
 type Source struct {
 	now    func() time.Time
-	cached atomic.Pointer[cached] // nil: none yet, or rejected; its token may have expired
+	cached atomic.Pointer[cached] // the last token obtained, which may have expired; nil: none yet
+
+	// accepted is the token that an API has accepted last. It is only ever compared.
+	accepted atomic.Pointer[oauth.Token]
 
 	requests, failures, rejections atomic.Uint64
 
-	mu            sync.Mutex
-	users         []*User     // attached, oldest first
-	lastUser      *User       // the last one that was detached, if none is left
-	attempt       *attempt    // the running one, or nil
-	queued        bool        // whether an attempt in the background waits for its turn
-	failure       *Failure    // of the last attempt, or nil
-	last          *cached     // the last token obtained, rejected or not
-	recheckedAt   time.Time   // when the credentials were last read again in a back-off
-	rejectedAt    time.Time   // when a token was last taken out of use because of a rejection
-	retryWhenIdle bool        // whether a health check waits for the first token
-	closed        bool        // no more background work
-	timer         *time.Timer // for the next attempt in the background, or nil
+	mu              sync.Mutex
+	users           []*User     // attached, oldest first
+	lastUser        *User       // the last one that was detached, if none is left
+	attempt         *attempt    // the running one, or nil
+	queued          bool        // whether an attempt in the background waits for its turn
+	failure         *Failure    // of the last attempt, or nil
+	previous        *cached     // the token before the current one, which may have expired, or nil
+	previousRefused bool        // whether APIs have only ever rejected the previous token
+	obtainedWith    string      // fingerprint of the credentials that the current token was obtained with
+	ending          bool        // the last response said that nothing is left of its token's life
+	lookedAt        time.Time   // when the last response without news came; see lookPause
+	recheckedAt     time.Time   // when the credentials were last read again in a back-off
+	rejected        string      // the value of the token that an API has rejected last
+	replacedAt      time.Time   // when an attempt last began because of a rejection
+	retryWhenIdle   bool        // whether a health check waits for the first token
+	closed          bool        // no more background work
+	timer           *time.Timer // for the next attempt in the background, or nil
 
 	reporter reporter
 }
@@ -136,7 +147,11 @@ func (s *Source) await(ctx context.Context) (*oauth.Token, error) {
 func (s *Source) join(ctx context.Context) (*attempt, *Failure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.now()
+	return s.joinLocked(ctx, s.now())
+}
+
+// joinLocked is join with mu held.
+func (s *Source) joinLocked(ctx context.Context, now time.Time) (*attempt, *Failure) {
 	if c := s.cached.Load(); c.usable(now) {
 		return finishedAttempt(&c.Token), nil
 	}
@@ -144,45 +159,6 @@ func (s *Source) join(ctx context.Context) (*attempt, *Failure) {
 		return nil, s.failure
 	}
 	return s.begin(ctx), nil
-}
-
-// Rejection
-
-// Replace takes t out of use because an API has rejected it, and returns a newer token to retry with,
-// or nil. It waits for the newer token until ctx ends.
-func (s *Source) Replace(ctx context.Context, t *oauth.Token) *oauth.Token {
-	if !s.Invalidate(t) {
-		return nil
-	}
-	newer, err := s.Token(ctx)
-	if err != nil || newer.Value == t.Value {
-		return nil
-	}
-	return newer
-}
-
-// Invalidate takes t out of use because an API has rejected it, and reports whether a newer token may be
-// requested. That is not so soon after another rejection: an API that rejects every token must not
-// cause a token request each time (rule 18).
-func (s *Source) Invalidate(t *oauth.Token) bool {
-	s.mu.Lock()
-	c, now := s.cached.Load(), s.now()
-	if c == nil || c.Value != t.Value {
-		s.mu.Unlock()
-		return true // it has been taken out of use already
-	}
-	if clock.Elapsed(s.rejectedAt, now) < minReplacePause {
-		s.mu.Unlock()
-		return false
-	}
-	s.cached.Store(nil)
-	s.rejectedAt = now
-	s.schedule()
-	s.mu.Unlock()
-	s.rejections.Add(1)
-	s.notify(Event{Rejected: true})
-	s.reportRejection(now)
-	return true
 }
 
 // Refresh
@@ -208,7 +184,6 @@ func (s *Source) Expire(t *oauth.Token) {
 	}
 	due := *c
 	due.refreshAfter = clock.Elapsed(c.Sent, now)
-	s.last = &due
 	s.cached.Store(&due)
 	s.schedule()
 }
@@ -233,9 +208,13 @@ func (s *Source) finish(a *attempt, t *oauth.Token, credentials string, event Ev
 		event.Err = s.adopt(t, now)
 	}
 	if event.Err == nil {
-		a.token = &s.last.Token
-		event.Expires = s.last.expires()
+		c := s.cached.Load()
+		a.token, event.Expires = &c.Token, c.expires()
+		s.obtainedWith = credentials
 	} else {
+		if s.cached.Load() != nil && credentials == s.obtainedWith {
+			event.Err = event.Err.AfterSuccess()
+		}
 		s.failures.Add(1)
 		s.failure = NewFailure(event.Err, s.failure, credentials, now)
 		a.err = s.failure.AsError(now)
@@ -251,11 +230,16 @@ func (s *Source) finish(a *attempt, t *oauth.Token, credentials string, event Ev
 
 // adopt makes t the current token, unless it has arrived too late. Call it with mu held.
 func (s *Source) adopt(t *oauth.Token, now time.Time) *oauth.Error {
-	c := newCached(t, s.last, s.primary().RefreshBefore, now)
+	before := s.cached.Load()
+	c := newCached(s.withMeaning(t, now), before, s.primary().RefreshBefore, now)
 	if !c.usable(now) {
 		return errTooLate
 	}
-	s.last, s.failure, s.retryWhenIdle = c, nil, false
+	if before != nil && before.Value != c.Value {
+		s.previous = before
+		s.previousRefused = s.rejected == before.Value && s.accepted.Load() != &before.Token
+	}
+	s.failure, s.retryWhenIdle = nil, false
 	s.cached.Store(c)
 	return nil
 }

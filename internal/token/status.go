@@ -50,7 +50,7 @@ func (s *Source) Status() Status {
 		Requests: s.requests.Load(),
 		Failures: s.failures.Load(),
 		Rejected: s.rejections.Load(),
-		HadToken: s.last != nil,
+		HadToken: s.cached.Load() != nil,
 	}
 	if c := s.cached.Load(); c.usable(now) {
 		st.State = StateReady

@@ -129,7 +129,7 @@ func TestRequestsInFlightOutliveTheSource(t *testing.T) {
 		time.Sleep(85 * time.Second)
 		tokentest.WantToken(t, s, "token-1")
 		tokentest.WantCalls(t, f, 1) // no longer refreshed ahead
-		time.Sleep(10 * time.Second)
+		time.Sleep(15 * time.Second)
 		tokentest.WantToken(t, s, "token-2")
 		if newer := s.Replace(t.Context(), tokentest.MustToken(t, s)); newer == nil || newer.Value != "token-3" {
 			t.Errorf("got %v", newer)

@@ -1,12 +1,18 @@
 {{- /*
 What a chart includes to give its pods the sidecar. The values are those of .Values.httpHelper:
 
-  image       the sidecar's image. Required.
-  caddyfile   its configuration. Required; it listens on loopback for the app, and on port 8081 for
-              /live, /ready and /metrics.
-  secret      the name of the Secret that is mounted at /run/secrets/http_helper. Required.
-  env         a list of variables, for example HTTPS_PROXY or SSL_CERT_FILE. Default: none.
-  resources   of the container. Default: a request of 10m CPU and 64Mi, a limit of 192Mi.
+  image         the sidecar's image. Required.
+  caddyfile     its configuration. Required; it listens on loopback for the app, and on port 8081 for
+                /live, /ready and /metrics.
+  secret        the name of the Secret that is mounted at /run/secrets/http_helper. Required.
+  env           a list of variables, for example HTTPS_PROXY or SSL_CERT_FILE. Default: none.
+  volumes       a list of volumes, for example with a private CA or a client certificate. Default: none.
+  volumeMounts  where the sidecar has them. Default: none.
+  resources     of the container. What is not given stays: a request of 10m CPU and 64Mi, a limit of 192Mi.
+                null takes one out.
+
+The sidecar reads the secret as a member of the pod's fsGroup: the pod's securityContext has any, or the
+platform gives it one, as OpenShift does.
 */ -}}
 
 {{- /* Goes to initContainers: a native sidecar (Kubernetes 1.29). */ -}}
@@ -14,10 +20,13 @@ What a chart includes to give its pods the sidecar. The values are those of .Val
 - name: http-helper
   image: {{ required "httpHelper.image is missing" (.Values.httpHelper | default dict).image | quote }}
   restartPolicy: Always
-  {{- with .Values.httpHelper.env }}
   env:
+    {{- /* A changed configuration changes the pods, so that they are replaced. */}}
+    - name: HTTP_HELPER_CADDYFILE
+      value: {{ include "http-helper.caddyfile" . | sha256sum }}
+    {{- with .Values.httpHelper.env }}
     {{- toYaml . | nindent 4 }}
-  {{- end }}
+    {{- end }}
   ports:
     - name: http-helper
       containerPort: 8081
@@ -40,19 +49,10 @@ What a chart includes to give its pods the sidecar. The values are those of .Val
     periodSeconds: 10
     failureThreshold: 3
   resources:
-    {{- with .Values.httpHelper.resources }}
-    {{- toYaml . | nindent 4 }}
-    {{- else }}
-    requests:
-      cpu: 10m
-      memory: 64Mi
-    limits:
-      memory: 192Mi
-    {{- end }}
+    {{- include "http-helper.resources" . | nindent 4 }}
   securityContext:
+    {{- /* The image's user, 65532, or any other that the platform chooses. */}}
     runAsNonRoot: true
-    runAsUser: 65532
-    runAsGroup: 65532
     readOnlyRootFilesystem: true
     allowPrivilegeEscalation: false
     capabilities:
@@ -68,6 +68,31 @@ What a chart includes to give its pods the sidecar. The values are those of .Val
       readOnly: true
     - name: http-helper-run
       mountPath: /run/http_helper
+    {{- with .Values.httpHelper.volumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end }}
+
+{{- define "http-helper.resources" -}}
+{{- $resources := dict "requests" (dict "cpu" "10m" "memory" "64Mi") "limits" (dict "memory" "192Mi") -}}
+{{- range $kind, $own := .Values.httpHelper.resources -}}
+{{- if not (kindIs "map" $own) -}}
+{{- $_ := set $resources $kind $own -}}
+{{- else -}}
+{{- range $name, $value := $own -}}
+{{- $_ := set (get $resources $kind) $name $value -}}
+{{- if kindIs "invalid" $value -}}
+{{- $_ := unset (get $resources $kind) $name -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end }}
+
+{{- /* Goes to the labels of the pods: metrics are found by it (deploy/prometheus). */ -}}
+{{- define "http-helper.labels" -}}
+http-helper.sidecar: enabled
 {{- end }}
 
 {{- /* Goes to volumes. No other container mounts them. */ -}}
@@ -77,7 +102,7 @@ What a chart includes to give its pods the sidecar. The values are those of .Val
     name: {{ include "http-helper.configName" . }}
 - name: http-helper-secrets
   projected:
-    defaultMode: 0444
+    defaultMode: 0440
     sources:
       - secret:
           name: {{ required "httpHelper.secret is missing" (.Values.httpHelper | default dict).secret | quote }}
@@ -85,6 +110,9 @@ What a chart includes to give its pods the sidecar. The values are those of .Val
   emptyDir:
     medium: Memory
     sizeLimit: 1Mi
+{{- with .Values.httpHelper.volumes }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- /* A manifest of its own. */ -}}
@@ -103,7 +131,7 @@ data:
 {{- required "httpHelper.caddyfile is missing" (.Values.httpHelper | default dict).caddyfile -}}
 {{- end }}
 
-{{- /* A changed configuration has a name of its own, so that the pods are replaced. */ -}}
+{{- /* Always the same: Helm deletes what has another name in the new release, while old pods still need it. */ -}}
 {{- define "http-helper.configName" -}}
-{{ .Release.Name | trunc 40 | trimSuffix "." }}-http-helper-{{ include "http-helper.caddyfile" . | sha256sum | trunc 10 }}
+{{ .Release.Name | trunc 50 | trimSuffix "." }}-http-helper
 {{- end }}
