@@ -4,6 +4,7 @@
 #
 #   ./integration/run.sh                  everything
 #   ./integration/run.sh lint unit …      only these steps: install format vet lint vuln unit fuzz integration
+#                                         reverse_proxy
 #   GO_TEST_FLAGS='-run Foo -v' ./integration/run.sh integration
 #
 # FUZZTIME (default 10s) is the time for each fuzz target, SOAK (default 20s) the time for the soak test.
@@ -143,7 +144,16 @@ integration_step() {
 	(cd integration && tests -timeout 20m -parallel 4 ${GO_TEST_FLAGS-})
 }
 
-all=(install format vet lint vuln unit fuzz integration)
+# What both ways of forwarding must do alike. The whole suite has the handler forward; these tests run once
+# more through reverse_proxy.
+both_ways='Websockets|ServerSentEvents|Expect|EarlyHints|Cancelled|LargeBod|GRPC|Trailers|Paths|Header|Proxy|Redirects|Compressed|HandleErrors|Unreachable|Early401|Base|Cleartext|Hostile|RequestLines|Replay|InFlight|Nginx|Termination|Grace|Rejected|401'
+
+reverse_proxy_step() {
+	# shellcheck disable=SC2086 # several flags in one variable
+	(cd integration && FORWARD_BY=reverse_proxy tests -timeout 20m -parallel 4 -run "$both_ways" ${GO_TEST_FLAGS-})
+}
+
+all=(install format vet lint vuln unit fuzz integration reverse_proxy)
 steps=("$@")
 [ ${#steps[@]} -gt 0 ] || steps=("${all[@]}")
 for step in "${steps[@]}"; do

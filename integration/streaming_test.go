@@ -98,6 +98,52 @@ func TestWebsockets(t *testing.T) {
 	equal(t, "Authorization", w.api.Last(t).Header.Get("Authorization"), "Bearer token-2")
 }
 
+// TestWebsocketsEndWithTheirConfig: after a reload nobody would know of them, so both sides are told that the
+// server goes away.
+func TestWebsocketsEndWithTheirConfig(t *testing.T) {
+	t.Parallel()
+	for name, option := range map[string]string{"by itself": "", "by reverse_proxy": "use_reverse_proxy"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			atTheAPI := make(chan error, 1)
+			upgrader := websocket.Upgrader{}
+			w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				conn, err := upgrader.Upgrade(rw, r, nil)
+				if err != nil {
+					return
+				}
+				defer conn.Close()
+				_ = conn.WriteMessage(websocket.TextMessage, []byte("hello"))
+				_, _, err = conn.ReadMessage()
+				atTheAPI <- err
+			}))
+			config := w.inline(options{directive: option})
+			w.Run(t, config)
+			conn, res, err := websocket.DefaultDialer.Dial("ws://"+w.Addr+"/socket", nil)
+			if err != nil {
+				t.Fatalf("%v: %v", err, res)
+			}
+			defer conn.Close()
+			if _, _, err := conn.ReadMessage(); err != nil {
+				t.Fatal(err)
+			}
+			config.Options += "\ngrace_period 1s\n"
+			if err := w.Reload(config); err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.SetReadDeadline(time.Now().Add(harness.Timeout))
+			if _, _, err := conn.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseGoingAway) {
+				t.Errorf("the app got %v", err)
+			}
+			if err := <-atTheAPI; !websocket.IsCloseError(err, websocket.CloseGoingAway) {
+				t.Errorf("the API got %v", err)
+			}
+			equal(t, "token requests", len(w.tokens.Requests()), 1)
+		})
+	}
+}
+
 func TestExpect100Continue(t *testing.T) {
 	t.Parallel()
 	w := startInline(t, options{directive: "transport http {\nexpect_continue_timeout 5s\n}"})

@@ -82,11 +82,34 @@ func (s *Sidecar) AdminSocket() string { return filepath.Join(s.Dir, "admin.sock
 // Caddyfile puts the parts together.
 func (s *Sidecar) Caddyfile(config Config) string {
 	if config.Whole != "" {
-		return config.Whole
+		return chooseForwarding(config.Whole)
 	}
 	_, port, _ := net.SplitHostPort(s.Addr)
-	return fmt.Sprintf("{\n\tadmin unix/%s\n%s\n}\n:%s {\n\tbind 127.0.0.1\n%s\n}\n%s\n",
-		s.AdminSocket(), config.Options, port, config.Site, config.More)
+	return chooseForwarding(fmt.Sprintf("{\n\tadmin unix/%s\n%s\n}\n:%s {\n\tbind 127.0.0.1\n%s\n}\n%s\n",
+		s.AdminSocket(), config.Options, port, config.Site, config.More))
+}
+
+// forwardBy is the environment variable that has all directives http_helper forward by reverse_proxy, if it
+// is "reverse_proxy". So the same tests try both ways.
+const forwardBy = "FORWARD_BY"
+
+// chooseForwarding adds use_reverse_proxy to the directives of a Caddyfile if the environment says so.
+func chooseForwarding(caddyfile string) string {
+	if os.Getenv(forwardBy) != "reverse_proxy" || strings.Contains(caddyfile, "use_reverse_proxy") {
+		return caddyfile
+	}
+	lines := strings.Split(caddyfile, "\n")
+	for i, line := range lines {
+		argument, ok := strings.CutPrefix(strings.TrimSpace(line), "http_helper ")
+		switch {
+		case !ok || argument == "{": // the latter is the global option
+		case strings.HasSuffix(argument, " {"):
+			lines[i] += "\nuse_reverse_proxy"
+		default:
+			lines[i] += " {\nuse_reverse_proxy\n}"
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // Run runs the sidecar until the test ends, and returns when it accepts connections.
