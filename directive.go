@@ -41,6 +41,7 @@ func init() {
 //	    on_unauthorized     retry|pass
 //	    replay_buffer       <size>
 //	    allow_clients       [private_ranges] <ranges...>
+//	    use_reverse_proxy
 //	    <subdirectives of a connection without a connector>
 //	    <subdirectives of reverse_proxy>
 //	}
@@ -49,10 +50,12 @@ func init() {
 // with braces is a placeholder that chooses among `connections`. Anything else is the name of a
 // connection of the global option.
 //
-// The directive expands to the handler `http_helper` and a reverse proxy, so that
+// The directive expands to the handler `http_helper`, which forwards requests itself. With subdirectives
+// of reverse_proxy other than `transport http` and `flush_interval`, it expands to the handler and a
+// reverse proxy, so that
 //
 //	http_helper billing {
-//	    flush_interval -1
+//	    lb_retries 2
 //	}
 //
 // is, in words that the Caddyfile has only in part, equivalent to:
@@ -60,7 +63,7 @@ func init() {
 //	route {
 //	    <handler http_helper, connection billing>
 //	    reverse_proxy <address of billing's base_url> {
-//	        flush_interval -1
+//	        lb_retries 2
 //	        transport http_helper {
 //	            connection billing
 //	        }
