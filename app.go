@@ -16,11 +16,13 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/sites"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
@@ -180,11 +182,30 @@ func (a *App) Start() error {
 		}
 	}
 	a.logger.Info("connections loaded", zap.Int("connections", len(a.active)), zap.String("version", version()))
+	a.warnAboutSites()
 	if address := tcpAdmin(configOf(a.ctx)); address != "" && len(a.active) > 0 {
 		a.logger.Warn("anyone who reaches Caddy's admin endpoint can read the secrets of connections; "+
 			"give it a unix socket (admin unix//path/to/admin.sock) or turn it off (admin off)", zap.String("admin", address))
 	}
 	return nil
+}
+
+// warnAboutSites warns about sites that probably do not do what is meant.
+func (a *App) warnAboutSites() {
+	app, err := a.ctx.AppIfConfigured("http")
+	if err != nil {
+		return
+	}
+	warnings := sites.Check(app.(*caddyhttp.App), func(handler any) (string, bool) {
+		h, ok := handler.(*Handler)
+		if !ok {
+			return "", false
+		}
+		return h.Connection, true
+	})
+	for _, w := range warnings {
+		a.logger.Warn(w.Text, zap.String("connection", w.Connection), zap.Strings("listen", w.Listen))
+	}
 }
 
 // Stop implements caddy.App. Requests in flight may still use the connections.
