@@ -46,6 +46,7 @@ type App struct {
 	logger      *zap.Logger
 	active      map[string]*activeConnection
 	definitions map[string]string                      // the JSON of connections that routes define, by name
+	taken       []string                               // addresses on which another process listened before
 	checked     []string                               // the connections named by http_helper_health
 	transports  map[string]*reverseproxy.HTTPTransport // to token endpoints, by their JSON
 }
@@ -69,6 +70,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.definitions = make(map[string]string)
 	a.transports = make(map[string]*reverseproxy.HTTPTransport)
 	a.tracing = new(telemetry.Tracing)
+	if config := configOf(ctx); config != nil && caddy.ActiveContext().Context == nil { // else this process listens itself
+		a.taken = sites.Taken(config.AppsRaw["http"])
+	}
 	var err error
 	if a.events, err = telemetry.NewEvents(ctx); err != nil {
 		return err
@@ -183,6 +187,10 @@ func (a *App) Start() error {
 	}
 	a.logger.Info("connections loaded", zap.Int("connections", len(a.active)), zap.String("version", version()))
 	a.warnAboutSites()
+	if len(a.taken) > 0 {
+		a.logger.Warn("another process listens there already, and gets some of the requests; "+
+			"if it is a sidecar with the same admin socket, this one has taken that over: stop one of them", zap.Strings("listen", a.taken))
+	}
 	if address := tcpAdmin(configOf(a.ctx)); address != "" && len(a.active) > 0 {
 		a.logger.Warn("anyone who reaches Caddy's admin endpoint can read the secrets of connections; "+
 			"give it a unix socket (admin unix//path/to/admin.sock) or turn it off (admin off)", zap.String("admin", address))
