@@ -18,6 +18,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
@@ -119,7 +120,7 @@ func find[V any](what, name string, known map[string]V) (V, error) {
 	found, ok := known[name]
 	if !ok {
 		names := slices.Sorted(maps.Keys(known))
-		return found, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no %s %q; %s", what, name, listNames(names))}
+		return found, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no %s %q; %s%s", what, name, listNames(names), subdirective.DidYouMean(name, names))}
 	}
 	return found, nil
 }
