@@ -516,6 +516,21 @@ func TestPingWithoutAny(t *testing.T) {
 	}
 }
 
+// TestPingWithoutAnyAfterAFailedRefresh does not claim that a token was obtained.
+func TestPingWithoutAnyAfterAFailedRefresh(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	runSidecar(t, inline(a, e, "name c"))
+	wantPing(t, true, 0, "a token was obtained")
+	e.respond(func(w http.ResponseWriter, _ int64) {
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, `{"error":"invalid_client"}`)
+	})
+	if status, _, _ := admin(t, http.MethodPost, "/http_helper/connections/c/refresh"); status != http.StatusBadGateway {
+		t.Fatalf("refreshing: status %d", status)
+	}
+	wantPing(t, true, 0, "the token in hand is usable, but getting a new one failed: the token endpoint refused", "no ping is configured")
+}
+
 // A connection that no handler uses can be pinged too.
 func TestPingUnusedConnection(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)

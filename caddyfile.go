@@ -633,7 +633,7 @@ func field(list func(*Service) *[]Field, isHeader bool, kinds []string) subdirec
 		}
 		if isHeader {
 			if !httpguts.ValidHeaderFieldName(name) {
-				return s.Errorf("the first argument is not the name of a header field")
+				return s.Errorf("the first argument is not the name of a header field, which has no colon and no space")
 			}
 			name = http.CanonicalHeaderKey(name)
 		}

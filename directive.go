@@ -197,16 +197,14 @@ func (d *directive) choices(s *subdirective.Subdirective, h *Handler) error {
 
 // parseNamed parses a directive with the name of a connection.
 func (d *directive) parseNamed() error {
-	err := d.choose(d.target)
-	if err == nil {
-		d.Owner = "connection " + d.target
-	} else {
-		err = d.WrapErr(fmt.Errorf("http_helper: %w; a base URL begins with https://", err))
+	if err := d.choose(d.target); err != nil {
+		return d.WrapErr(fmt.Errorf("http_helper: %w; a base URL begins with https://", err))
 	}
+	d.Owner = "connection " + d.target
 	d.handler.Connection = d.target
 	known := make(subdirective.Rules)
 	d.refuseConnection(known)
-	return errors.Join(err, d.readOwn(known))
+	return d.readOwn(known)
 }
 
 // choose adds a connection of the global option to those that may be chosen.
@@ -286,7 +284,7 @@ func (d *directive) unmarshalProxy() error {
 		err := d.Unmarshal(new(reverseproxy.Handler), []caddyfile.Segment{segment})
 		switch {
 		case err == nil:
-		case strings.Contains(err.Error(), "unrecognized subdirective "+option.Name):
+		case strings.HasPrefix(err.Error(), "unrecognized subdirective "+option.Name), strings.HasPrefix(err.Error(), d.Owner+": unrecognized"):
 			errs = append(errs, option.Unrecognized(append(d.known.Names(), proxyOptions...)))
 		default:
 			errs = append(errs, fmt.Errorf("%s: %w", d.Owner, err))

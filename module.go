@@ -10,7 +10,6 @@ package httphelper
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 
@@ -72,10 +71,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := h.provision(app); err != nil {
-		return fmt.Errorf("http_helper %s: %w", h.Connection, err)
+	err = h.provision(app)
+	if err != nil && strings.HasPrefix(err.Error(), "connection ") {
+		return err // which Caddy's steps precede already
 	}
-	return nil
+	return prefixAll("http_helper "+h.Connection, err)
 }
 
 func (h *Handler) provision(app *App) error {

@@ -122,7 +122,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("list says %s", got.Stdout)
 	}
 	r.wantGone(t, syscall.SIGTERM)
-	if got := l.Run(t, "list"); got.Status != 1 || !strings.Contains(got.Stderr, "no sidecar of yours is running") {
+	if got := l.Run(t, "list"); got.Status != 1 || !strings.Contains(got.Stderr, "no caddy http-helper run of yours is running") {
 		t.Errorf("list without a sidecar: %+v", got)
 	}
 }

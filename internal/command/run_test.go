@@ -99,6 +99,8 @@ func TestRunUsedWrongly(t *testing.T) {
 		{append(enough, "--name", "a b"), "a name consists of"},
 		{append(enough, "--client-id", "a\nb"), "client_id: the value contains a control character"},
 		{append(enough, "--client-id", "a } b"), ""},
+		{append(enough, "--client-id", "a{$HOME}"), "client_id: the value contains {$, which begins a variable that Caddy replaces"},
+		{append(enough, "--header", "X-A: {$HOME}"), "api_header: the value contains {$"},
 	} {
 		got := cli(t, "", append(test.args, "--print-caddyfile")...)
 		status := exitUsage
