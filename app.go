@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
@@ -40,8 +41,10 @@ type App struct {
 	ctx         caddy.Context
 	events      *telemetry.Events
 	tracing     *telemetry.Tracing
+	own         *forward.OwnConnections
 	logger      *zap.Logger
 	active      map[string]*activeConnection
+	listeners   map[string][]string                    // of the servers that use a connection, by its name; nil: not needed yet
 	definitions map[string]string                      // the JSON of connections that routes define, by name
 	checked     []string                               // the connections named by http_helper_health
 	transports  map[string]*reverseproxy.HTTPTransport // to token endpoints, by their JSON
@@ -66,6 +69,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.definitions = make(map[string]string)
 	a.transports = make(map[string]*reverseproxy.HTTPTransport)
 	a.tracing = new(telemetry.Tracing)
+	a.own = new(forward.OwnConnections)
 	var err error
 	if a.events, err = telemetry.NewEvents(ctx); err != nil {
 		return err
