@@ -183,11 +183,14 @@ func (c *activeConnection) metrics() *telemetry.Connection {
 	return c.forward.Metrics
 }
 
-// use checks the policy of a handler or transport against the connection. Pings are sent with the
-// first one.
+// use checks the policy of a handler or transport against the connection, and tells it the host of its base
+// URL, if that is known. Pings are sent with the first one.
 func (c *activeConnection) use(p *RequestPolicy) error {
 	if c.pingOptions == nil {
 		c.pingOptions = &p.options
+	}
+	if c.target != nil {
+		p.hosts = append(p.hosts, strings.ToLower(strings.TrimSuffix(c.target.Base.Hostname(), ".")))
 	}
 	return c.accepts(p)
 }

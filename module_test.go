@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -374,6 +375,47 @@ func TestLoops(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOriginsOfOtherSitesAreRefused: a browser lets any page open a websocket to loopback, and says which
+// page it is in Origin (rule 35).
+func TestOriginsOfOtherSitesAreRefused(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	secure, _ := tlsAPI(t, nil)
+	site := runSidecar(t, inline(a, e, ""))
+	const websocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+	for _, kind := range []string{websocket, ""} {
+		for fields, want := range map[string]int{
+			"": 200, "Origin: http://localhost:3000\r\n": 200, "Origin: http://127.0.0.1\r\n": 200, "Origin: http://app.localhost\r\n": 200,
+			"Origin: https://evil.example\r\n": 403, "Origin: null\r\n": 403, "Origin: http://localhost\r\nOrigin: https://evil.example\r\n": 403,
+		} {
+			res := rawCall(t, site, "GET / HTTP/1.1\r\nHost: localhost\r\n"+kind+fields+"\r\n")
+			if status := res.Header.Get("Proxy-Status"); res.StatusCode != want || want == 403 && !strings.HasPrefix(status, "http_helper; error=http_request_denied") {
+				t.Errorf("%q: got %d %q, want %d", fields, res.StatusCode, status, want)
+			}
+		}
+	}
+	// The API's own pages may call.
+	named := strings.Replace(inline(secure, e, ""), "https://127.0.0.1", "https://Api.localdomain", 1)
+	if res, _ := call(t, "GET", runSidecar(t, named)+"/", nil, "Origin", "https://api.localdomain"); res.StatusCode == 403 {
+		t.Errorf("got %d %v", res.StatusCode, res.Header)
+	}
+}
+
+// TestOriginCountsOnLoopbackOnly: it is about browsers on this machine.
+func TestOriginCountsOnLoopbackOnly(t *testing.T) {
+	p := &RequestPolicy{AllowClients: []string{"10.0.0.0/8"}}
+	if err := p.provision(); err != nil {
+		t.Fatal(err)
+	}
+	for address, refused := range map[string]bool{"127.0.0.1:1": true, "[::1]:1": true, "[::ffff:127.0.0.1]:1": true, "10.1.2.3:1": false, "@": false, "": false, "/run/app.sock": false} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.RemoteAddr = address
+		r.Header.Set("Origin", "https://evil.example")
+		if got := p.check(r); (got != nil) != refused {
+			t.Errorf("%q: %v", address, got)
+		}
 	}
 }
 
