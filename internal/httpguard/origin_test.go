@@ -9,7 +9,7 @@ func TestNamesCaller(t *testing.T) {
 		"https://evil.example": false, "null": false, "": false, "localhost": false, "https://": false, "https://localhost.evil.example": false,
 		"https://evillocalhost": false, "https://sub.api.example": false, "https://localhost@evil.example": false, "https://evil.example@localhost": false,
 		"https://localhost https://evil.example": false, "https://evil.example#localhost": false, "http://2130706433": false, "file://": false,
-		"https://localhost/": true, // no browser says it, but some libraries do
+		"https://localhost/":            true, // no browser says it, but some libraries do
 		"http://127.0.0.1.evil.example": false, "//localhost": false, "https://[::1": false,
 	} {
 		if got := NamesCaller(origin, []string{"api.example"}); got != want {

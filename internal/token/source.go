@@ -68,7 +68,7 @@ type Source struct {
 	last          *cached     // the last token obtained, rejected or not
 	recheckedAt   time.Time   // when the credentials were last read again in a back-off
 	rejectedAt    time.Time   // when a token was last taken out of use because of a rejection
-	retryWhenIdle bool        // whether a health check waits for the first token
+	healthAskedAt time.Time   // when a health check last asked about the source
 	closed        bool        // no more background work
 	timer         *time.Timer // for the next attempt in the background, or nil
 
@@ -255,7 +255,7 @@ func (s *Source) adopt(t *oauth.Token, now time.Time) *oauth.Error {
 	if !c.usable(now) {
 		return errTooLate
 	}
-	s.last, s.failure, s.retryWhenIdle = c, nil, false
+	s.last, s.failure = c, nil
 	s.cached.Store(c)
 	return nil
 }
