@@ -19,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
@@ -43,8 +44,10 @@ type App struct {
 	ctx         caddy.Context
 	events      *telemetry.Events
 	tracing     *telemetry.Tracing
+	own         *forward.OwnConnections
 	logger      *zap.Logger
 	active      map[string]*activeConnection
+	listeners   map[string][]string                    // of the servers that use a connection, by its name; nil: not needed yet
 	definitions map[string]string                      // the JSON of connections that routes define, by name
 	taken       []string                               // addresses on which another process listened before
 	checked     []string                               // the connections named by http_helper_health
@@ -73,6 +76,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if config := configOf(ctx); config != nil && caddy.ActiveContext().Context == nil { // else this process listens itself
 		a.taken = sites.Taken(config.AppsRaw["http"])
 	}
+	a.own = new(forward.OwnConnections)
 	var err error
 	if a.events, err = telemetry.NewEvents(ctx); err != nil {
 		return err

@@ -513,7 +513,7 @@ func (d *directive) takenNames() map[string]bool {
 	return taken
 }
 
-// collectNames finds the connections that are defined anywhere in a config.
+// collectNames finds the connections that handlers and transports anywhere in a config name.
 func collectNames(config any, names map[string]bool) {
 	switch config := config.(type) {
 	case []any:
@@ -521,8 +521,13 @@ func collectNames(config any, names map[string]bool) {
 			collectNames(child, names)
 		}
 	case map[string]any:
-		if name, ok := config["connection"].(string); ok && config["handler"] == "http_helper" {
-			names[name] = true
+		if config["handler"] == "http_helper" || config["protocol"] == "http_helper" {
+			chosen, _ := config["connections"].([]any)
+			for _, name := range append(chosen, config["connection"]) {
+				if name, ok := name.(string); ok {
+					names[name] = true
+				}
+			}
 		}
 		for _, child := range config {
 			collectNames(child, names)

@@ -96,7 +96,7 @@ func (t *Transport) provision(ctx caddy.Context) error {
 	if t.Connection != "" {
 		t.own = t.conns[0]
 	}
-	return t.provisionTransports(ctx)
+	return t.provisionTransports(ctx, app)
 }
 
 // checkConnections compares the transport's options with its connections, and notes for pings the address
@@ -140,7 +140,7 @@ func (c *configuredConnection) acceptsTransport(t *reverseproxy.HTTPTransport, t
 // provisionTransports gives every connection that needs it a transport of its own, and the others a
 // shared one. One with a client certificate needs its own. A connection that is alone, or has several
 // upstreams, gets one too if its target is known, since it costs nothing then.
-func (t *Transport) provisionTransports(ctx caddy.Context) error {
+func (t *Transport) provisionTransports(ctx caddy.Context, app *App) error {
 	// Provisioning fills in the configuration, so each transport starts from a copy.
 	raw, err := json.Marshal(t.HTTPTransport)
 	if err != nil {
@@ -157,7 +157,7 @@ func (t *Transport) provisionTransports(ctx caddy.Context) error {
 		}
 		t.transports[&conn.forward] = own // Cleanup is called after a failure too
 	}
-	if t.shared, err = forward.NewTransport(ctx, raw, forward.TransportOptions{ProxyFields: t.HeaderUp}); err != nil {
+	if t.shared, err = forward.NewTransport(ctx, raw, forward.TransportOptions{ProxyFields: t.HeaderUp, Own: app.own}); err != nil {
 		return err
 	}
 	for _, conn := range t.conns {
@@ -232,7 +232,7 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 	var res *http.Response
 	var err error
 	if refused == nil {
-		res, err = t.transport(q.Conn).Send(req, q)
+		res, err = t.transport(q.Conn).Send(req.WithContext(q), q)
 		refused, _ = errors.AsType[*forward.Error](err)
 	}
 	if refused != nil {

@@ -19,6 +19,10 @@ func TestRunPrintsCaddyfile(t *testing.T) {
 	admin unix/http_helper_admin.sock
 	persist_config off
 	auto_https off
+	grace_period 20s
+	servers {
+		max_header_size 64KiB
+	}
 }
 http://:8080 {
 	bind 127.0.0.1
@@ -38,6 +42,10 @@ http://:8080 {
 	admin unix//run/app/admin.sock
 	persist_config off
 	auto_https off
+	grace_period 20s
+	servers {
+		max_header_size 64KiB
+	}
 	debug
 }
 http:// {

@@ -21,7 +21,9 @@ type Connection struct {
 	Name    string // for error texts
 	Tracing *telemetry.Tracing
 
-	RejectedStatuses []int // with which the API says that it rejects a token; nil: 401
+	RejectedStatuses []int           // with which the API says that it rejects a token; nil: 401
+	Own              *OwnConnections // of the config; nil: loops are not detected
+	looped           atomic.Bool     // a request has come back
 }
 
 // Tokens provides the tokens of a connection.
@@ -66,6 +68,9 @@ type Options struct {
 // API is known. It waits for both no longer than r's context allows.
 func (c *Connection) Prepare(r *http.Request, o *Options) (*Request, *Error) {
 	q := &Request{Context: r.Context(), Conn: c, options: o}
+	if loop := q.enter(r); loop != nil {
+		return nil, loop
+	}
 	q.keep = o.KeepAuthorization && len(r.Header["Authorization"]) > 0
 	var err error
 	if !q.keep {

@@ -181,7 +181,7 @@ const grpcUnauthenticated = "16"
 var grpcCodes = map[int]int{
 	http.StatusServiceUnavailable: 14, http.StatusGatewayTimeout: 4, http.StatusBadGateway: 9,
 	http.StatusBadRequest: 3, http.StatusForbidden: 7, http.StatusMethodNotAllowed: 12,
-	statusClientClosedRequest: 1,
+	http.StatusLoopDetected: 9, statusClientClosedRequest: 1,
 }
 
 // setGRPC sets the error as a gRPC status and returns the HTTP status that goes with it.

@@ -37,6 +37,7 @@ type Request struct {
 	responded bool   // the app gets a response, and not an error of reverse_proxy
 
 	counted bool // the metrics include it
+	way     *hop // through this process, if it has sent the request itself
 
 	writer       responseWriter
 	appHeader    http.Header    // of the response to the app; nil: the request is not served by Serve

@@ -49,6 +49,9 @@ type TransportOptions struct {
 	// ProxyFields says that Via, Forwarded and X-Forwarded-* in a request were set by the user, because
 	// reverse_proxy has removed its own.
 	ProxyFields bool
+
+	// Own are where connections to this machine are noted, if not nil.
+	Own *OwnConnections
 }
 
 // NewTransport returns a transport with raw as the configuration of the http transport.
@@ -68,6 +71,7 @@ func NewTransport(ctx caddy.Context, raw json.RawMessage, o TransportOptions) (*
 		return nil, err
 	}
 	t.chooseForwardProxyFirst()
+	t.Transport.DialContext = o.Own.dialing(t.Transport.DialContext)
 	if o.Certificate {
 		t.certified = &httptransport.ByCertificate{Base: t.Transport}
 	}
@@ -127,6 +131,9 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 	res, err := t.sendWithRetry(req, q, token)
 	if err != nil {
 		return nil, transportError(err)
+	}
+	if err := q.loopIn(res); err != nil {
+		return nil, err
 	}
 	q.responded = true
 	if token != nil && q.rejected(req, res) {

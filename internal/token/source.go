@@ -79,7 +79,7 @@ type Source struct {
 	recheckedAt     time.Time   // when the credentials were last read again in a back-off
 	rejected        string      // the value of the token that an API has rejected last
 	replacedAt      time.Time   // when an attempt last began because of a rejection
-	retryWhenIdle   bool        // whether a health check waits for the first token
+	healthAskedAt   time.Time   // when a health check last asked about the source
 	closed          bool        // no more background work
 	timer           *time.Timer // for the next attempt in the background, or nil
 
@@ -239,7 +239,7 @@ func (s *Source) adopt(t *oauth.Token, now time.Time) *oauth.Error {
 		s.previous = before
 		s.previousRefused = s.rejected == before.Value && s.accepted.Load() != &before.Token
 	}
-	s.failure, s.retryWhenIdle = nil, false
+	s.failure = nil
 	s.cached.Store(c)
 	return nil
 }
