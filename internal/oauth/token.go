@@ -22,8 +22,8 @@ type Token struct {
 	Ending       bool          // the response says that nothing is left of its life; Lifetime is the shortest one
 	Default      time.Duration // the lifetime if the server means nothing by that
 
-	Granted      []string // the scopes that the response lists; nil: it lists none
-	Missing      []string // requested scopes that are not in Granted, if there is such a list
+	Granted []string // the scopes that the response lists; nil: it lists none
+	Missing []string // requested scopes that are not in Granted, if there is such a list
 
 	Certificate *tls.Certificate // the client certificate that the token is bound to (RFC 8705); nil: none
 	DPoP        *DPoPKey         // the key that the token is bound to (RFC 9449); nil: none

@@ -16,6 +16,7 @@ import (
 func (r *resolver) tokenRequest() (*oauth.Request, error) {
 	s := r.spec
 	request := &oauth.Request{
+		SendClientID:      s.SendClientID,
 		Scopes:            s.RequestedScopes,
 		Required:          s.RequiredScopes,
 		RequireGranted:    s.RequireGrantedScopes,
