@@ -174,11 +174,15 @@ func (c *activeConnection) view() adminapi.Connection {
 }
 
 func (c *activeConnection) scopesView(st token.Status) adminapi.Scopes {
-	granted := st.Granted
-	if granted == nil && !st.Expires.IsZero() {
-		granted = c.values.Spec.RequestedScopes
+	scopes := adminapi.Scopes{Requested: listed(c.values.Spec.RequestedScopes), Granted: listed(st.Granted), Missing: listed(st.Missing)}
+	if st.Expires.IsZero() {
+		return scopes
 	}
-	return adminapi.Scopes{Requested: listed(c.values.Spec.RequestedScopes), Granted: listed(granted), Missing: listed(st.Missing)}
+	confirmed := st.Granted != nil
+	if scopes.Confirmed = &confirmed; !confirmed {
+		scopes.Granted = scopes.Requested
+	}
+	return scopes
 }
 
 func failure(e *token.StatusError) *adminapi.Failure {

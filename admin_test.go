@@ -37,7 +37,7 @@ func TestConnectionShown(t *testing.T) {
 	want := map[string]any{
 		"name": "billing", "connector": "acme_crm", "state": "idle", "auth_method": "client_secret_basic",
 		"token_url": e.URL + "/token", "base_url": a.URL + "/emea/api",
-		"scopes":     map[string]any{"requested": []any{"contacts.read", "contacts.write"}, "granted": []any{}, "missing": []any{}},
+		"scopes":     map[string]any{"requested": []any{"contacts.read", "contacts.write"}, "granted": []any{}, "missing": []any{}, "confirmed": nil},
 		"token":      nil,
 		"counts":     map[string]any{"token_requests": 0.0, "token_failures": 0.0, "rejected": 0.0},
 		"last_error": nil, "next_attempt": nil,
@@ -55,7 +55,7 @@ func TestConnectionShown(t *testing.T) {
 		t.Errorf("token: %v", token)
 	}
 	want["state"], want["token"] = "ready", token
-	want["scopes"] = map[string]any{"requested": []any{"contacts.read", "contacts.write"}, "granted": []any{"contacts.read"}, "missing": []any{"contacts.write"}}
+	want["scopes"] = map[string]any{"requested": []any{"contacts.read", "contacts.write"}, "granted": []any{"contacts.read"}, "missing": []any{"contacts.write"}, "confirmed": true}
 	want["counts"] = map[string]any{"token_requests": 1.0, "token_failures": 0.0, "rejected": 0.0}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("with a token:\n got %v\nwant %v", got, want)
@@ -101,8 +101,8 @@ func TestStatesShown(t *testing.T) {
 	if refreshed["state"] != "ready" || refreshed["last_error"] != nil || refreshed["next_attempt"] != nil || !reflect.DeepEqual(refreshed, shownConnection(t, "c")) {
 		t.Errorf("after a refresh: %v", refreshed)
 	}
-	if granted := refreshed["scopes"].(map[string]any)["granted"]; !reflect.DeepEqual(granted, []any{}) {
-		t.Errorf("granted without scopes: %v", granted)
+	if scopes := refreshed["scopes"].(map[string]any); !reflect.DeepEqual(scopes["granted"], []any{}) || scopes["confirmed"] != false {
+		t.Errorf("granted without scopes: %v", scopes)
 	}
 
 	e.respond(refuse)

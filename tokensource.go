@@ -6,6 +6,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -216,8 +218,12 @@ func (t *tokenClients) client(certificate *tls.Certificate) *http.Client {
 	if certificate != nil {
 		transport = t.certified.For(certificate)
 	}
-	return oauth.NewClient(httptransport.WithDialCause(transport.RoundTrip))
+	return oauth.NewClient(httptransport.WithUserAgent{RoundTripper: httptransport.WithDialCause(transport.RoundTrip), Agent: userAgent()})
 }
+
+// userAgent returns what requests to an authorization server say of their sender. Some firewalls refuse
+// Go's own.
+var userAgent = sync.OnceValue(func() string { return "caddy-httphelper/" + cmp.Or(strings.Trim(version(), "()"), "unknown") })
 
 // Interface guards
 var (

@@ -174,6 +174,11 @@ func TestNewTries(t *testing.T) {
 	if n := s.requests.Load(); n != 1 {
 		t.Errorf("%d token requests", n)
 	}
+	s.respond(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"access_token":"the-token","expires_in":3600}`))
+	})
+	newConnection(t, answers, flags).want(t, 0, "Scopes granted: not confirmed by the server")
 	if strings.Contains(got.stdout+got.stderr, "the-token") || strings.Contains(got.stdout+got.stderr, "my-secret") {
 		t.Error("a secret is shown")
 	}

@@ -153,7 +153,12 @@ func (r *Request) revealsSecret(text string) bool {
 	if r.redactor == nil {
 		r.redactor = redact.New(r.Secrets)
 	}
-	return r.redactor.Redact(text) != text || len(text) >= redact.MinLength && slices.ContainsFunc(r.Secrets, func(secret string) bool {
+	return reveals(text, r.Secrets, r.redactor)
+}
+
+// reveals is revealsSecret with the secrets and their redactor.
+func reveals(text string, secrets []string, redactor *redact.Redactor) bool {
+	return redactor.Redact(text) != text || len(text) >= redact.MinLength && slices.ContainsFunc(secrets, func(secret string) bool {
 		return strings.Contains(secret, text)
 	})
 }
