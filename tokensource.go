@@ -216,7 +216,7 @@ func (t *tokenClients) client(certificate *tls.Certificate) *http.Client {
 	if certificate != nil {
 		transport = t.certified.For(certificate)
 	}
-	return oauth.NewClient(httptransport.WithDialCause(transport.RoundTrip))
+	return oauth.NewClient(transport)
 }
 
 // Interface guards

@@ -13,7 +13,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
@@ -67,8 +66,7 @@ func (t *Transport) Ping(ctx context.Context, p PingRequest) PingResult {
 	if err := t.check(req, q); err != nil {
 		return FailedPing("%v", err)
 	}
-	send := httptransport.WithDialCause(func(req *http.Request) (*http.Response, error) { return t.sendWithRetry(req, q, p.Token) })
-	res, err := send.RoundTrip(req)
+	res, err := t.sendWithRetry(req, q, p.Token)
 	if err != nil {
 		return FailedPing("%s", describePingFailure(ctx, err))
 	}
@@ -101,7 +99,7 @@ func describePingFailure(ctx context.Context, err error) string {
 	if neterror.DeadlinePassed(ctx) {
 		return fmt.Sprintf("the API did not respond within %s", pingTimeout)
 	}
-	return "the API cannot be reached: " + neterror.Describe(err)
+	return unreachable(err)
 }
 
 // result returns what a response of the API means.

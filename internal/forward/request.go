@@ -7,8 +7,10 @@
 package forward
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -31,8 +33,12 @@ type Request struct {
 	options *Options
 	keep    bool // the app's own Authorization is sent, and no token
 
+	host     string // by which the app calls the sidecar
+	trailers bool   // the app understands trailers; reverse_proxy drops a TE field that Connection names
+
 	// Of the last attempt: reverse_proxy may make several.
-	denied    *Error // why the transport did not send it; nil: it did
+	denied    *Error // why the transport must not send it; nil: it may
+	refused   *Error // why there is no response of the API, if the app gets a response instead
 	responded bool   // the app gets a response, and not an error of reverse_proxy
 
 	counted bool // the metrics include it
@@ -90,7 +96,7 @@ func (q *Request) serveNext(r *http.Request, next caddyhttp.Handler) error {
 // RoundTrip sends req, which reverse_proxy made of the served request, through t. If t must not send
 // it, Serve tells the app why.
 func (q *Request) RoundTrip(t *Transport, req *http.Request) (*http.Response, error) {
-	q.denied, q.responded = nil, false // of an attempt before
+	q.denied, q.refused, q.responded = nil, nil, false // of an attempt before
 	res, err := t.Send(req, q)
 	refused, ok := errors.AsType[*Error](err)
 	if !ok {
@@ -104,7 +110,7 @@ func (q *Request) RoundTrip(t *Transport, req *http.Request) (*http.Response, er
 		return nil, errors.New(refused.Details)
 	}
 	// A missing token is a response, because it is no failure of the upstream.
-	q.responded = true
+	q.refused, q.responded = refused, true
 	return refused.Response(req), nil
 }
 
@@ -128,7 +134,13 @@ func (q *Request) SentOutcome() telemetry.Outcome {
 // response.
 func (q *Request) describe(w http.ResponseWriter, r *http.Request, err error) error {
 	var handlerErr caddyhttp.HandlerError
-	if q.responded || !errors.As(err, &handlerErr) {
+	if !errors.As(err, &handlerErr) {
+		return err
+	}
+	if isRetryMatch(handlerErr) {
+		return cmp.Or(q.refused, q.unacceptable(handlerErr.StatusCode)).Write(w, r)
+	}
+	if q.responded {
 		return err
 	}
 	switch handlerErr.StatusCode {
@@ -147,4 +159,20 @@ func (q *Request) describe(w http.ResponseWriter, r *http.Request, err error) er
 	}
 	failed.setHeader(w.Header())
 	return err
+}
+
+// isRetryMatch reports whether the API's last response matched lb_retry_match. reverse_proxy throws such a
+// response away and keeps its status. It has no exported name for this error.
+func isRetryMatch(err caddyhttp.HandlerError) bool {
+	return fmt.Sprintf("%T", err.Err) == "reverseproxy.retryableResponseError"
+}
+
+// unacceptable returns the error for a request whose attempts all got a response that lb_retry_match names,
+// the last one with a status.
+func (q *Request) unacceptable(status int) *Error {
+	details := fmt.Sprintf("connection %s: the API responded with %d, which lb_retry_match does not accept, and no attempt is left", q.Conn.Name, status)
+	if status < http.StatusBadRequest {
+		status = http.StatusBadGateway
+	}
+	return &Error{Status: status, Type: "destination_unavailable", Details: details}
 }
