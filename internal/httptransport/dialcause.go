@@ -37,7 +37,7 @@ func explained(dial dialFunc) dialFunc {
 		if err == nil {
 			return conn, nil
 		}
-		failed := &neterror.FailedDial{Address: address, Err: err}
+		failed := &neterror.DialError{Address: address, Err: err}
 		if noted := cause.Load(); noted != nil {
 			failed.Cause = *noted
 		}

@@ -14,8 +14,8 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
 )
 
-// TestErrorOfAFailedDialHasItsCause with a dialer that hides it, as Caddy's does.
-func TestErrorOfAFailedDialHasItsCause(t *testing.T) {
+// TestErrorOfADialErrorHasItsCause with a dialer that hides it, as Caddy's does.
+func TestErrorOfADialErrorHasItsCause(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	server.Close()
 	transport := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -30,7 +30,7 @@ func TestErrorOfAFailedDialHasItsCause(t *testing.T) {
 	if err == nil {
 		_ = res.Body.Close()
 	}
-	failed, ok := errors.AsType[*neterror.FailedDial](err)
+	failed, ok := errors.AsType[*neterror.DialError](err)
 	if !ok || failed.Address != server.Listener.Addr().String() || !errors.Is(err, syscall.ECONNREFUSED) || !errors.As(err, new(reverseproxy.DialError)) {
 		t.Errorf("got %#v", err)
 	}

@@ -31,7 +31,7 @@ func Describe(err error) string {
 	switch operation.Op {
 	case "proxyconnect":
 		what := "the forward proxy cannot be reached: " + cause(err)
-		if dial := new(FailedDial); errors.As(err, &dial) {
+		if dial := new(DialError); errors.As(err, &dial) {
 			what += " (" + dial.Address + ")"
 		}
 		return what

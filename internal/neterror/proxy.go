@@ -15,16 +15,16 @@ func (e ProxyStatusError) Error() string {
 	return fmt.Sprintf("the forward proxy refused with status %d (%s)", e.Status, e.Proxy)
 }
 
-// FailedDial is the error of a dial: the dialer's, which may hide the cause, and the cause, if it is known.
-type FailedDial struct {
+// DialError is the error of a dial: the dialer's, which may hide the cause, and the cause, if it is known.
+type DialError struct {
 	Address    string // host and port
 	Err, Cause error
 }
 
-func (e *FailedDial) Error() string { return e.Err.Error() }
+func (e *DialError) Error() string { return e.Err.Error() }
 
 // Unwrap returns both errors.
-func (e *FailedDial) Unwrap() []error {
+func (e *DialError) Unwrap() []error {
 	if e.Cause == nil {
 		return []error{e.Err}
 	}
