@@ -29,6 +29,17 @@ func (q *Request) remember(token *oauth.Token) {
 	q.token = token
 }
 
+// sentSecrets returns the tokens that were sent, and the secrets that they were requested with.
+func (q *Request) sentSecrets() []string {
+	var secrets []string
+	for _, token := range append(slices.Clone(q.older), q.token) {
+		if token != nil {
+			secrets = append(append(secrets, token.Value), token.RequestSecrets...)
+		}
+	}
+	return secrets
+}
+
 // maskSecrets replaces the values of a response's header that contain a secret of the request with
 // marks. So reverse_proxy, which logs the header and keeps it in placeholders, does not see the secret,
 // but `header_down` and `handle_response` see the fields.

@@ -71,7 +71,7 @@ func (t *Transport) Ping(ctx context.Context, p PingRequest) PingResult {
 		return FailedPing("%s", describePingFailure(ctx, err))
 	}
 	defer res.Body.Close()
-	secrets := slices.Concat(p.Secrets, p.Target.possibleSecrets(), []string{p.Token.Value, res.Request.Header.Get(oauth.DPoPHeader)})
+	secrets := slices.Concat(p.Secrets, p.Target.possibleSecrets(), q.sentSecrets(), []string{res.Request.Header.Get(oauth.DPoPHeader)})
 	return p.result(res, redact.New(secrets))
 }
 
