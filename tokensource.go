@@ -218,7 +218,7 @@ func (t *tokenClients) client(certificate *tls.Certificate) *http.Client {
 	if certificate != nil {
 		transport = t.certified.For(certificate)
 	}
-	return oauth.NewClient(httptransport.WithUserAgent{RoundTripper: httptransport.WithDialCause(transport.RoundTrip), Agent: userAgent()})
+	return oauth.NewClient(httptransport.WithUserAgent{RoundTripper: transport, Agent: userAgent()})
 }
 
 // userAgent returns what requests to an authorization server say of their sender. Some firewalls refuse

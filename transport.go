@@ -20,7 +20,8 @@ import (
 )
 
 // Transport sends requests to the API of a connection with the connection's token. It has the options
-// of reverse_proxy's `http` transport, one of them with another default: `compression` is off, so that
+// of reverse_proxy's `http` transport, two of them with another default: `expect_continue_timeout` is
+// `2s`, so that no body is sent in vain, and `compression` is off, so that
 // the app's `Accept-Encoding` and the API's response are not changed.
 //
 // Whatever upstream was chosen, the token is sent only to the host of the base URL, only below its

@@ -99,7 +99,7 @@ var troubles = map[string]trouble{
 	},
 	"an API that is down": {
 		cause:  func(t *testing.T, w *world) { w.api.URL = "http://127.0.0.1:" + harness.Port(t) },
-		status: http.StatusBadGateway, details: "connection billing: the API cannot be reached: there is no connection to its address", documented: "`destination_unavailable`",
+		status: http.StatusBadGateway, details: "connection billing: the API cannot be reached: connection refused", documented: "`destination_unavailable`",
 		list: []string{"billing  service    ready  expires in 59 minutes"}, show: []string{"State                ready: it has a token", "API                  $API\n"},
 		ping: []string{"billing does not work: the API cannot be reached: connection refused.\n"}, pingStatus: 1,
 		ready: http.StatusOK, health: `"healthy":true`,

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
@@ -96,19 +95,21 @@ func NoTokenError(connection string, err error) *Error {
 // noResponseReason says why there is no response of the API, without the words of err, which may quote
 // the API.
 func noResponseReason(err caddyhttp.HandlerError) string {
-	for _, known := range []error{errNoResponse, errNotSentAgain} {
-		if errors.Is(err, known) {
-			return known.Error()
-		}
+	if known, ok := errors.AsType[apiError](err); ok {
+		return known.Error()
 	}
-	switch {
-	case err.StatusCode == http.StatusServiceUnavailable:
+	if err.StatusCode == http.StatusServiceUnavailable {
 		return "the API cannot be reached: none of its addresses is available"
-	case errors.As(err, new(reverseproxy.DialError)): // which hides its cause
-		return "the API cannot be reached: there is no connection to its address"
-	default:
-		return "the API cannot be reached: " + neterror.Describe(err)
 	}
+	return unreachable(err)
+}
+
+// unreachable says why the API cannot be reached.
+func unreachable(err error) string {
+	if neterror.IsRefusedHandshake(err) {
+		return "the API cannot be reached: it refused the TLS handshake; it may want a client certificate, which transport http { tls_client_auth <cert> <key> } presents"
+	}
+	return "the API cannot be reached: " + neterror.Describe(err)
 }
 
 // Error implements error.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -54,6 +55,10 @@ type TransportOptions struct {
 	Own *OwnConnections
 }
 
+// defaultExpectContinueTimeout is how long a body that the app wants to be asked for waits for the API to do
+// so. Caddy's default is not to wait, which sends large bodies in vain.
+const defaultExpectContinueTimeout = caddy.Duration(2 * time.Second)
+
 // NewTransport returns a transport with raw as the configuration of the http transport.
 func NewTransport(ctx caddy.Context, raw json.RawMessage, o TransportOptions) (*Transport, error) {
 	t := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), pinned: o.Target != nil, proxyFields: o.ProxyFields}
@@ -61,6 +66,7 @@ func NewTransport(ctx caddy.Context, raw json.RawMessage, o TransportOptions) (*
 	if err := json.Unmarshal(raw, t.HTTPTransport); err != nil {
 		return nil, err
 	}
+	t.ExpectContinueTimeout = cmp.Or(t.ExpectContinueTimeout, defaultExpectContinueTimeout)
 	// The app and the API negotiate compression; net/http would request and undo it unseen.
 	t.Compression = cmp.Or(t.Compression, new(bool))
 	if t.pinned && o.Target.Base.Scheme == "https" {
@@ -135,6 +141,10 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 	if err := q.loopIn(res); err != nil {
 		return nil, err
 	}
+	if err := checkResponse(req, res); err != nil {
+		CloseBody(res.Body)
+		return nil, err
+	}
 	q.responded = true
 	if token != nil && q.rejected(req, res) {
 		q.Conn.Metrics.Count(telemetry.Passed)
@@ -144,6 +154,7 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 	dropOwnProxyStatus(res.Header)
 	q.rewriteLocations(req, res.Header)
 	q.maskSecrets(res)
+	q.markUntyped(res)
 	sanitizeBody(res)
 	return res, nil
 }
@@ -186,7 +197,11 @@ func (t *Transport) sendOnce(req *http.Request, q *Request, token *oauth.Token, 
 	out.req.URL = &out.url
 	q.Target.rewrite(&out.url)
 	out.req.Host = q.Target.Base.Host
+	if out.req.ContentLength >= 0 {
+		out.req.TransferEncoding = nil // the app's; request_buffers has found out the length
+	}
 	out.req.Header = q.header(req.Header, token, t.proxyFields)
+	q.rewriteDestination(req, out.req.Header)
 	if reader := body.attempt(); reader != nil {
 		out.req.Body, out.req.GetBody = reader, body.again
 	}

@@ -1,6 +1,6 @@
 // Package httptransport adjusts Caddy's http transport, for requests to APIs and to authorization
 // servers alike: it applies the rules for forward proxies (Provision, ProxyURL), keeps the connections
-// of client certificates apart (ByCertificate) and finds out why a dial failed (WithDialCause). It knows
+// of client certificates apart (ByCertificate) and finds out why a dial failed. It knows
 // neither tokens nor connections of the configuration.
 package httptransport
 
@@ -23,6 +23,7 @@ func Provision(ctx caddy.Context, t *reverseproxy.HTTPTransport) error {
 		return err
 	}
 	guardForwardProxy(t.Transport)
+	explainDials(t.Transport)
 	return nil
 }
 
@@ -30,9 +31,9 @@ func Provision(ctx caddy.Context, t *reverseproxy.HTTPTransport) error {
 // neterror.ProxyStatusError.
 func guardForwardProxy(t *http.Transport) {
 	t.Proxy = refuseCleartext(t.Proxy)
-	t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+	t.OnProxyConnectResponse = func(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
 		if resp.StatusCode != http.StatusOK {
-			return neterror.ProxyStatusError(resp.StatusCode)
+			return neterror.ProxyStatusError{Status: resp.StatusCode, Proxy: proxy.Host}
 		}
 		return nil
 	}
