@@ -303,7 +303,7 @@ func parseText(value string, kinds []string) (placeholder.Template, error) {
 
 // textParser parses texts and collects the errors.
 type textParser struct {
-	kinds     []string // of placeholders in a connector; none: the texts are those of a connection
+	kinds     []string   // of placeholders in a connector; none: the texts are those of a connection
 	connector *Connector // whose keys the placeholders name; nil if there are none
 	errs      []error
 
