@@ -7,12 +7,13 @@ import (
 	"net"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 )
 
 // Taken returns the addresses in the configuration of an http app on which another process listens. Caddy
-// shares ports, so that it would not notice; no connection is made to find out.
+// shares ports, so that it would not notice.
 func Taken(httpApp json.RawMessage) []string {
 	var config struct {
 		Servers map[string]struct {
@@ -39,9 +40,21 @@ func isTaken(listen string) bool {
 		return false
 	}
 	listener, err := net.Listen(address.Network, address.JoinHostPort(0))
-	if err != nil {
-		return errors.Is(err, syscall.EADDRINUSE)
+	if err == nil {
+		_ = listener.Close()
+		return false
 	}
-	_ = listener.Close()
-	return false
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return false
+	}
+	// The port may only be reserved. To connect to no host is to connect to this machine.
+	conn, err := net.DialTimeout(address.Network, address.JoinHostPort(0), dialTimeout)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
 }
+
+// dialTimeout is plenty for a port of this machine.
+const dialTimeout = 200 * time.Millisecond
