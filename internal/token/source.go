@@ -67,6 +67,7 @@ type Source struct {
 	failure       *Failure    // of the last attempt, or nil
 	last          *cached     // the last token obtained, rejected or not
 	recheckedAt   time.Time   // when the credentials were last read again in a back-off
+	rechecking    bool        // whether that has not ended
 	rejectedAt    time.Time   // when a token was last taken out of use because of a rejection
 	healthAskedAt time.Time   // when a health check last asked about the source
 	closed        bool        // no more background work
@@ -124,9 +125,11 @@ func (s *Source) await(ctx context.Context) (*oauth.Token, error) {
 	if failed == nil {
 		return a.wait(ctx)
 	}
-	if s.credentialsChanged(failed) {
-		s.resetBackoff(failed)
+	if s.credentialsChanged(ctx, failed) {
 		return s.await(ctx)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
 	return nil, failed.AsError(s.now())
 }
