@@ -478,3 +478,70 @@ func TestListensAt(t *testing.T) {
 		}
 	}
 }
+
+// TestGRPCErrors: callers of gRPC and of gRPC-Web get errors in their own ways (rule 21).
+func TestGRPCErrors(t *testing.T) {
+	e, down, a := newIdP(t), newIdP(t), newAPI(t, nil)
+	down.respond(func(w http.ResponseWriter, _ int64) { w.WriteHeader(http.StatusServiceUnavailable) })
+	closed := newAPI(t, nil)
+	closed.Close()
+	for name, test := range map[string]struct{ caddyfile, want string }{
+		"no token":        {inline(a, down, ""), "14"},
+		"unreachable API": {inline(closed, e, ""), "14"},
+		"not allowed":     {inline(a, e, "to 127.0.0.1:1"), "9"},
+	} {
+		site := runSidecar(t, test.caddyfile)
+		for _, kind := range []string{"application/grpc", "application/grpc+proto", "application/grpc-web", "application/grpc-web+proto", "application/grpc-web-text", "application/grpc-web-text+proto; x=y"} {
+			want, _, _ := strings.Cut(kind, ";")
+			res, body := call(t, "POST", site+"/", strings.NewReader("x"), "Content-Type", kind)
+			if res.StatusCode != 200 || res.Header.Get("Grpc-Status") != test.want || body != "" || !strings.HasPrefix(want, res.Header.Get("Content-Type")) {
+				t.Errorf("%s, %s: got %d %v", name, kind, res.StatusCode, res.Header)
+			}
+		}
+		if res, _ := call(t, "POST", site+"/", strings.NewReader("x"), "Content-Type", "application/grpc-other"); res.StatusCode == 200 || res.Header.Get("Grpc-Status") != "" {
+			t.Errorf("%s, no gRPC: got %d %v", name, res.StatusCode, res.Header)
+		}
+	}
+}
+
+// TestFullDuplex: with what the documentation says, an API over HTTP/1.1 may respond while the body is still
+// coming.
+func TestFullDuplex(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		controller := http.NewResponseController(w)
+		_ = controller.EnableFullDuplex()
+		part := make([]byte, 4)
+		for {
+			if _, err := io.ReadFull(r.Body, part); err != nil {
+				return
+			}
+			_, _ = w.Write(part)
+			_ = controller.Flush()
+		}
+	})
+	site := runSidecar(t, "{\n\tservers {\n\t\tenable_full_duplex\n\t}\n}\n"+inline(a, e, ""))
+	conn, err := net.Dial("tcp", strings.TrimPrefix(site, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nping\r\n")
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	for _, next := range []string{"pong", "last", ""} {
+		part := make([]byte, 4)
+		if _, err := io.ReadFull(res.Body, part); err != nil {
+			t.Fatal(err)
+		}
+		if next != "" {
+			_, _ = io.WriteString(conn, "4\r\n"+next+"\r\n")
+		}
+	}
+	_, _ = io.WriteString(conn, "0\r\n\r\n")
+	if rest, err := io.ReadAll(res.Body); err != nil || len(rest) > 0 {
+		t.Errorf("%q, %v", rest, err)
+	}
+}

@@ -118,10 +118,10 @@ func (e *Error) Error() string { return e.Details }
 // Write gives the error to the app: to gRPC clients as a trailers-only response, to others as an error
 // that `handle_errors` sees.
 func (e *Error) Write(w http.ResponseWriter, r *http.Request) error {
-	if isGRPC(r) {
+	if contentType := grpcType(r); contentType != "" {
 		e.setHeader(w.Header())
 		closeUnread(w.Header(), "Connection", r)
-		w.WriteHeader(e.setGRPC(w.Header()))
+		w.WriteHeader(e.setGRPC(w.Header(), contentType))
 		return nil
 	}
 	return caddyhttp.Error(e.Status, e.announce(w.Header(), r, errors.New(e.Details)))
@@ -136,8 +136,8 @@ func (e *Error) Response(r *http.Request) *http.Response {
 	e.setHeader(res.Header)
 	// In this spelling reverse_proxy takes the field for none of a connection, and passes it on.
 	closeUnread(res.Header, "connection", r)
-	if isGRPC(r) {
-		res.StatusCode = e.setGRPC(res.Header)
+	if contentType := grpcType(r); contentType != "" {
+		res.StatusCode = e.setGRPC(res.Header, contentType)
 	}
 	res.Status = fmt.Sprintf("%d %s", res.StatusCode, http.StatusText(res.StatusCode))
 	return res
@@ -169,10 +169,19 @@ func RetryAfterSeconds(d time.Duration) string {
 	return strconv.Itoa(int(math.Ceil(d.Seconds())))
 }
 
-// isGRPC reports whether the app speaks gRPC and so expects a trailers-only response.
-func isGRPC(r *http.Request) bool {
+// grpcType returns the content type of errors for an app that speaks gRPC or gRPC-Web, and so expects a
+// trailers-only response. It returns "" for any other app.
+func grpcType(r *http.Request) string {
 	contentType := r.Header.Get("Content-Type")
-	return contentType == "application/grpc" || strings.HasPrefix(contentType, "application/grpc+") || strings.HasPrefix(contentType, "application/grpc;")
+	if end := strings.IndexAny(contentType, "+; "); end >= 0 {
+		contentType = contentType[:end]
+	}
+	switch contentType {
+	case "application/grpc", "application/grpc-web", "application/grpc-web-text":
+		return contentType
+	default:
+		return ""
+	}
 }
 
 // grpcUnauthenticated is the gRPC status of a call whose credentials are not valid.
@@ -186,12 +195,15 @@ var grpcCodes = map[int]int{
 }
 
 // setGRPC sets the error as a gRPC status and returns the HTTP status that goes with it.
-func (e *Error) setGRPC(header http.Header) int {
+func (e *Error) setGRPC(header http.Header, contentType string) int {
 	code, ok := grpcCodes[e.Status]
 	if !ok {
 		code = 2
 	}
-	header.Set("Content-Type", "application/grpc")
+	if e.Status == http.StatusBadGateway && e.Type != "proxy_configuration_error" {
+		code = 14 // the API is unreachable
+	}
+	header.Set("Content-Type", contentType)
 	header.Set("Grpc-Status", strconv.Itoa(code))
 	header.Set("Grpc-Message", strings.ReplaceAll(url.PathEscape(printable(e.Details)), "%20", " "))
 	return http.StatusOK

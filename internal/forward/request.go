@@ -157,7 +157,7 @@ func (q *Request) describe(w http.ResponseWriter, r *http.Request, err error) er
 		failed.Type, why = "connection_timeout", "the API did not respond in time"
 	}
 	failed.Details = "connection " + q.Conn.Name + ": " + why
-	if isGRPC(r) {
+	if grpcType(r) != "" {
 		return failed.Write(w, r)
 	}
 	handlerErr.Err = failed.announce(w.Header(), r, handlerErr.Err)

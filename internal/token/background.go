@@ -51,10 +51,9 @@ func (s *Source) refreshAhead(ctx context.Context, c *cached, now time.Time) {
 
 // recheckCredentials retries a failed refresh before its back-off ends if the credentials have changed.
 func (s *Source) recheckCredentials(ctx context.Context, u *User, failed *Failure) {
-	if !credentialsDiffer(u, failed) {
+	if !s.recheck(u, failed) {
 		return
 	}
-	s.resetBackoff(failed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed && !s.queued && s.failure.Left(s.now()) == 0 {

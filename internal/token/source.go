@@ -77,6 +77,7 @@ type Source struct {
 	ending          bool        // the last response said that nothing is left of its token's life
 	lookedAt        time.Time   // when the last response without news came; see lookPause
 	recheckedAt     time.Time   // when the credentials were last read again in a back-off
+	rechecking      bool        // whether that has not ended
 	rejected        string      // the value of the token that an API has rejected last
 	replacedAt      time.Time   // when an attempt last began because of a rejection
 	healthAskedAt   time.Time   // when a health check last asked about the source
@@ -135,9 +136,11 @@ func (s *Source) await(ctx context.Context) (*oauth.Token, error) {
 	if failed == nil {
 		return a.wait(ctx)
 	}
-	if s.credentialsChanged(failed) {
-		s.resetBackoff(failed)
+	if s.credentialsChanged(ctx, failed) {
 		return s.await(ctx)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
 	return nil, failed.AsError(s.now())
 }
