@@ -155,7 +155,7 @@ func TestFingerprintReadsFilesOnce(t *testing.T) {
 	changes := map[string]string{
 		"/v/key": string(keystest.PEM(t, "ec384")), "/v/dpop": string(keystest.PEM(t, "ec521")),
 		"/v/keycert": string(keystest.CertificateFor(t, "ec256")),
-		"/v/cert": keystest.ReadFile(t, certFile), "/v/certkey": keystest.ReadFile(t, keyFile),
+		"/v/cert":    keystest.ReadFile(t, certFile), "/v/certkey": keystest.ReadFile(t, keyFile),
 	}
 	for _, path := range slices.Sorted(maps.Keys(files)) {
 		if path == "/v/certkey" {
