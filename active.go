@@ -218,7 +218,10 @@ func (c *activeConnection) start(ctx caddy.Context) error {
 
 // transportOptions returns the options of a transport that only this connection uses.
 func (c *activeConnection) transportOptions(proxyFields bool) forward.TransportOptions {
-	return forward.TransportOptions{Target: c.target, Certificate: c.values.Certificate != nil, ProxyFields: proxyFields, Own: c.forward.Own}
+	return forward.TransportOptions{
+		Target: c.target, Insecure: c.service.allowsInsecure("base_url"), Certificate: c.values.Certificate != nil,
+		ProxyFields: proxyFields, Own: c.forward.Own,
+	}
 }
 
 // dialInfo returns the address that the connection's requests are sent to: the first upstream that the

@@ -194,6 +194,7 @@ func (t *connectionTokens) expireBoundToken() {
 type tokenClients struct {
 	transport *reverseproxy.HTTPTransport
 	certified *httptransport.ByCertificate // the same with the client certificate; nil without one
+	insecure  bool                         // requests in the clear may go to any address
 }
 
 // provision gets the transport that the service configures.
@@ -202,7 +203,7 @@ func (t *tokenClients) provision(app *App, service *Service, certificate bool) e
 	if err != nil {
 		return err
 	}
-	t.transport = transport
+	t.transport, t.insecure = transport, service.allowsInsecure("token_url")
 	if transport.TLS != nil && transport.TLS.InsecureSkipVerify && !service.allowsInsecure("token_url") {
 		return errors.New("token_transport: tls_insecure_skip_verify needs allow_insecure token_url")
 	}
@@ -217,6 +218,9 @@ func (t *tokenClients) client(certificate *tls.Certificate) *http.Client {
 	var transport http.RoundTripper = t.transport
 	if certificate != nil {
 		transport = t.certified.For(certificate)
+	}
+	if !t.insecure { // a shared transport keeps no connections, so none is left behind for this request
+		transport = httptransport.WithOnlyLoopback{RoundTripper: transport}
 	}
 	return oauth.NewClient(httptransport.WithUserAgent{RoundTripper: transport, Agent: userAgent()})
 }

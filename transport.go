@@ -139,7 +139,8 @@ func (c *configuredConnection) acceptsTransport(t *reverseproxy.HTTPTransport, t
 }
 
 // provisionTransports gives every connection that needs it a transport of its own, and the others a
-// shared one. One with a client certificate needs its own. A connection that is alone, or has several
+// shared one. One with a client certificate needs its own, and so does one that may send in the clear to
+// any address: a connection that it opened must not be used by others. A connection that is alone, or has several
 // upstreams, gets one too if its target is known, since it costs nothing then.
 func (t *Transport) provisionTransports(ctx caddy.Context, app *App) error {
 	// Provisioning fills in the configuration, so each transport starts from a copy.
@@ -149,7 +150,7 @@ func (t *Transport) provisionTransports(ctx caddy.Context, app *App) error {
 	}
 	t.transports = make(map[*forward.Connection]*forward.Transport)
 	for _, conn := range t.conns {
-		if conn.values.Certificate == nil && (conn.target == nil || len(t.conns) > 1 && !t.CustomUpstreams) {
+		if conn.values.Certificate == nil && !conn.service.allowsInsecure("base_url") && (conn.target == nil || len(t.conns) > 1 && !t.CustomUpstreams) {
 			continue
 		}
 		own, err := forward.NewTransport(ctx, raw, conn.transportOptions(t.HeaderUp))

@@ -37,12 +37,18 @@ type Transport struct {
 	proxyFields bool
 
 	certified *httptransport.ByCertificate // nil: no token is bound to a client certificate
+
+	// insecure: requests in the clear may go to any address, also where they are for localhost.
+	insecure bool
 }
 
 // TransportOptions say which requests a transport is for.
 type TransportOptions struct {
 	// Target is the target of all requests. Nil means that they may have any.
 	Target *Target
+
+	// Insecure says that requests in the clear may go to hosts that are not loopback.
+	Insecure bool
 
 	// Certificate says that tokens may be bound to a client certificate.
 	Certificate bool
@@ -61,7 +67,7 @@ const defaultExpectContinueTimeout = caddy.Duration(2 * time.Second)
 
 // NewTransport returns a transport with raw as the configuration of the http transport.
 func NewTransport(ctx caddy.Context, raw json.RawMessage, o TransportOptions) (*Transport, error) {
-	t := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), pinned: o.Target != nil, proxyFields: o.ProxyFields}
+	t := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), pinned: o.Target != nil, proxyFields: o.ProxyFields, insecure: o.Insecure}
 	t.Base = t.HTTPTransport
 	if err := json.Unmarshal(raw, t.HTTPTransport); err != nil {
 		return nil, err
@@ -165,8 +171,8 @@ func transportError(err error) error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
-	if errors.Is(err, neterror.ErrCleartextProxy) {
-		return NotAllowed(neterror.ErrCleartextProxy.Error())
+	if reason := neterror.NotSent(err); reason != nil {
+		return NotAllowed(reason.Error())
 	}
 	return sanitizeError(err)
 }
@@ -245,6 +251,9 @@ func (t *Transport) roundTrip(out *http.Request, token *oauth.Token) (*http.Resp
 	if err != nil {
 		CloseBody(out.Body)
 		return nil, err
+	}
+	if !t.insecure {
+		out = httptransport.OnlyLoopback(out)
 	}
 	if t.certified != nil && token != nil && token.Certificate != nil {
 		return t.certified.For(token.Certificate).RoundTrip(out)

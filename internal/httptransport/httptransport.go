@@ -16,13 +16,15 @@ import (
 )
 
 // Provision provisions an http transport so that it keeps to the rules for forward proxies: only
-// requests over TLS use one, and its URL is a ProxyURL.
+// requests over TLS use one, and its URL is a ProxyURL. For requests of OnlyLoopback it dials only loopback
+// addresses.
 func Provision(ctx caddy.Context, t *reverseproxy.HTTPTransport) error {
 	replaceProxyModule(t)
 	if err := t.Provision(ctx); err != nil {
 		return err
 	}
 	guardForwardProxy(t.Transport)
+	t.Transport.DialContext = guardLocalhost(t.Transport.DialContext)
 	explainDials(t.Transport)
 	return nil
 }

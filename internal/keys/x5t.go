@@ -28,8 +28,8 @@ func CertificateThumbprint(certificate, privateKey []byte) (string, error) {
 		return "", err
 	}
 	signer, ok := private.Key.(crypto.Signer)
-	public, comparable := parsed.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-	if !ok || !comparable || !public.Equal(signer.Public()) {
+	public, hasEqual := parsed.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !hasEqual || !public.Equal(signer.Public()) {
 		return "", errors.New("the certificate does not belong to the client's private key")
 	}
 	sum := sha256.Sum256(block.Bytes)

@@ -60,8 +60,8 @@ func networkFailure(ctx context.Context, server string, err error) error {
 		return failure
 	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err()
-	case errors.Is(err, neterror.ErrCleartextProxy):
-		return ConfigurationErrorf("the request to %s was not sent: %v", server, neterror.ErrCleartextProxy)
+	case neterror.NotSent(err) != nil:
+		return ConfigurationErrorf("the request to %s was not sent: %v", server, neterror.NotSent(err))
 	case neterror.DeadlinePassed(ctx):
 		return AsError(context.DeadlineExceeded)
 	}
