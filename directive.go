@@ -248,9 +248,9 @@ func (d *directive) readOwn(known subdirective.Rules) error {
 
 // parseProxy hands the rest to reverse_proxy.
 func (d *directive) parseProxy() error {
-	var errs []error
-	for _, segment := range d.rest {
-		errs = append(errs, d.checkProxyOption(subdirective.Parse(d.Owner, segment)))
+	errs := make([]error, len(d.rest))
+	for i, segment := range d.rest {
+		errs[i] = d.checkProxyOption(subdirective.Parse(d.Owner, segment))
 	}
 	if err := errors.Join(append(errs, d.unmarshalProxy())...); err != nil {
 		return err
@@ -319,9 +319,11 @@ func (d *directive) checkHeaderUp(s *subdirective.Subdirective) error {
 	switch {
 	case field == "Host":
 		return s.Errorf("has no effect on Host, which is the host of base_url; to is for another address to dial")
-	case httpguard.SameField(field, d.handler.tokenField()) && !(field == "Authorization" && keeps):
+	case field == "Authorization" && keeps:
+		return nil
+	case httpguard.SameField(field, d.handler.tokenField()):
 		return s.Errorf("has no effect on %s, where the token goes; see access_token_header", field)
-	case field == "Authorization" && !keeps:
+	case field == "Authorization":
 		return s.Errorf("has no effect on Authorization, which the API gets only with app_authorization keep; api_header sets other credentials")
 	case forward.IsCallerField(field):
 		return s.Errorf("has no effect on %s, which never reaches the API", field)
@@ -438,13 +440,13 @@ func (d *directive) fixedAddress() string {
 
 // check compares the options of the directive with those of its connections.
 func (d *directive) check() error {
-	var errs []error
-	for _, conn := range d.conns {
+	errs := make([]error, len(d.conns))
+	for i, conn := range d.conns {
 		err := conn.accepts(&d.handler.RequestPolicy)
 		if d.transport.HTTPTransport != nil { // otherwise it could not be read
 			err = errors.Join(err, conn.acceptsTransport(d.transport.HTTPTransport, nil))
 		}
-		errs = append(errs, d.Located("connection "+conn.name, err))
+		errs[i] = d.Located("connection "+conn.name, err)
 	}
 	return errors.Join(errs...)
 }
