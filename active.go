@@ -2,8 +2,13 @@ package httphelper
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"net"
 	"slices"
+	"strconv"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -11,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
@@ -56,11 +62,17 @@ func (c *activeConnection) activate(app *App, name string, config *Connection) e
 	if c.target, err = c.values.Check(); err != nil {
 		return err
 	}
+	if err := app.checkLoop(name, c.target); err != nil {
+		return err
+	}
 	c.warn(slices.Concat(warnings, spec.LiteralSecrets(), c.hostWarnings()))
 	metrics := telemetry.Acquire(name)
 	c.acquireTokens(app, metrics)
 	c.config = nil // no longer needed, and large
-	c.forward = forward.Connection{Name: name, Tokens: &c.tokens, Target: c.findTarget(), Metrics: metrics, Tracing: app.tracing, RejectedStatuses: c.service.RejectedStatuses}
+	c.forward = forward.Connection{
+		Name: name, Tokens: &c.tokens, Target: c.findTarget(), Metrics: metrics, Tracing: app.tracing,
+		RejectedStatuses: c.service.RejectedStatuses, Own: app.own,
+	}
 	return nil
 }
 
@@ -72,6 +84,67 @@ func (c *activeConnection) warn(warnings []string) {
 		c.logger.Warn("allow_insecure permits to send secrets or tokens where others can read them",
 			zap.String("connection", c.name), zap.String("url", what))
 	}
+}
+
+// checkLoop refuses a base URL that is a listener of the connection's own site: each request would come back
+// and be sent again. What cannot be seen here is found out at the first request.
+func (a *App) checkLoop(name string, target *forward.Target) error {
+	if target == nil || !httpguard.IsLoopbackHost(target.Base.Hostname()) {
+		return nil
+	}
+	if a.listeners == nil {
+		a.listeners = listenersOf(configOf(a.ctx))
+	}
+	for _, listener := range a.listeners[name] {
+		if listensAt(listener, target.Dial) {
+			return fmt.Errorf("base_url leads back to the connection's own site, which listens on %s: write the API's own address, or give the site another port", listener)
+		}
+	}
+	return nil
+}
+
+// listenersOf returns the addresses that the servers of a config listen on, by the names of the connections
+// that their routes use.
+func listenersOf(config *caddy.Config) map[string][]string {
+	listeners := make(map[string][]string)
+	var app struct{ Servers map[string]map[string]any }
+	if config == nil || json.Unmarshal(config.AppsRaw["http"], &app) != nil {
+		return listeners
+	}
+	for _, server := range app.Servers {
+		names := make(map[string]bool)
+		collectNames(server, names)
+		addresses, _ := server["listen"].([]any)
+		for _, address := range addresses {
+			for name := range names {
+				listeners[name] = append(listeners[name], fmt.Sprint(address))
+			}
+		}
+	}
+	return listeners
+}
+
+// listensAt reports whether a listener gets the connections to a loopback address, host and port.
+func listensAt(listener, address string) bool {
+	listening, err := caddy.ParseNetworkAddress(caddy.NewReplacer().ReplaceAll(listener, ""))
+	host, port, errDial := net.SplitHostPort(address)
+	number, errPort := strconv.ParseUint(port, 10, 16)
+	if errors.Join(err, errDial, errPort) != nil || !strings.HasPrefix(listening.Network, "tcp") {
+		return false
+	}
+	if uint(number) < listening.StartPort || uint(number) > listening.EndPort {
+		return false
+	}
+	wildcard := listening.Host == "" || listening.Host == "0.0.0.0" || listening.Host == "::"
+	return wildcard || loopbackAddress(listening.Host) == loopbackAddress(host)
+}
+
+// loopbackAddress returns the address that localhost usually is, and any other host as it is.
+func loopbackAddress(host string) string {
+	if strings.EqualFold(host, "localhost") {
+		return "127.0.0.1"
+	}
+	return host
 }
 
 // hostWarnings warns about hidden values in the host of the base URL, which Caddy shows as an upstream.
@@ -113,11 +186,14 @@ func (c *activeConnection) metrics() *telemetry.Connection {
 	return c.forward.Metrics
 }
 
-// use checks the policy of a handler or transport against the connection. Pings are sent with the
-// first one.
+// use checks the policy of a handler or transport against the connection, and tells it the host of its base
+// URL, if that is known. Pings are sent with the first one.
 func (c *activeConnection) use(p *RequestPolicy) error {
 	if c.pingOptions == nil {
 		c.pingOptions = &p.options
+	}
+	if c.target != nil {
+		p.hosts = append(p.hosts, strings.ToLower(strings.TrimSuffix(c.target.Base.Hostname(), ".")))
 	}
 	return prefixAll("connection "+c.name, c.accepts(p))
 }
@@ -142,7 +218,10 @@ func (c *activeConnection) start(ctx caddy.Context) error {
 
 // transportOptions returns the options of a transport that only this connection uses.
 func (c *activeConnection) transportOptions(proxyFields bool) forward.TransportOptions {
-	return forward.TransportOptions{Target: c.target, Certificate: c.values.Certificate != nil, ProxyFields: proxyFields}
+	return forward.TransportOptions{
+		Target: c.target, Insecure: c.service.allowsInsecure("base_url"), Certificate: c.values.Certificate != nil,
+		ProxyFields: proxyFields, Own: c.forward.Own,
+	}
 }
 
 // dialInfo returns the address that the connection's requests are sent to: the first upstream that the

@@ -18,6 +18,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
@@ -119,7 +120,7 @@ func find[V any](what, name string, known map[string]V) (V, error) {
 	found, ok := known[name]
 	if !ok {
 		names := slices.Sorted(maps.Keys(known))
-		return found, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no %s %q; %s", what, name, listNames(names))}
+		return found, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no %s %q; %s%s", what, name, listNames(names), subdirective.DidYouMean(name, names))}
 	}
 	return found, nil
 }
@@ -173,11 +174,15 @@ func (c *activeConnection) view() adminapi.Connection {
 }
 
 func (c *activeConnection) scopesView(st token.Status) adminapi.Scopes {
-	granted := st.Granted
-	if granted == nil && !st.Expires.IsZero() {
-		granted = c.values.Spec.RequestedScopes
+	scopes := adminapi.Scopes{Requested: listed(c.values.Spec.RequestedScopes), Granted: listed(st.Granted), Missing: listed(st.Missing)}
+	if st.Expires.IsZero() {
+		return scopes
 	}
-	return adminapi.Scopes{Requested: listed(c.values.Spec.RequestedScopes), Granted: listed(granted), Missing: listed(st.Missing)}
+	confirmed := st.Granted != nil
+	if scopes.Confirmed = &confirmed; !confirmed {
+		scopes.Granted = scopes.Requested
+	}
+	return scopes
 }
 
 func failure(e *token.StatusError) *adminapi.Failure {
@@ -317,7 +322,7 @@ func (c *activeConnection) ping(ctx context.Context) forward.PingResult {
 	}
 	ping := c.service.Ping
 	if ping == nil {
-		return forward.PingResult{Working: true, Message: "a token was obtained; no request was made to the API, because no ping is configured"}
+		return forward.PingResult{Working: true, Message: c.aboutToken() + "; no request was made to the API, because no ping is configured"}
 	}
 	target, err := c.forward.Target(ctx)
 	if err != nil {
@@ -329,6 +334,14 @@ func (c *activeConnection) ping(ctx context.Context) forward.PingResult {
 		RequestedScopes: c.values.Spec.RequestedScopes, MissingScopes: c.tokens.source.Status().Missing,
 		Secrets: c.values.KnownSecrets(),
 	})
+}
+
+// aboutToken says of a connection with a usable token how that came.
+func (c *activeConnection) aboutToken() string {
+	if failed := c.tokens.source.Status().LastError; failed != nil {
+		return "the token in hand is usable, but getting a new one failed: " + failed.Message
+	}
+	return "a token was obtained"
 }
 
 // Interface guards

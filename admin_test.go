@@ -37,7 +37,7 @@ func TestConnectionShown(t *testing.T) {
 	want := map[string]any{
 		"name": "billing", "connector": "acme_crm", "state": "idle", "auth_method": "client_secret_basic",
 		"token_url": e.URL + "/token", "base_url": a.URL + "/emea/api",
-		"scopes":     map[string]any{"requested": []any{"contacts.read", "contacts.write"}, "granted": []any{}, "missing": []any{}},
+		"scopes":     map[string]any{"requested": []any{"contacts.read", "contacts.write"}, "granted": []any{}, "missing": []any{}, "confirmed": nil},
 		"token":      nil,
 		"counts":     map[string]any{"token_requests": 0.0, "token_failures": 0.0, "rejected": 0.0},
 		"last_error": nil, "next_attempt": nil,
@@ -55,7 +55,7 @@ func TestConnectionShown(t *testing.T) {
 		t.Errorf("token: %v", token)
 	}
 	want["state"], want["token"] = "ready", token
-	want["scopes"] = map[string]any{"requested": []any{"contacts.read", "contacts.write"}, "granted": []any{"contacts.read"}, "missing": []any{"contacts.write"}}
+	want["scopes"] = map[string]any{"requested": []any{"contacts.read", "contacts.write"}, "granted": []any{"contacts.read"}, "missing": []any{"contacts.write"}, "confirmed": true}
 	want["counts"] = map[string]any{"token_requests": 1.0, "token_failures": 0.0, "rejected": 0.0}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("with a token:\n got %v\nwant %v", got, want)
@@ -101,8 +101,8 @@ func TestStatesShown(t *testing.T) {
 	if refreshed["state"] != "ready" || refreshed["last_error"] != nil || refreshed["next_attempt"] != nil || !reflect.DeepEqual(refreshed, shownConnection(t, "c")) {
 		t.Errorf("after a refresh: %v", refreshed)
 	}
-	if granted := refreshed["scopes"].(map[string]any)["granted"]; !reflect.DeepEqual(granted, []any{}) {
-		t.Errorf("granted without scopes: %v", granted)
+	if scopes := refreshed["scopes"].(map[string]any); !reflect.DeepEqual(scopes["granted"], []any{}) || scopes["confirmed"] != false {
+		t.Errorf("granted without scopes: %v", scopes)
 	}
 
 	e.respond(refuse)
@@ -514,6 +514,21 @@ func TestPingWithoutAny(t *testing.T) {
 	if len(a.seen()) != 0 || e.requests.Load() != 1 {
 		t.Errorf("%d requests to the API, %d token requests", len(a.seen()), e.requests.Load())
 	}
+}
+
+// TestPingWithoutAnyAfterAFailedRefresh does not claim that a token was obtained.
+func TestPingWithoutAnyAfterAFailedRefresh(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	runSidecar(t, inline(a, e, "name c"))
+	wantPing(t, true, 0, "a token was obtained")
+	e.respond(func(w http.ResponseWriter, _ int64) {
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, `{"error":"invalid_client"}`)
+	})
+	if status, _, _ := admin(t, http.MethodPost, "/http_helper/connections/c/refresh"); status != http.StatusBadGateway {
+		t.Fatalf("refreshing: status %d", status)
+	}
+	wantPing(t, true, 0, "the token in hand is usable, but getting a new one failed: the token endpoint refused", "no ping is configured")
 }
 
 // A connection that no handler uses can be pinged too.

@@ -16,11 +16,14 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/sites"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
@@ -41,9 +44,12 @@ type App struct {
 	ctx         caddy.Context
 	events      *telemetry.Events
 	tracing     *telemetry.Tracing
+	own         *forward.OwnConnections
 	logger      *zap.Logger
 	active      map[string]*activeConnection
+	listeners   map[string][]string                    // of the servers that use a connection, by its name; nil: not needed yet
 	definitions map[string]string                      // the JSON of connections that routes define, by name
+	taken       []string                               // addresses on which another process listened before
 	checked     []string                               // the connections named by http_helper_health
 	transports  map[string]*reverseproxy.HTTPTransport // to token endpoints, by their JSON
 }
@@ -67,6 +73,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.definitions = make(map[string]string)
 	a.transports = make(map[string]*reverseproxy.HTTPTransport)
 	a.tracing = new(telemetry.Tracing)
+	if config := configOf(ctx); config != nil && caddy.ActiveContext().Context == nil { // else this process listens itself
+		a.taken = sites.Taken(config.AppsRaw["http"])
+	}
+	a.own = new(forward.OwnConnections)
 	var err error
 	if a.events, err = telemetry.NewEvents(ctx); err != nil {
 		return err
@@ -180,11 +190,34 @@ func (a *App) Start() error {
 		}
 	}
 	a.logger.Info("connections loaded", zap.Int("connections", len(a.active)), zap.String("version", version()))
+	a.warnAboutSites()
+	if len(a.taken) > 0 {
+		a.logger.Warn("another process listens there already, and gets some of the requests; "+
+			"if it is a sidecar with the same admin socket, this one has taken that over: stop one of them", zap.Strings("listen", a.taken))
+	}
 	if address := tcpAdmin(configOf(a.ctx)); address != "" && len(a.active) > 0 {
 		a.logger.Warn("anyone who reaches Caddy's admin endpoint can read the secrets of connections; "+
 			"give it a unix socket (admin unix//path/to/admin.sock) or turn it off (admin off)", zap.String("admin", address))
 	}
 	return nil
+}
+
+// warnAboutSites warns about sites that probably do not do what is meant.
+func (a *App) warnAboutSites() {
+	app, err := a.ctx.AppIfConfigured("http")
+	if err != nil {
+		return
+	}
+	warnings := sites.Check(app.(*caddyhttp.App), func(handler any) (string, bool) {
+		h, ok := handler.(*Handler)
+		if !ok {
+			return "", false
+		}
+		return h.Connection, true
+	})
+	for _, w := range warnings {
+		a.logger.Warn(w.Text, zap.String("connection", w.Connection), zap.Strings("listen", w.Listen))
+	}
 }
 
 // Stop implements caddy.App. Requests in flight may still use the connections.

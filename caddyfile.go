@@ -60,6 +60,7 @@ func init() {
 //	        client_secret_file    <path>
 //	        client_key            <value>
 //	        client_key_file       <path>
+//	        client_key_certificate <path>
 //	        key_id                <kid>
 //	        signing_alg           <alg>
 //	        assertion_audience    <value>
@@ -86,6 +87,9 @@ func init() {
 //	issuer                        <url>
 //	auth_method                   <method>
 //	basic_encoding                form|raw
+//	assertion_typ                 <text>
+//	client_assertion_type         <uri>
+//	send_client_id
 //	scopes_help                   <url>
 //	require_granted_scopes
 //	token_request_param           <name> <values...>
@@ -252,6 +256,9 @@ func serviceOptions(kinds ...string) subdirective.Options[Service] {
 		"issuer":                        subdirective.CheckedString(func(s *Service) *string { return &s.Issuer }, checkURL(nil, kinds)),
 		"auth_method":                   subdirective.CheckedString(func(s *Service) *string { return &s.AuthMethod }, subdirective.OneOf(oauth.MethodNames()...)),
 		"basic_encoding":                subdirective.CheckedString(func(s *Service) *string { return &s.BasicEncoding }, subdirective.OneOf(encodingForm, encodingRaw)),
+		"assertion_typ":                 subdirective.StringOption(func(s *Service) *string { return &s.AssertionTyp }),
+		"client_assertion_type":         subdirective.StringOption(func(s *Service) *string { return &s.ClientAssertionType }),
+		"send_client_id":                subdirective.BoolOption(func(s *Service) *bool { return &s.SendClientID }),
 		"scopes_help":                   subdirective.StringOption(func(s *Service) *string { return &s.ScopesHelp }),
 		"require_granted_scopes":        subdirective.BoolOption(func(s *Service) *bool { return &s.RequireGrantedScopes }),
 		"token_request_param":           {Repeatable: true, Read: tokenRequestParam(kinds)},
@@ -305,6 +312,8 @@ var connectionOptions = subdirective.Options[Connection]{
 	"default_lifetime":      subdirective.DurationOption(func(c *Connection) *caddy.Duration { return &c.DefaultLifetime }),
 	"token_timeout":         subdirective.DurationOption(func(c *Connection) *caddy.Duration { return &c.TokenTimeout }),
 	"warm":                  subdirective.BoolOption(func(c *Connection) *bool { return &c.Warm }),
+
+	"client_key_certificate": subdirective.CheckedString(func(c *Connection) *string { return &c.ClientKeyCertificate }, placeholders()),
 }
 
 // formOptions are the subdirectives of a connection that fill in the form of its connector.
@@ -633,7 +642,7 @@ func field(list func(*Service) *[]Field, isHeader bool, kinds []string) subdirec
 		}
 		if isHeader {
 			if !httpguts.ValidHeaderFieldName(name) {
-				return s.Errorf("the first argument is not the name of a header field")
+				return s.Errorf("the first argument is not the name of a header field, which has no colon and no space")
 			}
 			name = http.CanonicalHeaderKey(name)
 		}

@@ -246,7 +246,13 @@ func TestErrorsInConnector(t *testing.T) {
 		{"token_request_param twice", inConnector("token_request_param a 1\ntoken_request_param a 2"), []string{"connector acme: token_request_param: a is given twice"}},
 		{"token_request_header name", inConnector(`token_request_header "X A" 1`), []string{"connector acme: token_request_header: the first argument is not the name of a header field"}},
 		{"token_request_header value", inConnector("token_request_header X-A"), []string{"connector acme: token_request_header: takes exactly two arguments"}},
-		{"token_request_header Authorization", inConnector("token_request_header authorization x"), []string{"connector acme: token_request_header: Authorization cannot be set here"}},
+		{"token_request_header Authorization", inConnector("token_request_header authorization x"), []string{"connector acme: token_request_header: auth_method client_secret_basic uses Authorization itself"}},
+		{"token_request_header Authorization twice", inConnector("auth_method client_secret_post\ntoken_request_header authorization x\ntoken_request_header Authorization y"), []string{"connector acme: token_request_header: Authorization is given twice"}},
+		{"assertion_typ without an assertion", inConnector("assertion_typ JWT"), []string{"connector acme: assertion_typ: nothing is signed with auth_method client_secret_basic"}},
+		{"empty assertion_typ", inConnector("auth_method private_key_jwt\nassertion_typ \"\""), []string{"connector acme: assertion_typ: must not be empty"}},
+		{"client_assertion_type with a secret", inConnector("auth_method client_secret_jwt\nclient_assertion_type urn:x"), []string{"connector acme: client_assertion_type is for auth_method private_key_jwt, not client_secret_jwt"}},
+		{"client_assertion_type", inConnector("auth_method private_key_jwt\nclient_assertion_type jwt-spiffe"), []string{"connector acme: client_assertion_type must be a URI"}},
+		{"send_client_id", inConnector("send_client_id true"), []string{"connector acme: send_client_id: takes no argument"}},
 		{"token_request_header DPoP", inConnector("token_request_header DPoP x"), []string{"connector acme: token_request_header: Dpop cannot be set here"}},
 		{"token_request_header Host", inConnector("token_request_header Host x"), []string{"connector acme: token_request_header: Host cannot be set here"}},
 		{"token_request_header Content-Type", inConnector("token_request_header content-type x"), []string{"connector acme: token_request_header: Content-Type cannot be set here"}},
@@ -341,6 +347,8 @@ func TestErrorsInConnection(t *testing.T) {
 		{"param placeholder without connector", inConnection("api_header X-A {param.a}"), []string{"connection orders: api_header:", "{env.*}, {file.*} are understood here"}},
 		{"client_secret and file", inConnection("client_secret_file /x"), []string{"connection orders: client_secret and client_secret_file exclude each other"}},
 		{"client_key for a secret", inConnection("client_key_file /x"), []string{"connection orders: client_key_file is not for auth_method client_secret_basic"}},
+		{"client_key_certificate for a secret", inConnection("client_key_certificate /x"), []string{"connection orders: client_key_certificate needs client_key_file or client_key"}},
+		{"client_key_certificate for an assertion", inConnection("auth_method private_key_jwt\nclient_assertion_file /a\nclient_key_certificate /x"), []string{"connection orders: client_key_certificate needs client_key_file or client_key"}},
 		{"signing options for a secret", inConnection("key_id a\nsigning_alg RS256"), []string{"connection orders: key_id, signing_alg:"}},
 		{"short assertion_lifetime", inConnection("assertion_lifetime 900ms"), []string{"connection orders: assertion_lifetime must be a second at least"}},
 		{"assertion_lifetime", inConnection("assertion_lifetime soon"), []string{"connection orders: assertion_lifetime: must be a duration above zero"}},
@@ -618,16 +626,20 @@ func TestUnusableCredentialsNameTheOption(t *testing.T) {
 	keystest.WriteFile(t, filepath.Join(dir, "weak"), string(keystest.PEM(t, "weak")))
 	keystest.WriteFile(t, filepath.Join(dir, "key"), string(keystest.PEM(t, "ec256")))
 	keystest.WriteFile(t, filepath.Join(dir, "lines"), "hunter2\n\n")
+	keystest.WriteFile(t, filepath.Join(dir, "crt"), string(keystest.CertificateFor(t, "ec384")))
 	for options, want := range map[string]string{
-		"client_secret_jwt\nclient_secret_file $DIR/short":             "client_secret_file: HS256 needs",
-		"client_secret_jwt\nclient_secret {file.$DIR/short}":           "client_secret: HS256 needs",
-		"private_key_jwt\nclient_key_file $DIR/short":                  "client_key_file: neither",
-		"client_secret_basic\nclient_secret_file $DIR/lines":           "client_secret_file: the value contains a control character, such as a line break at its end",
-		"client_secret_post\nclient_secret {file.$DIR/lines}":          "client_secret: the value of {file." + dir + "/lines} contains a control character, such as a line break at its end",
-		"private_key_jwt\nclient_key_file $DIR/weak":                   "client_key_file: an RSA key",
-		"private_key_jwt\nclient_key {file.$DIR/weak}":                 "client_key: an RSA key",
-		"private_key_jwt\nclient_key_file $DIR/key\nsigning_alg ES512": "client_key_file: its algorithm",
-		"private_key_jwt\nclient_assertion_file $DIR/key":              "client_assertion_file: not an assertion",
+		"client_secret_basic\nclient_secret_file $DIR/lines":                             "client_secret_file: the value contains a control character, such as a line break at its end",
+		"client_secret_post\nclient_secret {file.$DIR/lines}":                            "client_secret: the value of {file." + dir + "/lines} contains a control character, such as a line break at its end",
+		"private_key_jwt\nclient_key_file $DIR/key\nclient_key_certificate $DIR/crt":     "client_key_certificate: the certificate does not belong to the client's private key",
+		"private_key_jwt\nclient_key {file.$DIR/key}\nclient_key_certificate $DIR/short": "client_key_certificate: not a PEM certificate",
+		"private_key_jwt\nclient_key_file $DIR/key\nclient_key_certificate $DIR/none":    "client_key_certificate: reading file",
+		"client_secret_jwt\nclient_secret_file $DIR/short":                               "client_secret_file: HS256 needs",
+		"client_secret_jwt\nclient_secret {file.$DIR/short}":                             "client_secret: HS256 needs",
+		"private_key_jwt\nclient_key_file $DIR/short":                                    "client_key_file: neither",
+		"private_key_jwt\nclient_key_file $DIR/weak":                                     "client_key_file: an RSA key",
+		"private_key_jwt\nclient_key {file.$DIR/weak}":                                   "client_key: an RSA key",
+		"private_key_jwt\nclient_key_file $DIR/key\nsigning_alg ES512":                   "client_key_file: its algorithm",
+		"private_key_jwt\nclient_assertion_file $DIR/key":                                "client_assertion_file: not an assertion",
 	} {
 		err := validate(t, inGlobal(strings.ReplaceAll("connection orders {\nbase_url https://api.example\ntoken_url https://auth.example/token\nclient_id app\nauth_method "+options+"\n}", "$DIR", dir)))
 		if err == nil || !strings.Contains(err.Error(), "connection orders: "+want) || strings.Contains(err.Error(), "hunter2") {

@@ -46,6 +46,12 @@ type Connection struct {
 	// token request. Excludes `client_key`.
 	ClientKeyFile string `json:"client_key_file,omitempty"`
 
+	// The path of a PEM file whose first certificate belongs to the private key. Assertions carry its
+	// thumbprint (`x5t#S256`, RFC 7515 §4.1.8), as Microsoft Entra ID demands. It is read with the key at
+	// every token request. One that does not fit the key is an error when the config is loaded; later,
+	// while both are replaced, the last pair that fitted is used for 10 seconds. Default: none.
+	ClientKeyCertificate string `json:"client_key_certificate,omitempty"`
+
 	// The key id (`kid`) in assertions. Default: that of the JWK, if any.
 	KeyID string `json:"key_id,omitempty"`
 
@@ -249,6 +255,9 @@ func (c *configuredConnection) checkCredentialOptions() error {
 	if conn.AssertionLifetime != 0 {
 		signing = append(signing, "assertion_lifetime")
 	}
+	if conn.ClientKeyCertificate != "" && conn.ClientKey == "" && conn.ClientKeyFile == "" {
+		errs = append(errs, errors.New("client_key_certificate needs client_key_file or client_key, which it belongs to"))
+	}
 	if len(signing) > 0 && (!method.Signs || conn.ClientAssertionFile != "") {
 		errs = append(errs, fmt.Errorf("%s: nothing is signed here with auth_method %s", strings.Join(signing, ", "), name))
 	}
@@ -305,6 +314,7 @@ func (c *configuredConnection) spec(p *textParser) *resolve.Spec {
 		Audience:           p.optional("assertion_audience", conn.AssertionAudience),
 		SecretFile:         p.path("client_secret_file", conn.ClientSecretFile),
 		KeyFile:            p.path("client_key_file", conn.ClientKeyFile),
+		KeyCertificateFile: p.path("client_key_certificate", conn.ClientKeyCertificate),
 		AssertionFile:      p.path("client_assertion_file", conn.ClientAssertionFile),
 		CertificateFile:    p.path("client_certificate", conn.ClientCertificateFile),
 		CertificateKeyFile: p.path("client_certificate", conn.ClientCertificateKeyFile),

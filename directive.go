@@ -202,16 +202,14 @@ func (d *directive) choices(s *subdirective.Subdirective, h *Handler) error {
 
 // parseNamed parses a directive with the name of a connection.
 func (d *directive) parseNamed() error {
-	err := d.choose(d.target)
-	if err == nil {
-		d.Owner = "connection " + d.target
-	} else {
-		err = d.WrapErr(fmt.Errorf("http_helper: %w; a base URL begins with https://", err))
+	if err := d.choose(d.target); err != nil {
+		return d.WrapErr(fmt.Errorf("http_helper: %w; a base URL begins with https://", err))
 	}
+	d.Owner = "connection " + d.target
 	d.handler.Connection = d.target
 	known := make(subdirective.Rules)
 	d.refuseConnection(known)
-	return errors.Join(err, d.readOwn(known))
+	return d.readOwn(known)
 }
 
 // choose adds a connection of the global option to those that may be chosen.
@@ -256,9 +254,9 @@ func (d *directive) readOwn(known subdirective.Rules) error {
 
 // parseProxy hands the rest to reverse_proxy.
 func (d *directive) parseProxy() error {
-	var errs []error
-	for _, segment := range d.rest {
-		errs = append(errs, d.checkProxyOption(subdirective.Parse(d.Owner, segment)))
+	errs := make([]error, len(d.rest))
+	for i, segment := range d.rest {
+		errs[i] = d.checkProxyOption(subdirective.Parse(d.Owner, segment))
 	}
 	if err := errors.Join(append(errs, d.unmarshalProxy())...); err != nil {
 		return err
@@ -292,7 +290,7 @@ func (d *directive) unmarshalProxy() error {
 		err := d.Unmarshal(new(reverseproxy.Handler), []caddyfile.Segment{segment})
 		switch {
 		case err == nil:
-		case strings.Contains(err.Error(), "unrecognized subdirective "+option.Name):
+		case strings.HasPrefix(err.Error(), "unrecognized subdirective "+option.Name), strings.HasPrefix(err.Error(), d.Owner+": unrecognized"):
 			errs = append(errs, option.Unrecognized(append(d.known.Names(), proxyOptions...)))
 		default:
 			errs = append(errs, fmt.Errorf("%s: %w", d.Owner, err))
@@ -327,9 +325,11 @@ func (d *directive) checkHeaderUp(s *subdirective.Subdirective) error {
 	switch {
 	case field == "Host":
 		return s.Errorf("has no effect on Host, which is the host of base_url; to is for another address to dial")
-	case httpguard.SameField(field, d.handler.tokenField()) && !(field == "Authorization" && keeps):
+	case field == "Authorization" && keeps:
+		return nil
+	case httpguard.SameField(field, d.handler.tokenField()):
 		return s.Errorf("has no effect on %s, where the token goes; see access_token_header", field)
-	case field == "Authorization" && !keeps:
+	case field == "Authorization":
 		return s.Errorf("has no effect on Authorization, which the API gets only with app_authorization keep; api_header sets other credentials")
 	case forward.IsCallerField(field):
 		return s.Errorf("has no effect on %s, which never reaches the API", field)
@@ -446,13 +446,13 @@ func (d *directive) fixedAddress() string {
 
 // check compares the options of the directive with those of its connections.
 func (d *directive) check() error {
-	var errs []error
-	for _, conn := range d.conns {
+	errs := make([]error, len(d.conns))
+	for i, conn := range d.conns {
 		err := conn.accepts(&d.handler.RequestPolicy)
 		if d.transport.HTTPTransport != nil { // otherwise it could not be read
 			err = errors.Join(err, conn.acceptsTransport(d.transport.HTTPTransport, nil))
 		}
-		errs = append(errs, d.Located("connection "+conn.name, err))
+		errs[i] = d.Located("connection "+conn.name, err)
 	}
 	return errors.Join(errs...)
 }
@@ -537,7 +537,7 @@ func (d *directive) takenNames() map[string]bool {
 	return taken
 }
 
-// collectNames finds the connections that are defined anywhere in a config.
+// collectNames finds the connections that handlers and transports anywhere in a config name.
 func collectNames(config any, names map[string]bool) {
 	switch config := config.(type) {
 	case []any:
@@ -545,8 +545,13 @@ func collectNames(config any, names map[string]bool) {
 			collectNames(child, names)
 		}
 	case map[string]any:
-		if name, ok := config["connection"].(string); ok && config["handler"] == "http_helper" {
-			names[name] = true
+		if config["handler"] == "http_helper" || config["protocol"] == "http_helper" {
+			chosen, _ := config["connections"].([]any)
+			for _, name := range append(chosen, config["connection"]) {
+				if name, ok := name.(string); ok {
+					names[name] = true
+				}
+			}
 		}
 		for _, child := range config {
 			collectNames(child, names)

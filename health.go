@@ -26,8 +26,8 @@ func init() {
 // has a live token, has not been tried yet, or has worked before and suffers an outage; otherwise 503
 // with the reasons.
 //
-// It never waits for a token. A connection that has failed and never had a token is retried in the
-// background after a probe, so that it becomes healthy without a request.
+// It never waits for a token. A connection that has failed and has no live token is retried in the
+// background for five minutes after a probe, so that it becomes healthy without a request.
 type Health struct {
 	// The names of the connections whose health is reported. Default: all.
 	Connections []string `json:"connections,omitempty"`
@@ -99,7 +99,7 @@ func (h *Health) ServeHTTP(w http.ResponseWriter, _ *http.Request, _ caddyhttp.H
 	return writeJSON(w, status, view)
 }
 
-// health returns the connection's health, and has it retried in the background if it never had a token.
+// health returns the connection's health, and has it retried in the background if it is down.
 func (c *activeConnection) health() connectionHealth {
 	c.tokens.source.RetryInBackground()
 	st := c.tokens.source.Status()

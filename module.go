@@ -11,7 +11,6 @@ package httphelper
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -88,10 +87,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(h.provision(app), h.provisionProxy(ctx)); err != nil {
-		return fmt.Errorf("http_helper %s: %w", h.Connection, err)
+	err = errors.Join(h.provision(app), h.provisionProxy(ctx))
+	if err != nil && strings.HasPrefix(err.Error(), "connection ") {
+		return err // which Caddy's steps precede already
 	}
-	return nil
+	return prefixAll("http_helper "+h.Connection, err)
 }
 
 // provisionProxy makes the handler forward requests itself, if it has a transport.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -329,5 +330,218 @@ func TestNestedErrors(t *testing.T) {
 				t.Errorf("got %d %q", res.StatusCode, got)
 			}
 		})
+	}
+}
+
+// TestLoops: a request that comes back to its connection is refused (rule 21).
+func TestLoops(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.RequestURI) })
+	const byHand = "reverse_proxy TO {\n\t\ttransport http_helper {\n\t\t\tconnection NAME\n\t\t}\n\t}"
+	for name, test := range map[string]struct{ first, second string }{
+		"handlers":           {"http_helper first", "http_helper second"},
+		"transports by hand": {strings.NewReplacer("TO", "127.0.0.1:SECOND", "NAME", "first").Replace(byHand), strings.NewReplacer("TO", "127.0.0.1:FIRST", "NAME", "second").Replace(byHand)},
+		"placeholder":        {"http_helper {http.request.header.X-Connection} {\n\t\tconnections first\n\t}", "http_helper second"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first, second := freeAddress(t), freeAddress(t)
+			_, firstPort, _ := net.SplitHostPort(first)
+			_, secondPort, _ := net.SplitHostPort(second)
+			connection := func(name, base string) string {
+				return fmt.Sprintf("\t\tconnection %s {\n\t\t\tbase_url %s\n\t\t\ttoken_url %s\n\t\t\tclient_id id\n\t\t\tclient_secret literal-secret\n\t\t}\n", name, base, e.URL)
+			}
+			caddyfile := func(secondBase string) string {
+				return strings.NewReplacer("FIRST", firstPort, "SECOND", secondPort).Replace("{\n\thttp_helper {\n" +
+					connection("first", "http://127.0.0.1:SECOND/a") + connection("second", secondBase) +
+					"\t}\n}\nhttp://:FIRST {\n\t" + test.first + "\n}\nhttp://:SECOND {\n\t" + test.second + "\n}\n")
+			}
+			loadCaddyfile(t, caddyfile("http://127.0.0.1:FIRST/b"))
+			t.Cleanup(func() { _ = caddy.Stop() })
+			for range 3 {
+				res := rawCall(t, "http://"+first, "GET / HTTP/1.1\r\nHost: first\r\nX-Connection: first\r\n\r\n")
+				if got := res.Header.Get("Proxy-Status"); res.StatusCode != 508 || !strings.HasPrefix(got, "http_helper; error=proxy_loop_detected") {
+					t.Errorf("got %d %q", res.StatusCode, got)
+				}
+			}
+			if strings.Contains(test.second, "reverse_proxy") {
+				return
+			}
+			_ = caddy.Stop()
+			// A way through two connections is none.
+			loadCaddyfile(t, caddyfile(a.URL+"/b"))
+			for range 3 {
+				res := rawCall(t, "http://"+first, "GET /x HTTP/1.1\r\nHost: first\r\nX-Connection: first\r\n\r\n")
+				if got := a.last(t).RequestURI; res.StatusCode != 200 || got != "/b/a/x" {
+					t.Errorf("got %d; the API was asked %s", res.StatusCode, got)
+				}
+			}
+		})
+	}
+}
+
+// TestOriginsOfOtherSitesAreRefused: a browser lets any page open a websocket to loopback, and says which
+// page it is in Origin (rule 35).
+func TestOriginsOfOtherSitesAreRefused(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	secure, _ := tlsAPI(t, nil)
+	site := runSidecar(t, inline(a, e, ""))
+	const websocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+	for _, kind := range []string{websocket, ""} {
+		for fields, want := range map[string]int{
+			"": 200, "Origin: http://localhost:3000\r\n": 200, "Origin: http://127.0.0.1\r\n": 200, "Origin: http://app.localhost\r\n": 200,
+			"Origin: https://evil.example\r\n": 403, "Origin: null\r\n": 403, "Origin: http://localhost\r\nOrigin: https://evil.example\r\n": 403,
+		} {
+			res := rawCall(t, site, "GET / HTTP/1.1\r\nHost: localhost\r\n"+kind+fields+"\r\n")
+			if status := res.Header.Get("Proxy-Status"); res.StatusCode != want || want == 403 && !strings.HasPrefix(status, "http_helper; error=http_request_denied") {
+				t.Errorf("%q: got %d %q, want %d", fields, res.StatusCode, status, want)
+			}
+		}
+	}
+	// The API's own pages may call.
+	named := strings.Replace(inline(secure, e, ""), "https://127.0.0.1", "https://Api.localdomain", 1)
+	if res, _ := call(t, "GET", runSidecar(t, named)+"/", nil, "Origin", "https://api.localdomain"); res.StatusCode == 403 {
+		t.Errorf("got %d %v", res.StatusCode, res.Header)
+	}
+}
+
+// TestOriginCountsOnLoopbackOnly: it is about browsers on this machine.
+func TestOriginCountsOnLoopbackOnly(t *testing.T) {
+	p := &RequestPolicy{AllowClients: []string{"10.0.0.0/8"}}
+	if err := p.provision(); err != nil {
+		t.Fatal(err)
+	}
+	for address, refused := range map[string]bool{"127.0.0.1:1": true, "[::1]:1": true, "[::ffff:127.0.0.1]:1": true, "10.1.2.3:1": false, "@": false, "": false, "/run/app.sock": false} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.RemoteAddr = address
+		r.Header.Set("Origin", "https://evil.example")
+		if got := p.check(r); (got != nil) != refused {
+			t.Errorf("%q: %v", address, got)
+		}
+	}
+}
+
+// TestOwnListenerIsNoBaseURL: a loop that can be seen in the config is an error at load.
+func TestOwnListenerIsNoBaseURL(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	address := freeAddress(t)
+	_, port, _ := net.SplitHostPort(address)
+	t.Setenv("OWN_URL", "http://"+address)
+	for name, test := range map[string]struct{ site, base, want string }{
+		"directive":             {"SITE {\n\thttp_helper BASE {\n\t\ttoken_url IDP\n\t\tclient_id id\n\t\tclient_secret literal-secret\n\t}\n}", "http://localhost:" + port, "leads back"},
+		"connection":            {"SITE {\n\thttp_helper c\n}", "http://127.0.0.1:" + port + "/api", "connection c: base_url leads back to the connection's own site, which listens on 127.0.0.1:" + port},
+		"variable":              {"SITE {\n\thttp_helper c\n}", "{env.OWN_URL}", "leads back"},
+		"transport by hand":     {"SITE {\n\treverse_proxy " + address + " {\n\t\ttransport http_helper {\n\t\t\tconnection c\n\t\t}\n\t}\n}", "http://" + address, "leads back"},
+		"placeholder":           {"SITE {\n\thttp_helper {http.request.header.X} {\n\t\tconnections c\n\t}\n}", "http://" + address, "leads back"},
+		"error route":           {"SITE {\n\terror 500\n\thandle_errors {\n\t\thttp_helper c\n\t}\n}", "http://" + address, "leads back"},
+		"named route":           {"&(r) {\n\thttp_helper c\n}\nSITE {\n\tinvoke r\n}", "http://" + address, "leads back"},
+		"another port":          {"SITE {\n\thttp_helper c\n}", a.URL, ""},
+		"another site":          {"SITE {\n\trespond ok\n}\nhttp://:0 {\n\thttp_helper c\n}", "http://" + address, ""},
+		"another address":       {"SITE {\n\thttp_helper c\n}", "http://127.0.0.2:" + port, ""},
+		"connection not in use": {"SITE {\n\trespond ok\n}", "http://" + address, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			caddyfile := test.site
+			if name != "directive" {
+				caddyfile = "{\n\thttp_helper {\n\t\tconnection c {\n\t\t\tbase_url BASE\n\t\t\ttoken_url IDP\n\t\t\tclient_id id\n\t\t\tclient_secret literal-secret\n\t\t}\n\t}\n}\n" + caddyfile
+			}
+			caddyfile = strings.NewReplacer("SITE", "http://:"+port, "BASE", test.base, "IDP", e.URL).Replace(caddyfile)
+			err := tryCaddyfile(caddyfile)
+			_ = caddy.Stop()
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestListensAt(t *testing.T) {
+	for _, test := range []struct {
+		listener, address string
+		want              bool
+	}{
+		{":80", "127.0.0.1:80", true},
+		{"0.0.0.0:80", "localhost:80", true},
+		{"[::]:80", "[::1]:80", true},
+		{"localhost:80", "127.0.0.1:80", true},
+		{"127.0.0.1:80", "localhost:80", true},
+		{"127.0.0.1:80-90", "127.0.0.1:85", true},
+		{"tcp4/:80", "127.0.0.1:80", true},
+		{":81", "127.0.0.1:80", false},
+		{"127.0.0.2:80", "127.0.0.1:80", false},
+		{"10.0.0.1:80", "127.0.0.1:80", false},
+		{"[::1]:80", "127.0.0.1:80", false},
+		{"unix//run/x.sock", "127.0.0.1:80", false},
+		{"udp/:80", "127.0.0.1:80", false},
+		{"127.0.0.1:80-90", "127.0.0.1:91", false},
+	} {
+		if got := listensAt(test.listener, test.address); got != test.want {
+			t.Errorf("%s, %s: %t", test.listener, test.address, got)
+		}
+	}
+}
+
+// TestGRPCErrors: callers of gRPC and of gRPC-Web get errors in their own ways (rule 21).
+func TestGRPCErrors(t *testing.T) {
+	e, down, a := newIdP(t), newIdP(t), newAPI(t, nil)
+	down.respond(func(w http.ResponseWriter, _ int64) { w.WriteHeader(http.StatusServiceUnavailable) })
+	closed := newAPI(t, nil)
+	closed.Close()
+	for name, test := range map[string]struct{ caddyfile, want string }{
+		"no token":        {inline(a, down, ""), "14"},
+		"unreachable API": {inline(closed, e, ""), "14"},
+		"not allowed":     {inline(a, e, "to 127.0.0.1:1"), "9"},
+	} {
+		site := runSidecar(t, test.caddyfile)
+		for _, kind := range []string{"application/grpc", "application/grpc+proto", "application/grpc-web", "application/grpc-web+proto", "application/grpc-web-text", "application/grpc-web-text+proto; x=y"} {
+			want, _, _ := strings.Cut(kind, ";")
+			res, body := call(t, "POST", site+"/", strings.NewReader("x"), "Content-Type", kind)
+			if res.StatusCode != 200 || res.Header.Get("Grpc-Status") != test.want || body != "" || !strings.HasPrefix(want, res.Header.Get("Content-Type")) {
+				t.Errorf("%s, %s: got %d %v", name, kind, res.StatusCode, res.Header)
+			}
+		}
+		if res, _ := call(t, "POST", site+"/", strings.NewReader("x"), "Content-Type", "application/grpc-other"); res.StatusCode == 200 || res.Header.Get("Grpc-Status") != "" {
+			t.Errorf("%s, no gRPC: got %d %v", name, res.StatusCode, res.Header)
+		}
+	}
+}
+
+// TestFullDuplex: with what the documentation says, an API over HTTP/1.1 may respond while the body is still
+// coming.
+func TestFullDuplex(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		controller := http.NewResponseController(w)
+		_ = controller.EnableFullDuplex()
+		part := make([]byte, 4)
+		for {
+			if _, err := io.ReadFull(r.Body, part); err != nil {
+				return
+			}
+			_, _ = w.Write(part)
+			_ = controller.Flush()
+		}
+	})
+	site := runSidecar(t, "{\n\tservers {\n\t\tenable_full_duplex\n\t}\n}\n"+inline(a, e, ""))
+	conn, err := net.Dial("tcp", strings.TrimPrefix(site, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nping\r\n")
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	for _, next := range []string{"pong", "last", ""} {
+		part := make([]byte, 4)
+		if _, err := io.ReadFull(res.Body, part); err != nil {
+			t.Fatal(err)
+		}
+		if next != "" {
+			_, _ = io.WriteString(conn, "4\r\n"+next+"\r\n")
+		}
+	}
+	_, _ = io.WriteString(conn, "0\r\n\r\n")
+	if rest, err := io.ReadAll(res.Body); err != nil || len(rest) > 0 {
+		t.Errorf("%q, %v", rest, err)
 	}
 }

@@ -54,6 +54,7 @@ type RequestPolicy struct {
 	AllowClients []string `json:"allow_clients,omitempty"`
 
 	allowed []netip.Prefix
+	hosts   []string // of the connections' base URLs, in lower case
 	options forward.Options
 }
 
@@ -170,6 +171,9 @@ func (p *RequestPolicy) check(r *http.Request) *forward.Error {
 	if isCrossSite(r.Header) {
 		return denied("the request comes from a page of another site")
 	}
+	if !p.allowsOrigin(r) {
+		return denied("the request's Origin is a page of another site, neither on this machine nor of the API")
+	}
 	if forward.RefusesMethod(r.Method) {
 		return &forward.Error{Status: http.StatusMethodNotAllowed, Type: "http_request_error", Details: "the methods TRACE and CONNECT are not forwarded"}
 	}
@@ -193,6 +197,22 @@ func denied(details string) *forward.Error {
 // not use the token only because its reader is on this machine.
 func isCrossSite(header http.Header) bool {
 	return slices.ContainsFunc(header["Sec-Fetch-Site"], func(site string) bool { return strings.EqualFold(site, "cross-site") })
+}
+
+// allowsOrigin reports whether a request over loopback comes from no web page, or from one that may call
+// (rule 35). Of websockets a browser says nothing else, and no preflight comes before them.
+func (p *RequestPolicy) allowsOrigin(r *http.Request) bool {
+	origins := r.Header["Origin"]
+	if len(origins) == 0 || !isLoopback(r.RemoteAddr) {
+		return true
+	}
+	return !slices.ContainsFunc(origins, func(origin string) bool { return !httpguard.NamesCaller(origin, p.hosts) })
+}
+
+// isLoopback reports whether the address of a TCP connection is one of loopback.
+func isLoopback(remoteAddr string) bool {
+	addrPort, err := netip.ParseAddrPort(remoteAddr)
+	return err == nil && addrPort.Addr().Unmap().IsLoopback()
 }
 
 // allowsClient reports whether a client may call: a process of this machine, or an address in

@@ -53,6 +53,19 @@ type Service struct {
 	// or `raw`, as they are, for servers that do not decode them. Default: `form`.
 	BasicEncoding string `json:"basic_encoding,omitempty"`
 
+	// The `typ` header of assertions that are signed here, for `private_key_jwt` and
+	// `client_secret_jwt`. Some services want `JWT`. Default: `client-authentication+jwt`, as the
+	// successor of RFC 7523 asks.
+	AssertionTyp string `json:"assertion_typ,omitempty"`
+
+	// The value of `client_assertion_type` in the token request with `private_key_jwt`. Default:
+	// `urn:ietf:params:oauth:client-assertion-type:jwt-bearer` (RFC 7523 §2.2).
+	ClientAssertionType string `json:"client_assertion_type,omitempty"`
+
+	// Whether `client_id` is among the fields of the token request even where the method puts it into the
+	// header (RFC 6749 §3.2.1), for servers that want it in both places. Default: false.
+	SendClientID bool `json:"send_client_id,omitempty"`
+
 	// The URL of a page that says how to get scopes that the connector lacks. It is named in the error
 	// when additional scopes are refused.
 	ScopesHelp string `json:"scopes_help,omitempty"`
@@ -65,8 +78,9 @@ type Service struct {
 	// resolved at every token request.
 	TokenRequestParams []RequestParam `json:"token_request_params,omitempty"`
 
-	// Further headers of the token request. Placeholders in the values are resolved at every token
-	// request.
+	// Further headers of the token request. `Authorization` is allowed where the authentication method
+	// does not use it, for a gateway in front of the token endpoint. Placeholders in the values are
+	// resolved at every token request.
 	TokenRequestHeaders []Field `json:"token_request_headers,omitempty"`
 
 	// Where the parameters of the token request are sent: in the body as a `form` or as `json`, or in
@@ -179,6 +193,8 @@ func (s *Service) check() error {
 		s.checkTokenTypes(),
 		s.checkParams(),
 		checkFields("token_request_header", s.TokenRequestHeaders, refusedTokenHeader),
+		s.checkAuthorization(),
+		s.checkAssertionOptions(),
 		checkFields("api_header", s.APIHeaders, refusedAPIHeader),
 		checkFields("api_query", s.APIQuery, nil),
 		s.checkResources(),
@@ -266,8 +282,41 @@ func checkFields(option string, fields []Field, refused func(string) bool) error
 	return errors.Join(errs...)
 }
 
+// checkAssertionOptions checks the options of assertions, which only some methods have.
+func (s *Service) checkAssertionOptions() error {
+	method, err := oauth.Method(s.AuthMethod)
+	if err != nil {
+		return nil // it is reported already
+	}
+	var errs []error
+	if s.AssertionTyp != "" && !method.Signs {
+		errs = append(errs, fmt.Errorf("assertion_typ: nothing is signed with auth_method %s", s.authMethod()))
+	}
+	if s.ClientAssertionType == "" {
+		return errors.Join(errs...)
+	}
+	if !method.NeedsKey {
+		errs = append(errs, fmt.Errorf("client_assertion_type is for auth_method private_key_jwt, not %s", s.authMethod()))
+	}
+	if u, err := url.Parse(s.ClientAssertionType); err != nil || u.Scheme == "" || strings.ContainsAny(s.ClientAssertionType, " {}") {
+		errs = append(errs, errors.New("client_assertion_type must be a URI"))
+	}
+	return errors.Join(errs...)
+}
+
+// checkAuthorization refuses a header Authorization of the token request where the client's own
+// authentication is in it.
+func (s *Service) checkAuthorization() error {
+	method, err := oauth.Method(s.AuthMethod)
+	given := slices.ContainsFunc(s.TokenRequestHeaders, func(f Field) bool { return http.CanonicalHeaderKey(f.Name) == "Authorization" })
+	if err != nil || !given || !method.UsesHeader {
+		return nil
+	}
+	return fmt.Errorf("token_request_header: auth_method %s uses Authorization itself: with a gateway that wants its own there, use client_secret_post if the authorization server accepts it", s.authMethod())
+}
+
 func refusedTokenHeader(field string) bool {
-	return field == "Authorization" || field == "Dpop" || strings.HasPrefix(field, "Content-") || httpguard.ReservedField(field)
+	return field == "Dpop" || strings.HasPrefix(field, "Content-") || httpguard.ReservedField(field)
 }
 
 func refusedAPIHeader(field string) bool {
@@ -336,7 +385,7 @@ func parseText(value string, kinds []string) (placeholder.Template, error) {
 
 // textParser parses texts and collects the errors.
 type textParser struct {
-	kinds     []string // of placeholders in a connector; none: the texts are those of a connection
+	kinds     []string   // of placeholders in a connector; none: the texts are those of a connection
 	connector *Connector // whose keys the placeholders name; nil if there are none
 	errs      []error
 
@@ -435,6 +484,9 @@ func (s *Service) spec(p *textParser) *resolve.ServiceSpec {
 		TokenTransport: string(s.TokenTransport),
 
 		RequireGrantedScopes: s.RequireGrantedScopes,
+		AssertionTyp:         s.AssertionTyp,
+		ClientAssertionType:  s.ClientAssertionType,
+		SendClientID:         s.SendClientID,
 		GrantType:            cmp.Or(s.GrantType, oauth.DefaultGrantType),
 		RequestFormat:        s.TokenRequestFormat,
 		ScopeSeparator:       cmp.Or(s.TokenRequestScopeSeparator, " "),

@@ -6,6 +6,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -192,6 +194,7 @@ func (t *connectionTokens) expireBoundToken() {
 type tokenClients struct {
 	transport *reverseproxy.HTTPTransport
 	certified *httptransport.ByCertificate // the same with the client certificate; nil without one
+	insecure  bool                         // requests in the clear may go to any address
 }
 
 // provision gets the transport that the service configures.
@@ -200,7 +203,7 @@ func (t *tokenClients) provision(app *App, service *Service, certificate bool) e
 	if err != nil {
 		return err
 	}
-	t.transport = transport
+	t.transport, t.insecure = transport, service.allowsInsecure("token_url")
 	if transport.TLS != nil && transport.TLS.InsecureSkipVerify && !service.allowsInsecure("token_url") {
 		return errors.New("token_transport: tls_insecure_skip_verify needs allow_insecure token_url")
 	}
@@ -216,8 +219,15 @@ func (t *tokenClients) client(certificate *tls.Certificate) *http.Client {
 	if certificate != nil {
 		transport = t.certified.For(certificate)
 	}
-	return oauth.NewClient(httptransport.WithDialCause(transport.RoundTrip))
+	if !t.insecure { // a shared transport keeps no connections, so none is left behind for this request
+		transport = httptransport.WithOnlyLoopback{RoundTripper: transport}
+	}
+	return oauth.NewClient(httptransport.WithUserAgent{RoundTripper: transport, Agent: userAgent()})
 }
+
+// userAgent returns what requests to an authorization server say of their sender. Some firewalls refuse
+// Go's own.
+var userAgent = sync.OnceValue(func() string { return "caddy-httphelper/" + cmp.Or(strings.Trim(version(), "()"), "unknown") })
 
 // Interface guards
 var (

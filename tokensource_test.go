@@ -59,6 +59,9 @@ func TestCredentialsMakeTheIdentity(t *testing.T) {
 	for _, name := range []string{"key1", "key2", "dpop1", "dpop2"} {
 		keystest.WriteFile(t, filepath.Join(dir, name), string(keystest.PEM(t, "ec256"))) // even of equal content: it may change
 	}
+	for _, name := range []string{"key1.crt", "key1copy.crt"} {
+		keystest.WriteFile(t, filepath.Join(dir, name), string(keystest.CertificateFor(t, "ec256")))
+	}
 	for _, name := range []string{"secret1", "secret2", "assertion1", "assertion2"} {
 		keystest.WriteFile(t, filepath.Join(dir, name), oauthtest.Secret)
 	}
@@ -77,6 +80,7 @@ func TestCredentialsMakeTheIdentity(t *testing.T) {
 	const key = "client_key_file $DIR/key1\n"
 	with("client_secret_jwt", "client_secret "+oauthtest.Secret+"\nsigning_alg HS512", "client_secret "+oauthtest.Secret+"\nkey_id a")
 	with("private_key_jwt",
+		key+"client_key_certificate $DIR/key1.crt", key+"client_key_certificate $DIR/key1copy.crt", key+"assertion_typ JWT", key+"client_assertion_type urn:a", "client_assertion_file $DIR/assertion1\nclient_assertion_type urn:a",
 		key, "client_key_file $DIR/key2", "client_key {env.IDENTITY_KEY}", "client_key {env.IDENTITY_OTHER_KEY}",
 		key+"key_id a", key+"key_id b", key+"signing_alg ES256", key+"assertion_audience a", key+"assertion_audience b", key+"assertion_lifetime 30s",
 		"client_assertion_file $DIR/assertion1", "client_assertion_file $DIR/assertion2",

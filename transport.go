@@ -20,7 +20,8 @@ import (
 )
 
 // Transport sends requests to the API of a connection with the connection's token. It has the options
-// of reverse_proxy's `http` transport, one of them with another default: `compression` is off, so that
+// of reverse_proxy's `http` transport, two of them with another default: `expect_continue_timeout` is
+// `2s`, so that no body is sent in vain, and `compression` is off, so that
 // the app's `Accept-Encoding` and the API's response are not changed.
 //
 // Whatever upstream was chosen, the token is sent only to the host of the base URL, only below its
@@ -96,7 +97,7 @@ func (t *Transport) provision(ctx caddy.Context) error {
 	if t.Connection != "" {
 		t.own = t.conns[0]
 	}
-	return t.provisionTransports(ctx)
+	return t.provisionTransports(ctx, app)
 }
 
 // checkConnections compares the transport's options with its connections, and notes for pings the address
@@ -138,9 +139,10 @@ func (c *configuredConnection) acceptsTransport(t *reverseproxy.HTTPTransport, t
 }
 
 // provisionTransports gives every connection that needs it a transport of its own, and the others a
-// shared one. One with a client certificate needs its own. A connection that is alone, or has several
+// shared one. One with a client certificate needs its own, and so does one that may send in the clear to
+// any address: a connection that it opened must not be used by others. A connection that is alone, or has several
 // upstreams, gets one too if its target is known, since it costs nothing then.
-func (t *Transport) provisionTransports(ctx caddy.Context) error {
+func (t *Transport) provisionTransports(ctx caddy.Context, app *App) error {
 	// Provisioning fills in the configuration, so each transport starts from a copy.
 	raw, err := json.Marshal(t.HTTPTransport)
 	if err != nil {
@@ -148,7 +150,7 @@ func (t *Transport) provisionTransports(ctx caddy.Context) error {
 	}
 	t.transports = make(map[*forward.Connection]*forward.Transport)
 	for _, conn := range t.conns {
-		if conn.values.Certificate == nil && (conn.target == nil || len(t.conns) > 1 && !t.CustomUpstreams) {
+		if conn.values.Certificate == nil && !conn.service.allowsInsecure("base_url") && (conn.target == nil || len(t.conns) > 1 && !t.CustomUpstreams) {
 			continue
 		}
 		own, err := forward.NewTransport(ctx, raw, conn.transportOptions(t.HeaderUp))
@@ -157,7 +159,7 @@ func (t *Transport) provisionTransports(ctx caddy.Context) error {
 		}
 		t.transports[&conn.forward] = own // Cleanup is called after a failure too
 	}
-	if t.shared, err = forward.NewTransport(ctx, raw, forward.TransportOptions{ProxyFields: t.HeaderUp}); err != nil {
+	if t.shared, err = forward.NewTransport(ctx, raw, forward.TransportOptions{ProxyFields: t.HeaderUp, Own: app.own}); err != nil {
 		return err
 	}
 	for _, conn := range t.conns {
@@ -232,7 +234,7 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 	var res *http.Response
 	var err error
 	if refused == nil {
-		res, err = t.transport(q.Conn).Send(req, q)
+		res, err = t.transport(q.Conn).Send(req.WithContext(q), q)
 		refused, _ = errors.AsType[*forward.Error](err)
 	}
 	if refused != nil {

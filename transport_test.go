@@ -273,7 +273,7 @@ func TestAPIUnreachable(t *testing.T) {
 		caddyfile string
 		why       string
 	}{
-		"down":       {inline(down, e, "name c"), "the API cannot be reached: there is no connection to its address"},
+		"down":       {inline(down, e, "name c"), "the API cannot be reached: connection refused"},
 		"private CA": {inline(private, e, "name c"), "the API cannot be reached: its TLS certificate is signed by an unknown authority"},
 		"no TLS":     {strings.Replace(inline(plain, e, "name c"), "http_helper http://", "http_helper https://", 1), "the API cannot be reached: it does not speak TLS"},
 		"not HTTP":   {inline(noHTTP, e, "name c"), "the API's response broke off or is not HTTP"},
@@ -289,7 +289,7 @@ func TestNoUpstreamLeft(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	site := runSidecar(t, inline(a, e, "name c\n\t\tfail_duration 1h"))
 	a.Close()
-	wantUnreachable(t, site, 502, "the API cannot be reached: there is no connection to its address")
+	wantUnreachable(t, site, 502, "the API cannot be reached: connection refused")
 	wantUnreachable(t, site, 503, "the API cannot be reached: none of its addresses is available")
 }
 
@@ -303,7 +303,7 @@ func TestNoResponseAfterARetry(t *testing.T) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})
 	site := runSidecar(t, inline(a, e, "name c\n\t\tlb_retries 1\n\t\tlb_retry_match {\n\t\t\texpression `{rp.status_code} == 503`\n\t\t}"))
-	wantUnreachable(t, site, 502, "the API cannot be reached: there is no connection to its address")
+	wantUnreachable(t, site, 502, "the API cannot be reached: connection refused")
 }
 
 // TestRetryMatchSeesWhatReverseProxyHasAdded, though the API gets none of it.

@@ -256,13 +256,7 @@ func TestConnectorRequests(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			socket := s.load(t, internet)
 			internet.forget()
-			client := http.Client{Transport: &http.Transport{
-				DisableKeepAlives: true,
-				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-					return new(net.Dialer).DialContext(ctx, "unix", socket)
-				},
-			}}
-			resp, err := client.Get("http://sidecar/probe")
+			resp, err := clientOf(socket).Get("http://sidecar/probe")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -279,6 +273,19 @@ func TestConnectorRequests(t *testing.T) {
 		})
 	}
 }
+
+// clientOf returns a client that connects to a unix socket, whatever the host of the URL.
+func clientOf(socket string) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}
+}
+
+// adminSocket returns the socket of the admin endpoint of a Caddy that listens on socket.
+func adminSocket(socket string) string { return socket + ".admin" }
 
 // load runs Caddy with one connection to the connector, and returns the socket that it listens on.
 func (s snippet) load(t *testing.T, internet *internet) (socket string) {
@@ -307,7 +314,7 @@ func (s snippet) load(t *testing.T, internet *internet) (socket string) {
 		connection.WriteString("additional_scopes extra:scope\n")
 	}
 	config := adaptConfig(t, fmt.Sprintf(`{
-	admin off
+	admin unix/%s
 	persist_config off
 	log {
 		level ERROR
@@ -328,7 +335,7 @@ func (s snippet) load(t *testing.T, internet *internet) (socket string) {
 		}
 	}
 }
-`, s.file, s.name, connection.String(), socket, internet.proxy.URL, internet.caFile))
+`, adminSocket(socket), s.file, s.name, connection.String(), socket, internet.proxy.URL, internet.caFile))
 	if err := caddy.Load(internet.intoTokenTransport(t, config, s.name), true); err != nil {
 		t.Fatalf("loading: %v", err)
 	}
@@ -433,6 +440,7 @@ type internet struct {
 
 	mu       sync.Mutex
 	requests []seenRequest
+	tokens   http.HandlerFunc // responds to token requests; nil: plainToken
 }
 
 // seenRequest is a request that reached the stand-in.
@@ -564,10 +572,18 @@ func (in *internet) serve(w http.ResponseWriter, r *http.Request) {
 		line:   r.Method + " https://" + r.Host + r.RequestURI,
 		header: r.Header, body: body,
 	})
+	tokens := in.tokens
 	in.mu.Unlock()
 	if strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ") {
 		return
 	}
+	if tokens == nil {
+		tokens = plainToken
+	}
+	tokens(w, r)
+}
+
+func plainToken(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	fmt.Fprintf(w, `{"access_token": %q, "token_type": "Bearer", "expires_in": 3600}`, standInToken)
 }

@@ -176,11 +176,11 @@ func TestManyConnections(t *testing.T) {
 		return strings.Count(got.Stdout, "  down ") == many
 	})
 	want(t, got, 1, "\na-tenant-with-a-rather-long-name.1, a-tenant-with-a-rather-long-name.10, a-tenant-with-a-rather-long-name.100 and 297 more cannot get a token: ",
-		"fix what is named here, then run: caddy http-helper refresh <connection> --address "+o.admin+"\n")
+		"to try now, run: caddy http-helper refresh <connection> --address "+o.admin+"\n")
 	if lines := strings.Count(got.Stdout, "\n"); lines > many+10 {
 		t.Errorf("%d lines about %d connections", lines, many)
 	}
-	want(t, o.command(t, "show", "billin"), 2, `there is no connection "billin"; there are a-tenant-with-a-rather-long-name.1, `, "and 290 more\n")
+	want(t, o.command(t, "show", "billin"), 2, `there is no connection "billin"; there are a-tenant-with-a-rather-long-name.1, `, "and 290 more (did you mean billing?)\n")
 }
 
 // TestNothingIsColoured has programs read what is printed.

@@ -632,3 +632,30 @@ func TestPublicClient(t *testing.T) {
 		t.Error("a public client has credentials")
 	}
 }
+
+// TestHeadersOfAssertions: SMART services want another typ, and Entra ID the thumbprint of a certificate.
+func TestHeadersOfAssertions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	cert, key := harness.SelfSignedPEM(t, "client")
+	w.File(t, "client.pem", cert+key)
+	block, _ := pem.Decode([]byte(cert))
+	sum := sha256.Sum256(block.Bytes)
+	w.Run(t, w.inline(options{
+		service:    "auth_method private_key_jwt\nassertion_typ JWT\nclient_assertion_type urn:ietf:params:oauth:client-assertion-type:jwt-spiffe",
+		secretLine: "client_key_file $DIR/client.pem\nclient_key_certificate $DIR/client.pem",
+	}))
+	w.wantOK(t)
+	form := w.tokens.Only(t).Form()
+	equal(t, "type", form.Get("client_assertion_type"), "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe")
+	header, err := base64.RawURLEncoding.DecodeString(strings.Split(form.Get("client_assertion"), ".")[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(header, &got); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "typ", got["typ"], any("JWT"))
+	equal(t, "x5t#S256", got["x5t#S256"], any(base64.RawURLEncoding.EncodeToString(sum[:])))
+}

@@ -122,9 +122,41 @@ func TestRun(t *testing.T) {
 		t.Errorf("list says %s", got.Stdout)
 	}
 	r.wantGone(t, syscall.SIGTERM)
-	if got := l.Run(t, "list"); got.Status != 1 || !strings.Contains(got.Stderr, "no sidecar of yours is running") {
+	if got := l.Run(t, "list"); got.Status != 1 || !strings.Contains(got.Stderr, "no caddy http-helper run of yours is running") {
 		t.Errorf("list without a sidecar: %+v", got)
 	}
+}
+
+// TestRunEndsWithAStreamOpen: a response that does not end keeps the sidecar for the grace period only.
+func TestRunEndsWithAStreamOpen(t *testing.T) {
+	t.Parallel()
+	l := newLaptop(t)
+	l.api.RespondWith(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	port := harness.Port(t)
+	r := l.start(t, l.withSecret(port)...)
+	res, err := l.client.Get("http://127.0.0.1:" + port + "/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	r.wantGone(t, syscall.SIGTERM)
+}
+
+// TestRunTakesLongHeads, which Caddy's default refuses.
+func TestRunTakesLongHeads(t *testing.T) {
+	t.Parallel()
+	l := newLaptop(t)
+	port := harness.Port(t)
+	l.start(t, l.withSecret(port)...)
+	res, err := l.client.Get("http://127.0.0.1:" + port + "/?q=" + strings.Repeat("x", 40<<10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	equal(t, "status", res.StatusCode, http.StatusOK)
 }
 
 // TestRunSecrets has the secret come from each place that it may come from. It is in no argument.

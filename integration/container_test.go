@@ -111,14 +111,14 @@ func TestContainerImagePlatforms(t *testing.T) {
 	dir := t.TempDir()
 	harness.WriteFile(t, filepath.Join(dir, "go.mod"), "module program\n")
 	harness.WriteFile(t, filepath.Join(dir, "main.go"), "package main\n\nfunc main() {}\n")
-	build := func(architecture string) string {
-		file := filepath.Join(dir, architecture)
+	build := func(system, architecture string) string {
+		file := filepath.Join(dir, system+"-"+architecture)
 		cmd := exec.Command("go", "build", "-o", file, ".")
-		cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOOS=linux", "CGO_ENABLED=0", "GOARCH="+architecture)
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0", "GOOS="+system, "GOARCH="+architecture)
 		output(t, cmd)
 		return file
 	}
-	amd64, arm64 := build("amd64"), build("arm64")
+	amd64, arm64 := build("linux", "amd64"), build("linux", "arm64")
 	image := imageOf(t, amd64, arm64)
 	for i, file := range []string{amd64, arm64} {
 		_, rootfs := unpackImage(t, image, i)
@@ -126,9 +126,11 @@ func TestContainerImagePlatforms(t *testing.T) {
 			t.Errorf("the image of %s has another program", filepath.Base(file))
 		}
 	}
-	cmd := exec.Command(filepath.Join(harness.Root(), "deploy/container/image.sh"), "oci", filepath.Join(dir, "twice.tar"), amd64, amd64)
-	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "two binaries for amd64") {
-		t.Errorf("two programs for one platform: %v, %s", err, out)
+	for message, program := range map[string]string{"two binaries for amd64": amd64, "no Go program for Linux": build("windows", "amd64")} {
+		cmd := exec.Command(filepath.Join(harness.Root(), "deploy/container/image.sh"), "oci", filepath.Join(dir, "wrong.tar"), amd64, program)
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), message) {
+			t.Errorf("with %s: %v, %s, want %q", filepath.Base(program), err, out, message)
+		}
 	}
 }
 

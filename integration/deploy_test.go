@@ -2,6 +2,7 @@ package integration
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -183,19 +184,46 @@ func TestReadinessFollowsTheTokenEndpoint(t *testing.T) {
 	eventually(t, "the pod is ready", func() bool { return status("/ready") == http.StatusOK })
 }
 
-// TestCompose has the compose file checked by the library of Docker Compose.
+// TestCompose has the compose file checked by the library of Docker Compose: as it is, and with the app's ports
+// where the comment has them.
 func TestCompose(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(harness.Root(), "deploy/compose/compose.yaml")
-	project := output(t, composeCheck.command(t, file))
-	for _, want := range []string{"network_mode: service:http-helper", "read_only: true", "target: /run/secrets/client_secret"} {
-		if !strings.Contains(project, want) {
-			t.Errorf("the project lacks %q:\n%s", want, project)
-		}
+	shipped := deployedFile(t, "compose/compose.yaml")
+	check := func(text string) ([]byte, error) {
+		file := filepath.Join(t.TempDir(), "compose.yaml")
+		harness.WriteFile(t, file, text)
+		return composeCheck.command(t, file).CombinedOutput()
 	}
-	wrong := filepath.Join(t.TempDir(), "compose.yaml")
-	harness.WriteFile(t, wrong, strings.Replace(deployedFile(t, "compose/compose.yaml"), "read_only", "readonly", 1))
-	if err := composeCheck.command(t, wrong).Run(); err == nil {
+	ports := strings.Replace(shipped, "# ports:", "ports:", 1)
+	for _, text := range []string{shipped, ports} {
+		out, err := check(text)
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		var project struct{ Services map[string]composeService }
+		if err := yaml.Unmarshal(out, &project); err != nil {
+			t.Fatal(err)
+		}
+		sidecar, app := project.Services["http-helper"], project.Services["app"]
+		equal(t, "network of the app", app.NetworkMode, "service:http-helper")
+		equal(t, "a new sidecar restarts the app", app.DependsOn["http-helper"].Restart, true)
+		equal(t, "a read-only sidecar", sidecar.ReadOnly, true)
+		equal(t, "secrets", fmt.Sprint(sidecar.Secrets, app.Secrets), "[{client_secret /run/secrets/client_secret}] []")
+		equal(t, "ports", fmt.Sprint(sidecar.Ports, app.Ports), map[bool]string{true: "[{127.0.0.1 3000 3000}] []", false: "[] []"}[text == ports])
+	}
+	if _, err := check(strings.Replace(shipped, "read_only", "readonly", 1)); err == nil {
 		t.Error("a compose file with a mistake passes")
+	}
+}
+
+// composeService is what the tests look at in a service.
+type composeService struct {
+	NetworkMode string                            `yaml:"network_mode"`
+	ReadOnly    bool                              `yaml:"read_only"`
+	DependsOn   map[string]struct{ Restart bool } `yaml:"depends_on"`
+	Secrets     []struct{ Source, Target string }
+	Ports       []struct {
+		HostIP            string `yaml:"host_ip"`
+		Target, Published string
 	}
 }

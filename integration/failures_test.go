@@ -39,7 +39,7 @@ var troubles = map[string]trouble{
 		connection: "client_secret {env.WRONG}",
 		cause:      func(*testing.T, *world) {},
 		status:     http.StatusBadGateway, details: "connection billing: " + invalidClient, documented: "`invalid_client`",
-		list:       []string{"billing  service    down   none", "billing cannot get a token: " + invalidClient, "It does not recover by itself: fix what is named here, then run: caddy http-helper refresh billing"},
+		list:       []string{"billing  service    down   none", "billing cannot get a token: " + invalidClient, "Fix what is named here. A changed file is noticed at the next attempt; to try now, run: caddy http-helper refresh billing"},
 		listStatus: 1, show: []string{"State             down: it has no token, and cannot get one", "Token requests    1, of which 1 failed"},
 		ping: []string{"billing does not work: there is no token: " + invalidClient + "."}, pingStatus: 1,
 		refresh: "Error: connection billing: " + invalidClient,
@@ -99,7 +99,7 @@ var troubles = map[string]trouble{
 	},
 	"an API that is down": {
 		cause:  func(t *testing.T, w *world) { w.api.URL = "http://127.0.0.1:" + harness.Port(t) },
-		status: http.StatusBadGateway, details: "connection billing: the API cannot be reached: there is no connection to its address", documented: "`destination_unavailable`",
+		status: http.StatusBadGateway, details: "connection billing: the API cannot be reached: connection refused", documented: "`destination_unavailable`",
 		list: []string{"billing  service    ready  expires in 59 minutes"}, show: []string{"State                ready: it has a token", "API                  $API\n"},
 		ping: []string{"billing does not work: the API cannot be reached: connection refused.\n"}, pingStatus: 1,
 		ready: http.StatusOK, health: `"healthy":true`,

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -82,6 +83,10 @@ func TestDocumentedKustomization(t *testing.T) {
 			t.Errorf("the manifests lack %q:\n%s", want, manifests)
 		}
 	}
+	look, _, _ := strings.Cut(documented(t, "docs/deployment.md", "kubectl kustomize . "), "\n")
+	cmd := exec.Command("sh", "-ec", "kubectl() { shift; "+kustomize.command(t).Path+" build \"$@\"; }\n"+look)
+	cmd.Dir = filepath.Join(string(k), "orders")
+	equal(t, "what the documented look shows", output(t, cmd), "          name: http-helper-run\n        name: http-helper-run\n")
 	if strings.Contains(manifests, "HttpHelper") {
 		t.Errorf("the manifests have what the cluster does not know:\n%s", manifests)
 	}

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -117,9 +118,13 @@ func TestSystemd(t *testing.T) {
 	const rotated = "r0tated-s3cret"
 	b.wantRotation(t, w, rotated)
 	b.wantAppGoesOn(t, w)
-	// As when the machine shuts down.
-	b.run(t, "systemctl stop http-helper app")
-	equal(t, "the app's last request", w.api.Last(t).RequestURI, "/v2/stopping")
+	// Everything stops at once, as when the machine shuts down.
+	b.run(t, `printf '[Unit]\nRequires=basic.target\nAllowIsolate=yes\n' >/run/systemd/system/halfway.target`)
+	b.run(t, "systemctl daemon-reload && systemctl isolate halfway.target")
+	eventually(t, "the sidecar has stopped", func() bool {
+		return b.run(t, "systemctl show --property=ActiveState,Result --value http-helper") == "success\ninactive\n"
+	})
+	equal(t, "the API has seen the app stop", slices.ContainsFunc(w.api.Requests(), func(r harness.APIRequest) bool { return r.RequestURI == "/v2/stopping" }), true)
 	equal(t, "the app", b.run(t, "systemctl show --property=ActiveState,Result --value app"), "success\ninactive\n")
 
 	journal := b.run(t, "journalctl --unit=http-helper")
@@ -184,6 +189,13 @@ func (b booted) wantHardened(t *testing.T) {
 		if !strings.Contains(status, want) {
 			t.Errorf("the process lacks %s:\n%s", want, status)
 		}
+	}
+	rating := regexp.MustCompile(`Overall exposure level for http-helper\.service: (\S+)`).FindStringSubmatch(b.run(t, "systemd-analyze security --no-pager http-helper"))
+	if rating == nil {
+		t.Fatal("systemd does not rate the exposure")
+	}
+	if want := "rates its exposure " + rating[1] + " "; !strings.Contains(readShipped(t, "docs/deployment.md"), want) {
+		t.Errorf("docs/deployment.md does not say that systemd %s", want)
 	}
 	_, uid, _ := strings.Cut(status, "Uid:\t")
 	// The range that systemd takes dynamic users from.

@@ -82,6 +82,30 @@ func TestTokenRequestOptions(t *testing.T) {
 				equal(t, "X-Api-Key", r.Header.Get("X-Api-Key"), "k-1")
 			},
 		},
+		"token_request_header Authorization": {
+			options{service: "auth_method client_secret_post\ntoken_request_header Authorization \"Basic {env.GATEWAY}\"", env: []string{"GATEWAY=Z2F0ZXdheTprZXk="}},
+			func(t *testing.T, _ *world, r *harness.TokenRequest) {
+				form(grant+"&client_id=app&client_secret="+secret)(t, nil, r)
+				equal(t, "Authorization", strings.Join(r.Header["Authorization"], "; "), "Basic Z2F0ZXdheTprZXk=")
+			},
+		},
+		"token_request_header User-Agent": {
+			options{service: "token_request_header User-Agent one/2"},
+			func(t *testing.T, _ *world, r *harness.TokenRequest) {
+				equal(t, "User-Agent", strings.Join(r.Header["User-Agent"], "; "), "one/2")
+			},
+		},
+		"send_client_id": {
+			options{service: "send_client_id"},
+			func(t *testing.T, _ *world, r *harness.TokenRequest) {
+				form(grant+"&client_id=app")(t, nil, r)
+				equal(t, "Authorization", r.Header.Get("Authorization"), basicAuth("app", secret))
+			},
+		},
+		"send_client_id where it is sent anyway": {
+			options{service: "send_client_id\nauth_method client_secret_post"},
+			form(grant + "&client_id=app&client_secret=" + secret),
+		},
 		"token_request_format json": {
 			options{service: "token_request_format json\nauth_method client_secret_post\ntoken_request_param audience a\ntoken_request_param list x y"},
 			func(t *testing.T, _ *world, r *harness.TokenRequest) {

@@ -67,8 +67,8 @@ blob() {
 image() {
 	local architecture diff_id layer config manifest
 	exists "$1"
+	go version -m "$1" | grep '[[:space:]]GOOS=linux$' >/dev/null || fail "$1 is no Go program for Linux"
 	architecture=$(go version -m "$1" | sed -n 's/.*[[:space:]]GOARCH=//p')
-	[ -n "$architecture" ] || fail "$1 is no Go program"
 	[ ! -e "$work/$architecture" ] || fail "there are two binaries for $architecture"
 	rootfs "$work/$architecture" "$1"
 	pack "$work/$architecture" >"$work/layer"

@@ -21,6 +21,7 @@ type Config struct {
 	Site    string   // inside the site that the app calls
 	More    string   // further sites
 	Env     []string // of the process, as NAME=value; counts at start only
+	Hosts   string   // the content of /etc/hosts; it needs root. Empty: the machine's
 	Whole   string   // the whole Caddyfile, instead of the parts
 }
 
@@ -139,7 +140,12 @@ func (s *Sidecar) Adapt(tb testing.TB, config Config) (output string, err error)
 func (s *Sidecar) command(tb testing.TB, config Config, args ...string) *exec.Cmd {
 	tb.Helper()
 	file := s.File(tb, "Caddyfile", s.Caddyfile(config))
-	cmd := exec.Command(Caddy(tb), append(args, "--config", file, "--adapter", "caddyfile")...)
+	program := append([]string{Caddy(tb)}, append(args, "--config", file, "--adapter", "caddyfile")...)
+	if config.Hosts != "" {
+		hosts := s.File(tb, "hosts", config.Hosts)
+		program = append([]string{"unshare", "--mount", "sh", "-c", `mount --bind "$0" /etc/hosts && exec "$@"`, hosts}, program...)
+	}
+	cmd := exec.Command(program[0], program[1:]...)
 	cmd.Dir = s.Dir
 	cmd.Env = s.environment(config)
 	return cmd

@@ -52,6 +52,12 @@ type Scopes struct {
 	Requested []string `json:"requested"`
 	Granted   []string `json:"granted"` // none without a token; as requested when the server does not list them
 	Missing   []string `json:"missing"`
+	Confirmed *bool    `json:"confirmed"` // whether the server listed the granted ones; null without a token
+}
+
+// Unconfirmed reports whether there is a token whose scopes the server has not confirmed.
+func (s Scopes) Unconfirmed() bool {
+	return len(s.Requested) > 0 && s.Confirmed != nil && !*s.Confirmed
 }
 
 // Token contains the times of a token. The token itself is never shown.

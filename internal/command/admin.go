@@ -225,7 +225,7 @@ func explain(cmd *cobra.Command, err error) error {
 	case unreachable.Forbidden():
 		return fmt.Errorf("%w; run the command as the user of that Caddy", err)
 	case adminFlags(cmd) == "" && unreachable.Address == caddy.DefaultAdminListen:
-		return fmt.Errorf("no sidecar of yours is running, and %w; choose another one with --address or --config", err)
+		return fmt.Errorf("no caddy http-helper run of yours is running, and %w; for a Caddy with a configuration file give --config <file>, or its admin endpoint with --address", err)
 	default:
 		return fmt.Errorf("%w; choose another one with --address or --config", err)
 	}

@@ -19,6 +19,8 @@ func (o *runOptions) caddyfile(listen sidecarAddress) (string, error) {
 		w.Option("admin", o.admin)
 		w.Line("persist_config", "off")
 		w.Line("auto_https", "off")
+		w.Line("grace_period", "20s") // or a stream that an app keeps open keeps the process running
+		w.Block(func() { w.Line("max_header_size", "64KiB") }, "servers")
 		w.Flag("debug", o.debug)
 	})
 	w.Block(func() {

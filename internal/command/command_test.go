@@ -186,7 +186,7 @@ func TestNobodyAnswers(t *testing.T) {
 	saved := caddy.DefaultAdminListen
 	t.Cleanup(func() { caddy.DefaultAdminListen = saved })
 	caddy.DefaultAdminListen = freeAddress(t)
-	cli(t, "", "list").want(t, 1, "no sidecar of yours is running", caddy.DefaultAdminListen, "refused")
+	cli(t, "", "list").want(t, 1, "no caddy http-helper run of yours is running", caddy.DefaultAdminListen, "refused", "--config <file>", "--address")
 	cli(t, "", "list", "--address", "unix/"+dir+"/gone.sock").want(t, 1, "no such file", "--address")
 	cli(t, "", "new", "x", "--address", caddy.DefaultAdminListen).want(t, 1, "refused")
 }

@@ -250,7 +250,7 @@ func (w *wizard) try(cmd *cobra.Command) error {
 	if conn.Token != nil {
 		cmd.PrintErrf("It lives %s.\n", conn.Token.Expires.Sub(conn.Token.Obtained))
 	}
-	cmd.PrintErrf("Scopes granted: %s\n", words(conn.Scopes.Granted))
+	cmd.PrintErrf("Scopes granted: %s\n", grantedWords(conn.Scopes))
 	if len(conn.Scopes.Missing) > 0 {
 		cmd.PrintErrf("Scopes not granted: %s\n", words(conn.Scopes.Missing))
 	}

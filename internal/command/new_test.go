@@ -126,6 +126,8 @@ func TestNewWrongAnswers(t *testing.T) {
 		{"", "Client ID: a value is needed"},
 		{"id\n", "Your instance name: a value is needed"},
 		{"i{x}d\n", "Client ID: unknown placeholder"},
+		{"i{$HOME}d\n", "Client ID: the value contains {$, which begins a variable that Caddy replaces"},
+		{"id\ns\nemea\np\neu\n\na{$HOME}\nsales\nno\n", "additional_scopes: the value contains {$"},
 		{"id\nmy-\x01secret\n", "Client secret: there is a control character"},
 		{"id\ns\nemea\np\nasia\n", "region: must be one of eu, us"},
 		{"id\ns\nemea\np\neu\ncontacts.none\n", "Scopes: must be one of contacts.write, contacts.delete"},
@@ -172,6 +174,11 @@ func TestNewTries(t *testing.T) {
 	if n := s.requests.Load(); n != 1 {
 		t.Errorf("%d token requests", n)
 	}
+	s.respond(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"access_token":"the-token","expires_in":3600}`))
+	})
+	newConnection(t, answers, flags).want(t, 0, "Scopes granted: not confirmed by the server")
 	if strings.Contains(got.stdout+got.stderr, "the-token") || strings.Contains(got.stdout+got.stderr, "my-secret") {
 		t.Error("a secret is shown")
 	}

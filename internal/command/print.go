@@ -50,7 +50,7 @@ func (p *printer) connections(conns []adminapi.Connection) {
 	}
 	p.row("NAME", "CONNECTOR", "STATE", "TOKEN")
 	for _, c := range conns {
-		p.row(c.Name, orDash(c.Connector), string(c.State), p.tokenLeft(c.Token))
+		p.row(c.Name, orDash(c.Connector), string(c.State), p.tokenOf(c))
 	}
 	p.problems(conns...)
 }
@@ -71,6 +71,17 @@ var stateMeaning = map[token.State]string{
 	token.StateDown:    "it has no token, and cannot get one",
 }
 
+// unconfirmed is said of scopes that the server has not listed as granted.
+const unconfirmed = "not confirmed by the server"
+
+// tokenOf describes the token of a connection in a table.
+func (p *printer) tokenOf(c adminapi.Connection) string {
+	if c.Scopes.Unconfirmed() {
+		return p.tokenLeft(c.Token) + "; scopes " + unconfirmed
+	}
+	return p.tokenLeft(c.Token)
+}
+
 func (p *printer) tokenLeft(t *adminapi.Token) string {
 	if t == nil {
 		return "none"
@@ -88,7 +99,7 @@ func (p *printer) connection(c adminapi.Connection) {
 	p.row("Authentication", c.AuthMethod)
 	p.row("Scopes requested", words(c.Scopes.Requested))
 	if t := c.Token; t != nil {
-		p.row("Scopes granted", words(c.Scopes.Granted))
+		p.row("Scopes granted", grantedWords(c.Scopes))
 		p.row("Token obtained", p.moment(t.Obtained))
 		p.row("Token replaced from", p.moment(t.Refresh))
 		p.row("Token expires", p.moment(t.Expires))
@@ -97,6 +108,14 @@ func (p *printer) connection(c adminapi.Connection) {
 	p.row("Tokens rejected", fmt.Sprintf("%d, by the API", c.Counts.Rejected))
 	c.TokenURL = nil // it is above
 	p.problems(c)
+}
+
+// grantedWords lists the scopes that the server has granted, as far as it says so.
+func grantedWords(s adminapi.Scopes) string {
+	if s.Unconfirmed() {
+		return unconfirmed
+	}
+	return words(s.Granted)
 }
 
 func (p *printer) moment(t time.Time) string {
@@ -279,7 +298,7 @@ var trouble = map[token.State]string{
 func adviceFor(state token.State, class oauth.Class) string {
 	switch {
 	case class == oauth.ClassConfiguration:
-		return "It does not recover by itself: fix what is named here, then run: "
+		return "Fix what is named here. A changed file is noticed at the next attempt; to try now, run: "
 	case state == token.StateDown: // may never have worked
 		return "It ends by itself once that server responds as it should. If it never has, fix what is named here. To try now, run: "
 	default:

@@ -31,13 +31,19 @@ func TestScopeRules(t *testing.T) {
 func TestPage(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	connector, tokenURL, code, next := "acme_crm", "https://emea.acme.example/oauth2/token", "invalid_client", now.Add(20*time.Second)
+	confirmed, unconfirmed := true, false
 	conns := []adminapi.Connection{
 		{
 			Name: "billing", Connector: &connector, State: token.StateReady, AuthMethod: "client_secret_basic", TokenURL: &tokenURL,
 			BaseURL: "https://emea.acme.example/api",
-			Scopes:  adminapi.Scopes{Requested: []string{"contacts.read", "contacts.write"}, Granted: []string{"contacts.read"}, Missing: []string{"contacts.write"}},
+			Scopes:  adminapi.Scopes{Requested: []string{"contacts.read", "contacts.write"}, Granted: []string{"contacts.read"}, Missing: []string{"contacts.write"}, Confirmed: &confirmed},
 			Token:   &adminapi.Token{Obtained: now.Add(-10 * time.Minute), Expires: now.Add(50 * time.Minute), Refresh: now.Add(45 * time.Minute)},
 			Counts:  adminapi.Counts{TokenRequests: 3, TokenFailures: 1, Rejected: 1},
+		},
+		{
+			Name: "invoices", State: token.StateReady, AuthMethod: "client_secret_basic", BaseURL: "https://emea.acme.example/invoices",
+			Scopes: adminapi.Scopes{Requested: []string{"invoices.read"}, Granted: []string{"invoices.read"}, Missing: []string{}, Confirmed: &unconfirmed},
+			Token:  &adminapi.Token{Obtained: now, Expires: now.Add(time.Hour), Refresh: now.Add(55 * time.Minute)},
 		},
 		{
 			Name: "orders", State: token.StateDown,
@@ -58,12 +64,14 @@ func TestPage(t *testing.T) {
 			NextAttempt: &next,
 		})
 	}
-	conns[4].LastError.At, conns[5].NextAttempt = now.Add(-time.Second), &soon
+	conns[5].LastError.At, conns[6].NextAttempt = now.Add(-time.Second), &soon
 	var out strings.Builder
 	p := newPrinter(&out, now, " --address unix//admin.sock")
 	p.connections(conns)
 	p.line("---")
 	p.connection(conns[0])
+	p.line("---")
+	p.connection(conns[1])
 	p.flush()
 	want, err := os.ReadFile("testdata/page.txt")
 	if err != nil {

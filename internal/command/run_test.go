@@ -19,6 +19,10 @@ func TestRunPrintsCaddyfile(t *testing.T) {
 	admin unix/http_helper_admin.sock
 	persist_config off
 	auto_https off
+	grace_period 20s
+	servers {
+		max_header_size 64KiB
+	}
 }
 http://:8080 {
 	bind 127.0.0.1
@@ -38,6 +42,10 @@ http://:8080 {
 	admin unix//run/app/admin.sock
 	persist_config off
 	auto_https off
+	grace_period 20s
+	servers {
+		max_header_size 64KiB
+	}
 	debug
 }
 http:// {
@@ -99,6 +107,8 @@ func TestRunUsedWrongly(t *testing.T) {
 		{append(enough, "--name", "a b"), "a name consists of"},
 		{append(enough, "--client-id", "a\nb"), "client_id: the value contains a control character"},
 		{append(enough, "--client-id", "a } b"), ""},
+		{append(enough, "--client-id", "a{$HOME}"), "client_id: the value contains {$, which begins a variable that Caddy replaces"},
+		{append(enough, "--header", "X-A: {$HOME}"), "api_header: the value contains {$"},
 	} {
 		got := cli(t, "", append(test.args, "--print-caddyfile")...)
 		status := exitUsage

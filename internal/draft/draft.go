@@ -93,9 +93,11 @@ func (d *Draft) CheckValue(field adminapi.Field, value string) error {
 		return nil
 	case value == "":
 		return errors.New("a value is needed")
-	default:
-		return d.CheckText(value)
 	}
+	if err := subdirective.CheckWord(value); err != nil {
+		return err
+	}
+	return d.CheckText(value)
 }
 
 // CheckName checks the name of the connection.

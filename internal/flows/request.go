@@ -349,6 +349,8 @@ func (f *Request) failure(ctx, limited context.Context, err error) error {
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err()
+	case neterror.NotSent(err) != nil:
+		return oauth.ConfigurationErrorf("its request was not sent: %v", neterror.NotSent(err))
 	case neterror.DeadlinePassed(limited):
 		failed := oauth.OutageErrorf("no response within %s", f.timeoutName(ctx))
 		failed.Status = http.StatusGatewayTimeout

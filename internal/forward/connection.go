@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"sync/atomic"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
@@ -21,7 +23,9 @@ type Connection struct {
 	Name    string // for error texts
 	Tracing *telemetry.Tracing
 
-	RejectedStatuses []int // with which the API says that it rejects a token; nil: 401
+	RejectedStatuses []int           // with which the API says that it rejects a token; nil: 401
+	Own              *OwnConnections // of the config; nil: loops are not detected
+	looped           atomic.Bool     // a request has come back
 }
 
 // Tokens provides the tokens of a connection.
@@ -65,7 +69,11 @@ type Options struct {
 // Prepare returns the request that r is forwarded as, once there is a token for it and the place of the
 // API is known. It waits for both no longer than r's context allows.
 func (c *Connection) Prepare(r *http.Request, o *Options) (*Request, *Error) {
-	q := &Request{Context: r.Context(), Conn: c, options: o}
+	q := &Request{Context: r.Context(), Conn: c, options: o, host: r.Host}
+	if loop := q.enter(r); loop != nil {
+		return nil, loop
+	}
+	q.trailers = httpguts.HeaderValuesContainsToken(r.Header["Te"], "trailers")
 	q.keep = o.KeepAuthorization && len(r.Header["Authorization"]) > 0
 	var err error
 	if !q.keep {

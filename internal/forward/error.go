@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
@@ -96,19 +95,21 @@ func NoTokenError(connection string, err error) *Error {
 // noResponseReason says why there is no response of the API, without the words of err, which may quote
 // the API.
 func noResponseReason(err caddyhttp.HandlerError) string {
-	for _, known := range []error{errNoResponse, errNotSentAgain} {
-		if errors.Is(err, known) {
-			return known.Error()
-		}
+	if known, ok := errors.AsType[apiError](err); ok {
+		return known.Error()
 	}
-	switch {
-	case err.StatusCode == http.StatusServiceUnavailable:
+	if err.StatusCode == http.StatusServiceUnavailable {
 		return "the API cannot be reached: none of its addresses is available"
-	case errors.As(err, new(reverseproxy.DialError)): // which hides its cause
-		return "the API cannot be reached: there is no connection to its address"
-	default:
-		return "the API cannot be reached: " + neterror.Describe(err)
 	}
+	return unreachable(err)
+}
+
+// unreachable says why the API cannot be reached.
+func unreachable(err error) string {
+	if neterror.IsRefusedHandshake(err) {
+		return "the API cannot be reached: it refused the TLS handshake; it may want a client certificate, which transport http { tls_client_auth <cert> <key> } presents"
+	}
+	return "the API cannot be reached: " + neterror.Describe(err)
 }
 
 // Error implements error.
@@ -117,10 +118,10 @@ func (e *Error) Error() string { return e.Details }
 // Write gives the error to the app: to gRPC clients as a trailers-only response, to others as an error
 // that `handle_errors` sees.
 func (e *Error) Write(w http.ResponseWriter, r *http.Request) error {
-	if isGRPC(r) {
+	if contentType := grpcType(r); contentType != "" {
 		e.setHeader(w.Header())
 		closeUnread(w.Header(), "Connection", r)
-		w.WriteHeader(e.setGRPC(w.Header()))
+		w.WriteHeader(e.setGRPC(w.Header(), contentType))
 		return nil
 	}
 	return caddyhttp.Error(e.Status, e.announce(w.Header(), r, errors.New(e.Details)))
@@ -135,8 +136,8 @@ func (e *Error) Response(r *http.Request) *http.Response {
 	e.setHeader(res.Header)
 	// In this spelling reverse_proxy takes the field for none of a connection, and passes it on.
 	closeUnread(res.Header, "connection", r)
-	if isGRPC(r) {
-		res.StatusCode = e.setGRPC(res.Header)
+	if contentType := grpcType(r); contentType != "" {
+		res.StatusCode = e.setGRPC(res.Header, contentType)
 	}
 	res.Status = fmt.Sprintf("%d %s", res.StatusCode, http.StatusText(res.StatusCode))
 	return res
@@ -168,10 +169,19 @@ func RetryAfterSeconds(d time.Duration) string {
 	return strconv.Itoa(int(math.Ceil(d.Seconds())))
 }
 
-// isGRPC reports whether the app speaks gRPC and so expects a trailers-only response.
-func isGRPC(r *http.Request) bool {
+// grpcType returns the content type of errors for an app that speaks gRPC or gRPC-Web, and so expects a
+// trailers-only response. It returns "" for any other app.
+func grpcType(r *http.Request) string {
 	contentType := r.Header.Get("Content-Type")
-	return contentType == "application/grpc" || strings.HasPrefix(contentType, "application/grpc+") || strings.HasPrefix(contentType, "application/grpc;")
+	if end := strings.IndexAny(contentType, "+; "); end >= 0 {
+		contentType = contentType[:end]
+	}
+	switch contentType {
+	case "application/grpc", "application/grpc-web", "application/grpc-web-text":
+		return contentType
+	default:
+		return ""
+	}
 }
 
 // grpcUnauthenticated is the gRPC status of a call whose credentials are not valid.
@@ -181,16 +191,19 @@ const grpcUnauthenticated = "16"
 var grpcCodes = map[int]int{
 	http.StatusServiceUnavailable: 14, http.StatusGatewayTimeout: 4, http.StatusBadGateway: 9,
 	http.StatusBadRequest: 3, http.StatusForbidden: 7, http.StatusMethodNotAllowed: 12,
-	statusClientClosedRequest: 1,
+	http.StatusLoopDetected: 9, statusClientClosedRequest: 1,
 }
 
 // setGRPC sets the error as a gRPC status and returns the HTTP status that goes with it.
-func (e *Error) setGRPC(header http.Header) int {
+func (e *Error) setGRPC(header http.Header, contentType string) int {
 	code, ok := grpcCodes[e.Status]
 	if !ok {
 		code = 2
 	}
-	header.Set("Content-Type", "application/grpc")
+	if e.Status == http.StatusBadGateway && e.Type != "proxy_configuration_error" {
+		code = 14 // the API is unreachable
+	}
+	header.Set("Content-Type", contentType)
 	header.Set("Grpc-Status", strconv.Itoa(code))
 	header.Set("Grpc-Message", strings.ReplaceAll(url.PathEscape(printable(e.Details)), "%20", " "))
 	return http.StatusOK

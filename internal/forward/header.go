@@ -24,6 +24,9 @@ func (q *Request) header(app http.Header, token *oauth.Token, proxyFields bool) 
 		delete(header, "Upgrade")
 		delete(header, "Connection")
 	}
+	if q.trailers {
+		header["Te"] = []string{"trailers"}
+	}
 	for _, field := range q.Target.Headers {
 		header[field.Name] = []string{field.Value}
 	}
@@ -55,7 +58,7 @@ func (q *Request) mayPass(field string, proxyFields bool) bool {
 // mayTrail reports whether a field may be in a trailer of the app: some servers merge trailers into the
 // header.
 func (q *Request) mayTrail(field string) bool {
-	return field != "Authorization" && q.mayPass(field, false)
+	return httpguard.MayTrail(field) && q.mayPass(field, false)
 }
 
 // callerFields never pass: credentials of other schemes, and what proxies say about a client certificate
@@ -94,6 +97,17 @@ func (q *Request) rewriteLocations(req *http.Request, header http.Header) {
 			location = httpguard.RewriteLocation(location, q.Target.Base, q.Target.url(req.URL), strippedPrefix(req))
 			header[field][i] = withoutQuery(location, q.Target.Query)
 		}
+	}
+}
+
+// rewriteDestination makes the Destination of WebDAV's COPY and MOVE (RFC 4918 §10.3) name a place of the
+// API instead of the one behind the sidecar.
+func (q *Request) rewriteDestination(req *http.Request, header http.Header) {
+	if req.Method != "COPY" && req.Method != "MOVE" {
+		return
+	}
+	if destination, ok := header["Destination"]; ok && len(destination) == 1 {
+		header["Destination"] = []string{httpguard.RewriteDestination(destination[0], q.Target.Base, q.host, strippedPrefix(req))}
 	}
 }
 

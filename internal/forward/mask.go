@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
@@ -26,6 +27,17 @@ func (q *Request) remember(token *oauth.Token) {
 		q.older = append(q.older, q.token)
 	}
 	q.token = token
+}
+
+// sentSecrets returns the tokens that were sent, and the secrets that they were requested with.
+func (q *Request) sentSecrets() []string {
+	var secrets []string
+	for _, token := range append(slices.Clone(q.older), q.token) {
+		if token != nil {
+			secrets = append(append(secrets, token.Value), token.RequestSecrets...)
+		}
+	}
+	return secrets
 }
 
 // maskSecrets replaces the values of a response's header that contain a secret of the request with
@@ -115,18 +127,15 @@ func (q *Request) containsSecret(text string) bool {
 	return slices.ContainsFunc(q.Target.Secrets, contains)
 }
 
-// errNoResponse replaces errors that may quote the API.
-var errNoResponse = errors.New("the API's response broke off or is not HTTP")
-
 // sanitizeError returns err if it is about the network, TLS or the app, and errNoResponse otherwise:
 // net/http's errors about a response that is not HTTP quote it, and it may contain the token.
 func sanitizeError(err error) error {
-	for _, known := range []error{io.EOF, context.Canceled, io.ErrUnexpectedEOF, errBodyTaken, errNotSentAgain} {
+	for _, known := range []error{io.EOF, context.Canceled, io.ErrUnexpectedEOF, errBodyTaken} {
 		if errors.Is(err, known) {
 			return err
 		}
 	}
-	for _, known := range []any{new(net.Error), new(reverseproxy.DialError), new(*tls.CertificateVerificationError), new(tls.RecordHeaderError), new(caddyhttp.HandlerError)} {
+	for _, known := range []any{new(net.Error), new(reverseproxy.DialError), new(*tls.CertificateVerificationError), new(tls.RecordHeaderError), new(caddyhttp.HandlerError), new(apiError), new(neterror.ProxyStatusError), new(neterror.ProxyURLError)} {
 		if errors.As(err, known) {
 			return err
 		}
@@ -159,8 +168,9 @@ func sanitizeBody(res *http.Response) {
 
 // responseWriter unmasks for the app what was masked for reverse_proxy. In an informational response,
 // such as 103 Early Hints, which does not pass the transport, it drops members of Proxy-Status that
-// claim to be this proxy's. It drops the status that reverse_proxy writes in place of an error of ours,
-// which Serve writes.
+// claim to be this proxy's. It drops the API's 100 Continue: net/http's server sends one itself when the
+// transport begins to read the body, and some clients do not expect two. It also drops the status that
+// reverse_proxy writes in place of an error of ours, which Serve writes.
 type responseWriter struct {
 	caddyhttp.ResponseWriterWrapper
 
@@ -169,12 +179,13 @@ type responseWriter struct {
 
 // WriteHeader implements http.ResponseWriter.
 func (w *responseWriter) WriteHeader(status int) {
-	if status == statusClientClosedRequest && w.request.denied != nil {
+	switch {
+	case status == http.StatusContinue, status == statusClientClosedRequest && w.request.denied != nil:
 		return
-	}
-	if status < http.StatusOK && status != http.StatusSwitchingProtocols {
+	case status < http.StatusOK && status != http.StatusSwitchingProtocols:
 		dropOwnProxyStatus(w.Header())
-	} else {
+	default:
+		keepUntyped(w.Header())
 		w.request.unmask()
 	}
 	w.ResponseWriterWrapper.WriteHeader(status)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
@@ -67,13 +66,12 @@ func (t *Transport) Ping(ctx context.Context, p PingRequest) PingResult {
 	if err := t.check(req, q); err != nil {
 		return FailedPing("%v", err)
 	}
-	send := httptransport.WithDialCause(func(req *http.Request) (*http.Response, error) { return t.sendWithRetry(req, q, p.Token) })
-	res, err := send.RoundTrip(req)
+	res, err := t.sendWithRetry(req, q, p.Token)
 	if err != nil {
 		return FailedPing("%s", describePingFailure(ctx, err))
 	}
 	defer res.Body.Close()
-	secrets := slices.Concat(p.Secrets, p.Target.possibleSecrets(), []string{p.Token.Value, res.Request.Header.Get(oauth.DPoPHeader)})
+	secrets := slices.Concat(p.Secrets, p.Target.possibleSecrets(), q.sentSecrets(), []string{res.Request.Header.Get(oauth.DPoPHeader)})
 	return p.result(res, redact.New(secrets))
 }
 
@@ -101,7 +99,7 @@ func describePingFailure(ctx context.Context, err error) string {
 	if neterror.DeadlinePassed(ctx) {
 		return fmt.Sprintf("the API did not respond within %s", pingTimeout)
 	}
-	return "the API cannot be reached: " + neterror.Describe(err)
+	return unreachable(err)
 }
 
 // result returns what a response of the API means.

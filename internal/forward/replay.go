@@ -49,7 +49,7 @@ func (q *Request) replaces(token *oauth.Token, req *http.Request, res *http.Resp
 func (q *Request) rejected(req *http.Request, res *http.Response) bool {
 	switch {
 	case res.StatusCode == http.StatusOK:
-		return res.Header.Get("Grpc-Status") == grpcUnauthenticated && isGRPC(req)
+		return res.Header.Get("Grpc-Status") == grpcUnauthenticated && grpcType(req) != ""
 	case q.Conn.RejectedStatuses == nil:
 		return res.StatusCode == http.StatusUnauthorized
 	default:
@@ -69,9 +69,6 @@ func (q *Request) replacement(req *http.Request, rejected *oauth.Token, body *re
 
 // errBodyTaken ends the reading of an attempt that was given up.
 var errBodyTaken = errors.New("the request is being replayed")
-
-// errNotSentAgain is the error of a request that a connection has not processed.
-var errNotSentAgain = errors.New("the API's connection refused the request unprocessed, and its body is larger than replay_buffer")
 
 // replayBody is a request's body that streams and can be sent again: it keeps what was read, up to a
 // limit. A nil *replayBody is an empty body.
@@ -103,6 +100,7 @@ func newReplayBody(req *http.Request, q *Request) *replayBody {
 	}
 	b := &replayBody{limit: q.options.ReplayBuffer, length: req.ContentLength, trailer: req.Trailer, request: q, source: req.Body}
 	b.idle.L = &b.mu
+	b.dropTrailers() // those that are announced
 	return b
 }
 

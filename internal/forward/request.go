@@ -32,6 +32,9 @@ type Request struct {
 	options *Options
 	keep    bool // the app's own Authorization is sent, and no token
 
+	host     string // by which the app calls the sidecar
+	trailers bool   // the app understands trailers; reverse_proxy drops a TE field that Connection names
+
 	// Of the last attempt: reverse_proxy may make several.
 	denied    *Error // the error that the app gets in place of a response of the API
 	responded bool   // the app gets a response, and not an error of reverse_proxy
@@ -41,6 +44,7 @@ type Request struct {
 	tunnel *tunnel // the upgraded connection to the API, if a Proxy forwards it
 
 	counted bool // the metrics include it
+	way     *hop // through this process, if it has sent the request itself
 
 	writer       responseWriter
 	appHeader    http.Header    // of the response to the app; nil: the request is not served by Serve
@@ -137,7 +141,13 @@ func (q *Request) SentOutcome() telemetry.Outcome {
 // response.
 func (q *Request) describe(w http.ResponseWriter, r *http.Request, err error) error {
 	var handlerErr caddyhttp.HandlerError
-	if q.responded || !errors.As(err, &handlerErr) {
+	if !errors.As(err, &handlerErr) {
+		return err
+	}
+	if isRetryMatch(handlerErr) {
+		return q.unacceptable(handlerErr.StatusCode).Write(w, r)
+	}
+	if q.responded {
 		return err
 	}
 	switch handlerErr.StatusCode {
@@ -151,9 +161,25 @@ func (q *Request) describe(w http.ResponseWriter, r *http.Request, err error) er
 		failed.Type, why = "connection_timeout", "the API did not respond in time"
 	}
 	failed.Details = "connection " + q.Conn.Name + ": " + why
-	if isGRPC(r) {
+	if grpcType(r) != "" {
 		return failed.Write(w, r)
 	}
 	handlerErr.Err = failed.announce(w.Header(), r, handlerErr.Err)
 	return handlerErr
+}
+
+// isRetryMatch reports whether the API's last response matched lb_retry_match. reverse_proxy throws such a
+// response away and keeps its status. It has no exported name for this error.
+func isRetryMatch(err caddyhttp.HandlerError) bool {
+	return fmt.Sprintf("%T", err.Err) == "reverseproxy.retryableResponseError"
+}
+
+// unacceptable returns the error for a request whose attempts all got a response that lb_retry_match names,
+// the last one with a status.
+func (q *Request) unacceptable(status int) *Error {
+	details := fmt.Sprintf("connection %s: the API responded with %d, which lb_retry_match does not accept, and no attempt is left", q.Conn.Name, status)
+	if status < http.StatusBadRequest {
+		status = http.StatusBadGateway
+	}
+	return &Error{Status: status, Type: "destination_unavailable", Details: details}
 }

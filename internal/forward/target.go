@@ -97,22 +97,51 @@ func (l *LazyTarget) Get(ctx context.Context) (*Target, error) {
 
 // attempt resolves the target, with newest as the token in use. While the last failure is recent, it
 // returns that.
-func (l *LazyTarget) attempt(newest *oauth.Token) (target *Target, err error) {
+func (l *LazyTarget) attempt(newest *oauth.Token) (*Target, error) {
 	if now := time.Now(); l.failure.Left(now) > 0 {
 		return nil, l.failure.AsError(now)
 	}
+	target, err := l.resolveInTime()
+	if err != nil {
+		l.failure = token.NewFailure(oauth.AsError(err), l.failure, "", time.Now())
+		return nil, err
+	}
+	l.failure = nil
+	l.current.Store(&resolvedTarget{target, newest})
+	return target, nil
+}
+
+// hangGrace is how long after its deadline Resolve may say what took so long.
+const hangGrace = 100 * time.Millisecond
+
+// resolveInTime returns soon after the deadline even if Resolve hangs, for example on a file of a network
+// file system. What that returns later is dropped.
+func (l *LazyTarget) resolveInTime() (*Target, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), l.Timeout)
 	defer cancel()
+	type result struct {
+		target *Target
+		err    error
+	}
+	results := make(chan result, 1)
+	go func() {
+		target, err := l.resolveOrRecover(ctx)
+		results <- result{target, err}
+	}()
+	select {
+	case r := <-results:
+		return r.target, r.err
+	case <-time.After(l.Timeout + hangGrace):
+		return nil, token.ErrTimeout
+	}
+}
+
+// resolveOrRecover keeps a panic in a helper flow from ending the process.
+func (l *LazyTarget) resolveOrRecover(ctx context.Context) (target *Target, err error) {
 	defer func() {
 		if recover() != nil {
 			err = oauth.AsError(errors.New("a helper flow panicked"))
 		}
-		if err != nil {
-			l.failure = token.NewFailure(oauth.AsError(err), l.failure, "", time.Now())
-			return
-		}
-		l.failure = nil
-		l.current.Store(&resolvedTarget{target, newest})
 	}()
 	return l.Resolve(ctx)
 }

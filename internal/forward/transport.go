@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -36,6 +37,9 @@ type Transport struct {
 	proxyFields bool
 
 	certified *httptransport.ByCertificate // nil: no token is bound to a client certificate
+
+	// insecure: requests in the clear may go to any address, also where they are for localhost.
+	insecure bool
 }
 
 // TransportOptions say which requests a transport is for.
@@ -43,21 +47,32 @@ type TransportOptions struct {
 	// Target is the target of all requests. Nil means that they may have any.
 	Target *Target
 
+	// Insecure says that requests in the clear may go to hosts that are not loopback.
+	Insecure bool
+
 	// Certificate says that tokens may be bound to a client certificate.
 	Certificate bool
 
 	// ProxyFields says that Via, Forwarded and X-Forwarded-* in a request were set by the user, because
 	// reverse_proxy has removed its own.
 	ProxyFields bool
+
+	// Own are where connections to this machine are noted, if not nil.
+	Own *OwnConnections
 }
+
+// defaultExpectContinueTimeout is how long a body that the app wants to be asked for waits for the API to do
+// so. Caddy's default is not to wait, which sends large bodies in vain.
+const defaultExpectContinueTimeout = caddy.Duration(2 * time.Second)
 
 // NewTransport returns a transport with raw as the configuration of the http transport.
 func NewTransport(ctx caddy.Context, raw json.RawMessage, o TransportOptions) (*Transport, error) {
-	t := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), pinned: o.Target != nil, proxyFields: o.ProxyFields}
+	t := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), pinned: o.Target != nil, proxyFields: o.ProxyFields, insecure: o.Insecure}
 	t.Base = t.HTTPTransport
 	if err := json.Unmarshal(raw, t.HTTPTransport); err != nil {
 		return nil, err
 	}
+	t.ExpectContinueTimeout = cmp.Or(t.ExpectContinueTimeout, defaultExpectContinueTimeout)
 	// The app and the API negotiate compression; net/http would request and undo it unseen.
 	t.Compression = cmp.Or(t.Compression, new(bool))
 	if t.pinned && o.Target.Base.Scheme == "https" {
@@ -68,6 +83,7 @@ func NewTransport(ctx caddy.Context, raw json.RawMessage, o TransportOptions) (*
 		return nil, err
 	}
 	t.chooseForwardProxyFirst()
+	t.Transport.DialContext = o.Own.dialing(t.Transport.DialContext)
 	if o.Certificate {
 		t.certified = &httptransport.ByCertificate{Base: t.Transport}
 	}
@@ -137,6 +153,13 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 	if err != nil {
 		return nil, transportError(err)
 	}
+	if err := q.loopIn(res); err != nil {
+		return nil, err
+	}
+	if err := checkResponse(req, res); err != nil {
+		CloseBody(res.Body)
+		return nil, err
+	}
 	q.responded = true
 	if token != nil && q.rejected(req, res) {
 		q.Conn.Metrics.Count(telemetry.Passed)
@@ -148,6 +171,7 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 	if !q.direct {
 		q.maskSecrets(res)
 	}
+	q.markUntyped(res)
 	sanitizeBody(res)
 	return res, nil
 }
@@ -158,8 +182,8 @@ func transportError(err error) error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
-	if errors.Is(err, neterror.ErrCleartextProxy) {
-		return NotAllowed(neterror.ErrCleartextProxy.Error())
+	if reason := neterror.NotSent(err); reason != nil {
+		return NotAllowed(reason.Error())
 	}
 	return sanitizeError(err)
 }
@@ -190,7 +214,11 @@ func (t *Transport) sendOnce(req *http.Request, q *Request, token *oauth.Token, 
 	out.req.URL = &out.url
 	q.Target.rewrite(&out.url)
 	out.req.Host = q.Target.Base.Host
+	if out.req.ContentLength >= 0 {
+		out.req.TransferEncoding = nil // the app's; request_buffers has found out the length
+	}
 	out.req.Header = q.header(req.Header, token, t.proxyFields)
+	q.rewriteDestination(req, out.req.Header)
 	if reader := body.attempt(); reader != nil {
 		out.req.Body, out.req.GetBody = reader, body.again
 	}
@@ -234,6 +262,9 @@ func (t *Transport) roundTrip(out *http.Request, token *oauth.Token) (*http.Resp
 	if err != nil {
 		CloseBody(out.Body)
 		return nil, err
+	}
+	if !t.insecure {
+		out = httptransport.OnlyLoopback(out)
 	}
 	if t.certified != nil && token != nil && token.Certificate != nil {
 		return t.certified.For(token.Certificate).RoundTrip(out)

@@ -3,6 +3,8 @@ package httpguard
 import (
 	"net/http"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // SameField reports whether some servers take the field name for field: they do not distinguish
@@ -24,6 +26,13 @@ func WithHyphens(field string) string {
 var hopHeaders = map[string]bool{
 	"Alt-Svc": true, "Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
 	"Proxy-Connection": true, "Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
+}
+
+// MayTrail reports whether a field may be in a trailer: not one that frames or routes the message, modifies
+// the request, authenticates, or says how to process the content (RFC 9110 §6.5.1).
+func MayTrail(field string) bool {
+	field = WithHyphens(field)
+	return httpguts.ValidTrailerHeader(field) && !ReservedField(field) && field != "Cookie" && field != "Set-Cookie"
 }
 
 // ReservedField reports whether a field frames or routes the message, so that it cannot be configured.

@@ -40,6 +40,38 @@ func RewriteLocation(location string, base, out *url.URL, prefix string) string 
 	return local
 }
 
+// RewriteDestination returns the Destination of a request of the app for the API (RFC 4918 §10.3). A place
+// behind the sidecar, which the app calls by host, becomes the same place below base, without prefix,
+// the part of the app's path that was stripped from the request. Any other is returned as it is.
+func RewriteDestination(destination string, base *url.URL, host, prefix string) string {
+	u, err := url.Parse(destination)
+	if err != nil || u.Opaque != "" || u.User != nil || u.Fragment != "" {
+		return destination
+	}
+	if u.IsAbs() && (u.Scheme != "http" && u.Scheme != "https" || !sameAuthority(u, host)) || !u.IsAbs() && u.Host != "" {
+		return destination
+	}
+	path, ok := strings.CutPrefix(u.EscapedPath(), prefix)
+	if !ok || !strings.HasPrefix(path, "/") || CheckEscapedPath(path) != nil {
+		return destination
+	}
+	below, err := url.Parse(path)
+	if err != nil || below.Host != "" {
+		return destination
+	}
+	out := &url.URL{RawQuery: u.RawQuery, ForceQuery: u.ForceQuery}
+	if u.IsAbs() {
+		out.Scheme, out.Host = base.Scheme, base.Host
+	}
+	out.Path, out.RawPath = JoinPath(base, below)
+	return out.String()
+}
+
+// sameAuthority reports whether u has the authority host. The default port counts as none.
+func sameAuthority(u *url.URL, host string) bool {
+	return sameOrigin(u, &url.URL{Scheme: u.Scheme, Host: host})
+}
+
 // pathBelow returns the escaped path of target relative to base, and whether target is base or below.
 func pathBelow(base, target *url.URL) (string, bool) {
 	if target.Opaque != "" || target.User != nil || !sameOrigin(base, target) {

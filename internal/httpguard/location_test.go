@@ -105,3 +105,29 @@ func FuzzLocation(f *testing.F) {
 		}
 	})
 }
+
+func TestRewriteDestination(t *testing.T) {
+	base := &url.URL{Scheme: "https", Host: "api.example", Path: "/v2"}
+	for _, test := range []struct{ destination, want string }{
+		{"http://localhost:80/q/a", "https://api.example/v2/a"},
+		{"HTTP://LOCALHOST/q/a", "https://api.example/v2/a"},
+		{"http://localhost/q/a%2Fb", "https://api.example/v2/a%2Fb"},
+		{"/q/a?x", "/v2/a?x"},
+		{"/q/", "/v2/"},
+		{"/q", "/q"},
+		{"/q//evil.example/x", "/q//evil.example/x"},
+		{"http://localhost/q/%2e%2e/x", "http://localhost/q/%2e%2e/x"},
+		{"http://me@localhost/q/a", "http://me@localhost/q/a"},
+		{"http://localhost:81/q/a", "http://localhost:81/q/a"},
+		{"https://localhost/q/a", "https://localhost/q/a"},
+		{"ftp://localhost/q/a", "ftp://localhost/q/a"},
+		{"//localhost/q/a", "//localhost/q/a"},
+		{"a", "a"},
+		{"", ""},
+		{"http://[", "http://["},
+	} {
+		if got := RewriteDestination(test.destination, base, "localhost:80", "/q"); got != test.want {
+			t.Errorf("%s became %s, want %s", test.destination, got, test.want)
+		}
+	}
+}

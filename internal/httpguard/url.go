@@ -86,8 +86,8 @@ func checkNoQuery(u *url.URL, hint string) error {
 	return nil
 }
 
-// isLoopbackHost reports whether a host, given without a port, is a loopback address or localhost.
-func isLoopbackHost(host string) bool {
+// IsLoopbackHost reports whether a host, given without a port, is a loopback address or localhost.
+func IsLoopbackHost(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true
 	}
@@ -98,7 +98,7 @@ func isLoopbackHost(host string) bool {
 // CheckScheme rejects a URL to which secrets would be sent in the clear (rule 2). The error names the
 // URL by option, and by argument what allow_insecure must be given to permit it.
 func CheckScheme(u *url.URL, insecureAllowed bool, option, argument string) error {
-	if u.Scheme == "https" || insecureAllowed || isLoopbackHost(u.Hostname()) {
+	if u.Scheme == "https" || insecureAllowed || IsLoopbackHost(u.Hostname()) {
 		return nil
 	}
 	return fmt.Errorf("%s is http and its host is not loopback: use https, or permit it with allow_insecure %s", option, argument)

@@ -15,7 +15,7 @@ func TestCheckBaseURL(t *testing.T) {
 
 func TestLoopback(t *testing.T) {
 	for _, host := range []string{"localhost", "LocalHost", "127.0.0.1", "127.255.255.254", "127.0.0.0", "::1", "0:0::1", "::ffff:127.0.0.1", "::ffff:7f00:1"} {
-		if !isLoopbackHost(host) {
+		if !IsLoopbackHost(host) {
 			t.Errorf("%s is loopback", host)
 		}
 	}
@@ -23,7 +23,7 @@ func TestLoopback(t *testing.T) {
 		"", "localhost.", "localhost.example", "a.localhost", "localhost4", "127.0.0.1.example", "127.1", "0177.0.0.1", "2130706433", "0x7f000001", "127.0.0.01",
 		"0.0.0.0", "::", "::2", "::ffff:10.0.0.1", "::127.0.0.1", "128.0.0.1", "[::1]", "127.0.0.1:80",
 	} {
-		if isLoopbackHost(host) {
+		if IsLoopbackHost(host) {
 			t.Errorf("%s is not loopback", host)
 		}
 	}

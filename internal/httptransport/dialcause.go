@@ -3,31 +3,44 @@ package httptransport
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"sync/atomic"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
 )
 
-// WithDialCause is a function that sends a request, as a transport with errors that say why a dial failed:
-// those of Caddy's http transport hide it.
-type WithDialCause func(*http.Request) (*http.Response, error)
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
-// RoundTrip implements http.RoundTripper.
-func (send WithDialCause) RoundTrip(req *http.Request) (*http.Response, error) {
-	var cause atomic.Pointer[error] // dials may outlive the request
-	note := func(err error) {
-		if err != nil && !errors.Is(err, context.Canceled) {
-			cause.Store(&err)
+// explainDials makes a transport's errors say why a dial failed, and to which address: those of Caddy's
+// http transport hide it.
+func explainDials(t *http.Transport) {
+	t.DialContext, t.DialTLSContext = explained(t.DialContext), explained(t.DialTLSContext)
+}
+
+func explained(dial dialFunc) dialFunc {
+	if dial == nil {
+		return nil
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		var cause atomic.Pointer[error] // attempts to several addresses may go on when dial has returned
+		note := func(err error) {
+			if err != nil && !errors.Is(err, context.Canceled) {
+				cause.Store(&err)
+			}
 		}
+		conn, err := dial(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+			DNSDone:     func(info httptrace.DNSDoneInfo) { note(info.Err) },
+			ConnectDone: func(_, _ string, err error) { note(err) },
+		}), network, address)
+		if err == nil {
+			return conn, nil
+		}
+		failed := &neterror.DialError{Address: address, Err: err}
+		if noted := cause.Load(); noted != nil {
+			failed.Cause = *noted
+		}
+		return nil, failed
 	}
-	res, err := send(req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
-		DNSDone:     func(info httptrace.DNSDoneInfo) { note(info.Err) },
-		ConnectDone: func(_, _ string, err error) { note(err) },
-	})))
-	if noted := cause.Load(); noted != nil && errors.As(err, new(reverseproxy.DialError)) {
-		err = errors.Join(err, *noted)
-	}
-	return res, err
 }

@@ -1,43 +1,37 @@
 package httptransport
 
 import (
+	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"syscall"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
 )
 
-// hidingTransport fails like Caddy's http transport: the cause of a failed dial is not in the error.
-type hidingTransport struct{ hidden error }
-
-func (t hidingTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := new(http.Transport).RoundTrip(req)
-	if err != nil {
-		return nil, t.hidden
-	}
-	return resp, nil
-}
-
-func TestErrorOfAFailedDialHasItsCause(t *testing.T) {
+// TestErrorOfADialErrorHasItsCause with a dialer that hides it, as Caddy's does.
+func TestErrorOfADialErrorHasItsCause(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	server.Close()
-	for name, test := range map[string]struct {
-		hidden error
-		want   bool
-	}{
-		"dial error":  {reverseproxy.DialError{}, true},
-		"other error": {errors.New("not of a dial"), false},
-	} {
-		req := httptest.NewRequest(http.MethodGet, server.URL, nil)
-		resp, err := WithDialCause(hidingTransport{test.hidden}.RoundTrip).RoundTrip(req)
-		if err == nil {
-			_ = resp.Body.Close()
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, reverseproxy.DialError{}
 		}
-		if !errors.Is(err, test.hidden) || errors.Is(err, syscall.ECONNREFUSED) != test.want {
-			t.Errorf("%s: got %v", name, err)
-		}
+		return conn, nil
+	}}
+	explainDials(transport)
+	res, err := transport.RoundTrip(httptest.NewRequest(http.MethodGet, server.URL, nil))
+	if err == nil {
+		_ = res.Body.Close()
+	}
+	failed, ok := errors.AsType[*neterror.DialError](err)
+	if !ok || failed.Address != server.Listener.Addr().String() || !errors.Is(err, syscall.ECONNREFUSED) || !errors.As(err, new(reverseproxy.DialError)) {
+		t.Errorf("got %#v", err)
 	}
 }

@@ -1,6 +1,6 @@
 // Package httptransport adjusts Caddy's http transport, for requests to APIs and to authorization
 // servers alike: it applies the rules for forward proxies (Provision, ProxyURL), keeps the connections
-// of client certificates apart (ByCertificate) and finds out why a dial failed (WithDialCause). It knows
+// of client certificates apart (ByCertificate) and finds out why a dial failed. It knows
 // neither tokens nor connections of the configuration.
 package httptransport
 
@@ -16,13 +16,16 @@ import (
 )
 
 // Provision provisions an http transport so that it keeps to the rules for forward proxies: only
-// requests over TLS use one, and its URL is a ProxyURL.
+// requests over TLS use one, and its URL is a ProxyURL. For requests of OnlyLoopback it dials only loopback
+// addresses.
 func Provision(ctx caddy.Context, t *reverseproxy.HTTPTransport) error {
 	replaceProxyModule(t)
 	if err := t.Provision(ctx); err != nil {
 		return err
 	}
 	guardForwardProxy(t.Transport)
+	t.Transport.DialContext = guardLocalhost(t.Transport.DialContext)
+	explainDials(t.Transport)
 	t.Transport.DialContext = poolingCopies(t.Transport.DialContext)
 	return nil
 }
@@ -31,9 +34,9 @@ func Provision(ctx caddy.Context, t *reverseproxy.HTTPTransport) error {
 // neterror.ProxyStatusError.
 func guardForwardProxy(t *http.Transport) {
 	t.Proxy = refuseCleartext(t.Proxy)
-	t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+	t.OnProxyConnectResponse = func(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
 		if resp.StatusCode != http.StatusOK {
-			return neterror.ProxyStatusError(resp.StatusCode)
+			return neterror.ProxyStatusError{Status: resp.StatusCode, Proxy: proxy.Host}
 		}
 		return nil
 	}

@@ -48,9 +48,10 @@ func TestRefusalOfAForwardProxyKeepsItsStatus(t *testing.T) {
 	transport := new(http.Transport)
 	guardForwardProxy(transport)
 	for _, status := range []int{http.StatusOK, http.StatusProxyAuthRequired} {
-		err := transport.OnProxyConnectResponse(t.Context(), nil, nil, &http.Response{StatusCode: status})
+		proxy := &url.URL{Host: "proxy:3128", User: url.UserPassword("app", "hunter2")}
+		err := transport.OnProxyConnectResponse(t.Context(), proxy, nil, &http.Response{StatusCode: status})
 		var refused neterror.ProxyStatusError
-		if errors.As(err, &refused) != (status != http.StatusOK) || err != nil && int(refused) != status {
+		if errors.As(err, &refused) != (status != http.StatusOK) || err != nil && refused != (neterror.ProxyStatusError{Status: status, Proxy: "proxy:3128"}) {
 			t.Errorf("%d: got %v", status, err)
 		}
 	}

@@ -24,10 +24,22 @@ func DeadlinePassed(ctx context.Context) bool {
 
 // Describe returns why a server could not be reached, or the forward proxy in front of it.
 func Describe(err error) string {
-	if operation := new(net.OpError); errors.As(err, &operation) && operation.Op == "proxyconnect" {
-		return "the forward proxy cannot be reached: " + cause(err)
+	operation := new(net.OpError)
+	if !errors.As(err, &operation) {
+		return cause(err)
 	}
-	return cause(err)
+	switch operation.Op {
+	case "proxyconnect":
+		what := "the forward proxy cannot be reached: " + cause(err)
+		if dial := new(DialError); errors.As(err, &dial) {
+			what += " (" + dial.Address + ")"
+		}
+		return what
+	case "socks connect":
+		return "the forward proxy refused to connect to it"
+	default:
+		return cause(err)
+	}
 }
 
 // cause returns why a connection failed, to whatever it was.
@@ -35,7 +47,6 @@ func cause(err error) string {
 	var (
 		dns          *net.DNSError
 		timeout      net.Error
-		operation    *net.OpError
 		noTLS        tls.RecordHeaderError
 		unknown      x509.UnknownAuthorityError
 		wrongName    x509.HostnameError
@@ -61,7 +72,7 @@ func cause(err error) string {
 		return "its TLS certificate is not valid"
 	case errors.As(err, &noTLS), errors.Is(err, http.ErrSchemeMismatch):
 		return "it does not speak TLS"
-	case errors.As(err, &operation) && operation.Op == "remote error":
+	case IsRefusedHandshake(err):
 		return "it refused the TLS handshake; it may want a client_certificate"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused"
@@ -78,6 +89,13 @@ func cause(err error) string {
 	default:
 		return "the connection broke"
 	}
+}
+
+// IsRefusedHandshake reports whether a server has refused the TLS handshake, which it may for lack of a
+// client certificate.
+func IsRefusedHandshake(err error) bool {
+	operation := new(net.OpError)
+	return errors.As(err, &operation) && operation.Op == "remote error"
 }
 
 // IsTimeout reports whether err is, or wraps, a timeout of the network.

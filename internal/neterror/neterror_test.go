@@ -41,7 +41,9 @@ func TestDescribe(t *testing.T) {
 		"looking up its host name failed":                                &net.DNSError{Err: "server misbehaving"},
 		"the connection was closed before the response was complete":     io.ErrUnexpectedEOF,
 		"the connection broke":                                           errors.New("hunter2"),
-		"the forward proxy refused with status 407":                      ProxyStatusError(407),
+		"the forward proxy refused with status 407 (proxy:3128)":         ProxyStatusError{407, "proxy:3128"},
+		"the forward proxy cannot be reached: no such host (proxy:3128)": &net.OpError{Op: "proxyconnect", Err: &DialError{"proxy:3128", errors.New("hunter2"), &net.DNSError{IsNotFound: true}}},
+		"the forward proxy refused to connect to it":                     &net.OpError{Op: "socks connect", Err: errors.New("hunter2")},
 		"network_proxy url: not a URL":                                   ProxyURLError{Err: errors.New("not a URL")},
 		"the forward proxy cannot be reached: connection refused":        &net.OpError{Op: "proxyconnect", Net: "tcp", Err: dialError(syscall.ECONNREFUSED)},
 	} {

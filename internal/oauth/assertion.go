@@ -19,7 +19,7 @@ import (
 
 const (
 	assertionType            = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-	assertionJWTType         = "client-authentication+jwt" // RFC 7523bis
+	defaultAssertionTyp      = "client-authentication+jwt" // RFC 7523bis
 	defaultAssertionLifetime = time.Minute
 )
 
@@ -43,7 +43,7 @@ func newPrivateKeyJWTAuth(c Credentials) (ClientAuth, error) {
 		if strings.ContainsFunc(c.Assertion, notInToken) {
 			return nil, errors.New("client_assertion_file: not an assertion")
 		}
-		return always(AssertionParams(c.Assertion)), nil
+		return always(AssertionParams(c.Assertion, c.AssertionType)), nil
 	}
 	key, err := keys.Parse(c.Key, c.KeyID, c.Alg)
 	if err != nil {
@@ -55,9 +55,12 @@ func newPrivateKeyJWTAuth(c Credentials) (ClientAuth, error) {
 // newJWTAuth returns client_secret_jwt and private_key_jwt: the client is proved by a signed assertion
 // (RFC 7523 §2.2).
 func newJWTAuth(c Credentials, key *keys.SigningKey) (ClientAuth, error) {
-	options := new(jose.SignerOptions).WithType(assertionJWTType)
+	options := new(jose.SignerOptions).WithType(jose.ContentType(cmp.Or(c.AssertionTyp, defaultAssertionTyp)))
 	if key.ID != "" {
 		options.WithHeader("kid", key.ID)
+	}
+	if c.CertificateThumbprint != "" {
+		options.WithHeader("x5t#S256", c.CertificateThumbprint)
 	}
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: key.Alg, Key: key.Key}, options)
 	if err != nil {
@@ -73,14 +76,14 @@ func newJWTAuth(c Credentials, key *keys.SigningKey) (ClientAuth, error) {
 		if err != nil {
 			return AuthParams{}, errCannotSign
 		}
-		return AssertionParams(assertion), nil
+		return AssertionParams(assertion, c.AssertionType), nil
 	}, nil
 }
 
-// AssertionParams returns the parameters of a request with an assertion.
-func AssertionParams(assertion string) AuthParams {
+// AssertionParams returns the parameters of a request with an assertion of a type; "" is that of RFC 7523.
+func AssertionParams(assertion, typ string) AuthParams {
 	return AuthParams{Style: oauth2.AuthStyleInParams, fields: url.Values{
-		"client_assertion_type": {assertionType},
+		"client_assertion_type": {cmp.Or(typ, assertionType)},
 		"client_assertion":      {assertion},
 	}}
 }

@@ -175,3 +175,28 @@ func TestUnusableSecretsForJWT(t *testing.T) {
 		}
 	}
 }
+
+func TestHeaderOfAssertions(t *testing.T) {
+	endpoint := oauthtest.NewEndpoint(t, oauthtest.Responds(200, oauthtest.GoodResponse))
+	const spiffe = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
+	r := basicRequest(endpoint.URL)
+	var err error
+	r.Auth, err = newPrivateKeyJWTAuth(Credentials{
+		ClientID: "app", Key: keystest.PEM(t, "ec256"), AssertionTyp: "JWT", AssertionType: spiffe, CertificateThumbprint: "thumb",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetchOnce(t, r)
+	form := endpoint.Only(t).Form(t)
+	if got := form.Get("client_assertion_type"); got != spiffe {
+		t.Errorf("client_assertion_type %q", got)
+	}
+	parsed, err := jwt.ParseSigned(form.Get("client_assertion"), []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if header := parsed.Headers[0].ExtraHeaders; header["typ"] != "JWT" || header["x5t#S256"] != "thumb" {
+		t.Errorf("header %v", header)
+	}
+}

@@ -54,6 +54,10 @@ type Credentials struct {
 	Lifetime  time.Duration // of an assertion; 0: 1 minute
 	Assertion string        // that the platform provides, instead of a key
 
+	AssertionTyp          string // the typ header of an assertion; "": that of RFC 7523bis
+	AssertionType         string // client_assertion_type; "": that of RFC 7523
+	CertificateThumbprint string // the x5t#S256 header of an assertion; "": none
+
 	SecretOption, KeyOption string // the options that secret and key come from, for errors
 }
 
@@ -63,7 +67,8 @@ type AuthMethod struct {
 	NeedsSecret      bool // client_secret or client_secret_file
 	NeedsKey         bool // client_key, client_key_file or client_assertion_file
 	NeedsCertificate bool // client_certificate, which then proves the client
-	Signs            bool // key_id, signing_alg, assertion_audience and assertion_lifetime apply
+	UsesHeader       bool // the proof is in the header Authorization
+	Signs            bool // key_id, signing_alg, assertion_typ, assertion_audience and assertion_lifetime apply
 
 	// Further names of the method in the metadata of servers.
 	otherNames []string
@@ -76,7 +81,7 @@ type AuthMethod struct {
 const DefaultMethod = "client_secret_basic"
 
 var methods = map[string]AuthMethod{
-	"client_secret_basic": {NeedsSecret: true, New: newBasicAuth},
+	"client_secret_basic": {NeedsSecret: true, UsesHeader: true, New: newBasicAuth},
 	"client_secret_post":  {NeedsSecret: true, New: newPostAuth},
 	"client_secret_jwt":   {NeedsSecret: true, Signs: true, New: newSecretJWTAuth},
 	"private_key_jwt":     {NeedsKey: true, Signs: true, New: newPrivateKeyJWTAuth},

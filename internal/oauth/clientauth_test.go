@@ -36,7 +36,7 @@ func everyAuth(t *testing.T) map[string]ClientAuth {
 		}
 		auths[name] = auth
 	}
-	auths["assertion file"] = always(AssertionParams("mounted.assertion.sig"))
+	auths["assertion file"] = always(AssertionParams("mounted.assertion.sig", ""))
 	return auths
 }
 

@@ -60,8 +60,8 @@ func networkFailure(ctx context.Context, server string, err error) error {
 		return failure
 	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err()
-	case errors.Is(err, neterror.ErrCleartextProxy):
-		return ConfigurationErrorf("the request to %s was not sent: %v", server, neterror.ErrCleartextProxy)
+	case neterror.NotSent(err) != nil:
+		return ConfigurationErrorf("the request to %s was not sent: %v", server, neterror.NotSent(err))
 	case neterror.DeadlinePassed(ctx):
 		return AsError(context.DeadlineExceeded)
 	}
@@ -153,7 +153,12 @@ func (r *Request) revealsSecret(text string) bool {
 	if r.redactor == nil {
 		r.redactor = redact.New(r.Secrets)
 	}
-	return r.redactor.Redact(text) != text || len(text) >= redact.MinLength && slices.ContainsFunc(r.Secrets, func(secret string) bool {
+	return reveals(text, r.Secrets, r.redactor)
+}
+
+// reveals is revealsSecret with the secrets and their redactor.
+func reveals(text string, secrets []string, redactor *redact.Redactor) bool {
+	return redactor.Redact(text) != text || len(text) >= redact.MinLength && slices.ContainsFunc(secrets, func(secret string) bool {
 		return strings.Contains(secret, text)
 	})
 }

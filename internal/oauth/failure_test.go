@@ -232,7 +232,7 @@ func TestCredentialsAreNotEchoed(t *testing.T) {
 	}
 	auths := map[string]ClientAuth{
 		"basic": basicAuth(secret), "raw": always(AuthParams{Style: oauth2.AuthStyleInHeader, raw: true, Secret: secret}), "post": postAuth(secret),
-		"assertion": always(AssertionParams("mounted-assertion-0123456789")),
+		"assertion": always(AssertionParams("mounted-assertion-0123456789", "")),
 	}
 	for name, auth := range auths {
 		for i := range 6 {

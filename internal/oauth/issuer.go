@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 )
 
 const (
@@ -22,6 +23,8 @@ const (
 	// While older metadata are in use, fetching may take one fourth of the time that is left for the
 	// token request.
 	metadataTimeShare = 4
+
+	maxShownIssuer = 256 // bytes of an issuer that may be shown
 )
 
 // Issuer finds the endpoints of an authorization server by its issuer identifier (RFC 8414, OpenID
@@ -44,6 +47,9 @@ type IssuerRequest struct {
 	AllowInsecure   bool   // whether endpoints may be http on other hosts than loopback
 	Method          string // auth_method; "": DefaultMethod
 	WithCertificate bool   // the client has a certificate: prefer the endpoints that request one
+
+	// Secrets returns known secrets, which no error may reveal. Nil: there are none.
+	Secrets func() []string
 }
 
 // Endpoints are the URLs of an authorization server that clients send requests to.
@@ -207,9 +213,28 @@ func (r IssuerRequest) parse(body []byte) (*serverMetadata, error) {
 		return nil, errNoMetadata
 	}
 	if metadata.Issuer != r.Issuer {
-		return nil, ConfigurationErrorf("issuer: the metadata are those of another issuer: write it exactly as the authorization server does, with or without a final slash")
+		return nil, ConfigurationErrorf("issuer: the metadata are those of another issuer%s: write it exactly as the authorization server does, with or without a final slash", r.named(metadata.Issuer))
 	}
 	return metadata, r.checkEndpoints(metadata)
+}
+
+// named returns the issuer that was found in brackets for an error, or "" if it may not be shown: it is a
+// short plain URL that reveals nothing of a known secret.
+func (r IssuerRequest) named(issuer string) string {
+	u, err := httpguard.ParseURL(issuer)
+	if err != nil || httpguard.CheckIssuer(u) != nil || len(issuer) > maxShownIssuer || strings.ContainsFunc(issuer, notInShownURL) {
+		return ""
+	}
+	if r.Secrets != nil {
+		if secrets := r.Secrets(); reveals(issuer, secrets, redact.New(secrets)) {
+			return ""
+		}
+	}
+	return " (" + issuer + ")"
+}
+
+func notInShownURL(c rune) bool {
+	return c <= 0x20 || c > 0x7e || strings.ContainsRune("\"<>\\^`|()", c)
 }
 
 // checkEndpoints checks that requests with secrets may be sent to all endpoints.

@@ -373,3 +373,39 @@ func TestIssuerThatChangesMeanwhile(t *testing.T) {
 		return nil, errors.New("unreachable")
 	})), first)
 }
+
+// TestTheErrorNamesTheIssuer that was found, if it is a short plain URL and reveals no secret.
+func TestTheErrorNamesTheIssuer(t *testing.T) {
+	const plain = "https://auth.example/tenant"
+	for found, shown := range map[string]bool{
+		plain:                         true,
+		plain + "/":                   true,
+		"http://127.0.0.1:8080":       true,
+		"https://login.example/{tid}": true, // as Microsoft Entra ID writes it
+		"https://auth.example/" + strings.Repeat("x", 235): true,
+		"https://auth.example/" + strings.Repeat("x", 236): false,
+		"https://joe:pw@auth.example":                      false,
+		plain + "?x=1":                                     false,
+		plain + "?":                                        false,
+		plain + "#x":                                       false,
+		"https://auth.example/a b":                         false,
+		"https://auth.example/%00/../x":                    false,
+		"https://auth.example/\\u00e4":                     false,
+		"https://auth.example/\\u0007":                     false,
+		"ftp://auth.example":                               false,
+		"auth.example":                                     false,
+		"":                                                 false,
+		"https://auth.example/s3cret-of-the-client":        false,
+		"https://auth.example/?s3cret-of-the-client":       false,
+	} {
+		issuer := oauthtest.NewIssuer(t, oauthtest.MetadataPath, `{"issuer":"`+strings.ReplaceAll(found, `\\`, `\`)+`","token_endpoint":"ISSUER/token"}`)
+		r := IssuerRequest{Issuer: issuer.URL, Secrets: func() []string { return []string{"s3cret-of-the-client"} }}
+		_, err := new(Issuer).Endpoints(t.Context(), NewClient(http.DefaultTransport), r)
+		if err == nil {
+			t.Fatalf("%s: found", found)
+		}
+		if text := err.Error(); strings.Contains(text, "("+found+")") != shown || !strings.Contains(text, "another issuer") || !shown && strings.Contains(text, "(") {
+			t.Errorf("%s: %s", found, text)
+		}
+	}
+}

@@ -39,6 +39,7 @@ type Request struct {
 	TokenURL         string
 	Auth             ClientAuth
 	ClientID         string
+	SendClientID     bool // client_id is among the fields even if the method has it in the header
 	Scopes           []string
 	Required         []string // those of Scopes that RequireGranted is about
 	RequireGranted   bool     // a token without a required scope is an error
@@ -108,7 +109,8 @@ func (r *Request) withSecrets(p AuthParams) *Request {
 	return &known
 }
 
-// Fields returns the fields of the request, except client_id and client_secret, which the library adds.
+// Fields returns the fields of the request, except client_id and client_secret where the library adds
+// them.
 func (r *Request) Fields(p AuthParams) url.Values {
 	fields := url.Values{"grant_type": {cmp.Or(r.GrantType, DefaultGrantType)}}
 	if len(r.Scopes) > 0 {
@@ -117,6 +119,9 @@ func (r *Request) Fields(p AuthParams) url.Values {
 	addAll(fields, r.Params)
 	addAll(fields, url.Values{"resource": r.Resources})
 	addAll(fields, p.fields)
+	if r.SendClientID && p.Style == oauth2.AuthStyleInHeader {
+		fields.Set("client_id", r.ClientID)
+	}
 	return fields
 }
 

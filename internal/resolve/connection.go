@@ -35,7 +35,7 @@ type Connection struct {
 	CurrentToken func() *oauth.Token
 
 	Certificate *keys.Certificate                     // nil: no client certificate
-	key         keys.LastGood[string, string]         // the client's private key, PEM or JWK
+	key         keys.LastGood[keyPair, clientKey]     // the client's private key
 	dpop        *oauth.DPoPKey                        // the key made at start; nil: bearer tokens, or it is in a file
 	dpopFile    keys.LastGood[string, *oauth.DPoPKey] // the key in the file, with the nonces for it
 	issuer      oauth.Issuer                          // the issuer's metadata, unless there is a token_url

@@ -17,6 +17,9 @@ func (r *resolver) readCredentials() (oauth.Credentials, error) {
 		Alg:      s.SigningAlg,
 		Lifetime: s.AssertionLifetime,
 
+		AssertionTyp:  s.AssertionTyp,
+		AssertionType: s.ClientAssertionType,
+
 		SecretOption: valueOrFileOption("client_secret", s.SecretFile),
 		KeyOption:    valueOrFileOption("client_key", s.KeyFile),
 	}
@@ -38,28 +41,42 @@ func (r *resolver) readCredentials() (oauth.Credentials, error) {
 	read(&creds.KeyID, "key_id", s.KeyID, nil)
 	read(&creds.Audience, "assertion_audience", s.Audience, nil)
 	read(&creds.Assertion, "client_assertion", nil, s.AssertionFile)
-	creds.Key = []byte(key)
+	creds.Key, creds.CertificateThumbprint = []byte(key.text), key.thumbprint
 	errs = append(errs, withOption(creds.SecretOption, placeholder.CheckValue(creds.Secret)))
-	for _, secret := range []string{creds.Secret, key, creds.Assertion} {
+	for _, secret := range []string{creds.Secret, key.text, creds.Assertion} {
 		r.addSecret(secret)
 	}
 	return creds, errors.Join(errs...)
 }
 
-// privateKey reads the client's private key, or "" if it has none.
-func (r *resolver) privateKey(option string) (string, error) {
-	var key string
-	var err error
+// keyPair is the content of the client's private key and of the certificate that belongs to it.
+type keyPair struct{ key, certificate string }
+
+// clientKey is a private key, PEM or JWK, and the thumbprint of its certificate; both are "" without one.
+type clientKey struct{ text, thumbprint string }
+
+// privateKey reads the client's private key, if it has one, and the certificate that belongs to it.
+func (r *resolver) privateKey(option string) (clientKey, error) {
+	var pair keyPair
+	var err, certificateErr error
 	switch {
 	case r.spec.KeyFile != nil:
-		key, err = r.fileOf(r.spec.KeyFile)
+		pair.key, err = r.fileOf(r.spec.KeyFile)
 	case r.spec.ClientKey != nil:
-		key, err = r.spec.ClientKey.ExpandLines(r.values)
+		pair.key, err = r.spec.ClientKey.ExpandLines(r.values)
 	default:
-		return "", nil
+		return clientKey{}, nil
 	}
-	return r.c.key.Get(key, withOption(option, err), func(text string) (string, error) {
-		return text, withOption(option, keys.Check([]byte(text)))
+	if r.spec.KeyCertificateFile != nil {
+		pair.certificate, certificateErr = r.fileOf(r.spec.KeyCertificateFile)
+	}
+	err = errors.Join(withOption(option, err), withOption("client_key_certificate", certificateErr))
+	return r.c.key.Get(pair, err, func(pair keyPair) (clientKey, error) {
+		if err := keys.Check([]byte(pair.key)); err != nil || r.spec.KeyCertificateFile == nil {
+			return clientKey{text: pair.key}, withOption(option, err)
+		}
+		thumbprint, err := keys.CertificateThumbprint([]byte(pair.certificate), []byte(pair.key))
+		return clientKey{pair.key, thumbprint}, withOption("client_key_certificate", err)
 	})
 }
 

@@ -54,7 +54,7 @@ func secretFiles(t *testing.T) map[string]string {
 	t.Helper()
 	certFile, keyFile := keystest.WriteCertificate(t, t.TempDir(), "first")
 	return map[string]string{
-		"/v/secret": oauthtest.Secret, "/v/key": string(keystest.PEM(t, "ec256")), "/v/assertion": "header.payload.signature",
+		"/v/secret": oauthtest.Secret, "/v/key": string(keystest.PEM(t, "ec256")), "/v/keycert": string(keystest.CertificateFor(t, "ec256")), "/v/assertion": "header.payload.signature",
 		"/v/cert": keystest.ReadFile(t, certFile), "/v/certkey": keystest.ReadFile(t, keyFile),
 		"/v/dpop": string(keystest.PEM(t, "ec256")), "/v/header": "api-key-1", "/v/tenant": "acme", "/v/query": "api-key-2",
 	}
@@ -67,6 +67,7 @@ func fileSpec(t *testing.T, tokenURL string) *Spec {
 	s := newSpec(t, "client_secret_basic")
 	s.TokenURL = parse(t, tokenURL+"/{param.tenant}?key={file./v/query}")
 	s.SecretFile, s.KeyFile, s.AssertionFile = parse(t, "/v/secret"), parse(t, "/v/key"), parse(t, "/v/assertion")
+	s.KeyCertificateFile = parse(t, "/v/keycert")
 	s.CertificateFile, s.CertificateKeyFile = parse(t, "/v/cert"), parse(t, "/v/certkey")
 	s.DPoP, s.DPoPKeyFile = true, parse(t, "/v/dpop")
 	s.TokenHeaders = []Field{{Name: "X-Api-Key", Value: *parse(t, "{file./v/header}")}}
@@ -153,7 +154,8 @@ func TestFingerprintReadsFilesOnce(t *testing.T) {
 	certFile, keyFile := keystest.WriteCertificate(t, t.TempDir(), "second")
 	changes := map[string]string{
 		"/v/key": string(keystest.PEM(t, "ec384")), "/v/dpop": string(keystest.PEM(t, "ec521")),
-		"/v/cert": keystest.ReadFile(t, certFile), "/v/certkey": keystest.ReadFile(t, keyFile),
+		"/v/keycert": string(keystest.CertificateFor(t, "ec256")),
+		"/v/cert":    keystest.ReadFile(t, certFile), "/v/certkey": keystest.ReadFile(t, keyFile),
 	}
 	for _, path := range slices.Sorted(maps.Keys(files)) {
 		if path == "/v/certkey" {
@@ -164,8 +166,11 @@ func TestFingerprintReadsFilesOnce(t *testing.T) {
 		if content := changes[path]; content != "" {
 			changed[path] = content
 		}
-		if path == "/v/cert" {
+		switch path {
+		case "/v/cert":
 			changed["/v/certkey"] = changes["/v/certkey"]
+		case "/v/key":
+			changed["/v/keycert"] = string(keystest.CertificateFor(t, "ec384"))
 		}
 		fileSystem.files = changed
 		if c.Fingerprint() == before {

@@ -27,7 +27,7 @@ func (r *resolver) fingerprintValues() ([]any, error) {
 	var shown oauth.Request
 	keysErr := r.keys(&shown)
 	_, parameterErr := r.allParameters()
-	values := []any{creds.ClientID, creds.Secret, string(creds.Key), creds.Assertion, r.parameters}
+	values := []any{creds.ClientID, creds.Secret, string(creds.Key), creds.CertificateThumbprint, creds.Assertion, r.parameters}
 	if r.spec.DPoPKeyFile != nil && shown.DPoP != nil {
 		values = append(values, "dpop", shown.DPoP.Thumbprint)
 	}

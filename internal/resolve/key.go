@@ -21,9 +21,10 @@ func (c *Connection) Key() token.Key {
 	}
 	return sumOf(
 		s.RequestedScopes, s.RequireGrantedScopes, required,
-		k.template(s.TokenURL), k.template(s.Issuer), s.AuthMethod, s.RawBasic,
+		k.template(s.TokenURL), k.template(s.Issuer), s.AuthMethod, s.RawBasic, s.SendClientID,
 		k.template(s.ClientID), k.valueOrFile(s.ClientSecret, s.SecretFile), k.valueOrFile(s.ClientKey, s.KeyFile),
 		k.template(s.KeyID), s.SigningAlg, k.template(s.Audience), s.AssertionLifetime, k.file(s.AssertionFile),
+		k.file(s.KeyCertificateFile), s.AssertionTyp, s.ClientAssertionType,
 		k.file(s.CertificateFile), k.file(s.CertificateKeyFile), s.DPoP, k.file(s.DPoPKeyFile),
 		k.fields(s.Params), k.fields(s.TokenHeaders), k.templates(s.Resources),
 		s.RequestFormat, s.ScopeSeparator, s.GrantType, s.TokenTypes, s.TokenPointer, s.ExpiresInPointer, s.TokenTransport,

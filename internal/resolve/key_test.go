@@ -67,6 +67,7 @@ func TestKeys(t *testing.T) {
 		"the split of scopes":       {same, func(_ *testing.T, s *Spec) { s.RequestedScopes = []string{"a b"} }, false},
 		"a token header":            {same, func(t *testing.T, s *Spec) { s.TokenHeaders = []Field{{"X-Key", *parse(t, "k")}} }, false},
 		"a parameter in use":        {tokenURL("https://auth.example/{param.tenant}"), tokenURL("https://auth.example/other"), false},
+		"the id in a field":         {same, func(_ *testing.T, s *Spec) { s.SendClientID = true }, false},
 		"types of tokens":           {same, func(_ *testing.T, s *Spec) { s.TokenTypes = []string{"BearerToken"} }, false},
 		"DPoP":                      {same, func(_ *testing.T, s *Spec) { s.DPoP = true }, false},
 		"a transport of its own":    {same, func(_ *testing.T, s *Spec) { s.TokenTransport = `{"dial_timeout":1}` }, false},

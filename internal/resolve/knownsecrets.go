@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
@@ -20,6 +21,9 @@ func (r *resolver) knownSecrets() []string {
 	for _, field := range slices.Concat(r.spec.TokenHeaders, r.spec.APIHeaders, r.spec.APIQuery) {
 		if value, err := field.Value.Expand(r.values); err == nil {
 			keys = append(keys, value)
+			if field.Name == "Authorization" {
+				keys = append(keys, afterScheme(value))
+			}
 		}
 	}
 	if u, err := r.url("token_url", r.spec.TokenURL); err == nil && u != nil {
@@ -69,6 +73,13 @@ func (r *resolver) noteSecret(t *placeholder.Template, value string) {
 	if len(t.Keys(placeholder.Env))+len(t.Keys(placeholder.File)) > 0 && len(value) >= redact.MinLength {
 		r.addSecret(value)
 	}
+}
+
+// afterScheme returns the credentials in the value of an Authorization header: a server that quotes them
+// may leave out the scheme.
+func afterScheme(authorization string) string {
+	_, credentials, _ := strings.Cut(authorization, " ")
+	return strings.TrimSpace(credentials)
 }
 
 // LiteralSecrets returns warnings about secrets that are literals in the configuration.

@@ -52,11 +52,11 @@ func (v *View) tokenRequest() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	request := &oauth.Request{Scopes: v.spec.RequestedScopes, GrantType: s.GrantType, Separator: s.ScopeSeparator, Params: make(url.Values)}
-	for _, p := range v.spec.Params {
+	request := &oauth.Request{ClientID: v.text(*s.ClientID), SendClientID: s.SendClientID, Scopes: s.RequestedScopes, GrantType: s.GrantType, Separator: s.ScopeSeparator, Params: make(url.Values)}
+	for _, p := range s.Params {
 		request.Params.Add(p.Name, v.text(p.Value))
 	}
-	for _, resource := range v.spec.Resources {
+	for _, resource := range s.Resources {
 		request.Resources = append(request.Resources, v.text(resource))
 	}
 	fields := request.Fields(auth)
@@ -67,9 +67,9 @@ func (v *View) tokenRequest() (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "  POST %s\n", endpoint)
 	if auth.Style == oauth2.AuthStyleInHeader {
-		fmt.Fprintf(&b, "  Authorization: Basic with %s and %s\n", v.text(*v.spec.ClientID), auth.Secret)
+		fmt.Fprintf(&b, "  Authorization: Basic with %s and %s\n", request.ClientID, auth.Secret)
 	} else {
-		fields.Set("client_id", v.text(*v.spec.ClientID))
+		fields.Set("client_id", request.ClientID)
 		if auth.Secret != "" {
 			fields.Set("client_secret", auth.Secret)
 		}
@@ -89,7 +89,7 @@ func (v *View) tokenRequest() (string, error) {
 // authParams returns descriptions of the client's credentials.
 func (v *View) authParams() (oauth.AuthParams, error) {
 	if v.spec.Method.Signs {
-		return oauth.AssertionParams("(signed, a new one each time)"), nil
+		return oauth.AssertionParams("(signed, a new one each time)", v.spec.ClientAssertionType), nil
 	}
 	auth, err := v.spec.Method.New(oauth.Credentials{Secret: "(the client secret)"})
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 func (r *resolver) tokenRequest() (*oauth.Request, error) {
 	s := r.spec
 	request := &oauth.Request{
+		SendClientID:      s.SendClientID,
 		Scopes:            s.RequestedScopes,
 		Required:          s.RequiredScopes,
 		RequireGranted:    s.RequireGrantedScopes,
@@ -68,6 +69,7 @@ func (r *resolver) endpoints(request *oauth.Request, creds *oauth.Credentials) (
 	creds.Audience = cmp.Or(creds.Audience, issuer.String())
 	found, err := r.c.issuer.Endpoints(r.ctx, r.c.Client(request.Certificate), oauth.IssuerRequest{
 		Issuer: issuer.String(), AllowInsecure: s.InsecureURLs.Token, Method: s.AuthMethod, WithCertificate: request.Certificate != nil,
+		Secrets: r.c.KnownSecrets,
 	})
 	if err == nil {
 		scheme, _, _ := strings.Cut(found.Token, ":")

@@ -186,6 +186,9 @@ func (r *resolver) fields(option string, specs []Field, header bool) ([]forward.
 			err = fmt.Errorf("%s %s: the value is not valid in a header", option, s.Name)
 		}
 		r.noteSecret(&s.Value, value)
+		if s.Name == "Authorization" {
+			r.noteSecret(&s.Value, afterScheme(value))
+		}
 		fields[i], errs[i] = forward.Field{Name: s.Name, Value: value}, err
 	}
 	return fields, errors.Join(errs...)

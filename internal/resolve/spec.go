@@ -19,6 +19,7 @@ type Spec struct {
 	ClientID                *placeholder.Template
 	ClientSecret, ClientKey *placeholder.Template
 	SecretFile, KeyFile     *placeholder.Template // paths
+	KeyCertificateFile      *placeholder.Template // path
 	AssertionFile           *placeholder.Template // path
 	KeyID, Audience         *placeholder.Template
 	SigningAlg              string
@@ -45,12 +46,15 @@ type ServiceSpec struct {
 	TokenHeaders, APIHeaders, APIQuery []Field
 	Resources                          []placeholder.Template
 
-	AuthMethod     string // as configured
-	Method         oauth.AuthMethod
-	RawBasic       bool   // basic_encoding raw
-	TokenTransport string // the configuration of token_transport; different ones share no results
+	AuthMethod          string // as configured
+	Method              oauth.AuthMethod
+	RawBasic            bool   // basic_encoding raw
+	AssertionTyp        string // "": the default
+	ClientAssertionType string // "": the default
+	TokenTransport      string // the configuration of token_transport; different ones share no results
 
 	RequireGrantedScopes           bool
+	SendClientID                   bool
 	GrantType                      string
 	RequestFormat                  string
 	ScopeSeparator                 string

@@ -62,9 +62,10 @@ func (w *Writer) Block(inside func(), words ...string) {
 	w.text.WriteString(strings.Repeat("\t", w.depth) + "}\n")
 }
 
-// Comment writes a comment, which control characters cannot end.
+// Comment writes a comment, which control characters cannot end. Caddy replaces variables in comments too.
 func (w *Writer) Comment(format string, args ...any) {
-	w.text.WriteString("# " + control.ReplaceAllString(fmt.Sprintf(format, args...), "\uFFFD") + "\n")
+	text := strings.ReplaceAll(fmt.Sprintf(format, args...), variable, "{ $")
+	w.text.WriteString("# " + control.ReplaceAllString(text, "\uFFFD") + "\n")
 }
 
 // Fail adds an error to the result.
@@ -73,6 +74,15 @@ func (w *Writer) Fail(err error) { w.errs = append(w.errs, err) }
 // Result returns the text and all errors.
 func (w *Writer) Result() (string, error) {
 	return w.text.String(), errors.Join(w.errs...)
+}
+
+// variable begins {$NAME}, which Caddy replaces before it knows what a word is. There is no escape for it.
+const variable = "{$"
+
+// CheckWord checks that a text can be written as a word of a Caddyfile.
+func CheckWord(word string) error {
+	_, err := quoteWord(word)
+	return err
 }
 
 var control = regexp.MustCompile(`\p{Cc}`)
@@ -85,6 +95,8 @@ func quoteWord(word string) (string, error) {
 	switch {
 	case plainWord.MatchString(word):
 		return word, nil
+	case strings.Contains(word, variable):
+		return "", errors.New("the value contains {$, which begins a variable that Caddy replaces when it reads the file, and cannot be written otherwise: use {env.NAME} for a variable")
 	case control.MatchString(word):
 		return "", errors.New("the value contains a control character")
 	case !strings.ContainsAny(word, `"\`):

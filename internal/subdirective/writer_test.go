@@ -9,7 +9,7 @@ import (
 func TestQuoteWord(t *testing.T) {
 	for _, word := range []string{
 		"plain", "https://a.example/x?y=1&z#f", "a b", `a"b`, "a`b", `a\b`, `a\"b`, "a`b\"c", "", "#x", "{", "}", "a{b}", "{env.X}", "x{env.X}y",
-		"{$HOME", "<<EOF", "é", `\`, "@x", "import", "a;b", "'", "{file./run/x-y.z}",
+		"$HOME", "{ $HOME}", "<<EOF", "é", `\`, "@x", "import", "a;b", "'", "{file./run/x-y.z}",
 	} {
 		quoted, err := quoteWord(word)
 		if err != nil {
@@ -21,7 +21,7 @@ func TestQuoteWord(t *testing.T) {
 			t.Errorf("%q becomes %s, which is read as %v %v", word, quoted, tokens, err)
 		}
 	}
-	for _, word := range []string{"a\nb", "a\x00", "a`\\"} {
+	for _, word := range []string{"a\nb", "a\x00", "a`\\", "{$HOME}", "x{$HOME", "{{$A:b}}"} {
 		if quoted, err := quoteWord(word); err == nil {
 			t.Errorf("%q becomes %s", word, quoted)
 		}
@@ -31,8 +31,8 @@ func TestQuoteWord(t *testing.T) {
 // A comment is one line, whatever is in it.
 func TestComment(t *testing.T) {
 	w := new(Writer)
-	w.Comment("%s", "a\nimport /etc/passwd\x1b[31m")
-	if got, err := w.Result(); got != "# a\uFFFDimport /etc/passwd\uFFFD[31m\n" || err != nil {
+	w.Comment("%s", "a\nimport /etc/passwd\x1b[31m{$HOME}")
+	if got, err := w.Result(); got != "# a\uFFFDimport /etc/passwd\uFFFD[31m{ $HOME}\n" || err != nil {
 		t.Errorf("%q %v", got, err)
 	}
 }

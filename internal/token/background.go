@@ -19,14 +19,17 @@ const (
 	// maxTimer bounds the timers: they stand still while a machine sleeps, so the wall clock is read
 	// at least this often.
 	maxTimer = time.Minute
+
+	// healthWindow is how long a source goes on trying after a health check has asked about it.
+	healthWindow = 5 * time.Minute
 )
 
-// RetryInBackground makes a source that has never had a token retry without requests, because a health
-// check waits for it (rule 24).
+// RetryInBackground makes a source whose last attempt failed, and that has no usable token, retry without
+// requests for a while, because a health check waits for it (rule 24).
 func (s *Source) RetryInBackground() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.retryWhenIdle = true
+	s.healthAskedAt = s.now()
 	s.schedule()
 }
 
@@ -48,10 +51,9 @@ func (s *Source) refreshAhead(ctx context.Context, c *cached, now time.Time) {
 
 // recheckCredentials retries a failed refresh before its back-off ends if the credentials have changed.
 func (s *Source) recheckCredentials(ctx context.Context, u *User, failed *Failure) {
-	if !credentialsDiffer(u, failed) {
+	if !s.recheck(u, failed) {
 		return
 	}
-	s.resetBackoff(failed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed && !s.queued && s.failure.Left(s.now()) == 0 {
@@ -66,10 +68,11 @@ func (s *Source) schedule() {
 		s.timer.Stop()
 		s.timer = nil
 	}
-	if s.closed || s.attempt != nil || s.queued || !s.refreshesInBackground() {
+	now := s.now()
+	if s.closed || s.attempt != nil || s.queued || !s.refreshesInBackground(now) {
 		return
 	}
-	wait := s.nextAttemptIn(s.now())
+	wait := s.nextAttemptIn(now)
 	if wait <= 0 {
 		s.refreshInBackground(context.Background())
 		return
@@ -82,9 +85,9 @@ func (s *Source) schedule() {
 }
 
 // refreshesInBackground reports whether the source is refreshed without requests. Call it with mu held.
-func (s *Source) refreshesInBackground() bool {
+func (s *Source) refreshesInBackground(now time.Time) bool {
 	warm := slices.ContainsFunc(s.users, func(u *User) bool { return u.started && u.Warm })
-	return warm || s.retryWhenIdle && s.failure != nil && s.cached.Load() == nil
+	return warm || s.failure != nil && !s.cached.Load().usable(now) && clock.Elapsed(s.healthAskedAt, now) < healthWindow
 }
 
 // nextAttemptIn returns the time until the next attempt is due. Call it with mu held.

@@ -322,29 +322,35 @@ func TestWarmReloadFetchesNothing(t *testing.T) {
 	})
 }
 
+// probe has a health check ask every ten seconds for a while.
+func probe(s *Source, d time.Duration) {
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(10 * time.Second) {
+		s.RetryInBackground()
+	}
+}
+
 func TestHealthCheckKeepsAFailedSourceTrying(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &tokentest.Fetcher{Respond: fails(errTestOutage)}
 		s, u := startSource(t, f)
-		s.RetryInBackground()
-		time.Sleep(time.Hour)
+		probe(s, time.Hour)
 		tokentest.WantCalls(t, f, 0) // nothing has failed yet
 
 		wantFailure(t, s, errTestOutage)
-		time.Sleep(10 * time.Minute)
+		probe(s, 10*time.Minute)
 		if got := f.Count(); got < 12 || got > 20 {
 			t.Errorf("%d attempts in ten minutes", got)
 		}
 
 		synctest.Wait()
 		f.SetRespond(grants(100 * time.Second))
-		time.Sleep(time.Minute)
+		probe(s, time.Minute)
 		if s.Current() == nil {
 			t.Error("it does not recover")
 		}
 		calls := f.Count()
-		time.Sleep(time.Hour)
-		tokentest.WantCalls(t, f, calls) // it has had a token
+		probe(s, time.Hour)
+		tokentest.WantCalls(t, f, calls) // its last attempt has not failed
 		s.releaseUser(u)
 	})
 }
@@ -370,21 +376,48 @@ func TestFailedSourceRestsUntilAHealthCheckAsks(t *testing.T) {
 	})
 }
 
-func TestHealthCheckLeavesASourceThatHasWorkedAlone(t *testing.T) {
+func TestFailedSourceRestsWhenNoHealthCheckAsksAnyMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &tokentest.Fetcher{Respond: func(_ context.Context, call int) (*oauth.Token, error) {
-			if call == 1 {
-				return tokentest.Token(call, time.Second), nil
-			}
-			return nil, errTestOutage
-		}}
+		f := &tokentest.Fetcher{Respond: fails(errTestOutage)}
 		s, _ := startSource(t, f)
-		tokentest.WantToken(t, s, "token-1")
-		time.Sleep(time.Second)
 		wantFailure(t, s, errTestOutage)
 		s.RetryInBackground()
+		time.Sleep(4 * time.Minute)
+		calls := f.Count()
+		time.Sleep(time.Minute)
+		if f.Count() == calls {
+			t.Error("no attempt in the fifth minute")
+		}
+		calls = f.Count()
 		time.Sleep(time.Hour)
-		tokentest.WantCalls(t, f, 2)
+		tokentest.WantCalls(t, f, calls)
+	})
+}
+
+// TestHealthCheckKeepsASourceTryingThatHasWorked, once its token is gone, so that readiness comes back by
+// itself (rule 24).
+func TestHealthCheckKeepsASourceTryingThatHasWorked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &tokentest.Fetcher{Respond: grants(100 * time.Second)}
+		s, _ := startSource(t, f)
+		tokentest.WantToken(t, s, "token-1")
+		f.SetRespond(fails(errTestConfiguration))
+		time.Sleep(85 * time.Second)
+		tokentest.WantToken(t, s, "token-1") // and it is refreshed
+		probe(s, 10*time.Second)
+		tokentest.WantCalls(t, f, 2) // the token still lives
+
+		time.Sleep(time.Hour)
+		tokentest.WantCalls(t, f, 2) // nobody asks
+		probe(s, 10*time.Minute)
+		if got := f.Count(); got < 12 || got > 22 {
+			t.Errorf("%d attempts in ten minutes", got-2)
+		}
+		f.SetRespond(grants(100 * time.Second))
+		probe(s, time.Minute)
+		if s.Current() == nil {
+			t.Error("it does not recover")
+		}
 	})
 }
 

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"context"
 	"time"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/clock"
@@ -77,22 +78,48 @@ func (s *Source) resetBackoff(failed *Failure) {
 	}
 }
 
-// credentialsChanged reports whether the credentials differ from those that failed. It reads them at
-// most once a second, because they may be files.
-func (s *Source) credentialsChanged(failed *Failure) bool {
+// credentialsChanged ends the back-off of failed if the credentials differ from those that failed, and
+// reports whether they do. It reads them at most once a second, because they may be files, and waits no
+// longer than for a token, because reading may hang.
+func (s *Source) credentialsChanged(ctx context.Context, failed *Failure) bool {
 	s.mu.Lock()
-	may, u := s.mayRecheck(s.now()), s.primary()
+	may, u, timeout := s.mayRecheck(s.now()), s.primary(), s.timeout()
 	s.mu.Unlock()
-	return may && credentialsDiffer(u, failed)
-}
-
-// mayRecheck reports whether the credentials may be read again. If so, the caller must do it. Call it
-// with mu held.
-func (s *Source) mayRecheck(now time.Time) bool {
-	if clock.Elapsed(s.recheckedAt, now) < minRecheckPause {
+	if !may {
 		return false
 	}
-	s.recheckedAt = now
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	changed := make(chan bool, 1)
+	go func() { changed <- s.recheck(u, failed) }()
+	select {
+	case yes := <-changed:
+		return yes
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// recheck ends the back-off of failed if the user's credentials differ from those that failed, and reports
+// whether they do. Whoever mayRecheck allows it must call it.
+func (s *Source) recheck(u *User, failed *Failure) bool {
+	differ := credentialsDiffer(u, failed)
+	s.mu.Lock()
+	s.rechecking = false
+	s.mu.Unlock()
+	if differ {
+		s.resetBackoff(failed)
+	}
+	return differ
+}
+
+// mayRecheck reports whether the credentials may be read again: not so soon after the last time, and not
+// while that hangs. Call it with mu held.
+func (s *Source) mayRecheck(now time.Time) bool {
+	if s.rechecking || clock.Elapsed(s.recheckedAt, now) < minRecheckPause {
+		return false
+	}
+	s.rechecking, s.recheckedAt = true, now
 	return true
 }
 

@@ -395,3 +395,53 @@ func TestAPresumedMistakeIsAnOutageOnceItHasWorked(t *testing.T) {
 		})
 	}
 }
+
+// TestHangingCredentialsHoldNobodyUp: a file of a network file system may hang, when a request in a back-off
+// has it read again.
+func TestHangingCredentialsHoldNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		f := &tokentest.Fetcher{Respond: fails(busy(time.Hour))}
+		s, _ := startSource(t, f, func(u *User) { u.Timeout = 5 * time.Second })
+		wantFailure(t, s, busy(time.Hour))
+		f.SetCredentials(func() (string, error) { <-release; return "another", nil }, nil)
+		time.Sleep(2 * time.Second)
+
+		started := time.Now()
+		gone, leave := context.WithTimeout(t.Context(), time.Second)
+		defer leave()
+		if _, err := s.Token(gone); !errors.Is(err, context.DeadlineExceeded) || time.Since(started) != time.Second {
+			t.Errorf("%v after %v for an app that has left", err, time.Since(started))
+		}
+		for range 10 { // the one that reads still hangs, and no other begins
+			time.Sleep(2 * time.Second)
+			started = time.Now()
+			wantFailure(t, s, busy(time.Hour))
+			if d := time.Since(started); d > 0 {
+				t.Errorf("a request waited for %v", d)
+			}
+		}
+		f.SetRespond(grants(time.Hour))
+		close(release)
+		synctest.Wait()
+		tokentest.MustToken(t, s) // what was read in the end counts
+	})
+}
+
+// TestHangingCredentialsHoldNobodyUpForLong: the request that reads them waits no longer than for a token.
+func TestHangingCredentialsHoldNobodyUpForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		defer close(release)
+		f := &tokentest.Fetcher{Respond: fails(busy(time.Hour))}
+		s, _ := startSource(t, f, func(u *User) { u.Timeout = 5 * time.Second })
+		wantFailure(t, s, busy(time.Hour))
+		f.SetCredentials(func() (string, error) { <-release; return "another", nil }, nil)
+		time.Sleep(2 * time.Second)
+		started := time.Now()
+		wantFailure(t, s, busy(time.Hour))
+		if d := time.Since(started); d != 5*time.Second {
+			t.Errorf("it waited for %v", d)
+		}
+	})
+}

@@ -41,8 +41,7 @@ func (s *Source) reject(ctx context.Context, rejected *oauth.Token) *attempt {
 		s.notify(Event{Rejected: true})
 		s.reportRejection(s.now())
 	}
-	if failed != nil && s.credentialsChanged(failed) {
-		s.resetBackoff(failed)
+	if failed != nil && s.credentialsChanged(ctx, failed) {
 		s.mu.Lock()
 		s.replacedAt = time.Time{}
 		s.mu.Unlock()

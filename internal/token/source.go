@@ -77,9 +77,10 @@ type Source struct {
 	ending          bool        // the last response said that nothing is left of its token's life
 	lookedAt        time.Time   // when the last response without news came; see lookPause
 	recheckedAt     time.Time   // when the credentials were last read again in a back-off
+	rechecking      bool        // whether that has not ended
 	rejected        string      // the value of the token that an API has rejected last
 	replacedAt      time.Time   // when an attempt last began because of a rejection
-	retryWhenIdle   bool        // whether a health check waits for the first token
+	healthAskedAt   time.Time   // when a health check last asked about the source
 	closed          bool        // no more background work
 	timer           *time.Timer // for the next attempt in the background, or nil
 
@@ -135,9 +136,11 @@ func (s *Source) await(ctx context.Context) (*oauth.Token, error) {
 	if failed == nil {
 		return a.wait(ctx)
 	}
-	if s.credentialsChanged(failed) {
-		s.resetBackoff(failed)
+	if s.credentialsChanged(ctx, failed) {
 		return s.await(ctx)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
 	return nil, failed.AsError(s.now())
 }
@@ -239,7 +242,7 @@ func (s *Source) adopt(t *oauth.Token, now time.Time) *oauth.Error {
 		s.previous = before
 		s.previousRefused = s.rejected == before.Value && s.accepted.Load() != &before.Token
 	}
-	s.failure, s.retryWhenIdle = nil, false
+	s.failure = nil
 	s.cached.Store(c)
 	return nil
 }

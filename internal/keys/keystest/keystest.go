@@ -97,6 +97,20 @@ func WriteCertificate(t *testing.T, dir, name string) (certFile, keyFile string)
 	return certFile, keyFile
 }
 
+// CertificateFor returns a self-signed certificate of a key, in PEM, another one each time.
+func CertificateFor(t *testing.T, name string) []byte {
+	t.Helper()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, Public(name), Key(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
 // NewCertificate returns the certificate "first", in files of its own.
 func NewCertificate(t *testing.T) *keys.Certificate {
 	t.Helper()
