@@ -1017,8 +1017,9 @@ var fromElsewhere = []string{
 
 // putTogether are messages that are made of pieces, which `…` divides here.
 var putTogether = map[string]string{
-	"has no token at /access_token":   "has no token at …/access_token",
-	"cannot be reached: no such host": "cannot be reached: …no such host",
+	"there is no connection …; a base URL begins with https://":                     "there is no …a base URL begins with https://",
+	"has no token at /access_token":                                                 "has no token at …/access_token",
+	"cannot be reached: no such host":                                               "cannot be reached: …no such host",
 	"refused the request (status 401): check token_url, the client's credentials …": "refused the request (status …): …check token_url, the client's credentials",
 	"refused the request (status 404): check token_url":                             "refused the request (status …): …check token_url",
 	"refused the request (status …): …; it worked before with the same credentials": "refused the request (status …): …; it worked before with the same credentials",
