@@ -545,3 +545,54 @@ func TestFullDuplex(t *testing.T) {
 		t.Errorf("%q, %v", rest, err)
 	}
 }
+
+// TestBothWaysForwardAlike: the handler alone, and with reverse_proxy. The API sends an early hint first, after
+// which net/http's own reverse proxy forgets what other handlers have set.
+func TestBothWaysForwardAlike(t *testing.T) {
+	for name, option := range map[string]string{"alone": "", "with reverse_proxy": "use_reverse_proxy"} {
+		t.Run(name, func(t *testing.T) {
+			e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Link", "</style.css>; rel=preload")
+				w.WriteHeader(http.StatusEarlyHints)
+				w.Header().Del("Link")
+				w.Header().Set("Server", "the API's")
+				w.WriteHeader(http.StatusTeapot)
+			})
+			site := runSidecar(t, strings.Replace(inline(a, e, option), "{\n", "{\n\theader X-Own yes\n", 1))
+			res, _ := call(t, "POST", site+"/a%2Fb?x=1;y&z=%zz", strings.NewReader("body"), "Te", "trailers", "Connection", "TE", "X-Forwarded-For", "1.2.3.4")
+			if res.StatusCode != http.StatusTeapot || res.Header.Get("X-Own") != "yes" || res.Header.Get("Link") != "" {
+				t.Errorf("status %d, header %v", res.StatusCode, res.Header)
+			}
+			if got := res.Header.Values("Server"); len(got) != 1 || got[0] != "the API's" {
+				t.Errorf("Server: %q", got)
+			}
+			seen := a.seen()[0]
+			if got := seen.RequestURI; got != "/base/a%2Fb?x=1;y&z=%zz" {
+				t.Errorf("the API was asked for %s", got)
+			}
+			if te, forwarded := seen.Header.Get("Te"), seen.Header.Get("X-Forwarded-For"); te != "trailers" || forwarded != "" {
+				t.Errorf("the API got TE %q, X-Forwarded-For %q", te, forwarded)
+			}
+		})
+	}
+}
+
+// TestProxyProtocolNeedsReverseProxy, which knows the app's address.
+func TestProxyProtocolNeedsReverseProxy(t *testing.T) {
+	for options, alone := range map[string]bool{
+		"":                                       true,
+		"flush_interval -1":                      true,
+		"transport http {\nversions 1.1\n}":      true,
+		"use_reverse_proxy":                      false,
+		"lb_retries 1":                           false,
+		"transport http {\nproxy_protocol v1\n}": false,
+	} {
+		adapted, err := adapt(":8080 {\nhttp_helper https://api.example.com {\ntoken_url https://auth.example.com/token\nclient_id a\nclient_secret {env.S}\n" + options + "\n}\n}")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := !strings.Contains(adapted, `"reverse_proxy"`); got != alone {
+			t.Errorf("%q: alone is %t", options, got)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -12,9 +13,7 @@ import (
 // of them is one that this process has sent, so a loop is found without a field that the API would see.
 type OwnConnections struct {
 	count atomic.Int32 // of open, to cost nothing where APIs are elsewhere
-
-	mu   sync.RWMutex
-	open map[string]*hop // by the local address, which is the remote one where the request comes in
+	open  sync.Map     // a *hop by the local address, which is the remote one where the request comes in
 }
 
 // hop is one connection on the way of a request through this process, and the way before it.
@@ -38,9 +37,9 @@ func (o *OwnConnections) wayOf(remoteAddr string) *hop {
 	if o == nil || o.count.Load() == 0 {
 		return nil
 	}
-	o.mu.RLock()
-	defer o.mu.RUnlock()
-	return o.open[remoteAddr]
+	way, _ := o.open.Load(remoteAddr)
+	last, _ := way.(*hop)
+	return last
 }
 
 // dialing returns dial with the connections to this machine remembered until they are closed. Each has the
@@ -56,12 +55,7 @@ func (o *OwnConnections) dialing(dial dialFunc) dialFunc {
 		if err != nil || !ok || !leadsBack(conn) {
 			return conn, err
 		}
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if o.open == nil {
-			o.open = make(map[string]*hop)
-		}
-		o.open[conn.LocalAddr().String()] = &hop{q.Conn, q.way}
+		o.open.Store(conn.LocalAddr().String(), &hop{q.Conn, q.way})
 		o.count.Add(1)
 		return &ownConnection{Conn: conn, owner: o}, nil
 	}
@@ -85,12 +79,21 @@ type ownConnection struct {
 // Close implements net.Conn. The address is forgotten first, because another connection may get it then.
 func (c *ownConnection) Close() error {
 	c.once.Do(func() {
-		c.owner.mu.Lock()
-		defer c.owner.mu.Unlock()
-		delete(c.owner.open, c.LocalAddr().String())
+		c.owner.open.Delete(c.LocalAddr().String())
 		c.owner.count.Add(-1)
 	})
 	return c.Conn.Close()
+}
+
+// ReadFrom implements io.ReaderFrom. The connection may have a faster way than copying.
+func (c *ownConnection) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
+
+// CloseWrite tells the other side that nothing more is sent.
+func (c *ownConnection) CloseWrite() error {
+	if conn, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return conn.CloseWrite()
+	}
+	return http.ErrNotSupported
 }
 
 // enter notes the way of a request that came in as r, and refuses it if it leads through its connection
