@@ -9,13 +9,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 )
 
 // Proxy forwards requests to an API by itself, in place of Caddy's reverse_proxy. As a handler it is the
@@ -34,7 +35,7 @@ func NewProxy(transport func(*Connection) *Transport, flushInterval time.Duratio
 		Rewrite:       direct,
 		Transport:     roundTripperFunc(p.roundTrip),
 		FlushInterval: flushInterval,
-		BufferPool:    &copyBuffers,
+		BufferPool:    &httptransport.Buffers,
 		ErrorHandler:  keepError,
 		ErrorLog:      debugLog(logger),
 	}
@@ -154,22 +155,3 @@ func (w *proxyWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	return conn, buffered, err
 }
-
-// copyBuffers are the buffers that responses are copied with.
-var copyBuffers bufferPool
-
-// bufferPool implements httputil.BufferPool.
-type bufferPool struct{ pool sync.Pool }
-
-const copyBufferSize = 32 << 10
-
-// Get implements httputil.BufferPool.
-func (p *bufferPool) Get() []byte {
-	if buffer, ok := p.pool.Get().(*[copyBufferSize]byte); ok {
-		return buffer[:]
-	}
-	return make([]byte, copyBufferSize)
-}
-
-// Put implements httputil.BufferPool.
-func (p *bufferPool) Put(buffer []byte) { p.pool.Put((*[copyBufferSize]byte)(buffer)) }

@@ -20,16 +20,31 @@ func poolingCopies(dial func(ctx context.Context, network, address string) (net.
 	}
 }
 
-// copyingConn is a connection whose ReadFrom uses a buffer of the pool.
+// copyingConn is a connection whose ReadFrom uses one of Buffers.
 type copyingConn struct{ *net.TCPConn }
-
-const copyBufferSize = 32 << 10
-
-var copyBuffers = sync.Pool{New: func() any { return new([copyBufferSize]byte) }}
 
 // ReadFrom implements io.ReaderFrom.
 func (c copyingConn) ReadFrom(r io.Reader) (int64, error) {
-	buffer := copyBuffers.Get().(*[copyBufferSize]byte)
-	defer copyBuffers.Put(buffer)
-	return io.CopyBuffer(struct{ io.Writer }{c.TCPConn}, struct{ io.Reader }{r}, buffer[:])
+	buffer := Buffers.Get()
+	defer Buffers.Put(buffer)
+	return io.CopyBuffer(struct{ io.Writer }{c.TCPConn}, struct{ io.Reader }{r}, buffer)
 }
+
+// Buffers are the buffers that bodies are copied with, in both directions.
+var Buffers bufferPool
+
+// bufferPool implements httputil.BufferPool.
+type bufferPool struct{ pool sync.Pool }
+
+const bufferSize = 32 << 10
+
+// Get implements httputil.BufferPool.
+func (p *bufferPool) Get() []byte {
+	if buffer, ok := p.pool.Get().(*[bufferSize]byte); ok {
+		return buffer[:]
+	}
+	return make([]byte, bufferSize)
+}
+
+// Put implements httputil.BufferPool.
+func (p *bufferPool) Put(buffer []byte) { p.pool.Put((*[bufferSize]byte)(buffer)) }
