@@ -87,7 +87,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(h.provision(app), h.provisionProxy(ctx))
+	if err = h.provision(app); err == nil {
+		err = h.provisionProxy(ctx)
+	}
 	if err != nil && strings.HasPrefix(err.Error(), "connection ") {
 		return err // which Caddy's steps precede already
 	}

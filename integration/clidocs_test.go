@@ -46,7 +46,7 @@ var documentedUses = map[string]documentedUse{
 	"caddy http-helper refresh api.example.com --address unix//run/http_helper/admin.sock":    {typed: "caddy http-helper refresh my-connection --address unix//run/http_helper/admin.sock", prints: []string{"my-connection has a new token"}},
 	"caddy http-helper show <connection>":                                                     {prints: []string{"Name", "billing"}},
 	"caddy http-helper ping <connection>":                                                     {prints: []string{"billing works"}},
-	"caddy adapt":                                                                             {typed: "caddy adapt --config Caddyfile --adapter caddyfile", prints: []string{`"handler":"http_helper"`, `"protocol":"http_helper"`}},
+	"caddy adapt":                                                                             {typed: "caddy adapt --config Caddyfile --adapter caddyfile", prints: []string{`"handler":"http_helper"`}},
 	"caddy list-modules --versions":                                                           {prints: []string{"http.handlers.http_helper v"}},
 	"caddy validate --config … --adapter caddyfile":                                           {prints: []string{"Valid configuration"}},
 	"docker exec sidecar /caddy http-helper list --address unix//run/http_helper/admin.sock":  {prints: []string{"billing"}},

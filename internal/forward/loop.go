@@ -13,8 +13,12 @@ import (
 // of them is one that this process has sent, so a loop is found without a field that the API would see.
 type OwnConnections struct {
 	count atomic.Int32 // of open, to cost nothing where APIs are elsewhere
-	open  sync.Map     // a *hop by the local address, which is the remote one where the request comes in
+	open  sync.Map     // a *hop by the addresses
 }
+
+// addresses are both ends of a connection. Only together they are unique: the app may use the port that a
+// connection to another address has.
+type addresses struct{ dialer, listener string }
 
 // hop is one connection on the way of a request through this process, and the way before it.
 type hop struct {
@@ -32,12 +36,16 @@ func (h *hop) includes(conn *Connection) bool {
 	return false
 }
 
-// wayOf returns the way of a request that came in from an address, and nil for one of the app.
-func (o *OwnConnections) wayOf(remoteAddr string) *hop {
+// wayOf returns the way of a request that came in, and nil for one of the app.
+func (o *OwnConnections) wayOf(r *http.Request) *hop {
 	if o == nil || o.count.Load() == 0 {
 		return nil
 	}
-	way, _ := o.open.Load(remoteAddr)
+	listener, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !ok {
+		return nil
+	}
+	way, _ := o.open.Load(addresses{r.RemoteAddr, listener.String()})
 	last, _ := way.(*hop)
 	return last
 }
@@ -55,9 +63,10 @@ func (o *OwnConnections) dialing(dial dialFunc) dialFunc {
 		if err != nil || !ok || !leadsBack(conn) {
 			return conn, err
 		}
-		o.open.Store(conn.LocalAddr().String(), &hop{q.Conn, q.way})
+		ends := addresses{conn.LocalAddr().String(), conn.RemoteAddr().String()}
+		o.open.Store(ends, &hop{q.Conn, q.way})
 		o.count.Add(1)
-		return &ownConnection{Conn: conn, owner: o}, nil
+		return &ownConnection{Conn: conn, owner: o, ends: ends}, nil
 	}
 }
 
@@ -73,13 +82,14 @@ type ownConnection struct {
 	net.Conn
 
 	owner *OwnConnections
+	ends  addresses
 	once  sync.Once
 }
 
 // Close implements net.Conn. The address is forgotten first, because another connection may get it then.
 func (c *ownConnection) Close() error {
 	c.once.Do(func() {
-		c.owner.open.Delete(c.LocalAddr().String())
+		c.owner.open.Delete(c.ends)
 		c.owner.count.Add(-1)
 	})
 	return c.Conn.Close()
@@ -99,7 +109,7 @@ func (c *ownConnection) CloseWrite() error {
 // enter notes the way of a request that came in as r, and refuses it if it leads through its connection
 // already.
 func (q *Request) enter(r *http.Request) *Error {
-	q.way = q.Conn.Own.wayOf(r.RemoteAddr)
+	q.way = q.Conn.Own.wayOf(r)
 	if !q.way.includes(q.Conn) {
 		return nil
 	}
