@@ -248,9 +248,9 @@ func (d *directive) readOwn(known subdirective.Rules) error {
 
 // parseProxy hands the rest to reverse_proxy.
 func (d *directive) parseProxy() error {
-	errs := make([]error, len(d.rest))
-	for i, segment := range d.rest {
-		errs[i] = d.checkProxyOption(subdirective.Parse(d.Owner, segment))
+	errs := make([]error, 0, len(d.rest)+1)
+	for _, segment := range d.rest {
+		errs = append(errs, d.checkProxyOption(subdirective.Parse(d.Owner, segment)))
 	}
 	if err := errors.Join(append(errs, d.unmarshalProxy())...); err != nil {
 		return err

@@ -163,7 +163,7 @@ func TestNewOnATerminal(t *testing.T) {
 	equal(t, "token requests before anybody wanted one", o.server.Count(), 0)
 	f.answer(t, tryIt, "y")
 	equal(t, "exit status", f.Ended(t), 0)
-	f.WaitScreen(t, "It works: there is a token.", "It lives 1h0m0s.", "Scopes granted: not confirmed by the server")
+	f.WaitScreen(t, "It works: there is a token.", "It lives 1h0m0s.", "Scopes granted: contacts.read contacts.write reports.read")
 	equal(t, "restored", f.Restored(t), true)
 	equal(t, "printed", f.Logs(), wantBlock)
 	equal(t, "token requests", o.server.Count(), 1)

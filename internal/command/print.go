@@ -50,7 +50,7 @@ func (p *printer) connections(conns []adminapi.Connection) {
 	}
 	p.row("NAME", "CONNECTOR", "STATE", "TOKEN")
 	for _, c := range conns {
-		p.row(c.Name, orDash(c.Connector), string(c.State), p.tokenOf(c))
+		p.row(c.Name, orDash(c.Connector), string(c.State), p.tokenLeft(c.Token))
 	}
 	p.problems(conns...)
 }
@@ -73,14 +73,6 @@ var stateMeaning = map[token.State]string{
 
 // unconfirmed is said of scopes that the server has not listed as granted.
 const unconfirmed = "not confirmed by the server"
-
-// tokenOf describes the token of a connection in a table.
-func (p *printer) tokenOf(c adminapi.Connection) string {
-	if c.Scopes.Unconfirmed() {
-		return p.tokenLeft(c.Token) + "; scopes " + unconfirmed
-	}
-	return p.tokenLeft(c.Token)
-}
 
 func (p *printer) tokenLeft(t *adminapi.Token) string {
 	if t == nil {

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -12,10 +13,12 @@ import (
 // of them is one that this process has sent, so a loop is found without a field that the API would see.
 type OwnConnections struct {
 	count atomic.Int32 // of open, to cost nothing where APIs are elsewhere
-
-	mu   sync.RWMutex
-	open map[string]*hop // by the local address, which is the remote one where the request comes in
+	open  sync.Map     // a *hop by the addresses
 }
+
+// addresses are both ends of a connection. Only together they are unique: the app may use the port that a
+// connection to another address has.
+type addresses struct{ dialer, listener string }
 
 // hop is one connection on the way of a request through this process, and the way before it.
 type hop struct {
@@ -33,14 +36,18 @@ func (h *hop) includes(conn *Connection) bool {
 	return false
 }
 
-// wayOf returns the way of a request that came in from an address, and nil for one of the app.
-func (o *OwnConnections) wayOf(remoteAddr string) *hop {
+// wayOf returns the way of a request that came in, and nil for one of the app.
+func (o *OwnConnections) wayOf(r *http.Request) *hop {
 	if o == nil || o.count.Load() == 0 {
 		return nil
 	}
-	o.mu.RLock()
-	defer o.mu.RUnlock()
-	return o.open[remoteAddr]
+	listener, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !ok {
+		return nil
+	}
+	way, _ := o.open.Load(addresses{r.RemoteAddr, listener.String()})
+	last, _ := way.(*hop)
+	return last
 }
 
 // dialing returns dial with the connections to this machine remembered until they are closed. Each has the
@@ -56,14 +63,10 @@ func (o *OwnConnections) dialing(dial dialFunc) dialFunc {
 		if err != nil || !ok || !leadsBack(conn) {
 			return conn, err
 		}
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if o.open == nil {
-			o.open = make(map[string]*hop)
-		}
-		o.open[conn.LocalAddr().String()] = &hop{q.Conn, q.way}
+		ends := addresses{conn.LocalAddr().String(), conn.RemoteAddr().String()}
+		o.open.Store(ends, &hop{q.Conn, q.way})
 		o.count.Add(1)
-		return &ownConnection{Conn: conn, owner: o}, nil
+		return &ownConnection{Conn: conn, owner: o, ends: ends}, nil
 	}
 }
 
@@ -79,24 +82,34 @@ type ownConnection struct {
 	net.Conn
 
 	owner *OwnConnections
+	ends  addresses
 	once  sync.Once
 }
 
 // Close implements net.Conn. The address is forgotten first, because another connection may get it then.
 func (c *ownConnection) Close() error {
 	c.once.Do(func() {
-		c.owner.mu.Lock()
-		defer c.owner.mu.Unlock()
-		delete(c.owner.open, c.LocalAddr().String())
+		c.owner.open.Delete(c.ends)
 		c.owner.count.Add(-1)
 	})
 	return c.Conn.Close()
 }
 
+// ReadFrom implements io.ReaderFrom. The connection may have a faster way than copying.
+func (c *ownConnection) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
+
+// CloseWrite tells the other side that nothing more is sent.
+func (c *ownConnection) CloseWrite() error {
+	if conn, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return conn.CloseWrite()
+	}
+	return http.ErrNotSupported
+}
+
 // enter notes the way of a request that came in as r, and refuses it if it leads through its connection
 // already.
 func (q *Request) enter(r *http.Request) *Error {
-	q.way = q.Conn.Own.wayOf(r.RemoteAddr)
+	q.way = q.Conn.Own.wayOf(r)
 	if !q.way.includes(q.Conn) {
 		return nil
 	}
