@@ -78,8 +78,9 @@ var errBodyTaken = errors.New("the request is being replayed")
 // up; what a read in progress still gets is kept for the next attempt.
 type replayBody struct {
 	limit   int64
-	length  int64 // of the whole body; -1: not known
-	trailer http.Header
+	length  int64       // of the whole body; -1: not known
+	trailer http.Header // the app's, whose values arrive when the source ends
+	fields  []string    // those of trailer that are announced and may reach the API
 	request *Request
 
 	mu      sync.Mutex
@@ -100,29 +101,45 @@ func newReplayBody(req *http.Request, q *Request) *replayBody {
 	}
 	b := &replayBody{limit: q.options.ReplayBuffer, length: req.ContentLength, trailer: req.Trailer, request: q, source: req.Body}
 	b.idle.L = &b.mu
-	b.dropTrailers() // those that are announced
+	for field := range req.Trailer {
+		if q.mayTrail(field) {
+			b.fields = append(b.fields, field)
+		}
+	}
 	return b
 }
 
 // attempt returns the body for one more attempt, from its beginning.
-func (b *replayBody) attempt() io.ReadCloser {
+func (b *replayBody) attempt() *bodyReader {
 	if b == nil {
 		return nil
 	}
+	reader := &bodyReader{body: b}
+	if b.trailer != nil {
+		reader.trailer = make(http.Header, len(b.fields))
+		for _, field := range b.fields {
+			reader.trailer[field] = nil
+		}
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.current = &bodyReader{body: b}
-	return b.current
+	b.current = reader
+	return reader
 }
 
 // again returns the body for net/http, which sends a request again by itself when a connection has not
 // processed it: an HTTP/2 server has refused its stream, or is about to close the connection. It
 // implements http.Request.GetBody.
 func (b *replayBody) again() (io.ReadCloser, error) {
-	if !b.rewind() {
+	b.mu.Lock()
+	given := b.current
+	b.mu.Unlock()
+	if given == nil || !b.rewind() {
 		return nil, errNotSentAgain
 	}
-	return b.attempt(), nil
+	reader := b.attempt()
+	reader.trailer = given.trailer // net/http keeps the rest of the request
+	return reader, nil
 }
 
 // replayable reports whether all that was read so far can be sent again.
@@ -188,9 +205,10 @@ func (b *replayBody) closeIfUnused() {
 
 // bodyReader is the body as one attempt sees it.
 type bodyReader struct {
-	body   *replayBody
-	offset int
-	closed bool
+	body    *replayBody
+	trailer http.Header // of the attempt's request; nil: the app has announced none
+	offset  int
+	closed  bool
 }
 
 // Read reads what was kept, then the source.
@@ -209,7 +227,8 @@ func (r *bodyReader) Read(p []byte) (int, error) {
 			return n, nil
 		}
 		if b.err != nil {
-			b.mu.Unlock()
+			defer b.mu.Unlock()
+			r.fillTrailer()
 			return 0, b.err
 		}
 		if !b.reading {
@@ -233,7 +252,6 @@ func (r *bodyReader) readSource(p []byte) (int, error) {
 	b.idle.Broadcast()
 	if err != nil {
 		b.err = err
-		b.dropTrailers()
 	}
 	if b.current != r {
 		// The attempt was given up meanwhile; the next one reads these bytes from what is kept.
@@ -244,7 +262,24 @@ func (r *bodyReader) readSource(p []byte) (int, error) {
 	}
 	b.keep(p[:n])
 	r.offset += n
+	if err != nil {
+		r.fillTrailer()
+	}
 	return n, err
+}
+
+// fillTrailer gives the attempt's request the app's trailers that may reach the API, once the source has
+// ended. Each attempt has a map of its own, because its http transport may look at it at any time. b.mu is
+// held.
+func (r *bodyReader) fillTrailer() {
+	if r.trailer == nil {
+		return
+	}
+	for field, values := range r.body.trailer {
+		if r.body.request.mayTrail(field) {
+			r.trailer[field] = values
+		}
+	}
 }
 
 // keep keeps bytes for a replay if the body is within the limit. b.mu is held.
@@ -285,15 +320,6 @@ func (b *replayBody) forget() {
 		replayBuffers.Put((*[bufferSize]byte)(b.kept[:bufferSize]))
 	}
 	b.kept = nil
-}
-
-// dropTrailers removes the app's trailers that must not reach the API.
-func (b *replayBody) dropTrailers() {
-	for field := range b.trailer {
-		if !b.request.mayTrail(field) {
-			delete(b.trailer, field)
-		}
-	}
 }
 
 // Close ends the attempt. The source stays open for a replay.

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -22,3 +23,29 @@ func TestKnownToBeTooLargeToReplay(t *testing.T) {
 		t.Error("a body that is too large is replayable")
 	}
 }
+
+// TestEachAttemptHasItsTrailers: the http transport of an attempt that was given up may still look at its own.
+func TestEachAttemptHasItsTrailers(t *testing.T) {
+	arriving := http.Header{"X-Sum": nil, "Authorization": nil}
+	q := &Request{Target: new(Target), options: &Options{Field: "Authorization", ReplayBuffer: 100}}
+	source := io.MultiReader(strings.NewReader("body"), readerFunc(func([]byte) (int, error) {
+		arriving["X-Sum"], arriving["Authorization"] = []string{"1"}, []string{"Bearer mine"}
+		return 0, io.EOF
+	}))
+	body := newReplayBody(&http.Request{Body: io.NopCloser(source), ContentLength: -1, Trailer: arriving}, q)
+	first := body.attempt()
+	if _, err := io.ReadAll(first); err != nil || first.trailer.Get("X-Sum") != "1" {
+		t.Errorf("the first attempt got %v, %v", first.trailer, err)
+	}
+	second := body.attempt()
+	if value, announced := second.trailer["X-Sum"]; !announced || value != nil {
+		t.Errorf("before it has read its body, the second attempt has %v", second.trailer)
+	}
+	if got, err := io.ReadAll(second); err != nil || string(got) != "body" || second.trailer.Get("X-Sum") != "1" || len(second.trailer) != 1 {
+		t.Errorf("the second attempt got %q, %v, %v", got, second.trailer, err)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

@@ -206,7 +206,6 @@ func (t *Transport) sendWithNonce(req *http.Request, q *Request, token *oauth.To
 // sendOnce sends one copy of a request. A proof of possession contains nonce, or the API's newest nonce
 // if that is empty.
 func (t *Transport) sendOnce(req *http.Request, q *Request, token *oauth.Token, body *replayBody, nonce string) (*http.Response, error) {
-	// The copy is shallow, because the app's trailers arrive in the map of req.
 	out := &struct {
 		req http.Request
 		url url.URL
@@ -220,7 +219,7 @@ func (t *Transport) sendOnce(req *http.Request, q *Request, token *oauth.Token, 
 	out.req.Header = q.header(req.Header, token, t.proxyFields)
 	q.rewriteDestination(req, out.req.Header)
 	if reader := body.attempt(); reader != nil {
-		out.req.Body, out.req.GetBody = reader, body.again
+		out.req.Body, out.req.GetBody, out.req.Trailer = reader, body.again, reader.trailer
 	}
 	if t.pinned || t.ProxyProtocol != "" {
 		out.url.Host = req.URL.Host
