@@ -111,7 +111,7 @@ var unfinishedBodies = map[string]string{
 	"large":   "Content-Length: 10000000\r\n\r\nbody",
 }
 
-// TestErrorsComeWhileTheBodyIsComing: an error of ours does not wait for the rest of the request (rule 21).
+// TestErrorsComeWhileTheBodyIsComing: an error of the proxy itself does not wait for the rest of the request (rule 21).
 func TestErrorsComeWhileTheBodyIsComing(t *testing.T) {
 	e, down, a := newIdP(t), newIdP(t), newAPI(t, nil)
 	down.respond(func(w http.ResponseWriter, _ int64) { w.WriteHeader(http.StatusServiceUnavailable) })
