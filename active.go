@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go.uber.org/zap"
@@ -18,6 +16,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/sites"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
@@ -96,7 +95,7 @@ func (a *App) checkLoop(name string, target *forward.Target) error {
 		a.listeners = listenersOf(configOf(a.ctx))
 	}
 	for _, listener := range a.listeners[name] {
-		if listensAt(listener, target.Dial) {
+		if sites.ListensAt(listener, target.Dial) {
 			return fmt.Errorf("base_url leads back to the connection's own site, which listens on %s: write the API's own address, or give the site another port", listener)
 		}
 	}
@@ -122,29 +121,6 @@ func listenersOf(config *caddy.Config) map[string][]string {
 		}
 	}
 	return listeners
-}
-
-// listensAt reports whether a listener gets the connections to a loopback address, host and port.
-func listensAt(listener, address string) bool {
-	listening, err := caddy.ParseNetworkAddress(caddy.NewReplacer().ReplaceAll(listener, ""))
-	host, port, errDial := net.SplitHostPort(address)
-	number, errPort := strconv.ParseUint(port, 10, 16)
-	if errors.Join(err, errDial, errPort) != nil || !strings.HasPrefix(listening.Network, "tcp") {
-		return false
-	}
-	if uint(number) < listening.StartPort || uint(number) > listening.EndPort {
-		return false
-	}
-	wildcard := listening.Host == "" || listening.Host == "0.0.0.0" || listening.Host == "::"
-	return wildcard || loopbackAddress(listening.Host) == loopbackAddress(host)
-}
-
-// loopbackAddress returns the address that localhost usually is, and any other host as it is.
-func loopbackAddress(host string) string {
-	if strings.EqualFold(host, "localhost") {
-		return "127.0.0.1"
-	}
-	return host
 }
 
 // hostWarnings warns about hidden values in the host of the base URL, which Caddy shows as an upstream.

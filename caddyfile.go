@@ -359,7 +359,7 @@ func tokenTypes(s *subdirective.Subdirective, service *Service) error {
 		return err
 	}
 	service.TokenTypes = names
-	return s.Located(s.Owner, service.checkTokenTypes())
+	return nil
 }
 
 func tokenTransport(s *subdirective.Subdirective, service *Service) error {
@@ -417,7 +417,7 @@ func rejectedStatuses(s *subdirective.Subdirective, service *Service) error {
 	if service.RejectedStatuses, ok = statuses(args); !ok {
 		return s.Errorf("a status must be a number from 400 to 499")
 	}
-	return s.Located(s.Owner, service.checkRejectedStatuses())
+	return nil
 }
 
 // statuses returns the numbers in args, and whether all of them are numbers.

@@ -111,7 +111,7 @@ var unfinishedBodies = map[string]string{
 	"large":   "Content-Length: 10000000\r\n\r\nbody",
 }
 
-// TestErrorsComeWhileTheBodyIsComing: an error of ours does not wait for the rest of the request (rule 21).
+// TestErrorsComeWhileTheBodyIsComing: an error of the proxy itself does not wait for the rest of the request (rule 21).
 func TestErrorsComeWhileTheBodyIsComing(t *testing.T) {
 	e, down, a := newIdP(t), newIdP(t), newAPI(t, nil)
 	down.respond(func(w http.ResponseWriter, _ int64) { w.WriteHeader(http.StatusServiceUnavailable) })
@@ -450,32 +450,6 @@ func TestOwnListenerIsNoBaseURL(t *testing.T) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
-	}
-}
-
-func TestListensAt(t *testing.T) {
-	for _, test := range []struct {
-		listener, address string
-		want              bool
-	}{
-		{":80", "127.0.0.1:80", true},
-		{"0.0.0.0:80", "localhost:80", true},
-		{"[::]:80", "[::1]:80", true},
-		{"localhost:80", "127.0.0.1:80", true},
-		{"127.0.0.1:80", "localhost:80", true},
-		{"127.0.0.1:80-90", "127.0.0.1:85", true},
-		{"tcp4/:80", "127.0.0.1:80", true},
-		{":81", "127.0.0.1:80", false},
-		{"127.0.0.2:80", "127.0.0.1:80", false},
-		{"10.0.0.1:80", "127.0.0.1:80", false},
-		{"[::1]:80", "127.0.0.1:80", false},
-		{"unix//run/x.sock", "127.0.0.1:80", false},
-		{"udp/:80", "127.0.0.1:80", false},
-		{"127.0.0.1:80-90", "127.0.0.1:91", false},
-	} {
-		if got := listensAt(test.listener, test.address); got != test.want {
-			t.Errorf("%s, %s: %t", test.listener, test.address, got)
-		}
 	}
 }
 

@@ -55,7 +55,7 @@ type Service struct {
 
 	// The `typ` header of assertions that are signed here, for `private_key_jwt` and
 	// `client_secret_jwt`. Some services want `JWT`. Default: `client-authentication+jwt`, as the
-	// successor of RFC 7523 asks.
+	// successor of RFC 7523 requires.
 	AssertionTyp string `json:"assertion_typ,omitempty"`
 
 	// The value of `client_assertion_type` in the token request with `private_key_jwt`. Default:

@@ -61,6 +61,7 @@ func newAPI(t *testing.T, handler http.HandlerFunc) *api {
 	a := new(api)
 	a.Server = httptest.NewServer(a.record(handler))
 	t.Cleanup(a.Close)
+	usedAddresses.Store(a.Listener.Addr().String(), true)
 	return a
 }
 
@@ -133,13 +134,22 @@ func adaptQuietly(caddyfile string) ([]byte, error) {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		address := l.Addr().String()
+		_ = l.Close()
+		if _, used := usedAddresses.Load(address); !used {
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
+
+// usedAddresses are those of APIs. A test may have closed one to have it unreachable, so no sidecar may get
+// its address.
+var usedAddresses sync.Map
 
 // inline is a Caddyfile with one connection in its directive.
 func inline(a *api, e *fakeIdP, options string) string {

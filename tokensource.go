@@ -204,7 +204,7 @@ func (t *tokenClients) provision(app *App, service *Service, certificate bool) e
 		return err
 	}
 	t.transport, t.insecure = transport, service.allowsInsecure("token_url")
-	if transport.TLS != nil && transport.TLS.InsecureSkipVerify && !service.allowsInsecure("token_url") {
+	if transport.TLS != nil && transport.TLS.InsecureSkipVerify && !t.insecure {
 		return errors.New("token_transport: tls_insecure_skip_verify needs allow_insecure token_url")
 	}
 	if certificate {

@@ -21,8 +21,8 @@ import (
 
 // Transport sends requests to the API of a connection with the connection's token. It has the options
 // of reverse_proxy's `http` transport, two of them with another default: `expect_continue_timeout` is
-// `2s`, so that no body is sent in vain, and `compression` is off, so that
-// the app's `Accept-Encoding` and the API's response are not changed.
+// `2s`, so that no body is sent in vain, and `compression` is off, so that the app's `Accept-Encoding`
+// and the API's response are not changed.
 //
 // Whatever upstream was chosen, the token is sent only to the host of the base URL, only below its
 // path, and only over TLS or to loopback. A request that no handler `http_helper` has admitted is
@@ -140,8 +140,8 @@ func (c *configuredConnection) acceptsTransport(t *reverseproxy.HTTPTransport, t
 
 // provisionTransports gives every connection that needs it a transport of its own, and the others a
 // shared one. One with a client certificate needs its own, and so does one that may send in the clear to
-// any address: a connection that it opened must not be used by others. A connection that is alone, or has several
-// upstreams, gets one too if its target is known, since it costs nothing then.
+// any address: a connection that it opened must not be used by others. A connection that is alone, or has
+// several upstreams, gets one too if its target is known, since it costs nothing then.
 func (t *Transport) provisionTransports(ctx caddy.Context, app *App) error {
 	// Provisioning fills in the configuration, so each transport starts from a copy.
 	raw, err := json.Marshal(t.HTTPTransport)

@@ -35,7 +35,7 @@ func TestResponsesThatCannotBePassedOn(t *testing.T) {
 		header   []string
 		details  string
 	}{
-		"101 nobody asked for":     {"101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket", nil, "switched to a protocol"},
+		"101 not requested":        {"101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket", nil, "switched to a protocol"},
 		"101 without Upgrade":      {"101 Switching Protocols", upgrade, "switched to a protocol"},
 		"101 to another protocol":  {"101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: spdy", upgrade, "switched to a protocol"},
 		"101 without Connection":   {"101 Switching Protocols\r\nUpgrade: websocket", upgrade, "switched to a protocol"},
@@ -214,7 +214,7 @@ func TestRetryMatchNeverLeavesTheAppWithoutAResponse(t *testing.T) {
 	}{
 		"429":                {"{rp.status_code} == 429", harness.Status(http.StatusTooManyRequests), nil, 429, "destination_unavailable", "responded with 429", 3},
 		"200":                {"{rp.status_code} == 200", harness.Status(http.StatusOK), nil, 502, "destination_unavailable", "responded with 200", 3},
-		"error of ours":      {"{rp.status_code} == 503", harness.Status(http.StatusOK), harness.Refuse(http.StatusServiceUnavailable, "temporarily_unavailable"), 503, "proxy_internal_error", "token endpoint", 0},
+		"our own error":      {"{rp.status_code} == 503", harness.Status(http.StatusOK), harness.Refuse(http.StatusServiceUnavailable, "temporarily_unavailable"), 503, "proxy_internal_error", "token endpoint", 0},
 		"no longer matching": {"{rp.status_code} == 429", nil, nil, 200, "", "", 2},
 	} {
 		t.Run(name, func(t *testing.T) {

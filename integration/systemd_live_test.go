@@ -57,7 +57,7 @@ func (b booted) run(t *testing.T, script string) string {
 }
 
 // appUnit is an app that needs the sidecar as soon as it starts and until it has ended. It says when a
-// request of its own has failed, and goes on.
+// request of its own has failed, and continues.
 const appUnit = `[Unit]
 $DEPENDENCIES
 [Service]

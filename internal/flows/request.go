@@ -40,8 +40,8 @@ const (
 // request uses the transport of token requests (`token_transport`) and follows no redirects, but never
 // carries the connection's own authentication. The response must have a status 2xx and at most 1 MiB.
 //
-// `{param.<key>}` is replaced in the URL, in header values and in the body. A parameter value is escaped for its place: in a URL as in `token_url`, and in a body by its
-// `Content-Type`, as JSON or as a form.
+// `{param.<key>}` is replaced in the URL, in header values and in the body. A parameter value is escaped
+// for its place: in a URL as in `token_url`, and in a body by its `Content-Type`, as JSON or as a form.
 type Request struct {
 	// The method, in capital letters. Default: `GET`, or `POST` if there is a body.
 	Method string `json:"method,omitempty"`

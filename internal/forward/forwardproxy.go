@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 )
 
 // chooseForwardProxyFirst moves the choice of a forward proxy from the http transport to
@@ -50,11 +52,9 @@ func chosenForwardProxy(req *http.Request) (*url.URL, error) {
 	return nil, nil
 }
 
-type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
-
 // dialingUpstream makes Caddy's dialer dial the upstream in the context, even if another handler has
 // sent the same request through a forward proxy before.
-func dialingUpstream(dial dialFunc) dialFunc {
+func dialingUpstream(dial httptransport.DialFunc) httptransport.DialFunc {
 	if dial == nil {
 		return nil
 	}

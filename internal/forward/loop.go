@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 )
 
 // OwnConnections are the open connections from this process to this machine. A request that comes in on one
@@ -53,7 +55,7 @@ func (o *OwnConnections) wayOf(r *http.Request) *hop {
 // dialing returns dial with the connections to this machine remembered until they are closed. Each has the
 // way of the request that it was opened for: requests of a loop are open all at once, so that each needs a
 // connection of its own.
-func (o *OwnConnections) dialing(dial dialFunc) dialFunc {
+func (o *OwnConnections) dialing(dial httptransport.DialFunc) httptransport.DialFunc {
 	if o == nil || dial == nil {
 		return dial
 	}

@@ -170,7 +170,7 @@ func sanitizeBody(res *http.Response) {
 // such as 103 Early Hints, which does not pass the transport, it drops members of Proxy-Status that
 // claim to be this proxy's. It drops the API's 100 Continue: net/http's server sends one itself when the
 // transport begins to read the body, and some clients do not expect two. It also drops the status that
-// reverse_proxy writes in place of an error of ours, which Serve writes.
+// reverse_proxy writes in place of an Error, which Serve writes.
 type responseWriter struct {
 	caddyhttp.ResponseWriterWrapper
 

@@ -20,7 +20,7 @@ const (
 	errNotSentAgain apiError = "the API's connection refused the request unprocessed, and its body is larger than replay_buffer"
 
 	errStatus  apiError = "the API's response has a status that does not exist"
-	errUpgrade apiError = "the API switched to a protocol that the request did not ask for"
+	errUpgrade apiError = "the API switched to a protocol that was not requested"
 )
 
 // checkResponse refuses a response that cannot be passed on: net/http's server panics at a status below
@@ -29,17 +29,17 @@ func checkResponse(req *http.Request, res *http.Response) error {
 	switch {
 	case res.StatusCode < http.StatusContinue:
 		return errStatus
-	case res.StatusCode == http.StatusSwitchingProtocols && !switchesAsAsked(req.Header, res.Header):
+	case res.StatusCode == http.StatusSwitchingProtocols && !switchesAsRequested(req.Header, res.Header):
 		return errUpgrade
 	default:
 		return nil
 	}
 }
 
-// switchesAsAsked reports whether a response 101 names the protocol that was asked for.
-func switchesAsAsked(req, res http.Header) bool {
-	asked, switched := upgradeIn(req), upgradeIn(res)
-	return asked != "" && strings.EqualFold(asked, switched) && !offersHTTP2(req["Upgrade"])
+// switchesAsRequested reports whether a response 101 names the protocol that was requested.
+func switchesAsRequested(req, res http.Header) bool {
+	requested, switched := upgradeIn(req), upgradeIn(res)
+	return requested != "" && strings.EqualFold(requested, switched) && !offersHTTP2(req["Upgrade"])
 }
 
 // upgradeIn returns the protocol in the Upgrade field of a header, "" if Connection does not name the field.

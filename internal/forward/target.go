@@ -111,11 +111,7 @@ func (l *LazyTarget) attempt(newest *oauth.Token) (*Target, error) {
 	return target, nil
 }
 
-// hangGrace is how long after its deadline Resolve may say what took so long.
-const hangGrace = 100 * time.Millisecond
-
-// resolveInTime returns soon after the deadline even if Resolve hangs, for example on a file of a network
-// file system. What that returns later is dropped.
+// resolveInTime returns soon after the deadline even if Resolve hangs.
 func (l *LazyTarget) resolveInTime() (*Target, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), l.Timeout)
 	defer cancel()
@@ -123,17 +119,14 @@ func (l *LazyTarget) resolveInTime() (*Target, error) {
 		target *Target
 		err    error
 	}
-	results := make(chan result, 1)
-	go func() {
+	r, ok := token.InTime(ctx, func() result {
 		target, err := l.resolveOrRecover(ctx)
-		results <- result{target, err}
-	}()
-	select {
-	case r := <-results:
-		return r.target, r.err
-	case <-time.After(l.Timeout + hangGrace):
+		return result{target, err}
+	})
+	if !ok {
 		return nil, token.ErrTimeout
 	}
+	return r.target, r.err
 }
 
 // resolveOrRecover keeps a panic in a helper flow from ending the process.

@@ -61,8 +61,8 @@ type TransportOptions struct {
 	Own *OwnConnections
 }
 
-// defaultExpectContinueTimeout is how long a body that the app wants to be asked for waits for the API to do
-// so. Caddy's default is not to wait, which sends large bodies in vain.
+// defaultExpectContinueTimeout is how long a body of the app waits for the API's 100 Continue, if the app
+// expects one. Caddy's default is not to wait, which sends large bodies in vain.
 const defaultExpectContinueTimeout = caddy.Duration(2 * time.Second)
 
 // NewTransport returns a transport with raw as the configuration of the http transport.

@@ -10,7 +10,7 @@ import (
 // poolingCopies makes connections without TLS send bodies through buffers that are used again. Package net
 // allocates one of 32 KiB for each body (golang/go#76323), since none of them comes from a file or a
 // socket directly.
-func poolingCopies(dial dialFunc) dialFunc {
+func poolingCopies(dial DialFunc) DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
 		if tcp, ok := conn.(*net.TCPConn); ok && err == nil {

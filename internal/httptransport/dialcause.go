@@ -11,7 +11,8 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
 )
 
-type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+// DialFunc opens a connection, as http.Transport.DialContext does.
+type DialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
 // explainDials makes a transport's errors say why a dial failed, and to which address: those of Caddy's
 // http transport hide it.
@@ -19,7 +20,7 @@ func explainDials(t *http.Transport) {
 	t.DialContext, t.DialTLSContext = explained(t.DialContext), explained(t.DialTLSContext)
 }
 
-func explained(dial dialFunc) dialFunc {
+func explained(dial DialFunc) DialFunc {
 	if dial == nil {
 		return nil
 	}

@@ -32,7 +32,7 @@ func (t WithOnlyLoopback) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // guardLocalhost returns a dialer that closes a connection before anything is sent, if it leads away from
 // this machine and must not.
-func guardLocalhost(dial dialFunc) dialFunc {
+func guardLocalhost(dial DialFunc) DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
 		if err != nil || ctx.Value(onlyLoopbackKey{}) == nil || staysHere(conn.RemoteAddr()) {

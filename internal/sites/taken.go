@@ -8,8 +8,6 @@ import (
 	"slices"
 	"syscall"
 	"time"
-
-	"github.com/caddyserver/caddy/v2"
 )
 
 // Taken returns the addresses in the configuration of an http app on which another process listens. Caddy
@@ -35,7 +33,7 @@ func Taken(httpApp json.RawMessage) []string {
 }
 
 func isTaken(listen string) bool {
-	address, err := caddy.ParseNetworkAddress(caddy.NewReplacer().ReplaceAll(listen, ""))
+	address, err := parse(listen)
 	if err != nil || address.Network != "tcp" || address.StartPort == 0 {
 		return false
 	}

@@ -20,7 +20,7 @@ const (
 	// at least this often.
 	maxTimer = time.Minute
 
-	// healthWindow is how long a source goes on trying after a health check has asked about it.
+	// healthWindow is how long a source continues to retry after a health check has asked about it.
 	healthWindow = 5 * time.Minute
 )
 

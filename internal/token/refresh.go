@@ -107,24 +107,34 @@ type fetched struct {
 	err         error
 }
 
-// hangGrace is how long after its deadline an attempt waits for the fetcher to say what took so long.
+// fetchInTime returns soon after ctx has ended even if the fetcher hangs: otherwise no attempt could
+// follow.
+func fetchInTime(ctx context.Context, u *User) fetched {
+	f, ok := InTime(ctx, func() fetched { return fetchOrRecover(ctx, u) })
+	if !ok {
+		return fetched{credentials: unknownCredentials, err: ctx.Err()}
+	}
+	return f
+}
+
+// hangGrace is how long after its deadline a function may still say what took so long.
 const hangGrace = 100 * time.Millisecond
 
-// fetchInTime returns soon after ctx has ended even if the fetcher hangs, for example on a file of a
-// network file system: otherwise no attempt could follow. What the fetcher returns later is dropped.
-func fetchInTime(ctx context.Context, u *User) fetched {
-	results := make(chan fetched, 1)
-	go func() { results <- fetchOrRecover(ctx, u) }()
+// InTime returns the result of run. If run hangs, for example on a file of a network file system, it
+// returns false soon after ctx has ended, and what run returns later is dropped.
+func InTime[T any](ctx context.Context, run func() T) (result T, ok bool) {
+	results := make(chan T, 1)
+	go func() { results <- run() }()
 	select {
-	case f := <-results:
-		return f
+	case result = <-results:
+		return result, true
 	case <-ctx.Done():
 	}
 	select {
-	case f := <-results:
-		return f
+	case result = <-results:
+		return result, true
 	case <-time.After(hangGrace):
-		return fetched{credentials: unknownCredentials, err: ctx.Err()}
+		return result, false
 	}
 }
 
