@@ -99,7 +99,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // provisionProxy makes the handler forward requests itself, if it has a transport.
 func (h *Handler) provisionProxy(ctx caddy.Context) error {
 	if h.Transport == nil {
+		if h.FlushInterval != 0 {
+			return errors.New("flush_interval needs a transport; without one, the reverse_proxy after this handler has the option")
+		}
 		return nil
+	}
+	if h.Transport.ProxyProtocol != "" {
+		return errors.New("transport proxy_protocol needs a reverse_proxy with the transport http_helper after this handler, which has no transport then")
 	}
 	names := h.Connections
 	if names == nil {

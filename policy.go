@@ -180,6 +180,9 @@ func (p *RequestPolicy) check(r *http.Request) *forward.Error {
 	if p.AppAuthorization == authorizationReject && len(r.Header["Authorization"]) > 0 {
 		return forward.BadRequest("the request has an Authorization of its own: see app_authorization")
 	}
+	if slices.ContainsFunc(r.Header["Upgrade"], hasUnprintable) {
+		return forward.BadRequest("the request's Upgrade is not printable ASCII")
+	}
 	if r.URL.Opaque != "" {
 		return forward.BadRequest("the request's target is not a path")
 	}
@@ -191,6 +194,10 @@ func (p *RequestPolicy) check(r *http.Request) *forward.Error {
 
 func denied(details string) *forward.Error {
 	return &forward.Error{Status: http.StatusForbidden, Type: "http_request_denied", Details: details}
+}
+
+func hasUnprintable(value string) bool {
+	return strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 // isCrossSite reports whether a browser sends the request for a page of another site. Such a page must

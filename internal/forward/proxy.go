@@ -1,7 +1,6 @@
 package forward
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"log"
@@ -9,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -32,12 +32,13 @@ type Proxy struct {
 func NewProxy(transport func(*Connection) *Transport, flushInterval time.Duration, logger *zap.Logger) *Proxy {
 	p := &Proxy{transport: transport}
 	p.proxy = httputil.ReverseProxy{
-		Rewrite:       direct,
-		Transport:     roundTripperFunc(p.roundTrip),
-		FlushInterval: flushInterval,
-		BufferPool:    &httptransport.Buffers,
-		ErrorHandler:  keepError,
-		ErrorLog:      debugLog(logger),
+		Rewrite:        direct,
+		Transport:      roundTripperFunc(p.roundTrip),
+		FlushInterval:  flushInterval,
+		BufferPool:     &httptransport.Buffers,
+		ModifyResponse: p.respond,
+		ErrorHandler:   keepError,
+		ErrorLog:       debugLog(logger),
 	}
 	return p
 }
@@ -57,12 +58,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return NotAllowed("no connection was chosen").Write(w, r)
 	}
-	q.direct, q.failed = true, nil
+	q.direct, q.app = true, appWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
 	defer flushAborted(w)
-	own := maps.Clone(w.Header())
-	delete(own, "Server") // Caddy's, because the response is the API's
-	p.proxy.ServeHTTP(&proxyWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, q, own, false}, r)
-	return q.failed
+	p.proxy.ServeHTTP(&q.app, r)
+	return q.app.failed
 }
 
 // flushAborted, when deferred, sends what there is of a response that breaks off.
@@ -87,20 +86,19 @@ func direct(r *httputil.ProxyRequest) {
 	r.Out.URL.Scheme, r.Out.URL.Host = q.Target.Base.Scheme, q.Target.Dial
 	r.Out.URL.RawQuery = r.In.URL.RawQuery
 	r.Out.Trailer = r.In.Trailer
+	delete(r.Out.Header, "Alt-Svc")
+	if _, upgrade := r.Out.Header["Upgrade"]; upgrade {
+		directUpgrade(r.Out)
+	}
+	if r.In.TLS != nil && !r.In.TLS.HandshakeComplete {
+		r.Out.Header["Early-Data"] = []string{"1"} // RFC 8470 §5.1
+	}
 }
 
 // roundTrip sends a request through the transport of its connection.
 func (p *Proxy) roundTrip(req *http.Request) (*http.Response, error) {
 	q, _ := FromContext(req.Context())
-	res, err := q.RoundTrip(p.transport(q.Conn), req)
-	if err != nil {
-		return nil, err
-	}
-	delete(q.appHeader, "Server")
-	if res.StatusCode == http.StatusSwitchingProtocols {
-		q.tunnel = p.tunnels.watch(res)
-	}
-	return res, nil
+	return q.RoundTrip(p.transport(q.Conn), req)
 }
 
 type roundTripperFunc func(*http.Request) (*http.Response, error)
@@ -108,50 +106,109 @@ type roundTripperFunc func(*http.Request) (*http.Response, error)
 // RoundTrip implements http.RoundTripper.
 func (f roundTripperFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// keepError keeps why there is no response for Request.Serve, as an error with the status that
-// reverse_proxy gives it.
+// respond prepares a response of the API for the app. It serves one that switches protocols itself.
+func (p *Proxy) respond(res *http.Response) error {
+	q, _ := FromContext(res.Request.Context())
+	header := q.app.respond()
+	delete(header, "Server") // Caddy's, because the response is the API's
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		if err := p.upgrade(q, res); err != nil {
+			return err
+		}
+		return errServed
+	}
+	delete(res.Header, "Alt-Svc")
+	if caddyhttp.IsIncremental(res.Header) {
+		res.ContentLength = -1 // httputil then flushes each piece; the app gets the field Content-Length
+	}
+	return nil
+}
+
+// errServed ends the work of httputil.ReverseProxy on a request that has been served.
+var errServed = errors.New("the request has been served")
+
+// keepError keeps why there is no response, for Serve, as an error with the status that reverse_proxy gives
+// it.
 func keepError(_ http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, errServed) {
+		return
+	}
 	q, _ := FromContext(r.Context())
 	status := http.StatusBadGateway
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+	if timeout, ok := err.(net.Error); ok && timeout.Timeout() { // not one of dialing, which is wrapped
 		status = http.StatusGatewayTimeout
 	}
 	if errors.Is(err, context.Canceled) {
 		status = statusClientClosedRequest
 	}
-	q.failed = caddyhttp.Error(status, err)
+	q.app.failed = caddyhttp.Error(status, err)
 }
 
-// proxyWriter restores the fields that other handlers have set, after an informational response: httputil
-// removes all fields then. When the connection to the app is upgraded, it tells the request's tunnel.
-type proxyWriter struct {
+// appWriter is the response to the app as httputil.ReverseProxy sees it. Until the API has responded, that
+// sees a header of its own: it removes all fields after an informational response, those that other
+// handlers have set included.
+type appWriter struct {
 	caddyhttp.ResponseWriterWrapper
 
-	request  *Request
-	own      http.Header // as it was before the request was forwarded
-	informed bool        // the last response was informational
+	informational http.Header
+	responded     bool
+	failed        error // why there is no response
+}
+
+// respond ends informational responses, and returns the header of the response.
+func (w *appWriter) respond() http.Header {
+	w.responded = true
+	return w.ResponseWriterWrapper.Header()
 }
 
 // Header implements http.ResponseWriter.
-func (w *proxyWriter) Header() http.Header {
-	header := w.ResponseWriterWrapper.Header()
-	if w.informed && len(header) == 0 {
-		maps.Copy(header, w.own)
+func (w *appWriter) Header() http.Header {
+	switch {
+	case w.responded:
+		return w.ResponseWriterWrapper.Header()
+	case w.informational == nil:
+		w.informational = make(http.Header)
 	}
-	return header
+	return w.informational
 }
 
 // WriteHeader implements http.ResponseWriter.
-func (w *proxyWriter) WriteHeader(status int) {
-	w.informed = status < http.StatusOK && status != http.StatusSwitchingProtocols
+func (w *appWriter) WriteHeader(status int) {
+	if !w.responded {
+		defer w.addFields(w.informational)()
+	}
 	w.ResponseWriterWrapper.WriteHeader(status)
 }
 
-// Hijack implements http.Hijacker.
-func (w *proxyWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	if err == nil && w.request.tunnel != nil {
-		w.request.tunnel.setApp(conn)
+// addFields adds the end-to-end fields of a response of the API to the app's, and returns what takes them
+// back.
+func (w *appWriter) addFields(api http.Header) (undo func()) {
+	header := w.ResponseWriterWrapper.Header()
+	own := header.Clone()
+	removeHopByHop(api)
+	for field, values := range api {
+		header[field] = append(header[field], values...)
 	}
-	return conn, buffered, err
+	return func() {
+		clear(header)
+		maps.Copy(header, own)
+	}
+}
+
+// hopByHopFields concern one connection only.
+var hopByHopFields = []string{
+	"Alt-Svc", "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade",
+}
+
+// removeHopByHop removes the fields that concern one connection only (RFC 9110 §7.6.1).
+func removeHopByHop(header http.Header) {
+	for _, named := range header["Connection"] {
+		for field := range strings.SplitSeq(named, ",") {
+			header.Del(strings.TrimSpace(field))
+		}
+	}
+	for _, field := range hopByHopFields {
+		delete(header, field)
+	}
 }

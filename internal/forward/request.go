@@ -39,9 +39,8 @@ type Request struct {
 	denied    *Error // the error that the app gets in place of a response of the API
 	responded bool   // the app gets a response, and not an error of reverse_proxy
 
-	direct bool    // a Proxy forwards it, and not reverse_proxy
-	failed error   // why the Proxy got no response
-	tunnel *tunnel // the upgraded connection to the API, if a Proxy forwards it
+	direct bool // a Proxy forwards it, and not reverse_proxy
+	app    appWriter
 
 	counted bool // the metrics include it
 	way     *hop // through this process, if it has sent the request itself

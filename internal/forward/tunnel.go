@@ -3,90 +3,100 @@ package forward
 import (
 	"crypto/rand"
 	"io"
-	"net/http"
-	"strings"
+	"net"
 	"sync"
 	"time"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 )
 
-// tunnels are the connections that have been upgraded to another protocol and are still open.
+// tunnels are the pairs of connections that have been upgraded to another protocol and are open.
 type tunnels struct {
-	mu   sync.Mutex
-	open map[*tunnel]struct{}
+	mu     sync.Mutex
+	open   map[*tunnel]struct{}
+	closed bool
 }
 
-// tunnel is the API's side of an upgraded connection.
+// tunnel is the app's and the API's connection, upgraded to the same protocol.
 type tunnel struct {
-	io.ReadWriteCloser
-	tunnels   *tunnels
+	app       net.Conn
+	api       io.ReadWriteCloser
 	websocket bool
-	app       io.Writer // the app's side; nil: not upgraded yet. Guarded by tunnels.mu.
 }
 
-// watch replaces the body of a response to an upgrade by one that is closed with the others.
-func (t *tunnels) watch(res *http.Response) *tunnel {
-	conn, ok := res.Body.(io.ReadWriteCloser)
-	if !ok {
-		return nil // the response is refused later
-	}
-	watched := &tunnel{ReadWriteCloser: conn, tunnels: t, websocket: strings.EqualFold(res.Header.Get("Upgrade"), "websocket")}
+// add returns a tunnel that is closed with the others.
+func (t *tunnels) add(app net.Conn, api io.ReadWriteCloser, websocket bool) *tunnel {
+	added := &tunnel{app: app, api: api, websocket: websocket}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed {
+		go added.leave()
+		return added
+	}
 	if t.open == nil {
 		t.open = make(map[*tunnel]struct{})
 	}
-	t.open[watched] = struct{}{}
-	res.Body = watched
-	return watched
+	t.open[added] = struct{}{}
+	return added
 }
 
-// setApp tells the tunnel the app's side of the connection.
-func (t *tunnel) setApp(conn io.Writer) {
-	t.tunnels.mu.Lock()
-	defer t.tunnels.mu.Unlock()
-	t.app = conn
-}
-
-// Close implements io.Closer.
-func (t *tunnel) Close() error {
-	t.tunnels.mu.Lock()
-	delete(t.tunnels.open, t)
-	t.tunnels.mu.Unlock()
-	return t.ReadWriteCloser.Close()
-}
-
-// CloseWrite tells the API that the app sends no more.
-func (t *tunnel) CloseWrite() error {
-	if conn, ok := t.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
-		return conn.CloseWrite()
-	}
-	return http.ErrNotSupported
-}
-
-// close closes all tunnels. Both sides of a websocket are told before.
-func (t *tunnels) close() {
+func (t *tunnels) remove(removed *tunnel) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for tunnel := range t.open {
-		go tunnel.leave(tunnel.app)
+	delete(t.open, removed)
+}
+
+// close closes all tunnels, also those that are added later. Both sides of a websocket are told before.
+func (t *tunnels) close() {
+	t.mu.Lock()
+	open := t.open
+	t.open, t.closed = nil, true
+	t.mu.Unlock()
+	var leaving sync.WaitGroup
+	for tunnel := range open {
+		leaving.Go(tunnel.leave)
 	}
-	t.open = nil
+	leaving.Wait()
+}
+
+// copy copies in both directions, until both sides have ended or the tunnel ends. fromApp reads what the
+// app sends.
+func (t *tunnel) copy(fromApp io.Reader) {
+	var copying sync.WaitGroup
+	copying.Go(func() { t.copyTo(t.api, fromApp) })
+	copying.Go(func() { t.copyTo(t.app, t.api) })
+	copying.Wait()
+	t.end()
+}
+
+// copyTo copies in one direction. When src ends, dst is told so, and the other direction goes on.
+func (t *tunnel) copyTo(dst io.Writer, src io.Reader) {
+	_, err := httptransport.Copy(dst, src)
+	half, ok := dst.(interface{ CloseWrite() error })
+	if err != nil || !ok || half.CloseWrite() != nil {
+		t.end()
+	}
+}
+
+// end closes both connections.
+func (t *tunnel) end() {
+	_ = t.app.Close()
+	_ = t.api.Close()
 }
 
 // leaveTimeout is how long telling both sides of a websocket may take.
 const leaveTimeout = time.Second
 
-// leave ends the tunnel. The app's side ends with it.
-func (t *tunnel) leave(app io.Writer) {
-	timer := time.AfterFunc(leaveTimeout, func() { _ = t.ReadWriteCloser.Close() })
-	defer timer.Stop()
-	if t.websocket {
-		if app != nil {
-			_, _ = app.Write(goingAway)
-		}
-		_, _ = t.Write(maskedGoingAway())
+// leave ends the tunnel. Both sides of a websocket are told before.
+func (t *tunnel) leave() {
+	defer t.end()
+	if !t.websocket {
+		return
 	}
-	_ = t.ReadWriteCloser.Close()
+	timer := time.AfterFunc(leaveTimeout, t.end)
+	defer timer.Stop()
+	_, _ = t.app.Write(goingAway)
+	_, _ = t.api.Write(maskedGoingAway())
 }
 
 // goingAway is the close frame of a websocket server that stops (RFC 6455 §5.5.1, §7.4.1).

@@ -24,10 +24,13 @@ func poolingCopies(dial DialFunc) DialFunc {
 type copyingConn struct{ *net.TCPConn }
 
 // ReadFrom implements io.ReaderFrom.
-func (c copyingConn) ReadFrom(r io.Reader) (int64, error) {
+func (c copyingConn) ReadFrom(r io.Reader) (int64, error) { return Copy(c.TCPConn, r) }
+
+// Copy copies through one of Buffers, whatever dst and src could do instead.
+func Copy(dst io.Writer, src io.Reader) (int64, error) {
 	buffer := Buffers.Get()
 	defer Buffers.Put(buffer)
-	return io.CopyBuffer(struct{ io.Writer }{c.TCPConn}, struct{ io.Reader }{r}, buffer)
+	return io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, buffer)
 }
 
 // Buffers are the buffers that bodies are copied with, in both directions.

@@ -1,0 +1,355 @@
+package httphelper
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// bothWays runs a test with the handler alone and with reverse_proxy, which is the option.
+func bothWays(t *testing.T, test func(t *testing.T, option string)) {
+	t.Run("alone", func(t *testing.T) { test(t, "") })
+	t.Run("with reverse_proxy", func(t *testing.T) { test(t, "use_reverse_proxy") })
+}
+
+// TestUpgradeOffer: what the app sends with its offer, and what each side gets.
+func TestUpgradeOffer(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		e, a := newIdP(t), newAPI(t, switchProtocols)
+		log := filepath.Join(t.TempDir(), "access.log")
+		site := runSidecar(t, strings.Replace(inline(a, e, option), "SITE {", "SITE {\n\tlog {\n\t\toutput file "+log+"\n\t}\n\theader >X-Late yes", 1))
+		conn, err := net.Dial("tcp", strings.TrimPrefix(site, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		// A POST, whose response must have no length, and bytes that do not wait for the response.
+		_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\nContent-Length: 0\r\n\r\nearly")
+		reader := textproto.NewReader(bufio.NewReader(conn))
+		head := readHead(t, reader)
+		for _, line := range []string{"HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: websocket", "X-Late: yes", "Sec-WebSocket-Accept: a"} {
+			if !strings.Contains(head, line+"\n") {
+				t.Errorf("without %q:\n%s", line, head)
+			}
+		}
+		for _, field := range []string{untypedMark, "Content-Length", "Content-Type", "Keep-Alive"} {
+			if strings.Contains(head, field) {
+				t.Errorf("with %s:\n%s", field, head)
+			}
+		}
+		for _, want := range []string{"early", "later"} {
+			got := make([]byte, len(want))
+			if _, err := io.ReadFull(reader.R, got); err != nil || string(got) != want {
+				t.Fatalf("got %q, %v; want %q", got, err, want)
+			}
+			if want == "early" {
+				_, _ = io.WriteString(conn, "later")
+			}
+		}
+		// The app ends first, and still gets what the API says then.
+		_ = conn.(*net.TCPConn).CloseWrite()
+		if rest, err := io.ReadAll(reader.R); err != nil || string(rest) != "bye" {
+			t.Errorf("in the end the app got %q, %v", rest, err)
+		}
+		_ = caddy.Stop() // which writes the log
+		var entry struct{ Status int }
+		if text, _ := os.ReadFile(log); json.Unmarshal(text, &entry) != nil || entry.Status != http.StatusSwitchingProtocols {
+			t.Errorf("the access log has %s", text)
+		}
+	})
+}
+
+// untypedMark is how Http-Helper-Untyped begins, which never leaves this process.
+const untypedMark = "Http-Helper"
+
+// switchProtocols switches to the protocol that is offered, echoes, and says bye.
+func switchProtocols(w http.ResponseWriter, r *http.Request) {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	fmt.Fprintf(buffered, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade, keep-alive\r\nKeep-Alive: x\r\nUpgrade: %s\r\nsec-websocket-accept: a\r\n\r\n", r.Header.Get("Upgrade"))
+	_ = buffered.Flush()
+	_, _ = io.Copy(conn, buffered)
+	_, _ = io.WriteString(conn, "bye")
+}
+
+func readHead(t *testing.T, reader *textproto.Reader) string {
+	t.Helper()
+	var head strings.Builder
+	for {
+		line, err := reader.ReadLine()
+		if err != nil {
+			t.Errorf("%s%v", head.String(), err)
+			return ""
+		}
+		if line == "" {
+			return head.String()
+		}
+		head.WriteString(line + "\n")
+	}
+}
+
+// TestWebsocketFieldsAreSpelledAsInTheRFC: some servers distinguish case.
+func TestWebsocketFieldsAreSpelledAsInTheRFC(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		head := make(chan string, 1)
+		go func() {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			head <- readHead(t, textproto.NewReader(bufio.NewReader(conn)))
+			_, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+		}()
+		a := newAPI(t, nil)
+		site := runSidecar(t, strings.ReplaceAll(inline(a, newIdP(t), option), a.URL, "http://"+listener.Addr().String()))
+		rawCall(t, site, "GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\nsec-websocket-key: k\r\nsec-websocket-version: 13\r\n\r\n")
+		got := <-head
+		for _, field := range []string{"Sec-WebSocket-Key: k\n", "Sec-WebSocket-Version: 13\n"} {
+			if !strings.Contains(got, field) {
+				t.Errorf("without %q:\n%s", field, got)
+			}
+		}
+	})
+}
+
+// TestUnprintableUpgrade is the app's mistake.
+func TestUnprintableUpgrade(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		e, a := newIdP(t), newAPI(t, nil)
+		site := runSidecar(t, inline(a, e, option))
+		if res := rawCall(t, site, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: w\xc3\xa9b\r\n\r\n"); res.StatusCode != http.StatusBadRequest {
+			t.Errorf("got %d %v", res.StatusCode, res.Header)
+		}
+	})
+}
+
+// TestAlternativeServicesConcernOneConnection (RFC 7838 §3): the app must not bypass the sidecar.
+func TestAlternativeServicesConcernOneConnection(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Alt-Svc", `h3=":443"`) })
+		site := runSidecar(t, inline(a, e, option))
+		res, _ := call(t, "GET", site+"/", nil, "Alt-Svc", "clear")
+		if got := res.Header.Get("Alt-Svc") + a.last(t).Header.Get("Alt-Svc"); got != "" {
+			t.Errorf("Alt-Svc %q passed", got)
+		}
+	})
+}
+
+// TestEarlyHints: an informational response has the API's end-to-end fields beside those of other handlers,
+// which stay for the response, also if that is an error of ours.
+func TestEarlyHints(t *testing.T) {
+	for name, final := range map[string]http.HandlerFunc{
+		"a response":  func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) },
+		"no response": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	} {
+		bothWays(t, func(t *testing.T, option string) {
+			e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header()["Link"] = []string{"</style.css>; rel=preload"}
+				w.Header()["Connection"], w.Header()["X-Hop"], w.Header()["Alt-Svc"] = []string{"X-Hop"}, []string{"1"}, []string{"clear"}
+				w.WriteHeader(http.StatusEarlyHints)
+				clear(w.Header())
+				final(w, r)
+			})
+			site := runSidecar(t, strings.Replace(inline(a, e, option), "SITE {", "SITE {\n\theader X-Own yes\n\theader Link mine", 1))
+			var hints textproto.MIMEHeader
+			req, _ := http.NewRequest(http.MethodGet, site+"/", nil)
+			req = req.WithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+				Got1xxResponse: func(_ int, header textproto.MIMEHeader) error { hints = header; return nil },
+			}))
+			res, err := http.DefaultTransport.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close()
+			if got := hints["Link"]; len(got) != 2 || got[0] != "mine" || hints.Get("X-Own") != "yes" || hints.Get("X-Hop")+hints.Get("Alt-Svc") != "" {
+				t.Errorf("%s: hints %v", name, hints)
+			}
+			if got := res.Header["Link"]; len(got) != 1 || got[0] != "mine" || res.Header.Get("X-Own") != "yes" {
+				t.Errorf("%s: header %v", name, res.Header)
+			}
+		})
+	}
+}
+
+// TestIncrementalResponsesAreFlushed (RFC 10036), though they have a length.
+func TestIncrementalResponsesAreFlushed(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		arrived := make(chan struct{})
+		e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Incremental", "?1")
+			w.Header().Set("Content-Length", "2")
+			_, _ = io.WriteString(w, "a")
+			_ = http.NewResponseController(w).Flush()
+			<-arrived
+			_, _ = io.WriteString(w, "b")
+		})
+		site := runSidecar(t, inline(a, e, option))
+		res, err := http.Get(site + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		first := make([]byte, 1)
+		_, err = io.ReadFull(res.Body, first)
+		close(arrived)
+		rest, errRest := io.ReadAll(res.Body)
+		if err != nil || errRest != nil || string(first)+string(rest) != "ab" || res.ContentLength != 2 {
+			t.Errorf("%q, %v, %q, %v, length %d", first, err, rest, errRest, res.ContentLength)
+		}
+	})
+}
+
+// TestStatusOfTimeouts: an API that cannot be dialed in time is one that is not reached.
+func TestStatusOfTimeouts(t *testing.T) {
+	done := make(chan struct{})
+	a := newAPI(t, func(http.ResponseWriter, *http.Request) { <-done })
+	defer close(done)
+	for name, c := range map[string]struct {
+		base, options string
+		status        int
+	}{
+		"of dialing":         {"http://" + fullListener(t), "dial_timeout 100ms", http.StatusBadGateway},
+		"of response header": {a.URL, "response_header_timeout 100ms", http.StatusGatewayTimeout},
+	} {
+		bothWays(t, func(t *testing.T, option string) {
+			caddyfile := inline(a, newIdP(t), option+"\n\t\ttransport http {\n\t\t\t"+c.options+"\n\t\t}")
+			site := runSidecar(t, strings.ReplaceAll(caddyfile, a.URL, c.base))
+			res, _ := call(t, "GET", site+"/", nil)
+			if res.StatusCode != c.status || !strings.Contains(res.Header.Get("Proxy-Status"), "connection_timeout") {
+				t.Errorf("%s: got %d %s", name, res.StatusCode, res.Header.Get("Proxy-Status"))
+			}
+		})
+	}
+}
+
+// fullListener returns the address of a listener that accepts no connection, and whose queue is full, so that
+// dialing it takes forever.
+func fullListener(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
+	for {
+		conn, err := net.DialTimeout("tcp", address, 200*time.Millisecond)
+		if err != nil {
+			return address
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+}
+
+// TestOptionsThatNeedReverseProxy are refused in JSON where the handler forwards itself.
+func TestOptionsThatNeedReverseProxy(t *testing.T) {
+	a, e := newAPI(t, nil), newIdP(t)
+	config, err := adaptQuietly(strings.ReplaceAll(inline(a, e, ""), "SITE", "http://127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const handler = `"handler":"http_helper"`
+	transport := `"transport":{}`
+	if !strings.Contains(string(config), handler) || !strings.Contains(string(config), transport) {
+		t.Fatalf("%s", config)
+	}
+	for change, want := range map[string]string{
+		`"transport":{"proxy_protocol":"v1"}`: "transport proxy_protocol needs",
+		`"flush_interval":-1`:                 "flush_interval needs a transport",
+	} {
+		err := caddy.Validate(mustUnmarshal(t, strings.Replace(string(config), transport, change, 1)))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", change, err)
+		}
+	}
+}
+
+func mustUnmarshal(t *testing.T, text string) *caddy.Config {
+	t.Helper()
+	config := new(caddy.Config)
+	if err := json.Unmarshal([]byte(text), config); err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+// TestBothWaysForwardAlike: the handler alone, and with reverse_proxy. The API sends an early hint first, after
+// which net/http's own reverse proxy forgets what other handlers have set.
+func TestBothWaysForwardAlike(t *testing.T) {
+	for name, option := range map[string]string{"alone": "", "with reverse_proxy": "use_reverse_proxy"} {
+		t.Run(name, func(t *testing.T) {
+			e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Link", "</style.css>; rel=preload")
+				w.WriteHeader(http.StatusEarlyHints)
+				w.Header().Del("Link")
+				w.Header().Set("Server", "the API's")
+				w.WriteHeader(http.StatusTeapot)
+			})
+			site := runSidecar(t, strings.Replace(inline(a, e, option), "{\n", "{\n\theader X-Own yes\n", 1))
+			res, _ := call(t, "POST", site+"/a%2Fb?x=1;y&z=%zz", strings.NewReader("body"), "Te", "trailers", "Connection", "TE", "X-Forwarded-For", "1.2.3.4")
+			if res.StatusCode != http.StatusTeapot || res.Header.Get("X-Own") != "yes" || res.Header.Get("Link") != "" {
+				t.Errorf("status %d, header %v", res.StatusCode, res.Header)
+			}
+			if got := res.Header.Values("Server"); len(got) != 1 || got[0] != "the API's" {
+				t.Errorf("Server: %q", got)
+			}
+			seen := a.seen()[0]
+			if got := seen.RequestURI; got != "/base/a%2Fb?x=1;y&z=%zz" {
+				t.Errorf("the API was asked for %s", got)
+			}
+			if te, forwarded := seen.Header.Get("Te"), seen.Header.Get("X-Forwarded-For"); te != "trailers" || forwarded != "" {
+				t.Errorf("the API got TE %q, X-Forwarded-For %q", te, forwarded)
+			}
+		})
+	}
+}
+
+// TestProxyProtocolNeedsReverseProxy, which knows the app's address.
+func TestProxyProtocolNeedsReverseProxy(t *testing.T) {
+	for options, alone := range map[string]bool{
+		"":                                       true,
+		"flush_interval -1":                      true,
+		"transport http {\nversions 1.1\n}":      true,
+		"use_reverse_proxy":                      false,
+		"lb_retries 1":                           false,
+		"transport http {\nproxy_protocol v1\n}": false,
+	} {
+		adapted, err := adapt(":8080 {\nhttp_helper https://api.example.com {\ntoken_url https://auth.example.com/token\nclient_id a\nclient_secret {env.S}\n" + options + "\n}\n}")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := !strings.Contains(adapted, `"reverse_proxy"`); got != alone {
+			t.Errorf("%q: alone is %t", options, got)
+		}
+	}
+}
