@@ -33,6 +33,9 @@ func (w *world) instructions(s *settings) error {
 			base = count
 		}
 		log.Printf("%-22s %8.1f thousand instructions per request, of stock %.3f", proxy.name, count/1000, count/base)
+		if proxy.name == "sidecar" && s.limit > 0 && count/base > s.limit {
+			return fmt.Errorf("the sidecar takes more than %.3f of stock's instructions", s.limit)
+		}
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func measure(c *contestant, s *scenario, connections int, duration time.Duration
 		upload = strconv.Itoa(64 << 10)
 	}
 	cmd := exec.Command("wrk", //nolint:gosec // the benchmark itself makes the arguments
-		"--threads", "2", "--connections", strconv.Itoa(connections),
+		"--threads", strconv.Itoa(min(2, connections)), "--connections", strconv.Itoa(connections),
 		"--duration", strconv.Itoa(max(1, int(duration.Seconds())))+"s", "--timeout", "60s",
 		"--script", c.world.file("wrk.lua"), s.url(c), "--", upload, strconv.Itoa(s.connections))
 	before := c.proc.cpuTime()

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"log"
@@ -27,6 +28,7 @@ type settings struct {
 	json, svg   string
 	scale       int
 	counting    bool
+	limit       float64
 }
 
 func main() {
@@ -50,6 +52,7 @@ func parseFlags() *settings {
 	flag.StringVar(&s.svg, "svg", "", "write a plot to this file")
 	flag.IntVar(&s.scale, "scale", 0, "only compare a sidecar with this many connections with one that has a single connection")
 	flag.BoolVar(&s.counting, "instructions", false, "only count the instructions that a request takes, with valgrind")
+	flag.Float64Var(&s.limit, "limit", 0, "with -instructions: fail if the sidecar takes more than this, of stock; 0: no limit")
 	flag.Func("only", "measure the scenarios that match this regular expression", pattern(&s.only))
 	flag.Func("proxies", "measure the proxies that match this regular expression", pattern(&s.proxies))
 	for _, name := range []string{"sidecar", "caddy"} {
@@ -137,7 +140,7 @@ func measureAll(s *settings, scenario *scenario, all []*contestant, results *res
 			if round == 0 { // to warm up
 				duration = min(duration, time.Second)
 			}
-			m, err := measure(c, scenario, s.connections, duration)
+			m, err := measure(c, scenario, cmp.Or(scenario.clients, s.connections), duration)
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", scenario.name, c.name, err)
 			}
@@ -157,12 +160,15 @@ type scenario struct {
 	path        string
 	upload      bool
 	connections int  // each request names one of that many connections of the sidecar; 0: none
+	clients     int  // connections of the load; 0: as the flag says
 	tls         bool // HTTP/2 over TLS to the API, where the proxy can
 	contestants []string
 }
 
 var scenarios = []*scenario{
 	{name: "1k", title: "1 KB responses", path: "/1k"},
+	{name: "1k-1", title: "1 KB responses, 1 connection", path: "/1k", clients: 1},
+	{name: "1k-512", title: "1 KB responses, 512 connections", path: "/1k", clients: 512},
 	{name: "100k", title: "100 KB responses", path: "/100k"},
 	{name: "h2", title: "1 KB responses, HTTP/2 over TLS to the API", path: "/1k", tls: true},
 	{name: "upload", title: "64 KB uploads", path: "/upload", upload: true},
