@@ -2,6 +2,7 @@ package httphelper
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -352,4 +353,56 @@ func TestProxyProtocolNeedsReverseProxy(t *testing.T) {
 			t.Errorf("%q: alone is %t", options, got)
 		}
 	}
+}
+
+// TestLogOfResponsesThatBreakOff: operators learn of an API that breaks off, and not of an app that leaves.
+func TestLogOfResponsesThatBreakOff(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		arrived, left := make(chan struct{}), make(chan struct{})
+		e, a := newIdP(t), newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/base/wait" {
+				close(arrived)
+				<-r.Context().Done()
+				close(left)
+				return
+			}
+			w.Header().Set("Content-Length", "9")
+			_, _ = io.WriteString(w, "part")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		})
+		log := filepath.Join(t.TempDir(), "log")
+		site := runSidecar(t, "{\n\tlog {\n\t\toutput file "+log+"\n\t}\n}\n"+inline(a, e, option))
+		ctx, leave := context.WithCancel(t.Context())
+		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, site+"/wait", nil)
+		done := make(chan error)
+		go func() {
+			res, err := http.DefaultTransport.RoundTrip(req)
+			if err == nil {
+				_ = res.Body.Close()
+			}
+			done <- err
+		}()
+		<-arrived
+		leave()
+		<-done
+		<-left
+		res, err := http.Get(site + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		part, err := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if string(part) != "part" || err == nil {
+			t.Errorf("the app got %q, %v", part, err)
+		}
+		_ = caddy.Stop()
+		text, _ := os.ReadFile(log)
+		if strings.Contains(string(text), "/wait") {
+			t.Errorf("an app that has left is logged: %s", text)
+		}
+		if option == "" && !strings.Contains(string(text), `"msg":"the API's response broke off","connection":"127.0.0.1","error":"unexpected EOF"`) {
+			t.Errorf("logged: %s", text)
+		}
+	})
 }

@@ -146,7 +146,8 @@ func sanitizeError(err error) error {
 // sanitizedBody is a response's body with sanitized errors: those about trailers quote the trailers.
 type sanitizedBody struct {
 	io.ReadCloser
-	res *http.Response
+	res     *http.Response
+	request *Request
 }
 
 // Read implements io.Reader.
@@ -156,13 +157,17 @@ func (b sanitizedBody) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	dropOwnProxyStatus(b.res.Trailer)
-	return n, sanitizeError(err)
+	err = sanitizeError(err)
+	if err != io.EOF {
+		b.request.broken = err
+	}
+	return n, err
 }
 
 // sanitizeBody wraps the body of a response, unless there is none or it is a tunnel.
-func sanitizeBody(res *http.Response) {
+func (q *Request) sanitizeBody(res *http.Response) {
 	if res.Body != http.NoBody && res.StatusCode != http.StatusSwitchingProtocols {
-		res.Body = sanitizedBody{res.Body, res}
+		res.Body = sanitizedBody{res.Body, res, q}
 	}
 }
 

@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"errors"
+	"io"
 	"log"
 	"maps"
 	"net"
@@ -24,13 +25,14 @@ import (
 type Proxy struct {
 	proxy     httputil.ReverseProxy
 	transport func(*Connection) *Transport
+	logger    *zap.Logger
 	tunnels   tunnels
 }
 
 // NewProxy returns a proxy that sends the requests of each connection through its transport. A negative
 // flushInterval flushes each piece of a response at once, zero only responses that stream.
 func NewProxy(transport func(*Connection) *Transport, flushInterval time.Duration, logger *zap.Logger) *Proxy {
-	p := &Proxy{transport: transport}
+	p := &Proxy{transport: transport, logger: logger}
 	p.proxy = httputil.ReverseProxy{
 		Rewrite:        direct,
 		Transport:      roundTripperFunc(p.roundTrip),
@@ -38,18 +40,9 @@ func NewProxy(transport func(*Connection) *Transport, flushInterval time.Duratio
 		BufferPool:     &httptransport.Buffers,
 		ModifyResponse: p.respond,
 		ErrorHandler:   keepError,
-		ErrorLog:       debugLog(logger),
+		ErrorLog:       log.New(io.Discard, "", 0), // flushAborted says more
 	}
 	return p
-}
-
-// debugLog returns a log for what net/http says about a response that breaks off. Caddy logs it too.
-func debugLog(logger *zap.Logger) *log.Logger {
-	std, err := zap.NewStdLogAt(logger, zap.DebugLevel)
-	if err != nil { // the level is a valid one
-		return nil
-	}
-	return std
 }
 
 // ServeHTTP forwards a request that Request.Serve serves. Its error is one as of reverse_proxy.
@@ -59,17 +52,23 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 		return NotAllowed("no connection was chosen").Write(w, r)
 	}
 	q.direct, q.app = true, appWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
-	defer flushAborted(w)
+	defer p.flushAborted(w, q)
 	p.proxy.ServeHTTP(&q.app, r)
 	return q.app.failed
 }
 
-// flushAborted, when deferred, sends what there is of a response that breaks off.
-func flushAborted(w http.ResponseWriter) {
-	if p := recover(); p != nil {
-		_ = http.NewResponseController(w).Flush()
-		panic(p)
+// flushAborted, when deferred, sends what there is of a response that breaks off, and logs why if that is
+// not because the app has left.
+func (p *Proxy) flushAborted(w http.ResponseWriter, q *Request) {
+	panicked := recover()
+	if panicked == nil {
+		return
 	}
+	if q.broken != nil && q.Err() == nil {
+		p.logger.Warn("the API's response broke off", zap.String("connection", q.Conn.Name), zap.Error(q.broken))
+	}
+	_ = http.NewResponseController(w).Flush()
+	panic(panicked)
 }
 
 // Close closes the connections that have been upgraded to another protocol. Of websockets both sides are
@@ -130,18 +129,16 @@ var errServed = errors.New("the request has been served")
 // keepError keeps why there is no response, for Serve, as an error with the status that reverse_proxy gives
 // it.
 func keepError(_ http.ResponseWriter, r *http.Request, err error) {
-	if errors.Is(err, errServed) {
-		return
-	}
 	q, _ := FromContext(r.Context())
-	status := http.StatusBadGateway
-	if timeout, ok := err.(net.Error); ok && timeout.Timeout() { // not one of dialing, which is wrapped
-		status = http.StatusGatewayTimeout
+	switch timeout, ok := err.(net.Error); {
+	case errors.Is(err, errServed):
+	case errors.Is(err, context.Canceled): // also if the request was refused, which q knows
+		q.writer.WriteHeader(statusClientClosedRequest)
+	case ok && timeout.Timeout(): // not one of dialing, which is wrapped
+		q.app.failed = caddyhttp.Error(http.StatusGatewayTimeout, err)
+	default:
+		q.app.failed = caddyhttp.Error(http.StatusBadGateway, err)
 	}
-	if errors.Is(err, context.Canceled) {
-		status = statusClientClosedRequest
-	}
-	q.app.failed = caddyhttp.Error(status, err)
 }
 
 // appWriter is the response to the app as httputil.ReverseProxy sees it. Until the API has responded, that

@@ -38,6 +38,7 @@ type Request struct {
 	// Of the last attempt: reverse_proxy may make several.
 	denied    *Error // the error that the app gets in place of a response of the API
 	responded bool   // the app gets a response, and not an error of reverse_proxy
+	broken    error  // why the API's response broke off
 
 	direct bool // a Proxy forwards it, and not reverse_proxy
 	app    appWriter

@@ -172,7 +172,7 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 		q.maskSecrets(res)
 	}
 	q.markUntyped(res)
-	sanitizeBody(res)
+	q.sanitizeBody(res)
 	return res, nil
 }
 
