@@ -317,11 +317,14 @@ func unknownName(what, name, where string, names []string) error {
 }
 
 // shownName returns a name as an error shows it: what is in its place may be a secret.
-func shownName(name string) string {
+func shownName(name string) string { return nameOr(name, "of this name") }
+
+// nameOr returns a name, or another text if the name may be a secret.
+func nameOr(name, otherwise string) string {
 	if redact.PlausibleName(name) {
 		return name
 	}
-	return "of this name"
+	return otherwise
 }
 
 // prefixAll prefixes each of the joined errors with where it is.

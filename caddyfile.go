@@ -235,7 +235,7 @@ func connectionRules(c *Connection) subdirective.Rules {
 	if c.Connector != "" {
 		c.Parameters = make(map[string]ParameterValue)
 		subdirective.Bind(known, formOptions, c)
-		why := "belongs to connector " + c.Connector + ", not to its connections"
+		why := "belongs to connector " + shownName(c.Connector) + ", not to its connections"
 		subdirective.Refuse(known, service, why)
 		subdirective.Refuse(known, connectorOptions, why)
 		return known
@@ -607,7 +607,7 @@ func parameterValue(part func(*ParameterValue) *string) func(*subdirective.Subdi
 		if err := placeholder.CheckKey(key); err != nil {
 			return s.Wrap(err)
 		}
-		s.Name += " " + key
+		s.Name += " " + shownName(key)
 		if _, ok := c.Parameters[key]; ok {
 			return s.Errorf("is given more than once")
 		}

@@ -762,6 +762,14 @@ func TestErrorsQuoteNothingThatMayBeASecret(t *testing.T) {
 		inSite("http_helper " + secret),
 		inSite("http_helper {header.X} {\nconnections " + secret + "\n}"),
 		inConnector("config_value a text {\nflow " + secret + "\n}"),
+		inConnection("scopes " + secret + " " + secret),
+		inConnector("scope " + secret + "\nscope " + secret),
+		inConnector("parameter a dropdown {\noption " + secret + "\noption " + secret + "\n}"),
+		inConnection("api_query " + secret + " x\napi_query " + secret + " y"),
+		inConnection("token_request_param " + secret + " x\ntoken_request_param " + secret + " y"),
+		withConnector("parameter " + secret + " instance"),
+		withConnector("parameter_file " + secret + " instance\nparameter " + secret + " instance"),
+		inGlobal("connection orders " + secret + " {\nbase_url https://api.example.com\n}"),
 	} {
 		t.Setenv("SECRET", "x")
 		err := func() error {

@@ -265,7 +265,7 @@ func (p Parameter) check() error {
 		case value == "":
 			errs = append(errs, errors.New("an option must not be empty"))
 		case slices.Contains(values[:i], value):
-			errs = append(errs, fmt.Errorf("option %s is given twice", value))
+			errs = append(errs, fmt.Errorf("option %s is given twice", shownName(value)))
 		}
 	}
 	return errors.Join(errs...)
