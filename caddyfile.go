@@ -363,7 +363,7 @@ func tokenTypes(s *subdirective.Subdirective, service *Service) error {
 }
 
 func tokenTransport(s *subdirective.Subdirective, service *Service) error {
-	if err := s.NoArgs(); err != nil {
+	if err := errors.Join(s.NoArgs(), subdirective.CheckOnce(s.Owner+": "+s.Name, s.Block)); err != nil {
 		return err
 	}
 	transport := new(reverseproxy.HTTPTransport)
@@ -542,6 +542,9 @@ func connectorFlow(s *subdirective.Subdirective, c *Connector) error {
 		return s.Wrap(err)
 	}
 	s.Name += " " + name
+	if c.flow(name) != nil {
+		return s.Errorf("is defined more than once")
+	}
 	id := "http_helper.flows." + typ
 	if _, err := caddy.GetModule(id); err != nil {
 		return s.Errorf("there are no flows of this type")

@@ -248,11 +248,12 @@ func (d *directive) readOwn(known subdirective.Rules) error {
 
 // parseProxy hands the rest to reverse_proxy.
 func (d *directive) parseProxy() error {
-	errs := make([]error, 0, len(d.rest)+1)
+	errs := make([]error, 0, len(d.rest)+2)
 	for _, segment := range d.rest {
 		errs = append(errs, d.checkProxyOption(subdirective.Parse(d.Owner, segment)))
 	}
-	if err := errors.Join(append(errs, d.unmarshalProxy())...); err != nil {
+	errs = append(errs, subdirective.CheckOnce(d.Owner, d.rest, repeatableProxyOptions...), d.unmarshalProxy())
+	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	if err := d.proxy.FinalizeUnmarshalCaddyfile(d.helper); err != nil {
@@ -270,6 +271,11 @@ var proxyOptions = strings.Fields(`dynamic fail_duration flush_interval handle_r
 	health_status health_timeout health_upstream health_uri lb_policy lb_retries lb_retry_match lb_try_duration
 	lb_try_interval max_fails method replace_status request_buffers response_buffers stream_buffer_size stream_close_delay
 	stream_timeout to transport trusted_proxies unhealthy_latency unhealthy_request_count unhealthy_status verbose_logs`)
+
+// repeatableProxyOptions are options of reverse_proxy that add to those before, or that it refuses itself when they
+// are there again.
+var repeatableProxyOptions = strings.Fields(`dynamic handle_response header_down header_up lb_policy lb_retry_match
+	replace_status to trusted_proxies unhealthy_status verbose_logs`)
 
 // unmarshalProxy lets reverse_proxy read the rest. It stops at its first error, so after one it is given each
 // option alone.
@@ -296,13 +302,15 @@ func (d *directive) unmarshalProxy() error {
 	return errors.Join(errs...)
 }
 
-// checkProxyOption refuses what would move the request away from the base URL.
+// checkProxyOption refuses what would move the request away from the base URL, or have no effect.
 func (d *directive) checkProxyOption(s *subdirective.Subdirective) error {
 	switch {
 	case s.Name == "rewrite":
 		return s.Errorf("is not possible here: requests stay under base_url; change the path before, with the directives uri or rewrite")
 	case s.Name == "transport" && (len(s.Args) == 0 || s.Args[0] != "http"):
 		return s.Errorf("only transport http is possible; its options become those of our own")
+	case s.Name == "transport":
+		return subdirective.CheckOnce(d.Owner+": transport", s.Block)
 	case s.Name == "to":
 		return d.checkAddresses(s)
 	case s.Name == "header_up" && len(s.Args) > 0:

@@ -5,6 +5,7 @@
 package subdirective
 
 import (
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -57,6 +58,21 @@ func (s *Subdirective) Split(known Rules) (own, rest []caddyfile.Segment) {
 		}
 	}
 	return own, rest
+}
+
+// CheckOnce returns an error for each option of a block that is there again and not one of repeatable. It is for
+// blocks that a module of Caddy reads: most take the last one.
+func CheckOnce(owner string, block []caddyfile.Segment, repeatable ...string) error {
+	seen := make(map[string]bool, len(block))
+	var errs []error
+	for _, segment := range block {
+		s := Parse(owner, segment)
+		if seen[s.Name] && likeOption.MatchString(s.Name) && !slices.Contains(repeatable, s.Name) {
+			errs = append(errs, s.Errorf("is given more than once"))
+		}
+		seen[s.Name] = true
+	}
+	return errors.Join(errs...)
 }
 
 // Unmarshal lets a module read the subdirective, without arguments and with only some of its block.
