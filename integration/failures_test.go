@@ -104,7 +104,7 @@ var troubles = map[string]trouble{
 		ping: []string{"billing does not work: the API cannot be reached: connection refused.\n"}, pingStatus: 1,
 		ready: http.StatusOK, health: `"healthy":true`,
 		metrics: []string{`requests_total{connection="billing",outcome="sent"}`},
-		log:     []string{`"logger":"http.log.error","msg":"dial tcp `, "connect: connection refused"},
+		log:     []string{`"logger":"http.log.error","msg":"connection billing: the API cannot be reached: connection refused (dial tcp `},
 	},
 	"an API that rejects every token": {
 		cause:  func(_ *testing.T, w *world) { w.api.Accept(func(string) bool { return false }) },
