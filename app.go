@@ -313,7 +313,7 @@ func unknownName(what, name, where string, names []string) error {
 	if len(names) == 0 {
 		return fmt.Errorf("there is no %s %s%s", what, shownName(name), where)
 	}
-	return fmt.Errorf("there is no %s %s%s%s; %s", what, shownName(name), where, subdirective.DidYouMean(name, names), listNames(names))
+	return fmt.Errorf("there is no %s %s%s%s", what, shownName(name), where, subdirective.Instead(name, names, listNames(names)))
 }
 
 // shownName returns a name as an error shows it: what is in its place may be a secret.

@@ -222,7 +222,7 @@ func (c *Connector) similar(key string) string {
 	for i, p := range c.Parameters {
 		keys[i] = p.Key
 	}
-	return subdirective.DidYouMean(key, keys) + "; " + listNames(keys)
+	return subdirective.Instead(key, keys, listNames(keys))
 }
 
 // checkKeys finds placeholders that name an unknown parameter or config value.

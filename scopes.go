@@ -153,7 +153,7 @@ func (c *Connector) scopeChoice(conn *Connection) (map[string]bool, error) {
 		case len(names) == 0:
 			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s; it defines none", shownName(typed)))
 		case !slices.Contains(names, scope):
-			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s%s; it has %s", shownName(typed), subdirective.DidYouMean(typed, names), strings.Join(names, ", ")))
+			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s%s", shownName(typed), subdirective.Instead(typed, names, "it has "+strings.Join(names, ", "))))
 		case chosen[scope]:
 			errs = append(errs, fmt.Errorf("scopes: %s is named twice", typed))
 		default:

@@ -1,6 +1,7 @@
 package subdirective
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -23,6 +24,12 @@ func DidYouMean(word string, names []string) string {
 		return fmt.Sprintf(" (did you mean %s?)", near)
 	}
 	return ""
+}
+
+// Instead continues an error about a word that is none of names: with the one that was probably meant, or else
+// with what there is.
+func Instead(word string, names []string, thereIs string) string {
+	return cmp.Or(DidYouMean(word, names), "; "+thereIs)
 }
 
 // distance returns how many letters must be inserted, removed, replaced or swapped with the next to turn a
