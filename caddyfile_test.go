@@ -477,8 +477,8 @@ func TestErrorsNameTheLineOfTheOption(t *testing.T) {
 		{"subdirective of the global option", inGlobal("conection x {\n}"), []string{"http_helper: unrecognized subdirective conection (did you mean connection?), at Caddyfile:3"}},
 		{"subdirective of a parameter, and connectors", inGlobal(twoConnectors + "connection a acmee {\nclient_id x\n}\nconnection b globx {\nclient_id x\n}"), []string{
 			"connector acme: parameter instance: unrecognized subdirective lable (did you mean label?), at Caddyfile:9",
-			"connection a: there is no connector acmee (did you mean acme?), at Caddyfile:16",
-			"connection b: there is no connector globx (did you mean globex?), at Caddyfile:19",
+			"connection a: there is no connector acmee (did you mean acme?); there are acme, globex, at Caddyfile:16",
+			"connection b: there is no connector globx (did you mean globex?); there are acme, globex, at Caddyfile:19",
 		}},
 		{"parameter and scope", inGlobal(fmt.Sprintf(usableConnector, "customize_scopes\nscope contacts.read\nparameter instance text") + "\nconnection a acme {\nclient_id x\nclient_secret {env.HTTP_HELPER_TEST_SET}\nparameter instnce x\nscopes contacts.raed\n}"), []string{
 			"connection a: parameter instnce: the connector acme has no such parameter (did you mean instance?), at Caddyfile:13",
@@ -522,7 +522,7 @@ func TestErrorsNameTheLineOfTheOption(t *testing.T) {
 			"connection orders: client_secret: {env.SECRET} is not set or empty, at Caddyfile:24",
 		}},
 		{"connection", inSite("http_helper order"), []string{
-			"http_helper: there is no connection order in the global option http_helper (did you mean orders?); a base URL begins with https://, at Caddyfile:24",
+			"http_helper: there is no connection order in the global option http_helper (did you mean orders?); there are late, local, orders; a base URL begins with https://, at Caddyfile:24",
 		}},
 		{"name", inInline("name a\nname b"), []string{
 			"connection a: name: is given more than once, at Caddyfile:7",

@@ -180,7 +180,7 @@ func TestManyConnections(t *testing.T) {
 	if lines := strings.Count(got.Stdout, "\n"); lines > many+10 {
 		t.Errorf("%d lines about %d connections", lines, many)
 	}
-	want(t, o.command(t, "show", "billin"), 2, `there is no connection "billin" (did you mean billing?)`)
+	want(t, o.command(t, "show", "billin"), 2, `there is no connection "billin" (did you mean billing?); there are a-tenant-with-a-rather-long-name.1, `, "and 290 more\n")
 	want(t, o.command(t, "show", "nobody"), 2, `there is no connection "nobody"; there are a-tenant-with-a-rather-long-name.1, `, "and 290 more\n")
 }
 

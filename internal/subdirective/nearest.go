@@ -1,7 +1,6 @@
 package subdirective
 
 import (
-	"cmp"
 	"fmt"
 	"strings"
 )
@@ -26,10 +25,14 @@ func DidYouMean(word string, names []string) string {
 	return ""
 }
 
-// Instead continues an error about a word that is none of names: with the one that was probably meant, or else
-// with what there is.
+// Instead continues an error about a word that is none of names: with the one that was probably meant, and
+// with what there is besides.
 func Instead(word string, names []string, thereIs string) string {
-	return cmp.Or(DidYouMean(word, names), "; "+thereIs)
+	meant := DidYouMean(word, names)
+	if meant != "" && len(names) == 1 {
+		return meant
+	}
+	return meant + "; " + thereIs
 }
 
 // distance returns how many letters must be inserted, removed, replaced or swapped with the next to turn a
