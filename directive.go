@@ -149,6 +149,7 @@ func (d *directive) parseInline() error {
 	conn := new(Connection)
 	name, err := d.inlineName()
 	d.Owner = "connection " + name
+	err = errors.Join(err, d.NeedsBlock())
 	d.handler.Connection, d.handler.Define = name, conn
 	known := connectionRules(conn)
 	known["name"] = subdirective.Rule{Read: func(*subdirective.Subdirective) error { return nil }}

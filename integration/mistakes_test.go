@@ -58,7 +58,7 @@ func TestMistakesOfNewUsers(t *testing.T) {
 		"twice":                       {inBlock("token_url https://b.example"), "connection api.example.com: token_url: is given more than once, at Caddyfile:10"},
 		"no unit":                     {inBlock("token_timeout 5"), "connection api.example.com: token_timeout: must be a duration above zero, such as 30s or 5m, at Caddyfile:10"},
 		"colon after a header's name": {inBlock("api_header X-Key: abc"), "connection api.example.com: api_header: the first argument is not the name of a header field, which has no colon and no space, at Caddyfile:10"},
-		"header in one argument":      {inBlock(`api_header "X-Key: abc"`), "connection api.example.com: api_header: takes exactly two arguments; put a value with spaces in quotation marks, at Caddyfile:10"},
+		"header in one argument":      {inBlock(`api_header "X-Key: abc"`), "connection api.example.com: api_header: takes exactly two arguments, but there are fewer; {$NAME} leaves none when NAME is not set, at Caddyfile:10"},
 		"token in a header":           {inBlock("api_header Authorization x"), "connection api.example.com: api_header: Authorization cannot be set here, at Caddyfile:10"},
 		"ping without a number":       {inBlock("ping /me OK"), "connection api.example.com: ping: a status must be a number from 200 to 599, at Caddyfile:10"},
 		"ping without a slash":        {inBlock("ping me"), "connection api.example.com: ping: takes a method in capital letters, if any, a path that begins with a slash, and the expected statuses, if any, at Caddyfile:10"},
@@ -86,6 +86,17 @@ func TestMistakesOfNewUsers(t *testing.T) {
 		"option of reverse_proxy":     {inParts("", "", "flush_intervall -1"), "connection billing: unrecognized subdirective flush_intervall (did you mean flush_interval?), at Caddyfile:22"},
 		"name of a connection":        {strings.Replace(inParts("", "", ""), "http_helper billing", "http_helper biling", 1), "http_helper: there is no connection biling in the global option http_helper (did you mean billing?); there is billing; a base URL begins with https://, at Caddyfile:21"},
 		"name of a connector":         {strings.Replace(inParts("", "", ""), "billing acme", "billing acmee", 1), "connection billing: there is no connector acmee (did you mean acme?); there is acme, at Caddyfile:11"},
+		"word of the service":         {inBlock("audience https://a.example"), "connection api.example.com: unrecognized subdirective audience (did you mean token_request_param audience <value>?), at Caddyfile:10"},
+		"word of OAuth":               {inBlock("token_endpoint_auth_method none"), "connection api.example.com: unrecognized subdirective token_endpoint_auth_method (did you mean auth_method?), at Caddyfile:10"},
+		"one word for another":        {strings.Replace(inBlock(""), "client_secret_file", "secret", 1), "connection api.example.com: unrecognized subdirective secret (did you mean client_secret_file?), at Caddyfile:9\""},
+		"word of a service elsewhere": {inParts("", "audience https://a.example", ""), "connection billing: unrecognized subdirective audience, at Caddyfile:15"},
+		"no brace":                    {strings.Replace(inBlock(""), "example.com {", "example.com", 1), "connection api.example.com: http_helper: has no block: its line must end with a space and {, at Caddyfile:6\nconnection api.example.com: token_url is missing, at Caddyfile:6"},
+		"no space before a brace":     {strings.Replace(inBlock(""), "example.com {", "example.com{", 1), "connection api.example.com: http_helper: has no block: its line must end with a space and {, at Caddyfile:6"},
+		"no brace of a connection":    {strings.Replace(inParts("", "", ""), "billing acme {", "billing acme", 1), "http_helper: connection billing: has no block: its line must end with a space and {, at Caddyfile:11"},
+		"no closing brace":            {strings.Replace(inParts("", "", ""), "\t\t}\n\t\tconnection", "\t\tconnection", 1), "connector acme: connection: belongs to the global option http_helper; is a closing brace missing above?, at Caddyfile:10"},
+		"one argument of two":         {inBlock("api_header X-Key"), "connection api.example.com: api_header: takes exactly two arguments, but there are fewer; {$NAME} leaves none when NAME is not set, at Caddyfile:10"},
+		"space in a URL":              {strings.Replace(inBlock(""), "https://auth.example.com/token", `"https://auth example.com/token"`, 1), "connection api.example.com: token_url: not a valid URL: its host has a character that is not possible there, at Caddyfile:7"},
+		"placeholder without an end":  {inBlock("token_request_param a {env.HOME"), "connection api.example.com: token_request_param: a placeholder lacks its closing brace"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
