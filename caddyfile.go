@@ -257,10 +257,12 @@ func help(known subdirective.Rules) {
 
 // otherWords are what others call an option of ours, and its name here.
 var otherWords = map[string]string{
+	"access_token_url":           "token_url",
 	"audience":                   "token_request_param audience <value>",
 	"auth":                       "auth_method",
 	"certificate":                "client_certificate",
 	"insecure":                   "allow_insecure",
+	"oauth_url":                  "token_url",
 	"password":                   "client_secret_file",
 	"private_key":                "client_key_file",
 	"secret":                     "client_secret_file",
