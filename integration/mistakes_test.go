@@ -83,6 +83,8 @@ func TestMistakesOfNewUsers(t *testing.T) {
 		"config value without value":  {inParts("config_value aud text", "", ""), "connector acme: config_value aud: exactly one of value and flow is needed, at Caddyfile:9"},
 		"option of a scope":           {inParts("scope a {\n\t\t\t\tdescrption x\n\t\t\t}", "", ""), "connector acme: scope a: unrecognized subdirective descrption (did you mean description?), at Caddyfile:10"},
 		"options of a dropdown":       {inParts("parameter region dropdown {\n\t\t\t\toption eu us\n\t\t\t\tdefault us\n\t\t\t}", "", ""), "connector acme: parameter region: the default us is none of its options, at Caddyfile:9"},
+		"option of a transport":       {inBlock("tls_trust_pool file ca.pem"), "connection api.example.com: tls_trust_pool: belongs to transport http for the API, to token_transport for the token endpoint, at Caddyfile:10"},
+		"bad option of a transport":   {inParts("", "", "dial_timeout soon"), "connection billing: dial_timeout: belongs to transport http for the API, to token_transport for the token endpoint, at Caddyfile:22"},
 		"option of reverse_proxy":     {inParts("", "", "flush_intervall -1"), "connection billing: unrecognized subdirective flush_intervall (did you mean flush_interval?), at Caddyfile:22"},
 		"name of a connection":        {strings.Replace(inParts("", "", ""), "http_helper billing", "http_helper biling", 1), "http_helper: there is no connection biling in the global option http_helper (did you mean billing?); there is billing; a base URL begins with https://, at Caddyfile:21"},
 		"name of a connector":         {strings.Replace(inParts("", "", ""), "billing acme", "billing acmee", 1), "connection billing: there is no connector acmee (did you mean acme?); there is acme, at Caddyfile:11"},
