@@ -1029,7 +1029,7 @@ func TestSymptomsInDocs(t *testing.T) {
 // fromElsewhere are quotes of what is not in our sources.
 var fromElsewhere = []string{
 	"Proxy-Status", "curl", "localhost", "address already in use",
-	"Client sent an HTTP request to an HTTPS server", "unrecognized directive: http_helper", "unrecognized global option: http_helper",
+	"Client sent an HTTP request to an HTTPS server", "unrecognized directive: http_helper", "unrecognized directive: token_url", "unrecognized global option: http_helper",
 	"starting caddy administration endpoint: …", "no such file or directory", "permission denied",
 	"HTTP/2 skipped because it requires TLS", "admin endpoint on open interface; host checking disabled",
 }

@@ -149,6 +149,7 @@ func (d *directive) parseInline() error {
 	conn := new(Connection)
 	name, err := d.inlineName()
 	d.Owner = "connection " + name
+	err = errors.Join(err, d.NeedsBlock())
 	d.handler.Connection, d.handler.Define = name, conn
 	known := connectionRules(conn)
 	known["name"] = subdirective.Rule{Read: func(*subdirective.Subdirective) error { return nil }}
@@ -290,6 +291,8 @@ func (d *directive) unmarshalProxy() error {
 		err := d.Unmarshal(new(reverseproxy.Handler), []caddyfile.Segment{segment})
 		switch {
 		case err == nil:
+		case isUnrecognized(err) && !isUnrecognized(d.Unmarshal(new(reverseproxy.HTTPTransport), []caddyfile.Segment{segment})):
+			errs = append(errs, option.Errorf("belongs to transport http for the API, to token_transport for the token endpoint"))
 		case strings.HasPrefix(err.Error(), "unrecognized subdirective "+option.Name), strings.HasPrefix(err.Error(), d.Owner+": unrecognized"):
 			errs = append(errs, option.Unrecognized(append(d.known.Names(), proxyOptions...)))
 		default:
@@ -300,6 +303,11 @@ func (d *directive) unmarshalProxy() error {
 		return fmt.Errorf("%s: %w", d.Owner, whole)
 	}
 	return errors.Join(errs...)
+}
+
+// isUnrecognized tells whether a module of Caddy does not know a subdirective.
+func isUnrecognized(err error) bool {
+	return err != nil && strings.HasPrefix(err.Error(), "unrecognized subdirective ")
 }
 
 // checkProxyOption refuses what would move the request away from the base URL, or have no effect.

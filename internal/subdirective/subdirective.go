@@ -136,6 +136,14 @@ func (s *Subdirective) Unrecognized(possible []string) error {
 	return &readError{near, err}
 }
 
+// NeedsBlock checks that there is a block, which may be empty.
+func (s *Subdirective) NeedsBlock() error {
+	if len(s.Segment) == 1+len(s.Args) {
+		return s.Errf("%s: %s: has no block: its line must end with a space and {", s.Owner, s.Name)
+	}
+	return nil
+}
+
 // NoArgs checks that there are no arguments.
 func (s *Subdirective) NoArgs() error {
 	if len(s.Args) > 0 {
@@ -159,7 +167,10 @@ func (s *Subdirective) OneArg() (string, error) {
 
 // TwoArgs returns a name and a value, which may be empty.
 func (s *Subdirective) TwoArgs() (name, value string, err error) {
-	if len(s.Args) != 2 {
+	switch {
+	case len(s.Args) < 2:
+		return "", "", s.Errorf("takes exactly two arguments, but there are fewer; {$NAME} leaves none when NAME is not set")
+	case len(s.Args) > 2:
 		return "", "", s.Errorf("takes exactly two arguments; put a value with spaces in quotation marks")
 	}
 	return s.Args[0], s.Args[1], nil
