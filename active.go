@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"go.uber.org/zap"
 
@@ -162,15 +161,13 @@ func (c *activeConnection) metrics() *telemetry.Connection {
 	return c.forward.Metrics
 }
 
-// use checks the policy of a handler or transport against the connection, and tells it the host of its base
-// URL, if that is known. Pings are sent with the first one.
+// use checks the policy of a handler or transport against the connection, and tells it where the API is. Pings are
+// sent with the first one.
 func (c *activeConnection) use(p *RequestPolicy) error {
 	if c.pingOptions == nil {
 		c.pingOptions = &p.options
 	}
-	if c.target != nil {
-		p.hosts = append(p.hosts, strings.ToLower(strings.TrimSuffix(c.target.Base.Hostname(), ".")))
-	}
+	p.targets = append(p.targets, c.forward.Target)
 	return prefixAll("connection "+c.name, c.accepts(p))
 }
 

@@ -120,7 +120,7 @@ func find[V any](what, name string, known map[string]V) (V, error) {
 	found, ok := known[name]
 	if !ok {
 		names := slices.Sorted(maps.Keys(known))
-		return found, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no %s %q; %s%s", what, name, listNames(names), subdirective.DidYouMean(name, names))}
+		return found, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("there is no %s %q%s", what, name, subdirective.Instead(name, names, listNames(names)))}
 	}
 	return found, nil
 }

@@ -313,15 +313,18 @@ func unknownName(what, name, where string, names []string) error {
 	if len(names) == 0 {
 		return fmt.Errorf("there is no %s %s%s", what, shownName(name), where)
 	}
-	return fmt.Errorf("there is no %s %s%s%s; %s", what, shownName(name), where, subdirective.DidYouMean(name, names), listNames(names))
+	return fmt.Errorf("there is no %s %s%s%s", what, shownName(name), where, subdirective.Instead(name, names, listNames(names)))
 }
 
 // shownName returns a name as an error shows it: what is in its place may be a secret.
-func shownName(name string) string {
+func shownName(name string) string { return nameOr(name, "of this name") }
+
+// nameOr returns a name, or another text if the name may be a secret.
+func nameOr(name, otherwise string) string {
 	if redact.PlausibleName(name) {
 		return name
 	}
-	return "of this name"
+	return otherwise
 }
 
 // prefixAll prefixes each of the joined errors with where it is.

@@ -158,7 +158,8 @@ func (p *appParser) connector(s *subdirective.Subdirective) error {
 	subdirective.Bind(known, serviceOptions(placeholder.Param, placeholder.Config), &c.Service)
 	subdirective.Bind(known, connectorOptions, c)
 	subdirective.Refuse(known, connectionOptions, "belongs to a connection, not to a connector")
-	return known.ReadAll(s.Name, s.Block)
+	help(known)
+	return errors.Join(s.NeedsBlock(), known.ReadAll(s.Name, s.Block))
 }
 
 func (p *appParser) connection(s *subdirective.Subdirective) error {
@@ -171,7 +172,7 @@ func (p *appParser) connection(s *subdirective.Subdirective) error {
 	}
 	p.connections = append(p.connections, s)
 	c.Connector = strings.Join(s.Args[1:], "")
-	return connectionRules(c).ReadAll(s.Name, s.Block)
+	return errors.Join(s.NeedsBlock(), connectionRules(c).ReadAll(s.Name, s.Block))
 }
 
 // define adds the connector or connection that the first argument names. All arguments are names.
@@ -235,15 +236,39 @@ func connectionRules(c *Connection) subdirective.Rules {
 	if c.Connector != "" {
 		c.Parameters = make(map[string]ParameterValue)
 		subdirective.Bind(known, formOptions, c)
-		why := "belongs to connector " + c.Connector + ", not to its connections"
+		why := "belongs to connector " + shownName(c.Connector) + ", not to its connections"
 		subdirective.Refuse(known, service, why)
 		subdirective.Refuse(known, connectorOptions, why)
+		help(known)
 		return known
 	}
 	subdirective.Bind(known, service, c.ownService())
 	subdirective.Refuse(known, formOptions, "needs a connector")
 	subdirective.Refuse(known, connectorOptions, "needs a connector; scopes lists the scopes themselves")
+	help(known)
 	return known
+}
+
+// help adds errors for what is often written into the block of a connector or connection and is no option of it.
+func help(known subdirective.Rules) {
+	known.Suggest(otherWords)
+	subdirective.Refuse(known, subdirective.Options[App]{"connector": {}, "connection": {}}, "belongs to the global option http_helper; is a closing brace missing above?")
+}
+
+// otherWords are what others call an option of ours, and its name here.
+var otherWords = map[string]string{
+	"access_token_url":           "token_url",
+	"audience":                   "token_request_param audience <value>",
+	"auth":                       "auth_method",
+	"certificate":                "client_certificate",
+	"insecure":                   "allow_insecure",
+	"oauth_url":                  "token_url",
+	"password":                   "client_secret_file",
+	"private_key":                "client_key_file",
+	"secret":                     "client_secret_file",
+	"token_endpoint":             "token_url",
+	"token_endpoint_auth_method": "auth_method",
+	"username":                   "client_id",
 }
 
 // serviceOptions returns the subdirectives of a connector, with the kinds of placeholders that are
@@ -363,7 +388,7 @@ func tokenTypes(s *subdirective.Subdirective, service *Service) error {
 }
 
 func tokenTransport(s *subdirective.Subdirective, service *Service) error {
-	if err := s.NoArgs(); err != nil {
+	if err := errors.Join(s.NoArgs(), subdirective.CheckOnce(s.Owner+": "+s.Name, s.Block)); err != nil {
 		return err
 	}
 	transport := new(reverseproxy.HTTPTransport)
@@ -542,6 +567,9 @@ func connectorFlow(s *subdirective.Subdirective, c *Connector) error {
 		return s.Wrap(err)
 	}
 	s.Name += " " + name
+	if c.flow(name) != nil {
+		return s.Errorf("is defined more than once")
+	}
 	id := "http_helper.flows." + typ
 	if _, err := caddy.GetModule(id); err != nil {
 		return s.Errorf("there are no flows of this type")
@@ -607,7 +635,7 @@ func parameterValue(part func(*ParameterValue) *string) func(*subdirective.Subdi
 		if err := placeholder.CheckKey(key); err != nil {
 			return s.Wrap(err)
 		}
-		s.Name += " " + key
+		s.Name += " " + shownName(key)
 		if _, ok := c.Parameters[key]; ok {
 			return s.Errorf("is given more than once")
 		}

@@ -266,6 +266,9 @@ func TestErrorsInConnector(t *testing.T) {
 		{"token_pointer", inConnector("token_pointer token"), []string{"connector acme: token_pointer: a JSON pointer begins with a slash"}},
 		{"expires_in_pointer", inConnector("expires_in_pointer /a~2"), []string{"connector acme: expires_in_pointer: in a JSON pointer"}},
 		{"token_transport argument", inConnector("token_transport http"), []string{"connector acme: token_transport: takes no argument"}},
+		{"token_transport option twice", inConnector("token_transport {\n\tdial_timeout 1s\n\tdial_timeout 2s\n}"), []string{"connector acme: token_transport: dial_timeout: is given more than once, at Caddyfile:8"}},
+		{"flow twice", inConnector("flow f template a\nflow f template b"), []string{"connector acme: flow f: is defined more than once, at Caddyfile:7"}},
+		{"header of a flow twice", inConnector("flow f request https://x.example {\n\theader X-A 1\n\theader x-a 2\n}"), []string{"connector acme: flow f: header: a name is given twice, at Caddyfile:8"}},
 		{"token_transport option", inConnector("token_transport {\n\tnothing\n}"), []string{"connector acme: token_transport: unrecognized subdirective nothing"}},
 		{"api_header Authorization", inConnector("api_header authorization x"), []string{"connector acme: api_header: Authorization cannot be set here"}},
 		{"api_header Host", inConnector("api_header host x"), []string{"connector acme: api_header: Host cannot be set here"}},
@@ -478,9 +481,9 @@ func TestErrorsNameTheLineOfTheOption(t *testing.T) {
 			"connection b: there is no connector globx (did you mean globex?); there are acme, globex, at Caddyfile:19",
 		}},
 		{"parameter and scope", inGlobal(fmt.Sprintf(usableConnector, "customize_scopes\nscope contacts.read\nparameter instance text") + "\nconnection a acme {\nclient_id x\nclient_secret {env.HTTP_HELPER_TEST_SET}\nparameter instnce x\nscopes contacts.raed\n}"), []string{
-			"connection a: parameter instnce: the connector acme has no such parameter (did you mean instance?); there is instance, at Caddyfile:13",
+			"connection a: parameter instnce: the connector acme has no such parameter (did you mean instance?), at Caddyfile:13",
 			"connection a: parameter instance is missing: the connector acme asks for it, at Caddyfile:10",
-			"connection a: scopes: the connector has no scope contacts.raed (did you mean contacts.read?); it has contacts.read, at Caddyfile:14",
+			"connection a: scopes: the connector has no scope contacts.raed (did you mean contacts.read?), at Caddyfile:14",
 		}},
 		{"values", inInline("auth_method client_secret_bsic\nbasic_encoding from\napp_authorization kep\non_unauthorized rety\ntoken_request_format jsn\nrefresh_before soon"), []string{
 			"connection api.example.com: auth_method: must be one of client_secret_basic, client_secret_jwt, client_secret_post, none, private_key_jwt, tls_client_auth (did you mean client_secret_basic?), at Caddyfile:6",
@@ -509,6 +512,13 @@ func TestErrorsNameTheLineOfTheOption(t *testing.T) {
 		}},
 		{"transport", inSite("http_helper orders {\ntransport http {\n\tdial_timeout 1s\n\ttls_except_ports 1\n}\n}"), []string{
 			"connection orders: transport: tls_except_ports is not possible, since base_url decides on TLS, at Caddyfile:27",
+			"connection orders: client_secret: {env.SECRET} is not set or empty, at Caddyfile:24",
+		}},
+		{"options of reverse_proxy and of transports twice", inSite("http_helper orders {\nheader_up X-A 1\nheader_up X-B 1\nflush_interval 1s\nflush_interval -1\nlb_policy first\nlb_policy first\ntransport http {\n\tdial_timeout 1s\n\tdial_timeout 2s\n}\ntransport http\n}"), []string{
+			"connection orders: transport: dial_timeout: is given more than once, at Caddyfile:33",
+			"connection orders: flush_interval: is given more than once, at Caddyfile:28",
+			"connection orders: transport: is given more than once, at Caddyfile:35",
+			"connection orders: load balancing selection policy already specified, at Caddyfile:30",
 			"connection orders: client_secret: {env.SECRET} is not set or empty, at Caddyfile:24",
 		}},
 		{"connection", inSite("http_helper order"), []string{
@@ -540,6 +550,7 @@ func TestErrorsInTransport(t *testing.T) {
 		{"connection", transport("{\n\tconnection\n}"), []string{"transport http_helper: connection: takes exactly one argument"}},
 		{"bad connection", transport("{\n\tconnection a/b\n}"), []string{"transport http_helper: connection: a name consists of"}},
 		{"own option twice", transport("{\n\tconnection a\n\tconnection b\n}"), []string{"transport http_helper: connection: is given more than once"}},
+		{"http option twice", transport("{\n\tdial_timeout 1s\n\tdial_timeout 2s\n}"), []string{"transport http_helper: dial_timeout: is given more than once, at Caddyfile:27"}},
 		{"unknown", transport("{\n\tnothing\n}"), []string{"unrecognized subdirective nothing"}},
 		{"upstream source", inSite("reverse_proxy {\n\tdynamic http_helper x\n}"), []string{"dynamic: http_helper: takes no argument"}},
 		{"upstream source block", inSite("reverse_proxy {\n\tdynamic http_helper {\n\t\tx\n\t}\n}"), []string{"dynamic: http_helper: has no options"}},
@@ -762,6 +773,14 @@ func TestErrorsQuoteNothingThatMayBeASecret(t *testing.T) {
 		inSite("http_helper " + secret),
 		inSite("http_helper {header.X} {\nconnections " + secret + "\n}"),
 		inConnector("config_value a text {\nflow " + secret + "\n}"),
+		inConnection("scopes " + secret + " " + secret),
+		inConnector("scope " + secret + "\nscope " + secret),
+		inConnector("parameter a dropdown {\noption " + secret + "\noption " + secret + "\n}"),
+		inConnection("api_query " + secret + " x\napi_query " + secret + " y"),
+		inConnection("token_request_param " + secret + " x\ntoken_request_param " + secret + " y"),
+		withConnector("parameter " + secret + " instance"),
+		withConnector("parameter_file " + secret + " instance\nparameter " + secret + " instance"),
+		inGlobal("connection orders " + secret + " {\nbase_url https://api.example.com\n}"),
 	} {
 		t.Setenv("SECRET", "x")
 		err := func() error {
@@ -1010,7 +1029,7 @@ func TestSymptomsInDocs(t *testing.T) {
 // fromElsewhere are quotes of what is not in our sources.
 var fromElsewhere = []string{
 	"Proxy-Status", "curl", "localhost", "address already in use",
-	"Client sent an HTTP request to an HTTPS server", "unrecognized directive: http_helper", "unrecognized global option: http_helper",
+	"Client sent an HTTP request to an HTTPS server", "unrecognized directive: http_helper", "unrecognized directive: token_url", "unrecognized global option: http_helper",
 	"starting caddy administration endpoint: …", "no such file or directory", "permission denied",
 	"HTTP/2 skipped because it requires TLS", "admin endpoint on open interface; host checking disabled",
 }

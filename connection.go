@@ -284,7 +284,7 @@ func (c *configuredConnection) checkParameters() error {
 			errs = append(errs, fmt.Errorf("parameter %s: parameter and parameter_file exclude each other", key))
 		}
 		if !c.connector.hasParameter(key) {
-			errs = append(errs, fmt.Errorf("parameter %s: the connector %s has no such parameter%s", key, c.connector.name, c.connector.similar(key)))
+			errs = append(errs, fmt.Errorf("parameter %s: the connector %s has no such parameter%s", shownName(key), c.connector.name, c.connector.similar(key)))
 		}
 	}
 	for _, p := range c.connector.Parameters {

@@ -222,7 +222,7 @@ func (c *Connector) similar(key string) string {
 	for i, p := range c.Parameters {
 		keys[i] = p.Key
 	}
-	return subdirective.DidYouMean(key, keys) + "; " + listNames(keys)
+	return subdirective.Instead(key, keys, listNames(keys))
 }
 
 // checkKeys finds placeholders that name an unknown parameter or config value.
@@ -265,7 +265,7 @@ func (p Parameter) check() error {
 		case value == "":
 			errs = append(errs, errors.New("an option must not be empty"))
 		case slices.Contains(values[:i], value):
-			errs = append(errs, fmt.Errorf("option %s is given twice", value))
+			errs = append(errs, fmt.Errorf("option %s is given twice", shownName(value)))
 		}
 	}
 	return errors.Join(errs...)

@@ -154,6 +154,7 @@ func (d *directive) parseInline() error {
 	conn := new(Connection)
 	name, err := d.inlineName()
 	d.Owner = "connection " + name
+	err = errors.Join(err, d.NeedsBlock())
 	d.handler.Connection, d.handler.Define = name, conn
 	known := connectionRules(conn)
 	known["name"] = subdirective.Rule{Read: func(*subdirective.Subdirective) error { return nil }}
@@ -254,11 +255,12 @@ func (d *directive) readOwn(known subdirective.Rules) error {
 
 // parseProxy hands the rest to reverse_proxy.
 func (d *directive) parseProxy() error {
-	errs := make([]error, 0, len(d.rest)+1)
+	errs := make([]error, 0, len(d.rest)+2)
 	for _, segment := range d.rest {
 		errs = append(errs, d.checkProxyOption(subdirective.Parse(d.Owner, segment)))
 	}
-	if err := errors.Join(append(errs, d.unmarshalProxy())...); err != nil {
+	errs = append(errs, subdirective.CheckOnce(d.Owner, d.rest, repeatableProxyOptions...), d.unmarshalProxy())
+	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	if err := d.proxy.FinalizeUnmarshalCaddyfile(d.helper); err != nil {
@@ -277,6 +279,11 @@ var proxyOptions = strings.Fields(`dynamic fail_duration flush_interval handle_r
 	lb_try_interval max_fails method replace_status request_buffers response_buffers stream_buffer_size stream_close_delay
 	stream_timeout to transport trusted_proxies unhealthy_latency unhealthy_request_count unhealthy_status verbose_logs`)
 
+// repeatableProxyOptions are options of reverse_proxy that add to those before, or that it refuses itself when they
+// are there again.
+var repeatableProxyOptions = strings.Fields(`dynamic handle_response header_down header_up lb_policy lb_retry_match
+	replace_status to trusted_proxies unhealthy_status verbose_logs`)
+
 // unmarshalProxy lets reverse_proxy read the rest. It stops at its first error, so after one it is given each
 // option alone.
 func (d *directive) unmarshalProxy() error {
@@ -290,6 +297,8 @@ func (d *directive) unmarshalProxy() error {
 		err := d.Unmarshal(new(reverseproxy.Handler), []caddyfile.Segment{segment})
 		switch {
 		case err == nil:
+		case isUnrecognized(err) && !isUnrecognized(d.Unmarshal(new(reverseproxy.HTTPTransport), []caddyfile.Segment{segment})):
+			errs = append(errs, option.Errorf("belongs to transport http for the API, to token_transport for the token endpoint"))
 		case strings.HasPrefix(err.Error(), "unrecognized subdirective "+option.Name), strings.HasPrefix(err.Error(), d.Owner+": unrecognized"):
 			errs = append(errs, option.Unrecognized(append(d.known.Names(), proxyOptions...)))
 		default:
@@ -302,13 +311,20 @@ func (d *directive) unmarshalProxy() error {
 	return errors.Join(errs...)
 }
 
-// checkProxyOption refuses what would move the request away from the base URL.
+// isUnrecognized tells whether a module of Caddy does not know a subdirective.
+func isUnrecognized(err error) bool {
+	return err != nil && strings.HasPrefix(err.Error(), "unrecognized subdirective ")
+}
+
+// checkProxyOption refuses what would move the request away from the base URL, or have no effect.
 func (d *directive) checkProxyOption(s *subdirective.Subdirective) error {
 	switch {
 	case s.Name == "rewrite":
 		return s.Errorf("is not possible here: requests stay under base_url; change the path before, with the directives uri or rewrite")
 	case s.Name == "transport" && (len(s.Args) == 0 || s.Args[0] != "http"):
 		return s.Errorf("only transport http is possible; its options become those of our own")
+	case s.Name == "transport":
+		return subdirective.CheckOnce(d.Owner+": transport", s.Block)
 	case s.Name == "to":
 		return d.checkAddresses(s)
 	case s.Name == "header_up" && len(s.Args) > 0:

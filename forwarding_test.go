@@ -66,12 +66,24 @@ func TestUpgradeOffer(t *testing.T) {
 		if rest, err := io.ReadAll(reader.R); err != nil || string(rest) != "bye" {
 			t.Errorf("in the end the app got %q, %v", rest, err)
 		}
-		_ = caddy.Stop() // which writes the log
 		var entry struct{ Status int }
-		if text, _ := os.ReadFile(log); json.Unmarshal(text, &entry) != nil || entry.Status != http.StatusSwitchingProtocols {
+		text := awaitContent(t, log) // nothing waits for upgraded connections
+		if err := json.Unmarshal(text, &entry); err != nil || entry.Status != http.StatusSwitchingProtocols {
 			t.Errorf("the access log has %s", text)
 		}
 	})
+}
+
+// awaitContent returns the content of a file, once it has any.
+func awaitContent(t *testing.T, file string) []byte {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if text, _ := os.ReadFile(file); len(text) > 0 {
+			return text
+		}
+	}
+	t.Fatalf("nothing was written to %s", file)
+	return nil
 }
 
 // untypedMark is how Http-Helper-Untyped begins, which never leaves this process.

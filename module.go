@@ -88,7 +88,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if err = h.provision(app); err == nil {
-		err = h.provisionProxy(ctx)
+		err = h.provisionProxy(ctx, app)
 	}
 	if err != nil && strings.HasPrefix(err.Error(), "connection ") {
 		return err // which Caddy's steps precede already
@@ -97,7 +97,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 }
 
 // provisionProxy makes the handler forward requests itself, if it has a transport.
-func (h *Handler) provisionProxy(ctx caddy.Context) error {
+func (h *Handler) provisionProxy(ctx caddy.Context, app *App) error {
 	if h.Transport == nil {
 		if h.FlushInterval != 0 {
 			return errors.New("flush_interval needs a transport; without one, the reverse_proxy after this handler has the option")
@@ -112,7 +112,7 @@ func (h *Handler) provisionProxy(ctx caddy.Context) error {
 		names = []string{h.Connection}
 	}
 	h.transport = &Transport{HTTPTransport: h.Transport, Connections: names, RequestPolicy: RequestPolicy{AccessTokenHeader: h.AccessTokenHeader}}
-	h.proxy = forward.NewProxy(h.transport.transport, time.Duration(h.FlushInterval), ctx.Logger())
+	h.proxy = forward.NewProxy(h.transport.transport, time.Duration(h.FlushInterval), app.logger)
 	return h.transport.provision(ctx)
 }
 

@@ -7,10 +7,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/keys/keystest"
 )
 
 func TestFlowModules(t *testing.T) {
@@ -400,6 +403,15 @@ func TestOriginsOfOtherSitesAreRefused(t *testing.T) {
 	named := strings.Replace(inline(secure, e, ""), "https://127.0.0.1", "https://Api.localdomain", 1)
 	if res, _ := call(t, "GET", runSidecar(t, named)+"/", nil, "Origin", "https://api.localdomain"); res.StatusCode == 403 {
 		t.Errorf("got %d %v", res.StatusCode, res.Header)
+	}
+	// So may they when a file says where the API is, from the first request on.
+	file := filepath.Join(t.TempDir(), "host")
+	keystest.WriteFile(t, file, "Api.localdomain")
+	late := runSidecar(t, strings.Replace(named, "Api.localdomain", "{file."+file+"}", 1))
+	for _, origin := range []string{"https://api.localdomain", "https://evil.example"} {
+		if res, _ := call(t, "GET", late+"/", nil, "Origin", origin); (res.StatusCode == 403) != (origin == "https://evil.example") {
+			t.Errorf("%s: got %d %v", origin, res.StatusCode, res.Header)
+		}
 	}
 }
 

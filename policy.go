@@ -1,6 +1,7 @@
 package httphelper
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -54,7 +55,7 @@ type RequestPolicy struct {
 	AllowClients []string `json:"allow_clients,omitempty"`
 
 	allowed []netip.Prefix
-	hosts   []string // of the connections' base URLs, in lower case
+	targets []func(context.Context) (*forward.Target, error) // of the connections
 	options forward.Options
 }
 
@@ -213,7 +214,17 @@ func (p *RequestPolicy) allowsOrigin(r *http.Request) bool {
 	if len(origins) == 0 || !isLoopback(r.RemoteAddr) {
 		return true
 	}
-	return !slices.ContainsFunc(origins, func(origin string) bool { return !httpguard.NamesCaller(origin, p.hosts) })
+	isAPI := func(host string) bool { return p.isAPI(r.Context(), host) }
+	return !slices.ContainsFunc(origins, func(origin string) bool { return !httpguard.NamesCaller(origin, isAPI) })
+}
+
+// isAPI reports whether a host is that of a connection's base URL. Where that depends on a file or a helper flow,
+// it waits until it is known.
+func (p *RequestPolicy) isAPI(ctx context.Context, host string) bool {
+	return slices.ContainsFunc(p.targets, func(find func(context.Context) (*forward.Target, error)) bool {
+		target, err := find(ctx)
+		return err == nil && httpguard.CanonicalHost(target.Base.Hostname()) == host
+	})
 }
 
 // isLoopback reports whether the address of a TCP connection is one of loopback.

@@ -56,7 +56,7 @@ func (c *Connector) validateScopes() error {
 			continue
 		}
 		if seen[scope.Name] {
-			errs = append(errs, fmt.Errorf("scope %s is defined twice", scope.Name))
+			errs = append(errs, fmt.Errorf("scope %s is defined twice", shownName(scope.Name)))
 		}
 		seen[scope.Name] = true
 		if scope.Required && !c.CustomizeScopes {
@@ -100,7 +100,7 @@ func (conn *Connection) ownScopes() (scopes, warnings []string, err error) {
 			errs = append(errs, fmt.Errorf("scopes: %w", err))
 			continue
 		case slices.Contains(scopes, scope):
-			errs = append(errs, fmt.Errorf("scopes: %s is named twice", typed))
+			errs = append(errs, fmt.Errorf("scopes: %s is named twice", nameOr(typed, shown)))
 			continue
 		case strings.Contains(scope, ","):
 			warnings = append(warnings, fmt.Sprintf("scopes: %s is one scope with a comma in it; between scopes there are spaces", shown))
@@ -153,7 +153,7 @@ func (c *Connector) scopeChoice(conn *Connection) (map[string]bool, error) {
 		case len(names) == 0:
 			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s; it defines none", shownName(typed)))
 		case !slices.Contains(names, scope):
-			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s%s; it has %s", shownName(typed), subdirective.DidYouMean(typed, names), strings.Join(names, ", ")))
+			errs = append(errs, fmt.Errorf("scopes: the connector has no scope %s%s", shownName(typed), subdirective.Instead(typed, names, "it has "+strings.Join(names, ", "))))
 		case chosen[scope]:
 			errs = append(errs, fmt.Errorf("scopes: %s is named twice", typed))
 		default:

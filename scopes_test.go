@@ -186,6 +186,7 @@ func TestRequestedScopesErrors(t *testing.T) {
 		"not customizable":          {fixedScopes, Connection{Scopes: []string{"read"}}, []string{"scopes: the connector has no customize_scopes"}},
 		"not customizable, none":    {fixedScopes, Connection{Scopes: []string{}}, []string{"customize_scopes"}},
 		"unknown":                   {chosenScopes, Connection{Scopes: []string{"wriet"}}, []string{"scopes: the connector has no scope wriet (did you mean write?); it has read, base, write, {x}"}},
+		"unlike each of them":       {chosenScopes, Connection{Scopes: []string{"delete"}}, []string{"scopes: the connector has no scope delete; it has read, base, write, {x}"}},
 		"unknown, each":             {chosenScopes, Connection{Scopes: []string{"q1", "q2"}}, []string{"q1", "q2"}},
 		"there are none":            {&Connector{CustomizeScopes: true}, Connection{Scopes: []string{"a"}}, []string{"it defines none"}},
 		"twice":                     {chosenScopes, Connection{Scopes: []string{"read", "read"}}, []string{"scopes: read is named twice"}},

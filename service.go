@@ -246,7 +246,7 @@ func (s *Service) checkParams() error {
 		case slices.Contains(reservedParams, p.Name):
 			errs = append(errs, fmt.Errorf("token_request_param: %s cannot be set here; it has an option of its own", p.Name))
 		case seen[p.Name]:
-			errs = append(errs, fmt.Errorf("token_request_param: %s is given twice; name it once with several values", p.Name))
+			errs = append(errs, fmt.Errorf("token_request_param: %s is given twice; name it once with several values", nameOr(p.Name, "one of them")))
 		case len(p.Values) == 0:
 			errs = append(errs, fmt.Errorf("token_request_param: %s needs a value", p.Name))
 		}
@@ -275,7 +275,7 @@ func checkFields(option string, fields []Field, refused func(string) bool) error
 		case refused != nil && refused(f.Name):
 			errs = append(errs, fmt.Errorf("%s: %s cannot be set here", option, f.Name))
 		case seen[f.Name]:
-			errs = append(errs, fmt.Errorf("%s: %s is given twice", option, f.Name))
+			errs = append(errs, fmt.Errorf("%s: %s is given twice", option, nameOr(f.Name, "one of them")))
 		}
 		seen[f.Name] = true
 	}

@@ -284,7 +284,8 @@ func (t *Transport) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	subdirective.Bind(known, policyOptions, &t.RequestPolicy)
 	subdirective.Bind(known, subdirective.Options[Transport]{"connection": subdirective.CheckedString(func(t *Transport) *string { return &t.Connection }, validName)}, t)
 	own, rest := s.Split(known)
-	if err := known.ReadAll("transport http_helper", own); err != nil {
+	const owner = "transport http_helper"
+	if err := errors.Join(known.ReadAll(owner, own), subdirective.CheckOnce(owner, rest)); err != nil {
 		return err
 	}
 	return s.Unmarshal(t.HTTPTransport, rest)

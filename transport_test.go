@@ -279,8 +279,12 @@ func TestAPIUnreachable(t *testing.T) {
 		"not HTTP":   {inline(noHTTP, e, "name c"), "the API's response broke off or is not HTTP"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			site := runSidecar(t, test.caddyfile)
+			site := runSidecar(t, strings.TrimSuffix(test.caddyfile, "}\n")+"\thandle_errors {\n\t\trespond \"{http.error.message}\"\n\t}\n}\n")
 			wantUnreachable(t, site, 502, test.why)
+			// What Caddy logs.
+			if _, message := call(t, "GET", site+"/", nil); !strings.HasPrefix(message, "connection c: "+test.why) || strings.Count(message, test.why) > 1 {
+				t.Errorf("the error is %q", message)
+			}
 		})
 	}
 }

@@ -124,7 +124,7 @@ func TestCommandsFindNoSidecar(t *testing.T) {
 	port := harness.Port(t)
 	// Not Caddy's default port, which may be in use.
 	want(t, u.Run(t, "list", "--address", "127.0.0.1:"+port), 1,
-		"Error: no Caddy responds at 127.0.0.1:"+port+" (connection refused); choose another one with --address or --config\n")
+		"Error: no Caddy responds at 127.0.0.1:"+port+" (connection refused); start it if it does not run, or choose another one with --address or --config\n")
 	want(t, u.Run(t, "ping", "x", "--address", "unix//none.sock"), 1, "no Caddy responds at unix//none.sock (no such file or directory)")
 	want(t, u.Run(t, "list", "--address", "a:1-2"), 2, "a:1-2 is not the address of an admin endpoint")
 	want(t, u.Run(t, "list", "--config", "none"), 2, "none: no such file or directory")
@@ -180,7 +180,8 @@ func TestManyConnections(t *testing.T) {
 	if lines := strings.Count(got.Stdout, "\n"); lines > many+10 {
 		t.Errorf("%d lines about %d connections", lines, many)
 	}
-	want(t, o.command(t, "show", "billin"), 2, `there is no connection "billin"; there are a-tenant-with-a-rather-long-name.1, `, "and 290 more (did you mean billing?)\n")
+	want(t, o.command(t, "show", "billin"), 2, `there is no connection "billin" (did you mean billing?); there are a-tenant-with-a-rather-long-name.1, `, "and 290 more\n")
+	want(t, o.command(t, "show", "nobody"), 2, `there is no connection "nobody"; there are a-tenant-with-a-rather-long-name.1, `, "and 290 more\n")
 }
 
 // TestNothingIsColoured has programs read what is printed.

@@ -156,5 +156,8 @@ func TestExample(t *testing.T) {
 		}
 		equal(t, "status", response.StatusCode, http.StatusOK)
 		equal(t, "body", response.Text, "The API saw the token and was asked: GET /v2/hello")
+		if !strings.Contains(readShipped(t, "README.md"), "\n"+response.Text+"\n") {
+			t.Errorf("README.md does not show %q", response.Text)
+		}
 	}
 }

@@ -226,9 +226,12 @@ func explain(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; run the command as the user of that Caddy", err)
 	case adminFlags(cmd) == "" && unreachable.Address == caddy.DefaultAdminListen:
 		return fmt.Errorf("no caddy http-helper run of yours is running, and %w; for a Caddy with a configuration file give --config <file>, or its admin endpoint with --address", err)
-	default:
-		return fmt.Errorf("%w; choose another one with --address or --config", err)
 	}
+	start := "start it"
+	if cmd.Flag("address").Value.String() == "" && cmd.Flag("config").Value.String() != "" {
+		start += " with caddy run" + adminFlags(cmd)
+	}
+	return fmt.Errorf("%w; %s if it does not run, or choose another one with --address or --config", err, start)
 }
 
 // completeNames completes an argument with the names in a list of the admin API's.

@@ -290,7 +290,7 @@ var trouble = map[token.State]string{
 func adviceFor(state token.State, class oauth.Class) string {
 	switch {
 	case class == oauth.ClassConfiguration:
-		return "Fix what is named here. A changed file is noticed at the next attempt; to try now, run: "
+		return "Fix what is named here. The next request sees a changed file, after a second at most; to try now, run: "
 	case state == token.StateDown: // may never have worked
 		return "It ends by itself once that server responds as it should. If it never has, fix what is named here. To try now, run: "
 	default:

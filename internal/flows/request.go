@@ -431,6 +431,8 @@ func (f *Request) unmarshalOption(d *caddyfile.Dispenser, option string, args []
 	switch {
 	case option == "header" && len(args) != 2:
 		return d.Err("header takes a name and a value")
+	case option == "header" && f.headerIndex(args[0]) >= 0:
+		return d.Err("header: a name is given twice")
 	case option == "header":
 		f.Headers = append(f.Headers, Header{Name: args[0], Value: args[1]})
 	case text == nil && option != "timeout":

@@ -164,7 +164,11 @@ func (q *Request) describe(w http.ResponseWriter, r *http.Request, err error) er
 	if grpcType(r) != "" {
 		return failed.Write(w, r)
 	}
-	handlerErr.Err = failed.announce(w.Header(), r, handlerErr.Err)
+	logged := errors.New(failed.Details)
+	if _, ok := errors.AsType[apiError](err); !ok {
+		logged = fmt.Errorf("%w (%w)", logged, handlerErr.Err) // which has the address
+	}
+	handlerErr.Err = failed.announce(w.Header(), r, logged)
 	return handlerErr
 }
 

@@ -33,7 +33,7 @@ func ParseURL(s string) (*url.URL, error) {
 	case err != nil && !strings.Contains(s, "://"):
 		return nil, errURLScheme
 	case err != nil:
-		return nil, ErrURLSyntax
+		return nil, whyNoURL(err)
 	case u.Scheme != "http" && u.Scheme != "https":
 		return nil, errURLScheme
 	case u.Opaque != "" || u.Host == "":
@@ -47,6 +47,17 @@ func ParseURL(s string) (*url.URL, error) {
 		return nil, err
 	}
 	return u, checkPathOfURL(u.EscapedPath())
+}
+
+// whyNoURL says why a URL cannot be parsed, without quoting it.
+func whyNoURL(err error) error {
+	if _, ok := errors.AsType[url.InvalidHostError](err); ok {
+		return fmt.Errorf("%w: its host has a character that is not possible there", ErrURLSyntax)
+	}
+	if _, ok := errors.AsType[url.EscapeError](err); ok {
+		return fmt.Errorf("%w: two hexadecimal digits must follow a %%", ErrURLSyntax)
+	}
+	return ErrURLSyntax
 }
 
 // checkAuthority rejects hosts that can be read in more than one way. IPv6 addresses, in brackets,

@@ -35,12 +35,18 @@ func (c *Certificate) Load() (*tls.Certificate, error) { return c.LoadWith(place
 
 // LoadWith is Load with the caller's function to read a file.
 func (c *Certificate) LoadWith(readFile func(string) (string, error)) (*tls.Certificate, error) {
-	certificate, err := readFile(c.CertFile)
-	key, keyErr := readFile(c.KeyFile)
-	if err = errors.Join(err, keyErr); err != nil {
-		err = fmt.Errorf("client_certificate: %w", err)
+	certificate, err := readPart(readFile, c.CertFile)
+	key, keyErr := readPart(readFile, c.KeyFile)
+	return c.last.Get(certificatePair{certificate, key}, errors.Join(err, keyErr), c.parse)
+}
+
+// readPart reads one of the two files.
+func readPart(readFile func(string) (string, error), file string) (string, error) {
+	content, err := readFile(file)
+	if err != nil {
+		return "", fmt.Errorf("client_certificate: %w", err)
 	}
-	return c.last.Get(certificatePair{certificate, key}, err, c.parse)
+	return content, nil
 }
 
 func (c *Certificate) parse(pair certificatePair) (*tls.Certificate, error) {

@@ -1,6 +1,7 @@
 package keys_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,6 +84,20 @@ func TestCertificateInReplacement(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestMissingFiles has every line of an error name the option.
+func TestMissingFiles(t *testing.T) {
+	c := keystest.NewCertificate(t)
+	for _, file := range []string{c.CertFile, c.KeyFile} {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := fmt.Sprintf("client_certificate: reading file %s: no such file or directory\nclient_certificate: reading file %s: no such file or directory", c.CertFile, c.KeyFile)
+	if _, err := c.Load(); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }
 

@@ -28,6 +28,9 @@ const (
 // placeholderLike matches what is meant as a placeholder if it is between braces, unlike JSON.
 var placeholderLike = regexp.MustCompile(`^[A-Za-z0-9._/-]+$`)
 
+// unclosed matches a placeholder without its closing brace.
+var unclosed = regexp.MustCompile(`^\{(?:env|file|param|config)\.[^}]*$`)
+
 // Template is a text with placeholders, parsed once.
 type Template struct {
 	Parts []Part
@@ -84,6 +87,9 @@ func parse(s string, kinds []string) (Template, error) {
 			i++
 			literal.WriteByte(s[i])
 			continue
+		}
+		if unclosed.MatchString(s[i:]) {
+			return Template{}, errors.New(`a placeholder lacks its closing brace; write \{ for a literal one`)
 		}
 		inner, ok := placeholderAt(s[i:])
 		if !ok {

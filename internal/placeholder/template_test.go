@@ -63,7 +63,7 @@ func TestExpand(t *testing.T) {
 		"braces beside":             {"{{param.p}}", "{pp}"},
 		"JSON":                      {`{"a": "{param.p}", "b": {"c": 1}, "d": {}}`, `{"a": "pp", "b": {"c": 1}, "d": {}}`},
 		"other backslashes":         {`a\b\\c\`, `a\b\\c\`},
-		"no end":                    {"{param.p", "{param.p"},
+		"no end of another":         {"{a.b {", "{a.b {"},
 		"no beginning":              {"param.p}", "param.p}"},
 		"empty braces":              {"{}", "{}"},
 		"braces around a sentence":  {"{a b}", "{a b}"},
@@ -93,6 +93,8 @@ func TestParseErrors(t *testing.T) {
 		"no valid key":         {"{param.hunter2/x}", []string{Param}, []string{"a {param.*} placeholder: a key consists of"}},
 		"key with a digit":     {"{config.2hunter2}", []string{Config}, []string{"a {config.*} placeholder"}},
 		"blank in the key":     {"{param.hunter2 x}", []string{Param}, []string{"a {param.*} placeholder"}},
+		"no end":               {"a{param.hunter2", []string{Param}, []string{"lacks its closing brace", `\{`}},
+		"no end of the last":   {"{param.p}{env.hunter2 x", []string{Param}, []string{"lacks its closing brace"}},
 		"request":              {"{http.request.header.hunter2}", nil, []string{"{file./run/secrets/name}", "client_secret_file", "site block"}},
 	} {
 		t.Run(name, func(t *testing.T) {

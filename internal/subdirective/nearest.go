@@ -25,6 +25,16 @@ func DidYouMean(word string, names []string) string {
 	return ""
 }
 
+// Instead continues an error about a word that is none of names: with the one that was probably meant, and
+// with what there is besides.
+func Instead(word string, names []string, thereIs string) string {
+	meant := DidYouMean(word, names)
+	if meant != "" && len(names) == 1 {
+		return meant
+	}
+	return meant + "; " + thereIs
+}
+
 // distance returns how many letters must be inserted, removed, replaced or swapped with the next to turn a
 // into b.
 func distance(a, b string) int {

@@ -87,6 +87,19 @@ func Refuse[T any](r Rules, table Options[T], why string) {
 	}
 }
 
+// Suggest adds a rule for each of words, which people write for something else: an error that says what they
+// mean, where that is possible.
+func (r Rules) Suggest(words map[string]string) {
+	for word, meant := range words {
+		option, _, _ := strings.Cut(meant, " ")
+		if known, ok := r[option]; ok && !known.refused {
+			r[word] = Rule{Repeatable: true, Block: true, refused: true, Read: func(s *Subdirective) error {
+				return &readError{option, s.Errf("%s: unrecognized subdirective %s (did you mean %s?)", s.Owner, s.Name, meant)}
+			}}
+		}
+	}
+}
+
 // argOption returns an option with one argument, which is parsed.
 func argOption[T, V any](field func(*T) *V, parse func(string) (V, error)) Option[T] {
 	return Option[T]{Read: func(s *Subdirective, target *T) error {

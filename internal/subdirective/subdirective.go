@@ -5,6 +5,7 @@
 package subdirective
 
 import (
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -57,6 +58,21 @@ func (s *Subdirective) Split(known Rules) (own, rest []caddyfile.Segment) {
 		}
 	}
 	return own, rest
+}
+
+// CheckOnce returns an error for each option of a block that is there again and not one of repeatable. It is for
+// blocks that a module of Caddy reads: most take the last one.
+func CheckOnce(owner string, block []caddyfile.Segment, repeatable ...string) error {
+	seen := make(map[string]bool, len(block))
+	var errs []error
+	for _, segment := range block {
+		s := Parse(owner, segment)
+		if seen[s.Name] && likeOption.MatchString(s.Name) && !slices.Contains(repeatable, s.Name) {
+			errs = append(errs, s.Errorf("is given more than once"))
+		}
+		seen[s.Name] = true
+	}
+	return errors.Join(errs...)
 }
 
 // Unmarshal lets a module read the subdirective, without arguments and with only some of its block.
@@ -120,6 +136,14 @@ func (s *Subdirective) Unrecognized(possible []string) error {
 	return &readError{near, err}
 }
 
+// NeedsBlock checks that there is a block, which may be empty.
+func (s *Subdirective) NeedsBlock() error {
+	if len(s.Segment) == 1+len(s.Args) {
+		return s.Errf("%s: %s: has no block: its line must end with a space and {", s.Owner, s.Name)
+	}
+	return nil
+}
+
 // NoArgs checks that there are no arguments.
 func (s *Subdirective) NoArgs() error {
 	if len(s.Args) > 0 {
@@ -143,7 +167,10 @@ func (s *Subdirective) OneArg() (string, error) {
 
 // TwoArgs returns a name and a value, which may be empty.
 func (s *Subdirective) TwoArgs() (name, value string, err error) {
-	if len(s.Args) != 2 {
+	switch {
+	case len(s.Args) < 2:
+		return "", "", s.Errorf("takes exactly two arguments, but there are fewer; {$NAME} leaves none when NAME is not set")
+	case len(s.Args) > 2:
 		return "", "", s.Errorf("takes exactly two arguments; put a value with spaces in quotation marks")
 	}
 	return s.Args[0], s.Args[1], nil
