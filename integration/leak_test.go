@@ -721,7 +721,7 @@ func (w *leakWorld) check(t *testing.T) {
 	}
 	t.Logf("searched %d outputs, %d bytes, for %d pieces of secrets", len(w.outputs), size, len(w.pieces))
 	for _, want := range []string{
-		"upstream roundtrip", "http_helper.token_failed", `"level":"debug"`, "SIGABRT: abort", "goroutine ",
+		"upstream roundtrip", "sent a request to the API", "http_helper.token_failed", `"level":"debug"`, "SIGABRT: abort", "goroutine ",
 		"Bearer " + w.secrets["app"], "http.log.access", "is a literal in the configuration",
 	} {
 		if !strings.Contains(w.outputs["log"], want) {

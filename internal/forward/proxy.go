@@ -97,7 +97,17 @@ func direct(r *httputil.ProxyRequest) {
 // roundTrip sends a request through the transport of its connection.
 func (p *Proxy) roundTrip(req *http.Request) (*http.Response, error) {
 	q, _ := FromContext(req.Context())
-	return q.RoundTrip(p.transport(q.Conn), req)
+	began := time.Now()
+	res, err := q.RoundTrip(p.transport(q.Conn), req)
+	if c := p.logger.Check(zap.DebugLevel, "sent a request to the API"); c != nil {
+		outcome := zap.Error(err)
+		if err == nil {
+			outcome = zap.Int("status", res.StatusCode)
+		}
+		c.Write(zap.String("connection", q.Conn.Name), zap.String("address", q.Target.Dial), zap.Duration("duration", time.Since(began)),
+			zap.Object("request", caddyhttp.LoggableHTTPRequest{Request: req}), outcome)
+	}
+	return res, err
 }
 
 type roundTripperFunc func(*http.Request) (*http.Response, error)
