@@ -161,7 +161,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return refused.Write(w, r)
 	}
 	if h.proxy != nil {
-		next = caddyhttp.HandlerFunc(h.proxy.ServeHTTP)
+		next = h.proxy
 	}
 	return q.Serve(w, r, next)
 }

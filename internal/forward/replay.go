@@ -49,7 +49,7 @@ func (q *Request) replaces(token *oauth.Token, req *http.Request, res *http.Resp
 func (q *Request) rejected(req *http.Request, res *http.Response) bool {
 	switch {
 	case res.StatusCode == http.StatusOK:
-		return res.Header.Get("Grpc-Status") == grpcUnauthenticated && grpcType(req) != ""
+		return slices.Equal(res.Header["Grpc-Status"], []string{grpcUnauthenticated}) && grpcType(req) != ""
 	case q.Conn.RejectedStatuses == nil:
 		return res.StatusCode == http.StatusUnauthorized
 	default:
