@@ -418,3 +418,15 @@ func TestLogOfResponsesThatBreakOff(t *testing.T) {
 		}
 	})
 }
+
+// TestInAResponseRoute: a reverse_proxy around the handler has an upstream of its own, which is not dialed.
+func TestInAResponseRoute(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		e, a, other := newIdP(t), newAPI(t, nil), newAPI(t, nil)
+		directive := strings.TrimSuffix(strings.TrimPrefix(inline(a, e, option), "SITE {\n"), "}\n")
+		site := runSidecar(t, "SITE {\n\treverse_proxy "+other.URL+" {\n\t\thandle_response {\n"+directive+"\t\t}\n\t}\n}\n")
+		if res, _ := call(t, "GET", site+"/", nil); res.StatusCode != http.StatusOK || len(a.seen()) != 1 || len(other.seen()) != 1 {
+			t.Errorf("status %d, %d requests to the API, %d to the other", res.StatusCode, len(a.seen()), len(other.seen()))
+		}
+	})
+}

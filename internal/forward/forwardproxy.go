@@ -26,9 +26,8 @@ func (t *Transport) chooseForwardProxyFirst() {
 // Caddy's dialer dials that address whatever net/http wants to dial, unless the proxy is among the
 // variables of Caddy's request. Pings and health checks have no variables, so net/http would send the
 // proxy's password to the API.
-func (t *Transport) throughForwardProxy(req *http.Request) (*http.Request, error) {
-	dial, _ := reverseproxy.GetDialInfo(req.Context())
-	if t.forwardProxy == nil || strings.HasPrefix(dial.Network, "unix") {
+func (t *Transport) throughForwardProxy(req *http.Request, q *Request) (*http.Request, error) {
+	if dial, _ := q.dialInfo(req); t.forwardProxy == nil || strings.HasPrefix(dial.Network, "unix") {
 		return req, nil
 	}
 	proxy, err := t.forwardProxy(req)

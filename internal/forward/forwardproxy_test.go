@@ -39,7 +39,7 @@ func TestUpstreamIsDialedAfterAForwardProxyOfAnotherHandler(t *testing.T) {
 	}
 	defer func() { _ = transport.Cleanup() }()
 	proxy := &url.URL{Scheme: "http", Host: "proxy.invalid"}
-	res, err := transport.roundTrip(requestTo(t, api.Listener.Addr().String(), map[string]any{"reverse_proxy.proxy": proxy}), nil)
+	res, err := transport.roundTrip(requestTo(t, api.Listener.Addr().String(), map[string]any{"reverse_proxy.proxy": proxy}), new(Request), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestUpstreamIsDialedAfterAForwardProxyOfAnotherHandler(t *testing.T) {
 func TestRequestThroughAForwardProxyNamesNoUpstream(t *testing.T) {
 	proxy := &url.URL{Scheme: "http", Host: "proxy.invalid", User: url.UserPassword("app", "hunter2")}
 	transport := &Transport{forwardProxy: func(*http.Request) (*url.URL, error) { return proxy, nil }}
-	req, err := transport.throughForwardProxy(requestTo(t, "127.0.0.1:1", nil))
+	req, err := transport.throughForwardProxy(requestTo(t, "127.0.0.1:1", nil), new(Request))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package forward
 
 import (
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,11 +14,12 @@ import (
 // header returns the header that the API gets: the fields of the app's header that may pass, those of
 // the target, and the token. Values are shared with the app's header, which does not change.
 func (q *Request) header(app http.Header, token *oauth.Token, proxyFields bool) http.Header {
-	header := maps.Clone(app)
-	if header == nil {
-		header = make(http.Header)
+	header := make(http.Header, len(app)+1)
+	for field, values := range app {
+		if q.mayPass(field, proxyFields) {
+			header[field] = values
+		}
 	}
-	maps.DeleteFunc(header, func(field string, _ []string) bool { return !q.mayPass(field, proxyFields) })
 	if offersHTTP2(header["Upgrade"]) {
 		delete(header, "Upgrade")
 		delete(header, "Connection")

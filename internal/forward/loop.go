@@ -5,8 +5,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 )
@@ -14,13 +14,16 @@ import (
 // OwnConnections are the open connections from this process to this machine. A request that comes in on one
 // of them is one that this process has sent, so a loop is found without a field that the API would see.
 type OwnConnections struct {
-	count atomic.Int32 // of open, to cost nothing where APIs are elsewhere
-	open  sync.Map     // a *hop by the addresses
+	mu   sync.Mutex // of those who change open
+	open sync.Map   // the []ownEnd by the dialer's address
 }
 
-// addresses are both ends of a connection. Only together they are unique: the app may use the port that a
-// connection to another address has.
-type addresses struct{ dialer, listener string }
+// ownEnd is the other end of a connection, and its hop. Only both ends together are unique: the app may use
+// the port that a connection to another address has.
+type ownEnd struct {
+	listener string
+	hop      *hop
+}
 
 // hop is one connection on the way of a request through this process, and the way before it.
 type hop struct {
@@ -40,16 +43,33 @@ func (h *hop) includes(conn *Connection) bool {
 
 // wayOf returns the way of a request that came in, and nil for one of the app.
 func (o *OwnConnections) wayOf(r *http.Request) *hop {
-	if o == nil || o.count.Load() == 0 {
+	if o == nil {
 		return nil
 	}
-	listener, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	ends, ok := o.open.Load(r.RemoteAddr)
 	if !ok {
 		return nil
 	}
-	way, _ := o.open.Load(addresses{r.RemoteAddr, listener.String()})
-	last, _ := way.(*hop)
-	return last
+	listener, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	for _, end := range ends.([]ownEnd) {
+		if listener != nil && end.listener == listener.String() {
+			return end.hop
+		}
+	}
+	return nil
+}
+
+// change changes the ends of the connections with one dialer's address.
+func (o *OwnConnections) change(dialer string, changed func([]ownEnd) []ownEnd) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	before, _ := o.open.Load(dialer)
+	ends, _ := before.([]ownEnd)
+	if ends = changed(slices.Clone(ends)); len(ends) > 0 {
+		o.open.Store(dialer, ends)
+	} else {
+		o.open.Delete(dialer)
+	}
 }
 
 // dialing returns dial with the connections to this machine remembered until they are closed. Each has the
@@ -65,10 +85,9 @@ func (o *OwnConnections) dialing(dial httptransport.DialFunc) httptransport.Dial
 		if err != nil || !ok || !leadsBack(conn) {
 			return conn, err
 		}
-		ends := addresses{conn.LocalAddr().String(), conn.RemoteAddr().String()}
-		o.open.Store(ends, &hop{q.Conn, q.way})
-		o.count.Add(1)
-		return &ownConnection{Conn: conn, owner: o, ends: ends}, nil
+		end := ownEnd{conn.RemoteAddr().String(), &hop{q.Conn, q.way}}
+		o.change(conn.LocalAddr().String(), func(ends []ownEnd) []ownEnd { return append(ends, end) })
+		return &ownConnection{Conn: conn, owner: o, end: end}, nil
 	}
 }
 
@@ -84,15 +103,16 @@ type ownConnection struct {
 	net.Conn
 
 	owner *OwnConnections
-	ends  addresses
+	end   ownEnd
 	once  sync.Once
 }
 
 // Close implements net.Conn. The address is forgotten first, because another connection may get it then.
 func (c *ownConnection) Close() error {
 	c.once.Do(func() {
-		c.owner.open.Delete(c.ends)
-		c.owner.count.Add(-1)
+		c.owner.change(c.LocalAddr().String(), func(ends []ownEnd) []ownEnd {
+			return slices.DeleteFunc(ends, func(end ownEnd) bool { return end == c.end })
+		})
 	})
 	return c.Conn.Close()
 }

@@ -15,7 +15,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 )
@@ -79,9 +78,6 @@ func (p *Proxy) Close() { p.tunnels.close() }
 // as the app wrote it, and the trailers are those that arrive with the app's request.
 func direct(r *httputil.ProxyRequest) {
 	q, _ := FromContext(r.In.Context())
-	if _, ok := reverseproxy.GetDialInfo(r.Out.Context()); ok { // of a reverse_proxy around this one
-		r.Out = r.Out.WithContext(withoutDialInfo(r.Out.Context()))
-	}
 	r.Out.URL.Scheme, r.Out.URL.Host = q.Target.Base.Scheme, q.Target.Dial
 	r.Out.URL.RawQuery = r.In.URL.RawQuery
 	r.Out.Trailer = r.In.Trailer

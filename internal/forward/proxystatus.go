@@ -35,10 +35,13 @@ func printable(text string) string {
 // trailer: only this proxy may use its name.
 func dropOwnProxyStatus(header http.Header) {
 	for _, field := range []string{"Proxy-Status", http.TrailerPrefix + "Proxy-Status"} {
-		if values, ok := header[field]; ok {
-			header[field] = withoutOwnMember(values)
+		values, ok := header[field]
+		if !ok {
+			continue
 		}
-		if len(header[field]) == 0 {
+		if values = withoutOwnMember(values); len(values) > 0 {
+			header[field] = values
+		} else {
 			delete(header, field)
 		}
 	}

@@ -228,16 +228,16 @@ func (t *Transport) sendOnce(req *http.Request, q *Request, token *oauth.Token, 
 		q.remember(token)
 	}
 	if token == nil || token.DPoP == nil {
-		return t.roundTrip(&out.req, token)
+		return t.roundTrip(&out.req, q, token)
 	}
 	place := out.url
 	place.Host = q.Target.Base.Host // and not the address to dial
-	return t.sendWithProof(&out.req, &place, token, nonce)
+	return t.sendWithProof(&out.req, &place, q, token, nonce)
 }
 
 // sendWithProof sends a request with a proof of possession for place, the URL without the address to
 // dial, and remembers the nonce in the response.
-func (t *Transport) sendWithProof(out *http.Request, place *url.URL, token *oauth.Token, nonce string) (*http.Response, error) {
+func (t *Transport) sendWithProof(out *http.Request, place *url.URL, q *Request, token *oauth.Token, nonce string) (*http.Response, error) {
 	nonces := &token.DPoP.APINonces
 	nonce = cmp.Or(nonce, nonces.Get(place))
 	proven, err := oauth.WithDPoPProof(out, func() (string, error) {
@@ -247,7 +247,7 @@ func (t *Transport) sendWithProof(out *http.Request, place *url.URL, token *oaut
 		CloseBody(out.Body)
 		return nil, misconfigured(err.Error())
 	}
-	res, err := t.roundTrip(proven, token)
+	res, err := t.roundTrip(proven, q, token)
 	if err == nil {
 		nonces.Set(place, res.Header)
 	}
@@ -256,8 +256,8 @@ func (t *Transport) sendWithProof(out *http.Request, place *url.URL, token *oaut
 
 // roundTrip makes one round trip. If the token is bound to a client certificate, it uses the http
 // transport with that certificate (RFC 8705 §3).
-func (t *Transport) roundTrip(out *http.Request, token *oauth.Token) (*http.Response, error) {
-	out, err := t.throughForwardProxy(out)
+func (t *Transport) roundTrip(out *http.Request, q *Request, token *oauth.Token) (*http.Response, error) {
+	out, err := t.throughForwardProxy(out, q)
 	if err != nil {
 		CloseBody(out.Body)
 		return nil, err
