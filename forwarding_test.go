@@ -419,7 +419,8 @@ func TestLogOfResponsesThatBreakOff(t *testing.T) {
 	})
 }
 
-// TestInAResponseRoute: a reverse_proxy around the handler has an upstream of its own, which is not dialed.
+// TestInAResponseRoute: a reverse_proxy around the handler has an upstream of its own, which the handler must
+// not dial.
 func TestInAResponseRoute(t *testing.T) {
 	bothWays(t, func(t *testing.T, option string) {
 		e, a, other := newIdP(t), newAPI(t, nil), newAPI(t, nil)

@@ -58,14 +58,10 @@ type requestCtxKey struct{}
 
 // Value implements context.Context.
 func (q *Request) Value(key any) any {
-	switch {
-	case key == requestCtxKey{}:
+	if _, ok := key.(requestCtxKey); ok {
 		return q
-	case q.direct && key == dialInfoKey: // of a reverse_proxy around this one
-		return nil
-	default:
-		return q.Context.Value(key)
 	}
+	return q.Context.Value(key)
 }
 
 // FromContext returns the request that a handler serves in this context.
