@@ -64,6 +64,12 @@ func (ca *CA) Pool() *x509.CertPool {
 	return pool
 }
 
+// ServerPEM returns the certificate of the test's servers and its key.
+func (ca *CA) ServerPEM(tb testing.TB) (cert, key string) {
+	tb.Helper()
+	return certPEM(ca.leaf.Leaf), keyPEM(tb, ca.leaf.PrivateKey.(*ecdsa.PrivateKey))
+}
+
 // Client writes a client certificate and its key into files, replacing what was there.
 func (ca *CA) Client(tb testing.TB, name, certFile, keyFile string) {
 	tb.Helper()

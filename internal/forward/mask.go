@@ -185,7 +185,8 @@ type responseWriter struct {
 // WriteHeader implements http.ResponseWriter.
 func (w *responseWriter) WriteHeader(status int) {
 	switch {
-	case status == http.StatusContinue, status == statusClientClosedRequest && w.request.denied != nil:
+	case status == http.StatusContinue, status == statusClientClosedRequest && w.request.denied != nil,
+		status == http.StatusSwitchingProtocols && !w.request.responded: // an HTTP/2 API's, which means nothing
 		return
 	case status < http.StatusOK && status != http.StatusSwitchingProtocols:
 		dropOwnProxyStatus(w.Header())

@@ -80,7 +80,7 @@ func direct(r *httputil.ProxyRequest) {
 	q, _ := FromContext(r.In.Context())
 	r.Out.URL.Scheme, r.Out.URL.Host = q.Target.Base.Scheme, q.Target.Dial
 	r.Out.URL.RawQuery = r.In.URL.RawQuery
-	r.Out.Trailer = r.In.Trailer
+	passTrailers(r)
 	delete(r.Out.Header, "Alt-Svc")
 	if _, upgrade := r.Out.Header["Upgrade"]; upgrade {
 		directUpgrade(r.Out)
@@ -88,6 +88,20 @@ func direct(r *httputil.ProxyRequest) {
 	if r.In.TLS != nil && !r.In.TLS.HandshakeComplete {
 		r.Out.Header["Early-Data"] = []string{"1"} // RFC 8470 §5.1
 	}
+}
+
+// passTrailers announces the trailers that arrive with the app's request. To an API over HTTP/1.1 only a
+// chunked request has trailers, so the length is forgotten.
+func passTrailers(r *httputil.ProxyRequest) {
+	r.Out.Trailer = r.In.Trailer
+	if len(r.In.Trailer) == 0 || r.In.Body == nil {
+		return
+	}
+	if r.Out.Body == nil { // httputil drops an empty one
+		r.Out.Body = io.NopCloser(r.In.Body)
+	}
+	r.Out.ContentLength = -1
+	delete(r.Out.Header, "Content-Length")
 }
 
 // roundTrip sends a request through the transport of its connection.

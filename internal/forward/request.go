@@ -61,7 +61,11 @@ func (q *Request) Value(key any) any {
 	if _, ok := key.(requestCtxKey); ok {
 		return q
 	}
-	return q.Context.Value(key)
+	value := q.Context.Value(key)
+	if value == nil && q.direct && key == http.ServerContextKey {
+		return q // httputil aborts a response that breaks off only if there is a server; HTTP/3 has another key
+	}
+	return value
 }
 
 // FromContext returns the request that a handler serves in this context.

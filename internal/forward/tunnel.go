@@ -95,8 +95,10 @@ func (t *tunnel) leave() {
 	}
 	timer := time.AfterFunc(leaveTimeout, t.end)
 	defer timer.Stop()
-	_, _ = t.app.Write(goingAway)
-	_, _ = t.api.Write(maskedGoingAway())
+	var telling sync.WaitGroup // each side may read slowly
+	telling.Go(func() { _, _ = t.app.Write(goingAway) })
+	telling.Go(func() { _, _ = t.api.Write(maskedGoingAway()) })
+	telling.Wait()
 }
 
 // goingAway is the close frame of a websocket server that stops (RFC 6455 §5.5.1, §7.4.1).

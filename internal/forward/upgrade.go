@@ -12,7 +12,7 @@ import (
 // directUpgrade prepares a request that offers to switch to another protocol. Only HTTP/1.1 has such an
 // offer (RFC 9110 §7.8).
 func directUpgrade(out *http.Request) {
-	if out.ProtoMajor != 1 {
+	if out.ProtoMajor != 1 || out.ProtoMinor == 0 {
 		delete(out.Header, "Connection")
 		delete(out.Header, "Upgrade")
 	}
