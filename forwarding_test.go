@@ -159,6 +159,16 @@ func TestUnprintableUpgrade(t *testing.T) {
 	})
 }
 
+// TestUpgradeByHTTP10 is none (RFC 9110 §7.8). Caddy's reverse_proxy passes it on.
+func TestUpgradeByHTTP10(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	site := runSidecar(t, inline(a, e, ""))
+	res := rawCall(t, site, "GET / HTTP/1.0\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	if got := a.last(t).Header; res.StatusCode != http.StatusOK || got.Get("Upgrade") != "" {
+		t.Errorf("got %d, the API got %v", res.StatusCode, got)
+	}
+}
+
 // TestAlternativeServicesConcernOneConnection (RFC 7838 §3): the app must not bypass the sidecar.
 func TestAlternativeServicesConcernOneConnection(t *testing.T) {
 	bothWays(t, func(t *testing.T, option string) {
