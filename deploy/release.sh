@@ -13,7 +13,7 @@ set -euo pipefail
 
 PLATFORMS=${PLATFORMS:-linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64}
 # These would change the binaries without a trace that a user of xcaddy.sh can follow.
-unset CGO_ENABLED GOFLAGS GOOS GOARCH GOAMD64 GOARM64 GOEXPERIMENT
+unset WITH CGO_ENABLED GOFLAGS GOOS GOARCH GOAMD64 GOARM64 GOEXPERIMENT
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 

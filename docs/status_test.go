@@ -8,7 +8,7 @@ import (
 
 var (
 	releasedVersion = regexp.MustCompile(`(?m)^## \[\d`)
-	needsRelease    = regexp.MustCompile(`\bv0\.1\.0\b|/releases\b|(?m)--with github\.com/caddy-httphelper/caddy-httphelper$`)
+	needsRelease    = regexp.MustCompile(`\bv0\.1\.0\b|caddy-httphelper/releases\b|(?m)--with github\.com/caddy-httphelper/caddy-httphelper$`)
 )
 
 // TestStatusInDocs has the pages say which commands need a release while there is none, and no longer.

@@ -30,7 +30,10 @@ func (r *resolver) tokenRequest() (*oauth.Request, error) {
 		CertificateProves: s.Method.NeedsCertificate,
 	}
 	_, err := r.client(request)
-	return request, errors.Join(err, r.extras(request), r.flowsOfTarget())
+	if err := errors.Join(err, r.extras(request), r.flowsOfTarget()); err != nil {
+		return nil, err
+	}
+	return request, nil
 }
 
 // client resolves the client of a request and the token endpoint. It returns the revocation endpoint, or
@@ -66,9 +69,10 @@ func (r *resolver) endpoints(request *oauth.Request, creds *oauth.Credentials) (
 	if err != nil {
 		return "", errors.Join(revocationErr, err)
 	}
-	creds.Audience = cmp.Or(creds.Audience, issuer.String())
+	r.issuer = issuer.String()
+	creds.Audience = cmp.Or(creds.Audience, r.issuer)
 	found, err := r.c.issuer.Endpoints(r.ctx, r.c.Client(request.Certificate), oauth.IssuerRequest{
-		Issuer: issuer.String(), AllowInsecure: s.InsecureURLs.Token, Method: s.AuthMethod, WithCertificate: request.Certificate != nil,
+		Issuer: r.issuer, AllowInsecure: s.InsecureURLs.Token, Method: s.AuthMethod, WithCertificate: request.Certificate != nil,
 		Secrets: r.c.KnownSecrets,
 	})
 	if err == nil {

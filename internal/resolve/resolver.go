@@ -30,6 +30,8 @@ type resolver struct {
 
 	credentials func() (oauth.Credentials, error) // readCredentials, called once
 
+	issuer string // the issuer that the token endpoint was found by; "": it is not resolved, or there is none
+
 	secrets []string // the secrets among the values resolved so far
 }
 
