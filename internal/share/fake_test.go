@@ -185,6 +185,28 @@ func (s *fakeStorage) locked() int {
 	return len(s.locks)
 }
 
+func (s *fakeStorage) setDamage(damage func([]byte) []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.damage = damage
+}
+
+// atOnce returns how many operations are under way, and the most that have been.
+func (s *fakeStorage) atOnce() (now, most int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.underWay, s.mostAtOnce
+}
+
+// takeCalls returns the calls since the last time.
+func (s *fakeStorage) takeCalls() []call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	calls := s.calls
+	s.calls = nil
+	return calls
+}
+
 // callsOf returns how often an operation has been called.
 func (s *fakeStorage) callsOf(operation string) int {
 	s.mu.Lock()
@@ -311,6 +333,20 @@ func newFixture(t *testing.T, s Storage, set ...func(*fixture, *Options)) *fixtu
 	x.Fleet = New(o)
 	t.Cleanup(x.Stop)
 	return x
+}
+
+// openedAt returns when the storage has been opened.
+func (x *fixture) openedAt() []time.Time {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Clone(x.opened)
+}
+
+// timesClosed returns how often a storage has been closed.
+func (x *fixture) timesClosed() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.closed
 }
 
 func (x *fixture) noteClosed() {
