@@ -277,3 +277,28 @@ func TestHangingStorageHoldsFewGoroutines(t *testing.T) {
 		x.wantDegraded(true)
 	})
 }
+
+// TestProbeThatHangsForLong ends with the storage that is opened anew.
+func TestProbeThatHangsForLong(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		first, second := newStorage(), newStorage()
+		x := newFixture(t, nil, opening(func(_ context.Context, x *fixture) (Storage, func(), error) {
+			if len(x.openedAt()) == 1 {
+				return first, nil, nil
+			}
+			return second, nil, nil
+		}))
+		s := x.slot("i")
+		mustLoad(t, s, "")
+		release := make(chan struct{})
+		defer close(release)
+		first.setFault(hang(release))
+		_, _ = s.Load(t.Context())
+		time.Sleep(anewAfter + time.Second)
+		mustStore(t, s, "content")
+		if n, _ := first.atOnce(); n != 2 || len(second.names()) != 1 {
+			t.Errorf("%d operations hang; the new storage has %q", n, second.names())
+		}
+		x.wantLogs(failsLine, worksLine)
+	})
+}

@@ -134,9 +134,9 @@ func (f *Fleet) State() (state, lastError string) {
 	case f.degraded:
 		return "degraded", f.lastError
 	case problem != "" && !usable:
-		return "degraded", "key_file: " + problem
+		return "degraded", problem
 	case problem != "":
-		return "on", "key_file: " + problem + "; the last good keys stay in use"
+		return "on", problem + "; the last good keys stay in use"
 	}
 	return "on", ""
 }
@@ -221,7 +221,7 @@ func (f *Fleet) open() (*session, *failure) {
 		return s, nil
 	}
 	f.drop(s)
-	failed := newFailure("provision", err, openLimit)
+	failed := newFailure("provision", err, 0)
 	if f.ctx.Err() == nil {
 		f.options.Count("provision", failed.result)
 	}

@@ -75,7 +75,7 @@ func TestLastGoodKeysStayInUse(t *testing.T) {
 			mustLoad(t, x.slot("i"), "content")
 		}
 		x.wantLogs(line)
-		x.wantState("on", "key_file: key a cannot be read; the last good keys stay in use")
+		x.wantState("on", "key a cannot be read; the last good keys stay in use")
 		for range 3 {
 			x.readKeys(func() ([][]byte, error) { return [][]byte{testKey(2), nil}, nil })
 			mustLoad(t, x.slot("i"), "content")
@@ -102,7 +102,7 @@ func TestWithoutAKeyThereIsNoSlot(t *testing.T) {
 				t.Error("there is a slot")
 			}
 		}
-		x.wantState("degraded", "key_file: key a cannot be read")
+		x.wantState("degraded", "key a cannot be read")
 		x.wantLogs("WARN tokens are not shared, because the key files are not usable")
 		x.setKeys(testKey(1))
 		mustLoad(t, x.slot("i"), "")
@@ -127,7 +127,7 @@ func TestKeyFilesThatHang(t *testing.T) {
 		took(t, testTimeout, func() { x.slot("i") })
 		took(t, 0, func() { x.slot("i") })
 		took(t, 0, func() { mustLoad(t, x.slot("i"), "content") })
-		x.wantState("on", "key_file: reading the key files takes longer than 500ms; the last good keys stay in use")
+		x.wantState("on", "reading the key files takes longer than 500ms; the last good keys stay in use")
 		close(release)
 		time.Sleep(time.Millisecond)
 		x.wantState("on", "")

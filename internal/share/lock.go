@@ -2,6 +2,8 @@ package share
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 )
 
@@ -84,9 +86,10 @@ func (f *Fleet) obtain(ctx context.Context, l *heldLock) error {
 
 // callLock calls Lock at the places that the caller has taken. A panic is an error.
 func (f *Fleet) callLock(ctx context.Context, l *heldLock) (err error) {
-	err = errPanicked
 	defer func() {
-		_ = recover()
+		if recover() != nil {
+			err = errPanicked
+		}
 		<-f.lockPlaces
 		<-f.places
 	}()
@@ -143,10 +146,7 @@ func (f *Fleet) unlock(l *heldLock) {
 // releaseAll releases all locks that are held, and reports whether there are any.
 func (f *Fleet) releaseAll() bool {
 	f.mu.Lock()
-	var all []*heldLock
-	for l := range f.held {
-		all = append(all, l)
-	}
+	all := slices.Collect(maps.Keys(f.held))
 	f.mu.Unlock()
 	for _, l := range all {
 		f.release(l)

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,18 +21,19 @@ var (
 
 // kind is what an operation is, and what follows from it.
 type kind struct {
-	name   string // in errors and of the metric
-	silent bool   // whether it is not counted
-	judged bool   // whether the storage is left alone if it fails
+	name   string        // in errors and of the metric
+	silent bool          // whether it is not counted
+	judged bool          // whether the storage is left alone if it fails
+	limit  time.Duration // how long it may take; 0: Options.Timeout
 }
 
 var (
 	loading   = kind{name: "load", judged: true}
 	storing   = kind{name: "store", judged: true}
 	unlocking = kind{name: "unlock"}
-	probing   = kind{name: "probe", silent: true} // the whole probe is counted
-	listing   = kind{name: "list"}
-	dating    = kind{name: "modified", silent: true} // there is no metric of it
+	probing   = kind{name: "probe", silent: true}           // the whole probe is counted
+	listing   = kind{name: "list", limit: 30 * time.Second} // there may be many keys, and nobody waits
+	dating    = kind{name: "modified", silent: true}        // there is no metric of it
 	deleting  = kind{name: "delete"}
 )
 
@@ -60,8 +62,8 @@ func (f *failure) resultOrOK() string {
 	return f.result
 }
 
-// newFailure returns nil for a nil error. limit is how long the operation might
-// take, or 0 if only the storage knows.
+// newFailure returns nil for a nil error. limit is how long the operation might take, or 0 if only the
+// storage knows.
 func newFailure(operation string, err error, limit time.Duration) *failure {
 	if err == nil {
 		return nil
@@ -94,12 +96,10 @@ func reason(err error) string {
 			return known.text
 		}
 	}
-	var dns *net.DNSError
-	if errors.As(err, &dns) {
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return "its host name cannot be resolved"
 	}
-	var network net.Error
-	if errors.As(err, &network) && network.Timeout() {
+	if network, ok := errors.AsType[net.Error](err); ok && network.Timeout() {
 		return "its connection timed out"
 	}
 	return "the storage reports an error"
@@ -138,7 +138,7 @@ func (f *Fleet) start(s *session, k kind, call func(context.Context) error) *ope
 
 // startAtPlace is start for whoever has a place.
 func (f *Fleet) startAtPlace(s *session, k kind, call func(context.Context) error) *operation {
-	limit := f.options.Timeout
+	limit := cmp.Or(k.limit, f.options.Timeout)
 	o := &operation{kind: k, done: make(chan struct{}), returned: make(chan struct{})}
 	f.busy.add(1)
 	ctx, cancel := context.WithTimeout(k.context(s), limit)

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	tokenPrefix = "http_helper/tokens/"
+	tokenPrefix = "http_helper/tokens/" //nolint:gosec // G101: a place, not a credential
 	lockPrefix  = "http_helper/locks/"
 
 	// version is the version of the format of sealed records. It is part of every derivation, so that
@@ -83,8 +83,8 @@ func newAEAD(key []byte) cipher.AEAD {
 
 // seal returns what may lie in the storage. It opens at this place only.
 func (p place) seal(r record) []byte {
-	plain := binary.BigEndian.AppendUint64(nil, uint64(r.written.UnixNano())) //nolint:gosec // G115: open converts it back
-	return p.aead.Seal(nil, nil, append(plain, r.content...), []byte(p.name))
+	plain := binary.BigEndian.AppendUint64(nil, uint64(r.written.UnixNano()))
+	return p.aead.Seal(nil, nil, append(plain, r.content...), []byte(p.name)) //nolint:gosec // G407: this AEAD makes its own nonces
 }
 
 // open returns the record in what seal has returned, or errCannotOpen.

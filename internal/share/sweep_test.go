@@ -83,7 +83,10 @@ func TestSweepBesideOthers(t *testing.T) {
 		time.Sleep(24 * time.Hour)
 		storage.put(tokenPrefix+"a", nil)
 		storage.setFault(func(_ context.Context, operation, _ string) error {
-			if operation == "modified" {
+			switch operation {
+			case "list": // of many keys
+				time.Sleep(20 * time.Second)
+			case "modified":
 				return fs.ErrNotExist
 			}
 			return nil
