@@ -1,0 +1,155 @@
+package share
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+)
+
+// maxLocks is how many calls of Lock may be under way. They may wait for long, and must leave places for
+// other operations.
+const maxLocks = maxOperations / 2
+
+// heldLock is a lock that somebody holds.
+type heldLock struct {
+	storage *session
+	name    string
+	cancel  context.CancelFunc // of the context that Lock was called with
+	once    sync.Once
+}
+
+// Lock waits for the lock of the place until ctx ends, and returns the function that releases it, in the
+// background. The lock need not be exclusive. An error says that there is no lock and is no failure of the
+// storage; a lock that comes after ctx has ended is released at once.
+func (s *Slot) Lock(ctx context.Context) (unlock func(), err error) {
+	f := s.fleet
+	storage, err := f.ready(ctx, "lock")
+	if err != nil {
+		return nil, err
+	}
+	if !f.takeLockPlace() {
+		f.options.Count("lock", "skipped")
+		return nil, errBusy
+	}
+	l := &heldLock{storage: storage, name: s.places[0].lock}
+	// The storage may need its context while the lock is held, so it does not end with ctx then.
+	held, cancel := context.WithCancel(storage.ctx)
+	l.cancel = cancel
+	unlink := context.AfterFunc(ctx, cancel)
+	err = f.obtain(held, l)
+	if !unlink() { // ctx has ended
+		if err == nil {
+			f.release(l)
+		}
+		f.options.Count("lock", "held")
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		cancel()
+		failed := newFailure("lock", err, 0)
+		f.options.Count("lock", failed.result)
+		return nil, failed
+	}
+	f.options.Count("lock", "ok")
+	return func() { f.release(l) }, nil
+}
+
+// obtain calls Lock in the background. It returns when that has returned or the context has ended.
+func (f *Fleet) obtain(ctx context.Context, l *heldLock) error {
+	result := make(chan error)
+	go func() {
+		err := f.callLock(ctx, l)
+		if ctx.Err() == nil {
+			select {
+			case result <- err:
+				return
+			case <-ctx.Done():
+			}
+		}
+		if err == nil {
+			f.options.Count("lock", "late")
+			f.hold(l)
+			f.release(l)
+		}
+	}()
+	select {
+	case err := <-result:
+		if err == nil {
+			f.hold(l)
+		}
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// callLock calls Lock at the places that the caller has taken. A panic is an error.
+func (f *Fleet) callLock(ctx context.Context, l *heldLock) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = errPanicked
+		}
+		<-f.lockPlaces
+		<-f.places
+	}()
+	return l.storage.storage.Lock(ctx, l.name)
+}
+
+func (f *Fleet) takeLockPlace() bool {
+	select {
+	case f.lockPlaces <- struct{}{}:
+	default:
+		return false
+	}
+	select {
+	case f.places <- struct{}{}:
+		return true
+	default:
+		<-f.lockPlaces
+		return false
+	}
+}
+
+func (f *Fleet) hold(l *heldLock) {
+	f.busy.add(1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held[l] = true
+}
+
+// release releases the lock in the background, once.
+func (f *Fleet) release(l *heldLock) {
+	l.once.Do(func() {
+		f.mu.Lock()
+		delete(f.held, l)
+		f.mu.Unlock()
+		go f.unlock(l)
+	})
+}
+
+// unlock releases the lock. It waits for a place among the operations under way, because a lock that is
+// never released may hold up others for long.
+func (f *Fleet) unlock(l *heldLock) {
+	defer f.busy.add(-1)
+	defer l.cancel()
+	if !f.awaitPlace() {
+		f.options.Count("unlock", "skipped")
+		return
+	}
+	o := f.startAtPlace(l.storage, unlocking, func(ctx context.Context) error {
+		return l.storage.storage.Unlock(ctx, l.name)
+	})
+	<-o.done
+}
+
+// releaseAll releases all locks that are held, and reports whether there are any.
+func (f *Fleet) releaseAll() bool {
+	f.mu.Lock()
+	all := slices.Collect(maps.Keys(f.held))
+	f.mu.Unlock()
+	for _, l := range all {
+		f.release(l)
+	}
+	return len(all) > 0
+}

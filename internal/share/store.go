@@ -1,0 +1,169 @@
+package share
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io/fs"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// maxOperations is how many operations of the storage may be under way, also those that nobody waits for
+// any more: so many goroutines at most can a storage hold that hangs.
+const maxOperations = 64
+
+// Slot is the place of one identity in the storage, for one attempt to get a token.
+type Slot struct {
+	fleet  *Fleet
+	places []place // of all keys; records are stored at the first
+
+	mu     sync.Mutex
+	newest time.Time // when the newest record was written that has been seen
+}
+
+// Slot returns the place of the identity, under the keys that the key files have now. It returns nil if
+// the identity is empty, no key is usable, or Stop has been called.
+func (f *Fleet) Slot(identity []byte) *Slot {
+	if len(identity) == 0 || !f.begin() {
+		return nil
+	}
+	keys := f.keys.current()
+	if len(keys) == 0 {
+		return nil
+	}
+	s := &Slot{fleet: f}
+	for _, key := range keys {
+		s.places = append(s.places, newPlace(key, identity))
+	}
+	return s
+}
+
+// Load returns the newest record under any key, or nil if there is none that can be opened. If it was
+// found under another key than the first, it is also stored under the first, so that the other key can be
+// dropped.
+func (s *Slot) Load(ctx context.Context) ([]byte, error) {
+	storage, err := s.fleet.ready(ctx, "load")
+	if err != nil {
+		return nil, err
+	}
+	records, err := s.loadAll(ctx, storage)
+	if err != nil {
+		return nil, err
+	}
+	newest := 0
+	for i, r := range records {
+		if r.written.After(records[newest].written) {
+			newest = i
+		}
+	}
+	found := records[newest]
+	s.seen(found.written)
+	if newest > 0 {
+		_ = s.fleet.store(ctx, storage, s.places[0], found) // a failure has been noted; the record is good
+	}
+	return found.content, nil
+}
+
+// loadAll loads the records under all keys at the same time. One that is absent is empty.
+func (s *Slot) loadAll(ctx context.Context, storage *session) ([]record, error) {
+	records, errs := make([]record, len(s.places)), make([]error, len(s.places))
+	var all sync.WaitGroup
+	for i, p := range s.places {
+		all.Go(func() { records[i], errs[i] = s.fleet.load(ctx, storage, p) })
+	}
+	all.Wait()
+	return records, cmp.Or(errs...)
+}
+
+// Store stores the record, so that it counts as newer than those that Load has returned, even if the
+// clock of their writer is ahead.
+func (s *Slot) Store(ctx context.Context, content []byte) error {
+	storage, err := s.fleet.ready(ctx, "store")
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	written := time.Now()
+	if !written.After(s.newest) {
+		written = s.newest.Add(1)
+	}
+	s.mu.Unlock()
+	s.seen(written)
+	return s.fleet.store(ctx, storage, s.places[0], record{written, content})
+}
+
+func (s *Slot) seen(written time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if written.After(s.newest) {
+		s.newest = written
+	}
+}
+
+// load returns the record at the place, an empty one if there is none.
+func (f *Fleet) load(ctx context.Context, s *session, p place) (record, error) {
+	var sealed []byte
+	err := f.call(ctx, s, loading, func(ctx context.Context) (err error) {
+		sealed, err = s.storage.Load(ctx, p.name)
+		if errors.Is(err, fs.ErrNotExist) {
+			sealed, err = nil, nil
+		}
+		return err
+	})
+	if err != nil || sealed == nil {
+		return record{}, err
+	}
+	r, err := p.open(sealed)
+	f.noteDamage(p.name, err != nil)
+	if err != nil {
+		return record{}, nil //nolint:nilerr // a record that cannot be opened counts as absent
+	}
+	return r, nil
+}
+
+func (f *Fleet) store(ctx context.Context, s *session, p place, r record) error {
+	sealed := p.seal(r)
+	return f.call(ctx, s, storing, func(ctx context.Context) error {
+		return s.storage.Store(ctx, p.name, sealed)
+	})
+}
+
+// noteDamage warns about a record that cannot be opened, once until it can be opened again.
+func (f *Fleet) noteDamage(name string, damaged bool) {
+	f.mu.Lock()
+	known := f.damaged[name]
+	if damaged {
+		f.damaged[name] = true
+	} else {
+		delete(f.damaged, name)
+	}
+	f.mu.Unlock()
+	if damaged && !known {
+		f.options.Logger.Warn("a shared token cannot be opened and counts as absent: it was damaged, moved or sealed with another key",
+			zap.String("storage_key", name))
+	}
+}
+
+// ready returns the storage, or an error if it is to be left alone. It waits for the first attempt to open
+// it, but no longer than until that is overdue.
+func (f *Fleet) ready(ctx context.Context, name string) (*session, error) {
+	select {
+	case <-f.opened:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	f.mu.Lock()
+	s, usable := f.current, f.current != nil && !f.degraded
+	if f.stopped && name == "lock" { // Stop is about to release all locks
+		usable = false
+	}
+	f.mu.Unlock()
+	if !usable || s.ctx.Err() != nil {
+		f.options.Count(name, "skipped")
+		return nil, errLeftAlone
+	}
+	return s, nil
+}
