@@ -41,6 +41,10 @@ type App struct {
 	// transports refer to these names.
 	Connections map[string]*Connection `json:"connections,omitempty"`
 
+	// How replicas share tokens. Default: none, every process requests tokens of its own, and nothing is
+	// stored anywhere.
+	ShareTokens *ShareTokens `json:"share_tokens,omitempty"`
+
 	ctx         caddy.Context
 	events      *telemetry.Events
 	tracing     *telemetry.Tracing
@@ -81,7 +85,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.events, err = telemetry.NewEvents(ctx); err != nil {
 		return err
 	}
-	errs := []error{telemetry.Register(ctx.GetMetricsRegistry(), tokenExpiries)}
+	errs := []error{telemetry.Register(ctx.GetMetricsRegistry(), tokenExpiries, storageDegraded)}
+	if a.ShareTokens != nil {
+		errs = append(errs, a.ShareTokens.provision(ctx))
+	}
 	broken := make(map[string]bool)
 	for _, name := range slices.Sorted(maps.Keys(a.Connectors)) {
 		err := prefixAll("connector "+name, errNull)
@@ -184,6 +191,9 @@ func (a *App) Start() error {
 	if err := a.checkHealthNames(); err != nil {
 		return err
 	}
+	if a.ShareTokens != nil {
+		a.ShareTokens.fleet.Start()
+	}
 	for _, name := range slices.Sorted(maps.Keys(a.active)) {
 		if err := a.active[name].start(a.ctx); err != nil {
 			return err
@@ -231,6 +241,9 @@ func (a *App) Cleanup() error {
 	}
 	for _, t := range a.transports {
 		_ = t.Cleanup()
+	}
+	if a.ShareTokens != nil {
+		a.ShareTokens.stop()
 	}
 	return nil
 }

@@ -141,8 +141,17 @@ func (p *appParser) parse(segments []caddyfile.Segment) error {
 	known := subdirective.Rules{
 		"connector":  {Read: p.connector, Repeatable: true, Block: true},
 		"connection": {Read: p.connection, Repeatable: true, Block: true},
+
+		"share_tokens": {Read: p.shareTokens, Block: true},
 	}
 	return known.ReadAll("http_helper", segments)
+}
+
+func (p *appParser) shareTokens(s *subdirective.Subdirective) error {
+	p.app.ShareTokens = new(ShareTokens)
+	known := make(subdirective.Rules)
+	subdirective.Bind(known, shareOptions, p.app.ShareTokens)
+	return errors.Join(s.NoArgs(), s.NeedsBlock(), known.ReadAll(s.Name, s.Block))
 }
 
 func (p *appParser) connector(s *subdirective.Subdirective) error {

@@ -58,14 +58,30 @@ func (s *ShareTokens) provision(ctx caddy.Context) error {
 		return prefixAll("share_tokens", err)
 	}
 	s.fleet = share.New(share.Options{
-		Open:     s.open,
-		Keys:     s.readKeys,
-		Timeout:  time.Duration(s.Timeout),
-		Logger:   ctx.Logger(),
-		Count:    telemetry.CountStorage,
-		Degraded: telemetry.SetStorageDegraded,
+		Open:    s.open,
+		Keys:    s.readKeys,
+		Timeout: time.Duration(s.Timeout),
+		Logger:  ctx.Logger(),
+		Count:   telemetry.CountStorage,
 	})
 	return nil
+}
+
+// stop ends the use of the storage, if provision got so far.
+func (s *ShareTokens) stop() {
+	if s.fleet != nil {
+		s.fleet.Stop()
+	}
+}
+
+// storageDegraded says whether the running config's storage of shared tokens fails, and whether there is one.
+func storageDegraded() (degraded, shares bool) {
+	s := activeApp().ShareTokens
+	if s == nil {
+		return false, false
+	}
+	state, _ := s.fleet.State()
+	return state == "degraded", true
 }
 
 func (s *ShareTokens) checkTimeout() error {

@@ -39,12 +39,14 @@ var (
 
 	unauthorizedTotal = newCounters("unauthorized_total", "Responses of the API that reject a token, by what became of them.", "outcome")
 
+	adoptedTotal = newCounters("tokens_adopted_total", "Tokens taken over from other replicas.", "")
+
 	tokenExpiryDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "token_expiry_timestamp_seconds"),
 		"When the token in hand expires, in Unix time. Absent without a live token.", []string{"connection"}, nil)
 )
 
 // vectors are the metrics that are counted.
-var vectors = []prometheus.Collector{tokenRequestsTotal, tokenRequestDuration, requestsTotal, unauthorizedTotal}
+var vectors = []prometheus.Collector{tokenRequestsTotal, tokenRequestDuration, requestsTotal, unauthorizedTotal, adoptedTotal, storageOperations}
 
 // counterVector is a vector of counters with the description of its metrics.
 type counterVector struct {
@@ -52,11 +54,20 @@ type counterVector struct {
 	desc *prometheus.Desc
 }
 
+// newCounters returns counters with the label connection, and a second label unless that is "".
 func newCounters(name, help, label string) counterVector {
 	vector := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: name, Help: help,
-	}, []string{"connection", label})
+	}, labels("connection", label))
 	return counterVector{vector, descOf(vector)}
+}
+
+// labels returns the name or value of the label connection, and of a second label unless that is "".
+func labels(connection, second string) []string {
+	if second == "" {
+		return []string{connection}
+	}
+	return []string{connection, second}
 }
 
 // descOf returns the description of a vector's metrics.
@@ -67,9 +78,10 @@ func descOf(vector prometheus.Collector) *prometheus.Desc {
 }
 
 // Register registers the metrics with a config's registry. expiries yields the connections of the
-// running config that have a usable token, with its expiry.
-func Register(registry prometheus.Registerer, expiries func() iter.Seq2[string, time.Time]) error {
-	for _, c := range []prometheus.Collector{seriesCollector{}, expiryCollector{expiries}} {
+// running config that have a usable token, with its expiry; degraded says whether its storage of shared
+// tokens fails, and whether there is one.
+func Register(registry prometheus.Registerer, expiries func() iter.Seq2[string, time.Time], degraded func() (degraded, shares bool)) error {
+	for _, c := range []prometheus.Collector{seriesCollector{}, expiryCollector{expiries}, degradedCollector{degraded}} {
 		if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return err
 		}
@@ -132,6 +144,8 @@ const (
 	Replayed // a request was sent again with another token after a response that rejects the first
 	Passed   // a response that rejects the token was passed to the app
 
+	adopted // a token was taken over from another replica
+
 	granted
 	misconfigured
 	outage
@@ -148,6 +162,7 @@ var counters = [...]struct {
 	Kept:          {requestsTotal, "kept"},
 	Replayed:      {unauthorizedTotal, "replayed"},
 	Passed:        {unauthorizedTotal, "passed"},
+	adopted:       {adoptedTotal, ""},
 	granted:       {tokenRequestsTotal, "ok"},
 	misconfigured: {tokenRequestsTotal, string(oauth.ClassConfiguration)},
 	outage:        {tokenRequestsTotal, string(oauth.ClassOutage)},
@@ -191,7 +206,7 @@ func (c *Connection) Destruct() error {
 	c.deleted = true
 	tokenRequestDuration.DeleteLabelValues(c.name)
 	for _, counter := range counters {
-		counter.of.DeleteLabelValues(c.name, counter.label)
+		counter.of.DeleteLabelValues(labels(c.name, counter.label)...)
 	}
 	return nil
 }
@@ -203,7 +218,7 @@ func (c *Connection) zeros() []prometheus.Metric {
 	var zeros []prometheus.Metric
 	for outcome, counter := range counters {
 		if c.counters[outcome].Load() == nil {
-			zeros = append(zeros, prometheus.MustNewConstMetric(counter.of.desc, prometheus.CounterValue, 0, c.name, counter.label))
+			zeros = append(zeros, prometheus.MustNewConstMetric(counter.of.desc, prometheus.CounterValue, 0, labels(c.name, counter.label)...))
 		}
 	}
 	if c.duration.Load() == nil {
@@ -228,7 +243,7 @@ func (c *Connection) Count(o Outcome) {
 		return
 	}
 	if series := find(c, &c.counters[o], func() prometheus.Counter {
-		return counters[o].of.WithLabelValues(c.name, counters[o].label)
+		return counters[o].of.WithLabelValues(labels(c.name, counters[o].label)...)
 	}); series != nil {
 		(*series).Inc()
 	}
