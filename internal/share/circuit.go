@@ -53,7 +53,7 @@ func (f *Fleet) degrade(s *session, failed *failure) {
 func (f *Fleet) recovered() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.degraded || f.ctx.Err() != nil {
+	if f.ctx.Err() != nil {
 		return
 	}
 	f.options.Logger.Info("the token storage works again; tokens are shared", zap.Duration("degraded", time.Since(f.since)))

@@ -244,17 +244,23 @@ func TestOneOperationTooMany(t *testing.T) {
 			if err := x.slot("i").Store(t.Context(), nil); !errors.Is(err, errBusy) {
 				t.Errorf("error %v", err)
 			}
-			if _, err := x.slot("i").Lock(t.Context()); !errors.Is(err, errBusy) {
-				t.Errorf("error %v", err)
+			for range maxLocks {
+				if _, err := x.slot("i").Lock(t.Context()); !errors.Is(err, errBusy) {
+					t.Errorf("error %v", err)
+				}
 			}
 		})
 		time.Sleep(testTimeout)
+		storage.setFault(nil)
+		if _, err := x.slot("i").Lock(t.Context()); err != nil {
+			t.Error(err)
+		}
 		mustStore(t, x.slot("i"), "content")
 		if _, most := storage.atOnce(); most != maxOperations {
 			t.Errorf("%d operations at once", most)
 		}
 		x.wantDegraded()
-		x.wantCounts("load ok:65 load skipped:1 lock skipped:1 provision ok:1 store ok:1 store skipped:1")
+		x.wantCounts("load ok:65 load skipped:1 lock ok:1 lock skipped:32 provision ok:1 store ok:1 store skipped:1")
 	})
 }
 

@@ -121,6 +121,8 @@ func TestStorageThatDoesNotOpen(t *testing.T) {
 				}))
 				start := time.Now()
 				x.Start()
+				time.Sleep(testTimeout + 1)
+				x.wantState("degraded", "provision: "+test.reason)
 				time.Sleep(62 * time.Second)
 				x.wantState("degraded", "provision: "+test.reason)
 				took(t, 0, func() {
@@ -128,7 +130,7 @@ func TestStorageThatDoesNotOpen(t *testing.T) {
 						t.Error("no error")
 					}
 				})
-				time.Sleep(60 * time.Second)
+				time.Sleep(59 * time.Second)
 				var at []string
 				for _, opened := range x.openedAt() {
 					at = append(at, opened.Sub(start).String())
@@ -248,7 +250,7 @@ func TestStopReleasesLocks(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		storage := newStorage()
 		x := newFixture(t, storage)
-		s := x.slot("i")
+		s, other := x.slot("i"), x.slot("other")
 		unlock, err := s.Lock(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -256,6 +258,11 @@ func TestStopReleasesLocks(t *testing.T) {
 		time.AfterFunc(testTimeout/2, func() {
 			mustStore(t, s, "content")
 			unlock()
+		})
+		time.AfterFunc(testTimeout/4, func() {
+			if _, err := other.Lock(t.Context()); !errors.Is(err, errLeftAlone) {
+				t.Errorf("lock during Stop: %v", err)
+			}
 		})
 		took(t, testTimeout/2, x.Stop)
 		if storage.locked() != 0 || len(storage.names()) != 1 || x.timesClosed() != 1 {
@@ -327,6 +334,78 @@ func TestStopWhileOpeningHangs(t *testing.T) {
 		if x.timesClosed() != 1 {
 			t.Error("what was opened late is not closed")
 		}
+	})
+}
+
+// TestNothingIsReportedAfterStop: another fleet may have the log and the metric then.
+func TestNothingIsReportedAfterStop(t *testing.T) {
+	slow := func(_ *fixture, o *Options) { o.Timeout = 5 * time.Second }
+	t.Run("failure", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			storage := newStorage()
+			x := newFixture(t, storage, slow)
+			s := x.slot("i")
+			mustLoad(t, s, "")
+			storage.setFault(hangUntilCancelled)
+			go func() { _, _ = s.Load(t.Context()) }()
+			synctest.Wait()
+			took(t, time.Second, x.Stop)
+			time.Sleep(time.Minute)
+			x.wantLogs()
+			x.wantDegraded()
+		})
+	})
+	t.Run("recovery", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			storage := newStorage()
+			x := newFixture(t, storage, slow)
+			s := x.slot("i")
+			storage.setFault(failing)
+			_, _ = s.Load(t.Context())
+			storage.setFault(func(context.Context, string, string) error {
+				time.Sleep(1500 * time.Millisecond)
+				return nil
+			})
+			time.Sleep(time.Second + 1)
+			x.Stop()
+			time.Sleep(time.Minute)
+			x.wantLogs(failsLine)
+			x.wantDegraded(true)
+		})
+	})
+}
+
+// TestLockThatComesAfterStop is released, although the storage has been closed.
+func TestLockThatComesAfterStop(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		storage := newStorage()
+		storage.afterLock = func(context.Context) { time.Sleep(time.Minute) }
+		x := newFixture(t, storage)
+		s := x.slot("i")
+		mustLoad(t, s, "")
+		go func() {
+			if _, err := s.Lock(t.Context()); err == nil || err.Error() != "lock: cancelled" {
+				t.Errorf("lock: %v", err)
+			}
+		}()
+		synctest.Wait()
+		storage.setFault(func(ctx context.Context, _, _ string) error { return ctx.Err() })
+		took(t, 0, x.Stop)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if storage.locked() != 0 {
+			t.Error("the lock is not released")
+		}
+	})
+}
+
+// TestLateNoticeOfASlowStart changes nothing when the storage has been opened.
+func TestLateNoticeOfASlowStart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		x := newFixture(t, newStorage())
+		mustLoad(t, x.slot("i"), "")
+		x.degrade(nil, &failure{operation: "provision"})
+		x.wantState("on", "")
 	})
 }
 

@@ -60,12 +60,10 @@ func (f *Fleet) obtain(ctx context.Context, l *heldLock) error {
 	result := make(chan error)
 	go func() {
 		err := f.callLock(ctx, l)
-		if ctx.Err() == nil {
-			select {
-			case result <- err:
-				return
-			case <-ctx.Done():
-			}
+		select {
+		case result <- err:
+			return
+		case <-ctx.Done():
 		}
 		if err == nil {
 			f.options.Count("lock", "late")

@@ -103,7 +103,8 @@ func FuzzOpen(f *testing.F) {
 	f.Add(sealed[:len(sealed)-1])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, input []byte) {
-		if r, err := p.open(input); err == nil && !bytes.Equal(input, sealed) {
+		// The seed may come from another process of the fuzzer, with another nonce.
+		if r, err := p.open(input); err == nil && (string(r.content) != "content" || r.written.Unix() != 1) {
 			t.Errorf("opened %q, which nobody sealed", r.content)
 		}
 		// What is sealed comes back.

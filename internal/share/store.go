@@ -161,7 +161,7 @@ func (f *Fleet) ready(ctx context.Context, name string) (*session, error) {
 		usable = false
 	}
 	f.mu.Unlock()
-	if !usable || s.ctx.Err() != nil {
+	if !usable {
 		f.options.Count(name, "skipped")
 		return nil, errLeftAlone
 	}

@@ -99,6 +99,20 @@ func TestSweepBesideOthers(t *testing.T) {
 	})
 }
 
+// TestNoSweepWhileDegraded: a storage that is left alone is not swept.
+func TestNoSweepWhileDegraded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		storage := newStorage()
+		storage.setFault(failing)
+		x := newFixture(t, datedStorage{storage})
+		_, _ = x.slot("i").Load(t.Context())
+		time.Sleep(72 * time.Hour)
+		if storage.callsOf("list") != 0 {
+			t.Error("swept")
+		}
+	})
+}
+
 // TestStorageThatTellsNoTimes is not swept.
 func TestStorageThatTellsNoTimes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
