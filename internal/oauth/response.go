@@ -181,10 +181,8 @@ func (r *Request) parseToken(p response, sent time.Time) (*Token, error) {
 	if err := r.checkType(p, value); err != nil {
 		return nil, err
 	}
-	granted := &Token{Value: value, Sent: sent, DPoP: r.DPoP}
-	if r.bindsCertificate(value) {
-		granted.Certificate = r.Certificate
-	}
+	granted := &Token{Value: value, Sent: sent}
+	r.Bind(granted)
 	r.setLifetime(granted, p)
 	granted.Granted = r.grantedScopes(p)
 	granted.Missing = missingScopes(r.Scopes, granted.Granted)
@@ -271,6 +269,14 @@ func secondsIn(value any) (seconds float64, ok bool) {
 	}
 	seconds, err := strconv.ParseFloat(text, 64)
 	return seconds, err == nil || errors.Is(err, strconv.ErrRange)
+}
+
+// Bind sets what a token that the request has yielded is bound to: the DPoP key, and the certificate.
+func (r *Request) Bind(t *Token) {
+	t.DPoP = r.DPoP
+	if r.bindsCertificate(t.Value) {
+		t.Certificate = r.Certificate
+	}
 }
 
 // bindsCertificate reports whether the token is bound to the client certificate (RFC 8705 §3). A JWT

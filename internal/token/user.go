@@ -28,15 +28,31 @@ func (u *User) log() *zap.Logger {
 	return cmp.Or(u.Logger, zap.NewNop())
 }
 
-// Fetcher makes one token request, without retries. It belongs to one config; a source may outlive
-// that, so it takes the fetcher of a user each time.
+// Fetcher prepares token requests. It belongs to one config; a source may outlive that, so it takes the
+// fetcher of a user each time.
 type Fetcher interface {
-	// Fetch makes one token request with the current credentials and returns their fingerprint, even
-	// with an error. The error is an *oauth.Error or ctx's.
-	Fetch(ctx context.Context) (token *oauth.Token, fingerprint string, err error)
+	// Prepare resolves the values of a token request as they are now, in one pass that reads each file
+	// once. It returns their fingerprint even with an error, which is an *oauth.Error or ctx's.
+	Prepare(ctx context.Context) (p Prepared, fingerprint string, err error)
 
 	// Fingerprint returns a digest of the current credentials.
 	Fingerprint() string
+}
+
+// Prepared is a token request that can be made, any number of times within one attempt. It is an alias, so
+// that the fetcher in tokentest, which this package's tests use, can return one without an import cycle.
+type Prepared = interface {
+	// Fetch makes the token request once. The error is an *oauth.Error or ctx's.
+	Fetch(ctx context.Context) (*oauth.Token, error)
+
+	// Identity returns everything that shapes the token request, by value, secrets included. Requests of
+	// different processes with the same identity may share a token. It returns nil for one that must not
+	// be shared.
+	Identity() []byte
+
+	// Bind completes a token that another replica has obtained by an equal request: with the certificate
+	// and the DPoP key that it is bound to, and the secrets to mask.
+	Bind(t *oauth.Token)
 }
 
 // Observer learns what happens to the tokens of a source.

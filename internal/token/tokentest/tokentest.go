@@ -32,12 +32,24 @@ type Fetcher struct {
 	laterCredentials func() (string, error) // replaces Credentials at the next read
 }
 
-// Fetch implements token.Fetcher.
-func (f *Fetcher) Fetch(ctx context.Context) (*oauth.Token, string, error) {
-	fingerprint := f.Fingerprint()
-	t, err := f.request(ctx)
-	return t, fingerprint, err
+// Prepared is token.Prepared, which this package cannot import.
+type Prepared = interface {
+	Fetch(ctx context.Context) (*oauth.Token, error)
+	Identity() []byte
+	Bind(t *oauth.Token)
 }
+
+// Prepare implements token.Fetcher. It reads the credentials and always succeeds.
+func (f *Fetcher) Prepare(context.Context) (Prepared, string, error) {
+	return prepared{f}, f.Fingerprint(), nil
+}
+
+// prepared is a token.Prepared.
+type prepared struct{ f *Fetcher }
+
+func (p prepared) Fetch(ctx context.Context) (*oauth.Token, error) { return p.f.request(ctx) }
+func (prepared) Identity() []byte                                  { return nil }
+func (prepared) Bind(*oauth.Token)                                 {}
 
 func (f *Fetcher) request(ctx context.Context) (*oauth.Token, error) {
 	f.mu.Lock()
