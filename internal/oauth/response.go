@@ -37,14 +37,23 @@ const (
 // parseResponse returns the token in a token endpoint's response to a request sent at that time, or an
 // *Error.
 func (r *Request) parseResponse(ctx context.Context, resp *http.Response, sent time.Time) (*Token, error) {
-	successful := resp.StatusCode >= 200 && resp.StatusCode <= 299
 	body, err := ReadBody(resp)
-	switch {
-	case err == nil:
-	case !errors.Is(err, ErrUnreadable):
+	if err != nil && !errors.Is(err, ErrUnreadable) {
 		return nil, networkFailure(ctx, tokenEndpoint, err)
-	case successful:
-		return nil, ConfigurationErrorf("%s's response is %v", tokenEndpoint, err)
+	}
+	granted, err := r.parseWhole(resp, body, err, sent)
+	if failure, ok := errors.AsType[*Error](err); ok {
+		failure.Responded = true
+	}
+	return granted, err
+}
+
+// parseWhole is parseResponse for a response that has arrived whole. unreadable says why its body cannot be
+// used, or is nil.
+func (r *Request) parseWhole(resp *http.Response, body []byte, unreadable error, sent time.Time) (*Token, error) {
+	successful := resp.StatusCode >= 200 && resp.StatusCode <= 299
+	if unreadable != nil && successful {
+		return nil, ConfigurationErrorf("%s's response is %v", tokenEndpoint, unreadable)
 	}
 	parsed := response{root: parseBody(resp.Header, body)}
 	pointer := cmp.Or(r.TokenPointer, DefaultTokenPointer)
