@@ -27,11 +27,22 @@ var (
 // attempt is one running attempt to get a token: a token request and its quick retries. Any number of
 // requests wait for it; it continues when they leave.
 type attempt struct {
+	purpose
 	ctx  context.Context // ends at the attempt's deadline
 	done chan struct{}   // closed when token or err is set
 
-	token *oauth.Token
-	err   error // an *oauth.Error
+	inARow int // how many token requests in a row have failed by the record
+
+	token   *oauth.Token
+	err     error // an *oauth.Error
+	settled bool  // by the record, without a token request
+}
+
+// purpose is why an attempt was begun, as far as it matters to other replicas.
+type purpose struct {
+	forced   bool   // by Refresh: the token has to be a new one
+	rejected string // to replace the token with this value, which an API has rejected; "": not because of that
+	own      bool   // and the token has to be one that this replica requests
 }
 
 // finishedAttempt returns an attempt that has yielded t already.
@@ -61,15 +72,37 @@ func (a *attempt) wait(ctx context.Context) (*oauth.Token, error) {
 	}
 }
 
+// wasSettled reports whether the attempt has ended without a token request of this replica.
+func (a *attempt) wasSettled() bool {
+	select {
+	case <-a.done:
+		return a.settled
+	default:
+		return false
+	}
+}
+
 // run makes the attempt with the user's fetcher and finishes it.
 func (s *Source) run(a *attempt, cancel context.CancelFunc, u *User) {
 	defer cancel()
 	wait(a.ctx, s.untilNextLook())
 	r := &request{user: u}
+	defer func() { r.part.end() }()
 	for i := 0; ; i++ {
 		started := s.now()
+		err := r.prepare(a.ctx)
+		if err == nil {
+			prepared := s.now()
+			if s.settle(a, r) {
+				return
+			}
+			started = started.Add(s.now().Sub(prepared)) // waiting for others is no part of the token request
+		}
 		s.requests.Add(1)
-		t, err := r.make(a.ctx)
+		var t *oauth.Token
+		if err == nil {
+			t, err = r.fetch(a.ctx)
+		}
 		event := Event{Err: err, Duration: s.now().Sub(started)}
 		switch {
 		case err == nil && s.endsInHand(t) && wait(a.ctx, lookPause):
@@ -78,7 +111,7 @@ func (s *Source) run(a *attempt, cancel context.CancelFunc, u *User) {
 		case err != nil && err.Transient && i < len(retryPauses) && wait(a.ctx, jitter(retryPauses[i], 0.5)):
 			s.failures.Add(1)
 		default:
-			s.finish(a, t, r.credentials, event)
+			r.part.publish(s.finish(a, t, r, event))
 			return
 		}
 		s.notify(event)
@@ -90,14 +123,11 @@ type request struct {
 	user        *User
 	prepared    Prepared // nil: not prepared
 	credentials string   // fingerprint of the credentials in the request
+	part        *part    // of the storage; nil: none
 }
 
-// make makes the request, which it prepares before if necessary. Every failure is an *oauth.Error, panics
-// included.
-func (r *request) make(ctx context.Context) (*oauth.Token, *oauth.Error) {
-	if failed := r.prepare(ctx); failed != nil {
-		return nil, failed
-	}
+// fetch makes the request. Every failure is an *oauth.Error, panics included.
+func (r *request) fetch(ctx context.Context) (*oauth.Token, *oauth.Error) {
 	f, ok := InTime(ctx, func() fetched { return r.fetchOrRecover(ctx) })
 	switch {
 	case !ok:

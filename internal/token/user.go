@@ -15,6 +15,7 @@ type User struct {
 	Name          string        // of the connection, for logs
 	Host          string        // of the token endpoint
 	Fetcher       Fetcher       // makes the token requests
+	Shared        Shared        // where the tokens are shared with other replicas; nil: nowhere
 	RefreshBefore time.Duration // how long before its expiry a token is replaced; 0: default
 	Timeout       time.Duration // of one attempt to get a token (token_timeout); 0: DefaultTimeout
 	Warm          bool          // keep a token ready without requests
@@ -60,20 +61,22 @@ type Observer interface {
 	// Endpoint returns the token endpoint as logs may show it.
 	Endpoint() string
 
-	// Observe is called after each token request and each rejection. Requests wait for it.
+	// Observe is called after each token request, rejection and adoption. Requests wait for it.
 	Observe(event Event)
 
 	// Removed is called in its own goroutine with the last usable token when the source goes away with
-	// this user, if the user was started.
+	// this user, if the user was started. It is not called with a token that other replicas may use.
 	Removed(last *oauth.Token)
 }
 
-// Event is a token request or a rejection. It contains no token.
+// Event is a token request, a rejection, or a token that was adopted from the storage without a token
+// request. It contains no token.
 type Event struct {
 	Rejected bool          // an API has rejected the token; the other fields are unset
+	Adopted  bool          // a token was adopted; besides, only Expires is set
 	Err      *oauth.Error  // nil: a token was granted
 	Duration time.Duration // of the token request
-	Expires  time.Time     // of the token that was granted
+	Expires  time.Time     // of the token that was granted or adopted
 }
 
 // notify passes an event to every connection that uses the source.

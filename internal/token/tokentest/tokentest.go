@@ -22,6 +22,15 @@ type Fetcher struct {
 	// Takes is how long a token request takes.
 	Takes time.Duration
 
+	// Identity is that of the token requests. Without one they are not shared.
+	Identity []byte
+
+	// Bind completes a token that another replica has obtained. It may be nil.
+	Bind func(t *oauth.Token)
+
+	// Unprepared returns why a token request cannot be prepared, or nil. It may be nil.
+	Unprepared func() error
+
 	// Credentials returns the current credentials, or why they cannot be read.
 	Credentials func() (string, error)
 
@@ -39,17 +48,28 @@ type Prepared = interface {
 	Bind(t *oauth.Token)
 }
 
-// Prepare implements token.Fetcher. It reads the credentials and always succeeds.
+// Prepare implements token.Fetcher. It reads the credentials.
 func (f *Fetcher) Prepare(context.Context) (Prepared, string, error) {
-	return prepared{f}, f.Fingerprint(), nil
+	fingerprint := f.Fingerprint()
+	if f.Unprepared != nil {
+		if err := f.Unprepared(); err != nil {
+			return nil, fingerprint, err
+		}
+	}
+	return prepared{f}, fingerprint, nil
 }
 
 // prepared is a token.Prepared.
 type prepared struct{ f *Fetcher }
 
 func (p prepared) Fetch(ctx context.Context) (*oauth.Token, error) { return p.f.request(ctx) }
-func (prepared) Identity() []byte                                  { return nil }
-func (prepared) Bind(*oauth.Token)                                 {}
+func (p prepared) Identity() []byte                                { return p.f.Identity }
+
+func (p prepared) Bind(t *oauth.Token) {
+	if p.f.Bind != nil {
+		p.f.Bind(t)
+	}
+}
 
 func (f *Fetcher) request(ctx context.Context) (*oauth.Token, error) {
 	f.mu.Lock()
