@@ -23,5 +23,7 @@ func (t noRedirects) RoundTrip(req *http.Request) (*http.Response, error) {
 		return resp, nil
 	}
 	resp.Body.Close()
-	return nil, ConfigurationErrorf("the server responded with a redirect (status %d), which is not followed: check the URL", resp.StatusCode)
+	failure := ConfigurationErrorf("the server responded with a redirect (status %d), which is not followed: check the URL", resp.StatusCode)
+	failure.Responded = true
+	return nil, failure
 }

@@ -33,6 +33,7 @@ type Error struct {
 	Message    string        // what happened and what to do about it
 	RetryAfter time.Duration // what the server requested, or the rest of the back-off; 0: none
 	Transient  bool          // whether to retry within the same attempt
+	Responded  bool          // a response says so; otherwise the cause may be the network on this side
 	Presumed   bool          // a configuration error by the status of a response alone; see AfterSuccess
 }
 
@@ -44,7 +45,7 @@ func (e *Error) AfterSuccess() *Error {
 		return e
 	}
 	outage := OutageErrorf("%s; it worked before with the same credentials", e.Message)
-	outage.Code, outage.RetryAfter = e.Code, e.RetryAfter
+	outage.Code, outage.RetryAfter, outage.Responded = e.Code, e.RetryAfter, e.Responded
 	return outage
 }
 

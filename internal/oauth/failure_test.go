@@ -77,7 +77,7 @@ func TestOAuthErrors(t *testing.T) {
 		body := fmt.Sprintf(`{"error":%q,"error_description":"DESCRIBED","error_uri":"https://QUOTED"}`, test.code)
 		_, err := parsed(&Request{}, test.status, body)
 		failure := AsError(err)
-		if failure.Class != test.class || failure.Status != test.appStatus || failure.Transient != test.transient || failure.Code != test.code {
+		if failure.Class != test.class || failure.Status != test.appStatus || failure.Transient != test.transient || failure.Code != test.code || !failure.Responded {
 			t.Errorf("%d %s: %+v", test.status, test.code, failure)
 		}
 		if text := failure.Error(); !strings.Contains(text, test.say) || strings.Contains(text, "DESCRIBED") || strings.Contains(text, "QUOTED") {
@@ -106,7 +106,7 @@ func TestARefusalIsPresumedOnlyWithoutAKnownCode(t *testing.T) {
 			t.Errorf("%d %s: %+v", test.status, test.code, failure)
 		}
 		after := failure.AfterSuccess()
-		if test.presumed && (after.Class != ClassOutage || after.Status != 503 || after.Code != test.code || after.RetryAfter != 7*time.Second || after.Transient || after.Presumed) {
+		if test.presumed && (after.Class != ClassOutage || after.Status != 503 || after.Code != test.code || after.RetryAfter != 7*time.Second || after.Transient || after.Presumed || !after.Responded) {
 			t.Errorf("%d %s becomes %+v", test.status, test.code, after)
 		}
 		if !test.presumed && after != failure {
@@ -303,7 +303,7 @@ func TestNetworkFailures(t *testing.T) {
 			}
 			_, err := r.Do(t.Context(), client)
 			failure := AsError(err)
-			if failure.Class != ClassOutage || failure.Status != 503 || !failure.Transient {
+			if failure.Class != ClassOutage || failure.Status != 503 || !failure.Transient || failure.Responded {
 				t.Errorf("failure %+v", failure)
 			}
 			if !strings.Contains(failure.Message, test.say) || strings.Contains(failure.Message, "hunter2") {

@@ -284,7 +284,7 @@ func TestRedirectGetsNoSecret(t *testing.T) {
 		for _, location := range []string{elsewhere.URL, "http://[::1", ""} {
 			endpoint := oauthtest.NewEndpoint(t, oauthtest.Responds(status, "", "Location", location))
 			failure := failOnce(t, basicRequest(endpoint.URL))
-			if failure.Class != ClassConfiguration || failure.Status != 502 || !strings.Contains(failure.Message, "redirect") || failure.Transient {
+			if failure.Class != ClassConfiguration || failure.Status != 502 || !strings.Contains(failure.Message, "redirect") || failure.Transient || !failure.Responded {
 				t.Errorf("%d to %q: %+v", status, location, failure)
 			}
 		}
@@ -325,7 +325,7 @@ func TestDeadlineIsATimeout(t *testing.T) {
 	defer cancel()
 	_, err := basicRequest(endpoint.URL).Do(ctx, NewClient(http.DefaultTransport))
 	failure := AsError(err)
-	if failure.Status != 504 || failure.Class != ClassOutage || failure.Transient {
+	if failure.Status != 504 || failure.Class != ClassOutage || failure.Transient || failure.Responded {
 		t.Errorf("failure %+v", failure)
 	}
 }

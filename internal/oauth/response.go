@@ -37,14 +37,23 @@ const (
 // parseResponse returns the token in a token endpoint's response to a request sent at that time, or an
 // *Error.
 func (r *Request) parseResponse(ctx context.Context, resp *http.Response, sent time.Time) (*Token, error) {
-	successful := resp.StatusCode >= 200 && resp.StatusCode <= 299
 	body, err := ReadBody(resp)
-	switch {
-	case err == nil:
-	case !errors.Is(err, ErrUnreadable):
+	if err != nil && !errors.Is(err, ErrUnreadable) {
 		return nil, networkFailure(ctx, tokenEndpoint, err)
-	case successful:
-		return nil, ConfigurationErrorf("%s's response is %v", tokenEndpoint, err)
+	}
+	granted, err := r.parseWhole(resp, body, err, sent)
+	if failure, ok := errors.AsType[*Error](err); ok {
+		failure.Responded = true
+	}
+	return granted, err
+}
+
+// parseWhole is parseResponse for a response that has arrived whole. unreadable says why its body cannot be
+// used, or is nil.
+func (r *Request) parseWhole(resp *http.Response, body []byte, unreadable error, sent time.Time) (*Token, error) {
+	successful := resp.StatusCode >= 200 && resp.StatusCode <= 299
+	if unreadable != nil && successful {
+		return nil, ConfigurationErrorf("%s's response is %v", tokenEndpoint, unreadable)
 	}
 	parsed := response{root: parseBody(resp.Header, body)}
 	pointer := cmp.Or(r.TokenPointer, DefaultTokenPointer)
@@ -181,10 +190,8 @@ func (r *Request) parseToken(p response, sent time.Time) (*Token, error) {
 	if err := r.checkType(p, value); err != nil {
 		return nil, err
 	}
-	granted := &Token{Value: value, Sent: sent, DPoP: r.DPoP}
-	if r.bindsCertificate(value) {
-		granted.Certificate = r.Certificate
-	}
+	granted := &Token{Value: value, Sent: sent}
+	r.Bind(granted)
 	r.setLifetime(granted, p)
 	granted.Granted = r.grantedScopes(p)
 	granted.Missing = missingScopes(r.Scopes, granted.Granted)
@@ -271,6 +278,14 @@ func secondsIn(value any) (seconds float64, ok bool) {
 	}
 	seconds, err := strconv.ParseFloat(text, 64)
 	return seconds, err == nil || errors.Is(err, strconv.ErrRange)
+}
+
+// Bind sets what a token that the request has yielded is bound to: the DPoP key, and the certificate.
+func (r *Request) Bind(t *Token) {
+	t.DPoP = r.DPoP
+	if r.bindsCertificate(t.Value) {
+		t.Certificate = r.Certificate
+	}
 }
 
 // bindsCertificate reports whether the token is bound to the client certificate (RFC 8705 §3). A JWT

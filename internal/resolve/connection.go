@@ -18,6 +18,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/keys"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
 // Connection resolves the values of one connection. Each token request resolves all of them in one
@@ -74,9 +75,9 @@ func (c *Connection) WarnUnusable(reason error) {
 		zap.String("connection", c.name), zap.Duration("moment", keys.ReplacementTime), zap.String("reason", reason.Error()))
 }
 
-// Fetch makes one token request with all values as they are now. The fingerprint is that of the values
+// Prepare resolves all values of a token request as they are now. The fingerprint is that of the values
 // in the request. The error is a *oauth.Error, or ctx's.
-func (c *Connection) Fetch(ctx context.Context) (token *oauth.Token, fingerprint string, err error) {
+func (c *Connection) Prepare(ctx context.Context) (p token.Prepared, fingerprint string, err error) {
 	r := c.resolver(ctx)
 	request, err := r.tokenRequest()
 	r.goOffline()
@@ -87,13 +88,34 @@ func (c *Connection) Fetch(ctx context.Context) (token *oauth.Token, fingerprint
 		return nil, fingerprint, asConfigurationError(err)
 	}
 	request.Secrets = r.knownSecrets()
-	token, err = request.Do(ctx, c.Client(request.Certificate))
+	return &preparedRequest{r, request}, fingerprint, nil
+}
+
+// preparedRequest is a token request whose values are resolved. It is a token.Prepared.
+type preparedRequest struct {
+	resolver *resolver // the pass that has resolved the values
+	request  *oauth.Request
+}
+
+// Fetch makes the token request. The error is a *oauth.Error, or ctx's.
+func (p *preparedRequest) Fetch(ctx context.Context) (*oauth.Token, error) {
+	c := p.resolver.c
+	granted, err := p.request.Do(ctx, c.Client(p.request.Certificate))
 	if err != nil {
 		c.issuer.Recheck()
-		return nil, fingerprint, r.withHint(err)
+		return nil, p.resolver.withHint(err)
 	}
-	token.RequestSecrets = r.secrets
-	return token, fingerprint, nil
+	granted.RequestSecrets = p.resolver.secrets
+	return granted, nil
+}
+
+// Identity returns nil: the request is not shared.
+func (p *preparedRequest) Identity() []byte { return nil }
+
+// Bind completes a token that another replica has obtained by an equal request.
+func (p *preparedRequest) Bind(t *oauth.Token) {
+	p.request.Bind(t)
+	t.RequestSecrets = p.resolver.secrets
 }
 
 // Fingerprint returns a digest of the credentials and other values of a token request as they are now.

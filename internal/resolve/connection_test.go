@@ -52,6 +52,17 @@ func newConnection(t *testing.T, spec *Spec) *Connection {
 	return c
 }
 
+// fetch prepares a token request and makes it.
+func fetch(t *testing.T, c *Connection) (granted *oauth.Token, fingerprint string, err error) {
+	t.Helper()
+	p, fingerprint, err := c.Prepare(t.Context())
+	if err != nil {
+		return nil, fingerprint, err
+	}
+	granted, err = p.Fetch(t.Context())
+	return granted, fingerprint, err
+}
+
 // TestMovedTokenEndpointIsFound a minute after the metadata were requested last, and not an hour.
 func TestMovedTokenEndpointIsFound(t *testing.T) {
 	old := oauthtest.NewEndpoint(t, oauthtest.Responds(http.StatusNotFound, ""))
@@ -66,20 +77,20 @@ func TestMovedTokenEndpointIsFound(t *testing.T) {
 	now := time.Now()
 	c.issuer.Now = func() time.Time { return now }
 
-	fetch := func() error {
-		_, _, err := c.Fetch(t.Context())
+	fetchAgain := func() error {
+		_, _, err := fetch(t, c)
 		return err
 	}
-	if err := fetch(); err == nil {
+	if err := fetchAgain(); err == nil {
 		t.Fatal("a token from an endpoint that does not exist")
 	}
 	issuer.Metadata.Store(metadata(moved))
 	now = now.Add(time.Minute - time.Second)
-	if err := fetch(); err == nil {
+	if err := fetchAgain(); err == nil {
 		t.Error("the metadata were requested within a minute")
 	}
 	now = now.Add(time.Second)
-	if err := fetch(); err != nil {
+	if err := fetchAgain(); err != nil {
 		t.Error(err)
 	}
 	if c.Endpoint() != moved.URL {
@@ -93,7 +104,7 @@ func TestUnresolvedValueIsAConfigurationError(t *testing.T) {
 	spec := newSpec(t, "client_secret_basic")
 	spec.TokenURL, spec.ClientSecret = parse(t, endpoint.URL), parse(t, "{env.RESOLVE_TEST_UNSET}")
 	c := newConnection(t, spec)
-	_, fingerprint, err := c.Fetch(t.Context())
+	_, fingerprint, err := fetch(t, c)
 	failed, ok := errors.AsType[*oauth.Error](err)
 	if !ok || failed.Class != oauth.ClassConfiguration || failed.Message != "client_secret: {env.RESOLVE_TEST_UNSET} is not set or empty" {
 		t.Errorf("%v", err)

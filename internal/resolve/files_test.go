@@ -119,7 +119,7 @@ func TestTokenRequestReadsFilesOnce(t *testing.T) {
 			delete(fileSystem.files, test.missing)
 			fileSystem.takeReads()
 
-			if _, _, err := c.Fetch(t.Context()); (err == nil) != (test.status == http.StatusOK) {
+			if _, _, err := fetch(t, c); (err == nil) != (test.status == http.StatusOK) {
 				t.Error(err)
 			}
 			if test.status == 0 && len(endpoint.All()) > 0 {

@@ -72,7 +72,7 @@ func TestOfflinePassesMakeNoRequests(t *testing.T) {
 			t.Errorf("%s made %d requests", name, got)
 		}
 	}
-	if _, _, err := c.Fetch(t.Context()); err == nil || requests.Load() == 0 {
+	if _, _, err := fetch(t, c); err == nil || requests.Load() == 0 {
 		t.Errorf("a token request made %d requests: %v", requests.Load(), err)
 	}
 }

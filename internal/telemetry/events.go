@@ -43,10 +43,12 @@ func (e *Events) Handle(context.Context, caddy.Event) error {
 	return nil
 }
 
-// Emit emits a token request or a rejection of a connection, unless the config ends before that.
+// Emit emits a token request or a rejection of a connection, unless the config ends before that. An adopted
+// token has no event.
 func (e *Events) Emit(connection string, observed token.Event) {
 	data := map[string]any{"connection": connection}
 	switch {
+	case observed.Adopted:
 	case observed.Rejected:
 		e.enqueue("token_rejected", data)
 	case observed.Err != nil:

@@ -265,9 +265,10 @@ func find[T any](c *Connection, at *atomic.Pointer[T], create func() T) *T {
 	return &series
 }
 
-// Observe counts a token request. Rejections are counted as responses 401.
+// Observe counts a token request. Rejections are counted as responses 401, and an adopted token is no token
+// request.
 func (c *Connection) Observe(event token.Event) {
-	if event.Rejected {
+	if event.Rejected || event.Adopted {
 		return
 	}
 	if series := find(c, &c.duration, func() prometheus.Observer { return tokenRequestDuration.WithLabelValues(c.name) }); series != nil {

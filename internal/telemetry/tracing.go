@@ -43,18 +43,39 @@ type tracedFetcher struct {
 	connection string
 }
 
-// Fetch implements token.Fetcher.
-func (f tracedFetcher) Fetch(ctx context.Context) (t *oauth.Token, fingerprint string, err error) {
-	ctx, span := f.tracing.start(ctx, f.connection)
+// Prepare implements token.Fetcher. A request that cannot be prepared has a span too, which says why.
+func (f tracedFetcher) Prepare(ctx context.Context) (token.Prepared, string, error) {
+	p, fingerprint, err := f.Fetcher.Prepare(ctx)
+	if err != nil {
+		_, span := f.tracing.start(ctx, f.connection)
+		end(span, err)
+		return nil, fingerprint, err
+	}
+	return tracedRequest{p, f}, fingerprint, nil
+}
+
+type tracedRequest struct {
+	token.Prepared
+	by tracedFetcher
+}
+
+// Fetch implements token.Prepared.
+func (r tracedRequest) Fetch(ctx context.Context) (*oauth.Token, error) {
+	ctx, span := r.by.tracing.start(ctx, r.by.connection)
+	t, err := r.Prepared.Fetch(ctx)
+	end(span, err)
+	return t, err
+}
+
+// end ends the span of a token request with its error, which may be nil.
+func end(span trace.Span, err error) {
 	defer span.End()
-	t, fingerprint, err = f.Fetcher.Fetch(ctx)
 	if failed := new(oauth.Error); errors.As(err, &failed) {
 		span.SetStatus(codes.Error, failed.Error())
 		span.SetAttributes(attribute.String("error.type", string(failed.Class)))
 	} else if err != nil {
 		span.SetStatus(codes.Error, "no response in time")
 	}
-	return t, fingerprint, err
 }
 
 // start begins a span: a child of the span of the request that caused the token request, or a root.

@@ -12,8 +12,8 @@ const (
 	minBackoff = time.Second
 	maxBackoff = time.Minute
 
-	// minRecheckPause is how long requests inside a back-off do not read the credentials again after
-	// one has done so.
+	// minRecheckPause is how long requests inside a back-off do not read the credentials and the record
+	// again after one has done so.
 	minRecheckPause = time.Second
 )
 
@@ -24,6 +24,7 @@ type Failure struct {
 	wait        time.Duration // the length of the back-off
 	consecutive int           // how many failures in a row have lengthened it
 	credentials string        // fingerprint of the credentials that failed
+	unanswered  bool          // this replica has made a token request that got no response
 }
 
 // NewFailure returns a failure with the back-off for it. before is the failure of the attempt before,
@@ -59,6 +60,14 @@ func (f *Failure) AsError(now time.Time) *oauth.Error {
 	return &err
 }
 
+// inARow returns the failure as the last one of at least n in a row, for the back-off after the next one.
+func (f *Failure) inARow(n int) *Failure {
+	if f != nil && f.consecutive >= n || n == 0 {
+		return f
+	}
+	return &Failure{consecutive: n}
+}
+
 // withoutBackoff returns the failure with its back-off ended. The next back-off is short again.
 func (f *Failure) withoutBackoff() *Failure {
 	if f == nil {
@@ -69,21 +78,25 @@ func (f *Failure) withoutBackoff() *Failure {
 	return &ended
 }
 
-// resetBackoff ends the back-off of failed, if that is still the last failure.
+// resetBackoff ends the back-off of failed, if that is still the last failure, and the pause after a
+// rejection.
 func (s *Source) resetBackoff(failed *Failure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failure == failed {
 		s.failure = failed.withoutBackoff()
+		s.replacedAt = time.Time{}
 	}
 }
 
-// credentialsChanged ends the back-off of failed if the credentials differ from those that failed, and
-// reports whether they do. It reads them at most once a second, because they may be files, and waits no
-// longer than for a token, because reading may hang.
-func (s *Source) credentialsChanged(ctx context.Context, failed *Failure) bool {
+// somethingNew reports whether a token may be had now: the credentials differ from those that failed, which
+// ends the back-off of failed, or another replica has obtained a token. failed may be nil. It looks at most
+// once a second, because credentials may be files and the other token is in a storage, and waits no longer
+// than for a token, because reading may hang.
+func (s *Source) somethingNew(ctx context.Context, failed *Failure) bool {
 	s.mu.Lock()
-	may, u, timeout := s.mayRecheck(s.now()), s.primary(), s.timeout()
+	may := (failed != nil || s.place != nil) && s.mayRecheck(s.now())
+	u, timeout := s.primary(), s.timeout()
 	s.mu.Unlock()
 	if !may {
 		return false
@@ -100,20 +113,22 @@ func (s *Source) credentialsChanged(ctx context.Context, failed *Failure) bool {
 	}
 }
 
-// recheck ends the back-off of failed if the user's credentials differ from those that failed, and reports
-// whether they do. Whoever mayRecheck allows it must call it.
+// recheck ends the back-off of failed if the user's credentials differ from those that failed; otherwise it
+// looks for another replica's token. It reports whether there is something new. Whoever mayRecheck allows it
+// must call it.
 func (s *Source) recheck(u *User, failed *Failure) bool {
 	differ := credentialsDiffer(u, failed)
+	adopted := !differ && s.look()
 	s.mu.Lock()
 	s.rechecking = false
 	s.mu.Unlock()
 	if differ {
 		s.resetBackoff(failed)
 	}
-	return differ
+	return differ || adopted
 }
 
-// mayRecheck reports whether the credentials may be read again: not so soon after the last time, and not
+// mayRecheck reports whether credentials and record may be read again: not so soon after the last time, and not
 // while that hangs. Call it with mu held.
 func (s *Source) mayRecheck(now time.Time) bool {
 	if s.rechecking || clock.Elapsed(s.recheckedAt, now) < minRecheckPause {
@@ -129,7 +144,7 @@ const unknownCredentials = "unknown"
 // credentialsDiffer reports whether the user's credentials differ from those that failed. It does not
 // read those again whose reading has not ended.
 func credentialsDiffer(u *User, failed *Failure) bool {
-	if failed.credentials == unknownCredentials {
+	if failed == nil || failed.credentials == unknownCredentials {
 		return false
 	}
 	current := credentialsOf(u)

@@ -25,6 +25,13 @@ type cached struct {
 	refreshAfter time.Duration // from Sent on; then a newer token is fetched in the background
 	oauth.Token
 	usableFor time.Duration // from Sent on; then the token is no longer sent
+	origin
+}
+
+// origin says where a token is from, and who else may use it.
+type origin struct {
+	adopted bool // another replica, or this one before a restart, has obtained it
+	shared  bool // it is in the record, or was to be stored there: other replicas may use it
 }
 
 // newCached works out how long t may be used and when it is refreshed. before is the last token

@@ -27,11 +27,22 @@ var (
 // attempt is one running attempt to get a token: a token request and its quick retries. Any number of
 // requests wait for it; it continues when they leave.
 type attempt struct {
+	purpose
 	ctx  context.Context // ends at the attempt's deadline
 	done chan struct{}   // closed when token or err is set
 
-	token *oauth.Token
-	err   error // an *oauth.Error
+	inARow int // how many token requests in a row have failed by the record
+
+	token   *oauth.Token
+	err     error // an *oauth.Error
+	settled bool  // by the record, without a token request
+}
+
+// purpose is why an attempt was begun, as far as it matters to other replicas.
+type purpose struct {
+	forced   bool   // by Refresh: the token has to be a new one
+	rejected string // to replace the token with this value, which an API has rejected; "": not because of that
+	own      bool   // and the token has to be one that this replica requests
 }
 
 // finishedAttempt returns an attempt that has yielded t already.
@@ -61,14 +72,37 @@ func (a *attempt) wait(ctx context.Context) (*oauth.Token, error) {
 	}
 }
 
+// wasSettled reports whether the attempt has ended without a token request of this replica.
+func (a *attempt) wasSettled() bool {
+	select {
+	case <-a.done:
+		return a.settled
+	default:
+		return false
+	}
+}
+
 // run makes the attempt with the user's fetcher and finishes it.
 func (s *Source) run(a *attempt, cancel context.CancelFunc, u *User) {
 	defer cancel()
 	wait(a.ctx, s.untilNextLook())
+	r := &request{user: u}
+	defer func() { r.part.end() }()
 	for i := 0; ; i++ {
 		started := s.now()
+		err := r.prepare(a.ctx)
+		if err == nil {
+			prepared := s.now()
+			if s.settle(a, r) {
+				return
+			}
+			started = started.Add(s.now().Sub(prepared)) // waiting for others is no part of the token request
+		}
 		s.requests.Add(1)
-		t, credentials, err := fetch(a.ctx, u)
+		var t *oauth.Token
+		if err == nil {
+			t, err = r.fetch(a.ctx)
+		}
 		event := Event{Err: err, Duration: s.now().Sub(started)}
 		switch {
 		case err == nil && s.endsInHand(t) && wait(a.ctx, lookPause):
@@ -77,43 +111,93 @@ func (s *Source) run(a *attempt, cancel context.CancelFunc, u *User) {
 		case err != nil && err.Transient && i < len(retryPauses) && wait(a.ctx, jitter(retryPauses[i], 0.5)):
 			s.failures.Add(1)
 		default:
-			s.finish(a, t, credentials, event)
+			r.part.publish(s.finish(a, t, r, event))
 			return
 		}
 		s.notify(event)
 	}
 }
 
-// fetch makes one token request. Every failure is an *oauth.Error, panics included.
-func fetch(ctx context.Context, u *User) (t *oauth.Token, credentials string, failed *oauth.Error) {
-	f := fetchInTime(ctx, u)
-	if f.token != nil && f.err == nil {
-		return f.token, f.credentials, nil
-	}
-	if f.err == nil {
-		return nil, credentialsOf(u), errPanicked
-	}
-	failed = oauth.AsError(f.err)
-	if ctx.Err() != nil && failed.Class == oauth.ClassOutage && failed.Status != http.StatusGatewayTimeout {
-		failed = ErrTimeout
-	}
-	return nil, f.credentials, failed
+// request is the token request of one attempt. It is prepared once and may be made several times.
+type request struct {
+	user        *User
+	prepared    Prepared // nil: not prepared
+	credentials string   // fingerprint of the credentials in the request
+	part        *part    // of the storage; nil: none
 }
 
-// fetched is what a fetcher returns.
-type fetched struct {
-	token       *oauth.Token
+// fetch makes the request. Every failure is an *oauth.Error, panics included.
+func (r *request) fetch(ctx context.Context) (*oauth.Token, *oauth.Error) {
+	f, ok := InTime(ctx, func() fetched { return r.fetchOrRecover(ctx) })
+	switch {
+	case !ok:
+		return nil, failure(ctx, ctx.Err())
+	case f.token != nil && f.err == nil:
+		return f.token, nil
+	default:
+		return nil, failure(ctx, f.err)
+	}
+}
+
+// prepare prepares the request, unless it is. Every failure is an *oauth.Error, panics included.
+func (r *request) prepare(ctx context.Context) *oauth.Error {
+	if r.prepared != nil {
+		return nil
+	}
+	// It returns soon after ctx has ended even if reading a file hangs: otherwise no attempt could follow.
+	p, ok := InTime(ctx, func() preparation { return r.prepareOrRecover(ctx) })
+	switch {
+	case !ok:
+		r.credentials = unknownCredentials
+		return failure(ctx, ctx.Err())
+	case p.prepared != nil && p.err == nil:
+		r.prepared, r.credentials = p.prepared, p.credentials
+		return nil
+	case p.err == nil:
+		r.credentials = credentialsOf(r.user)
+		return errPanicked
+	default:
+		r.credentials = p.credentials
+		return failure(ctx, p.err)
+	}
+}
+
+// failure returns why there is no token: err, or a timeout. It returns errPanicked if err is nil.
+func failure(ctx context.Context, err error) *oauth.Error {
+	if err == nil {
+		return errPanicked
+	}
+	failed := oauth.AsError(err)
+	if ctx.Err() != nil && failed.Class == oauth.ClassOutage && failed.Status != http.StatusGatewayTimeout {
+		return ErrTimeout
+	}
+	return failed
+}
+
+// preparation is what Fetcher.Prepare returns.
+type preparation struct {
+	prepared    Prepared
 	credentials string
 	err         error
 }
 
-// fetchInTime returns soon after ctx has ended even if the fetcher hangs: otherwise no attempt could
-// follow.
-func fetchInTime(ctx context.Context, u *User) fetched {
-	f, ok := InTime(ctx, func() fetched { return fetchOrRecover(ctx, u) })
-	if !ok {
-		return fetched{credentials: unknownCredentials, err: ctx.Err()}
-	}
+// prepareOrRecover keeps a panic in a fetcher from ending the process. It returns nothing then.
+func (r *request) prepareOrRecover(ctx context.Context) (p preparation) {
+	defer RecoverAndLog(r.user.log(), "preparing a token request")
+	p.prepared, p.credentials, p.err = r.user.Fetcher.Prepare(ctx)
+	return p
+}
+
+// fetched is what Prepared.Fetch returns.
+type fetched struct {
+	token *oauth.Token
+	err   error
+}
+
+// fetchOrRecover keeps a panic in a fetcher from ending the process. It returns nothing then.
+func (r *request) fetchOrRecover(ctx context.Context) (f fetched) {
+	defer RecoverAndLog(r.user.log(), "fetching a token")
+	f.token, f.err = r.prepared.Fetch(ctx)
 	return f
 }
 
@@ -136,13 +220,6 @@ func InTime[T any](ctx context.Context, run func() T) (result T, ok bool) {
 	case <-time.After(hangGrace):
 		return result, false
 	}
-}
-
-// fetchOrRecover keeps a panic in a fetcher from ending the process. It returns nothing then.
-func fetchOrRecover(ctx context.Context, u *User) (f fetched) {
-	defer RecoverAndLog(u.log(), "fetching a token")
-	f.token, f.credentials, f.err = u.Fetcher.Fetch(ctx)
-	return f
 }
 
 // RecoverAndLog, when deferred, recovers from a panic and logs it. The panic's text may contain a

@@ -37,17 +37,19 @@ func (s *Source) Reject(ctx context.Context, rejected *oauth.Token) { s.reject(c
 func (s *Source) reject(ctx context.Context, rejected *oauth.Token) *attempt {
 	a, failed, news := s.replacement(ctx, rejected)
 	if news {
-		s.rejections.Add(1)
-		s.notify(Event{Rejected: true})
-		s.reportRejection(s.now())
+		s.noteRejection()
 	}
-	if failed != nil && s.credentialsChanged(ctx, failed) {
-		s.mu.Lock()
-		s.replacedAt = time.Time{}
-		s.mu.Unlock()
+	if a == nil && s.somethingNew(ctx, failed) {
 		a, _, _ = s.replacement(ctx, rejected)
 	}
 	return a
+}
+
+// noteRejection counts the rejection of a token and tells of it.
+func (s *Source) noteRejection() {
+	s.rejections.Add(1)
+	s.notify(Event{Rejected: true})
+	s.reportRejection(s.now())
 }
 
 // replacement decides what follows a rejection. If it must not begin an attempt yet, it returns the
@@ -72,7 +74,10 @@ func (s *Source) replacement(ctx context.Context, rejected *oauth.Token) (a *att
 		return nil, s.failure, news
 	}
 	s.replacedAt = now
-	return s.begin(ctx), nil, true
+	if s.place != nil {
+		s.recheckedAt = now // the attempt loads the record
+	}
+	return s.beginFor(ctx, purpose{rejected: c.Value}), nil, true
 }
 
 // previousMayHelp reports whether a request may be sent again with the previous token. That may be in the

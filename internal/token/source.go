@@ -8,6 +8,7 @@ package token
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"slices"
 	"sync"
@@ -43,6 +44,9 @@ type Key [sha256.Size]byte
 //	  - failing: there is a usable token, but the last attempt failed
 //	  - down: there is no usable token, and the last attempt failed
 //
+// With sharing, a success may also be a token that another replica has obtained, and a failure one of its
+// token requests (see shared.go).
+//
 // An API's rejection is no change of state: the token stays in use until there is a newer one or it
 // expires (rule 18; see Replace). A failure begins a back-off, in which no attempt begins unless the
 // credentials change or Refresh forces one. It concerns those only who have no usable token.
@@ -63,7 +67,10 @@ type Source struct {
 	// accepted is the token that an API has accepted last. It is only ever compared.
 	accepted atomic.Pointer[oauth.Token]
 
-	requests, failures, rejections atomic.Uint64
+	requests, failures, rejections, adoptions atomic.Uint64
+
+	replica      string      // this source's name in the record that it shares with others
+	clocksWarned atomic.Bool // whether it was logged that the clocks of replicas differ
 
 	mu              sync.Mutex
 	users           []*User     // attached, oldest first
@@ -80,6 +87,7 @@ type Source struct {
 	rechecking      bool        // whether that has not ended
 	rejected        string      // the value of the token that an API has rejected last
 	replacedAt      time.Time   // when an attempt last began because of a rejection
+	place           *place      // of the record that is shared with other replicas, as of the last attempt; nil: none
 	healthAskedAt   time.Time   // when a health check last asked about the source
 	closed          bool        // no more background work
 	timer           *time.Timer // for the next attempt in the background, or nil
@@ -88,7 +96,7 @@ type Source struct {
 }
 
 // NewSource returns a source without users. It needs one before it is used.
-func NewSource() *Source { return &Source{now: time.Now} }
+func NewSource() *Source { return &Source{now: time.Now, replica: rand.Text()} }
 
 // Use
 
@@ -136,7 +144,7 @@ func (s *Source) await(ctx context.Context) (*oauth.Token, error) {
 	if failed == nil {
 		return a.wait(ctx)
 	}
-	if s.credentialsChanged(ctx, failed) {
+	if s.somethingNew(ctx, failed) {
 		return s.await(ctx)
 	}
 	if err := ctx.Err(); err != nil {
@@ -169,12 +177,16 @@ func (s *Source) joinLocked(ctx context.Context, now time.Time) (*attempt, *Fail
 // Refresh gets a new token now, even inside a back-off, and waits for it until ctx ends. If that fails,
 // the current token stays in use.
 func (s *Source) Refresh(ctx context.Context) error {
-	s.mu.Lock()
-	s.failure = s.failure.withoutBackoff()
-	a := s.begin(ctx)
-	s.mu.Unlock()
-	_, err := a.wait(ctx)
-	return err
+	for {
+		s.mu.Lock()
+		s.failure = s.failure.withoutBackoff()
+		a := s.beginFor(ctx, purpose{forced: true})
+		s.mu.Unlock()
+		if _, err := a.wait(ctx); !a.wasSettled() {
+			return err
+		}
+		// An attempt was running, and made no token request.
+	}
 }
 
 // Expire makes t due to be refreshed, if it is the current token. It stays in use until it is replaced.
@@ -191,36 +203,40 @@ func (s *Source) Expire(t *oauth.Token) {
 	s.schedule()
 }
 
-// begin begins an attempt unless one runs, and returns it. It continues when the request that caused it
+// begin begins an attempt to get a token, unless one runs, and returns it. Call it with mu held.
+func (s *Source) begin(cause context.Context) *attempt { return s.beginFor(cause, purpose{}) }
+
+// beginFor begins an attempt unless one runs, and returns it. It continues when the request that caused it
 // ends. Call it with mu held.
-func (s *Source) begin(cause context.Context) *attempt {
+func (s *Source) beginFor(cause context.Context, why purpose) *attempt {
 	if s.attempt == nil {
 		ctx, cancel := context.WithTimeout(causedBy(cause), s.timeout())
-		s.attempt = &attempt{ctx: ctx, done: make(chan struct{})}
+		s.attempt = &attempt{purpose: why, ctx: ctx, done: make(chan struct{})}
 		go s.run(s.attempt, cancel, s.primary())
 	}
 	return s.attempt
 }
 
-// finish ends an attempt: it remembers the result and passes it to everybody who waits.
-func (s *Source) finish(a *attempt, t *oauth.Token, credentials string, event Event) {
+// finish ends an attempt by the result of its token request: it remembers that, passes it to everybody who
+// waits, and returns it.
+func (s *Source) finish(a *attempt, t *oauth.Token, r *request, event Event) (obtained *cached, failed *Failure) {
 	s.mu.Lock()
 	now := s.now()
 	s.attempt = nil
 	if event.Err == nil {
-		event.Err = s.adopt(t, now)
+		event.Err = s.keep(s.withMeaning(t, now), origin{shared: r.part.willPublish()}, now)
 	}
 	if event.Err == nil {
-		c := s.cached.Load()
-		a.token, event.Expires = &c.Token, c.expires()
-		s.obtainedWith = credentials
+		obtained = s.cached.Load()
+		a.token, event.Expires = &obtained.Token, obtained.expires()
+		s.obtainedWith = r.credentials
 	} else {
-		if s.cached.Load() != nil && credentials == s.obtainedWith {
-			event.Err = event.Err.AfterSuccess()
-		}
+		event.Err = s.inContext(event.Err, r.credentials)
 		s.failures.Add(1)
-		s.failure = NewFailure(event.Err, s.failure, credentials, now)
-		a.err = s.failure.AsError(now)
+		failed = NewFailure(event.Err, s.failure.inARow(a.inARow), r.credentials, now)
+		failed.unanswered = r.prepared != nil && !event.Err.Responded
+		s.failure = failed
+		a.err = failed.AsError(now)
 	}
 	next := s.failure.Left(now)
 	s.schedule()
@@ -229,14 +245,27 @@ func (s *Source) finish(a *attempt, t *oauth.Token, credentials string, event Ev
 	s.report(event.Err, next)
 	s.notify(event)
 	close(a.done)
+	return obtained, failed
 }
 
-// adopt makes t the current token, unless it has arrived too late. Call it with mu held.
-func (s *Source) adopt(t *oauth.Token, now time.Time) *oauth.Error {
+// inContext returns what a failure means for the credentials it was obtained with. Call it with mu held.
+func (s *Source) inContext(failed *oauth.Error, credentials string) *oauth.Error {
+	if s.cached.Load() != nil && credentials == s.obtainedWith {
+		return failed.AfterSuccess()
+	}
+	return failed
+}
+
+// keep makes t the current token, unless it has arrived too late. Call it with mu held.
+func (s *Source) keep(t *oauth.Token, from origin, now time.Time) *oauth.Error {
 	before := s.cached.Load()
-	c := newCached(s.withMeaning(t, now), before, s.primary().RefreshBefore, now)
+	c := newCached(t, before, s.primary().RefreshBefore, now)
+	c.origin = from
 	if !c.usable(now) {
 		return errTooLate
+	}
+	if before != nil && before.Value == c.Value {
+		c.shared = c.shared || before.shared
 	}
 	if before != nil && before.Value != c.Value {
 		s.previous = before
@@ -261,6 +290,7 @@ func (s *Source) Start(u *User) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u.started = true
+	s.forgetPlace()
 	s.schedule()
 }
 
@@ -277,21 +307,23 @@ func (s *Source) Detach(u *User) bool {
 	if len(s.users) == 0 {
 		s.lastUser = u
 	}
+	s.forgetPlace()
 	s.schedule()
 	return true
 }
 
-// Destruct ends the background work after the last user was detached. It implements caddy.Destructor.
+// Destruct ends the background work after the last user was detached, and hands over the token in use unless
+// other replicas may use it too. It implements caddy.Destructor.
 func (s *Source) Destruct() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
 	s.schedule()
-	u, t := s.lastUser, s.Current()
-	if t != nil && u.started && u.Observer != nil {
+	u, c := s.lastUser, s.cached.Load()
+	if c.usable(s.now()) && !c.shared && u.started && u.Observer != nil {
 		go func() {
 			defer RecoverAndLog(u.log(), "handing over the last token")
-			u.Observer.Removed(t)
+			u.Observer.Removed(&c.Token)
 		}()
 	}
 	return nil

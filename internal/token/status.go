@@ -24,8 +24,10 @@ type Status struct {
 	// Of the usable token, on the wall clock; zero without one.
 	Obtained, Expires, Refresh time.Time
 	Granted, Missing           []string
+	Adopted                    bool // from the storage; Expires allows for clocks that differ
 
 	Requests, Failures, Rejected uint64
+	Adoptions                    uint64 // how often a token was adopted from the storage
 
 	LastError   *StatusError // why the last attempt failed, nil if it did not
 	NextAttempt time.Time    // the end of the back-off; zero outside of it
@@ -51,12 +53,14 @@ func (s *Source) Status() Status {
 		Failures: s.failures.Load(),
 		Rejected: s.rejections.Load(),
 		HadToken: s.cached.Load() != nil,
+
+		Adoptions: s.adoptions.Load(),
 	}
 	if c := s.cached.Load(); c.usable(now) {
 		st.State = StateReady
 		st.Obtained, st.Expires = c.Sent.Round(0), c.expires()
 		st.Refresh = c.Sent.Add(c.refreshAfter).Round(0)
-		st.Granted, st.Missing = c.Granted, c.Missing
+		st.Granted, st.Missing, st.Adopted = c.Granted, c.Missing, c.adopted
 	}
 	if s.failure != nil {
 		st.addFailure(s.failure, now)

@@ -22,6 +22,15 @@ type Fetcher struct {
 	// Takes is how long a token request takes.
 	Takes time.Duration
 
+	// Identity is that of the token requests. Without one they are not shared.
+	Identity []byte
+
+	// Bind completes a token that another replica has obtained. It may be nil.
+	Bind func(t *oauth.Token)
+
+	// Unprepared returns why a token request cannot be prepared, or nil. It may be nil.
+	Unprepared func() error
+
 	// Credentials returns the current credentials, or why they cannot be read.
 	Credentials func() (string, error)
 
@@ -32,11 +41,34 @@ type Fetcher struct {
 	laterCredentials func() (string, error) // replaces Credentials at the next read
 }
 
-// Fetch implements token.Fetcher.
-func (f *Fetcher) Fetch(ctx context.Context) (*oauth.Token, string, error) {
+// Prepared is token.Prepared, which this package cannot import.
+type Prepared = interface {
+	Fetch(ctx context.Context) (*oauth.Token, error)
+	Identity() []byte
+	Bind(t *oauth.Token)
+}
+
+// Prepare implements token.Fetcher. It reads the credentials.
+func (f *Fetcher) Prepare(context.Context) (Prepared, string, error) {
 	fingerprint := f.Fingerprint()
-	t, err := f.request(ctx)
-	return t, fingerprint, err
+	if f.Unprepared != nil {
+		if err := f.Unprepared(); err != nil {
+			return nil, fingerprint, err
+		}
+	}
+	return prepared{f}, fingerprint, nil
+}
+
+// prepared is a token.Prepared.
+type prepared struct{ f *Fetcher }
+
+func (p prepared) Fetch(ctx context.Context) (*oauth.Token, error) { return p.f.request(ctx) }
+func (p prepared) Identity() []byte                                { return p.f.Identity }
+
+func (p prepared) Bind(t *oauth.Token) {
+	if p.f.Bind != nil {
+		p.f.Bind(t)
+	}
 }
 
 func (f *Fetcher) request(ctx context.Context) (*oauth.Token, error) {
