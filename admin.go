@@ -163,14 +163,27 @@ func (c *activeConnection) view() adminapi.Connection {
 		TokenURL:    optional(urls.TokenURL()),
 		BaseURL:     urls.BaseURL(),
 		Scopes:      c.scopesView(st),
-		Counts:      adminapi.Counts{TokenRequests: st.Requests, TokenFailures: st.Failures, Rejected: st.Rejected},
+		Counts:      adminapi.Counts{TokenRequests: st.Requests, TokenFailures: st.Failures, Rejected: st.Rejected, Adopted: st.Adoptions},
 		LastError:   failure(st.LastError),
 		NextAttempt: optional(shown(st.NextAttempt)),
+		Shared:      c.sharedView(),
 	}
 	if !st.Expires.IsZero() {
-		v.Token = &adminapi.Token{Obtained: shown(st.Obtained), Expires: shown(st.Expires), Refresh: shown(st.Refresh)}
+		v.Token = &adminapi.Token{Obtained: shown(st.Obtained), Expires: shown(st.Expires), Refresh: shown(st.Refresh), Source: adminapi.SourceOwn}
+		if st.Adopted {
+			v.Token.Source = adminapi.SourceShared
+		}
 	}
 	return v
+}
+
+// sharedView says whether replicas share the connection's token.
+func (c *activeConnection) sharedView() adminapi.Shared {
+	if c.tokens.user.Shared == nil {
+		return adminapi.Shared{State: adminapi.SharedOff}
+	}
+	state, lastError := c.tokens.shares.fleet.State()
+	return adminapi.Shared{State: state, LastError: optional(lastError)}
 }
 
 func (c *activeConnection) scopesView(st token.Status) adminapi.Scopes {

@@ -623,7 +623,7 @@ func TestNullIsAnError(t *testing.T) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	registry := prometheus.NewRegistry()
-	_ = telemetry.Register(registry, tokenExpiries)
+	_ = telemetry.Register(registry, tokenExpiries, storageDegraded)
 	families, err := registry.Gather()
 	if err != nil || strings.Contains(fmt.Sprint(families), "a-whole") {
 		t.Errorf("a connection of no config has metrics: %v, %v", families, err)
@@ -895,7 +895,7 @@ func (*describingRegistry) Unregister(prometheus.Collector) bool { return false 
 // realMetrics are the names of the series that there are.
 func realMetrics() []string {
 	registry := new(describingRegistry)
-	_ = telemetry.Register(registry, tokenExpiries)
+	_ = telemetry.Register(registry, tokenExpiries, storageDegraded)
 	fqName := regexp.MustCompile(`fqName: "([^"]*)"`)
 	var names []string
 	for _, description := range registry.descriptions {

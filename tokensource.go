@@ -33,6 +33,7 @@ type connectionTokens struct {
 	source  *token.Source
 	key     token.Key
 	user    token.User
+	shares  *ShareTokens  // nil: the token is not shared
 	timeout time.Duration // token_timeout
 
 	values   *resolve.Connection
@@ -58,6 +59,9 @@ func (c *activeConnection) acquireTokens(app *App, metrics *telemetry.Connection
 		Warm:          c.config.Warm,
 		Logger:        c.logger,
 		Observer:      t,
+	}
+	if app.ShareTokens != nil && c.values.Shareable() {
+		t.shares, t.user.Shared = app.ShareTokens, app.ShareTokens
 	}
 	source, _, _ := tokenSources.LoadOrNew(t.key, func() (caddy.Destructor, error) { return token.NewSource(), nil }) // never fails
 	t.source = source.(*token.Source)
@@ -110,6 +114,14 @@ func (t *connectionTokens) Replace(ctx context.Context, rejected *oauth.Token) *
 	return t.source.Replace(limited, rejected)
 }
 
+// ReplaceAdopted returns a token for a second replay if the API has also rejected one that another replica
+// has obtained. The wait is bounded like that for the first.
+func (t *connectionTokens) ReplaceAdopted(ctx context.Context, rejected *oauth.Token) *oauth.Token {
+	limited, cancel := context.WithTimeout(ctx, t.timeout+timeoutGrace)
+	defer cancel()
+	return t.source.ReplaceAdopted(limited, rejected)
+}
+
 // Accept notes that the API has accepted a token.
 func (t *connectionTokens) Accept(accepted *oauth.Token) { t.source.Accept(accepted) }
 
@@ -118,13 +130,13 @@ func (t *connectionTokens) Reject(ctx context.Context, rejected *oauth.Token) {
 	t.source.Reject(ctx, rejected)
 }
 
-// refresh replaces the token now, and revokes the old one.
+// refresh replaces the token now, and revokes the old one unless other replicas may use it.
 func (t *connectionTokens) refresh(ctx context.Context) error {
 	old := t.source.Current()
 	if err := t.source.Refresh(ctx); err != nil {
 		return err
 	}
-	if current := t.source.Current(); old != nil && current != nil && current.Value != old.Value {
+	if current := t.source.Current(); old != nil && current != nil && current.Value != old.Value && !t.source.Shares(old) {
 		go t.revoke(old) //nolint:gosec // it must outlive the request for the refresh
 	}
 	return nil

@@ -45,7 +45,21 @@ type Connection struct {
 	Counts      Counts      `json:"counts"`
 	LastError   *Failure    `json:"last_error"`   // null: the last attempt did not fail
 	NextAttempt *time.Time  `json:"next_attempt"` // null: not in a back-off
+	Shared      Shared      `json:"shared"`
 }
+
+// Shared says whether replicas share the token.
+type Shared struct {
+	State     string  `json:"state"`      // SharedOff, SharedOn or SharedDegraded
+	LastError *string `json:"last_error"` // which operation of the storage failed, and how; null: none
+}
+
+// States of sharing.
+const (
+	SharedOff      = "off" // not configured, or the token is bound to a key that only this process has
+	SharedOn       = "on"
+	SharedDegraded = "degraded" // the storage fails and is left alone; this process gets tokens of its own
+)
 
 // Scopes are the scopes of a connection. The lists are never null.
 type Scopes struct {
@@ -65,13 +79,21 @@ type Token struct {
 	Obtained time.Time `json:"obtained"`
 	Expires  time.Time `json:"expires"`
 	Refresh  time.Time `json:"refresh"`
+	Source   string    `json:"source"` // SourceOwn or SourceShared
 }
+
+// Sources of tokens.
+const (
+	SourceOwn    = "own"    // a token request of this process
+	SourceShared = "shared" // the storage; expires is then earlier, for clocks that differ
+)
 
 // Counts are what has happened since the connection came into use.
 type Counts struct {
 	TokenRequests uint64 `json:"token_requests"`
 	TokenFailures uint64 `json:"token_failures"`
 	Rejected      uint64 `json:"rejected"` // tokens, by the API
+	Adopted       uint64 `json:"adopted"`  // tokens, from the storage
 }
 
 // Failure is the failure of the last token request.

@@ -98,8 +98,20 @@ func (p *printer) connection(c adminapi.Connection) {
 	}
 	p.row("Token requests", fmt.Sprintf("%d, of which %d failed", c.Counts.TokenRequests, c.Counts.TokenFailures))
 	p.row("Tokens rejected", fmt.Sprintf("%d, by the API", c.Counts.Rejected))
+	if c.Shared.State != adminapi.SharedOff {
+		p.row("Shared tokens", sharedWords(c))
+	}
 	c.TokenURL = nil // it is above
 	p.problems(c)
+}
+
+// sharedWords says how replicas share the token.
+func sharedWords(c adminapi.Connection) string {
+	text := fmt.Sprintf("%s, %d taken from the storage", c.Shared.State, c.Counts.Adopted)
+	if c.Shared.LastError != nil {
+		text += "; " + *c.Shared.LastError
+	}
+	return text
 }
 
 // grantedWords lists the scopes that the server has granted, as far as it says so.

@@ -37,6 +37,10 @@ type Tokens interface {
 	// nil if there is none. Other requests go on with the rejected one meanwhile.
 	Replace(ctx context.Context, rejected *oauth.Token) *oauth.Token
 
+	// ReplaceAdopted is Replace for a request that the API has rejected again, with the token of Replace. It
+	// returns nil unless that token came from another replica.
+	ReplaceAdopted(ctx context.Context, rejected *oauth.Token) *oauth.Token
+
 	// Accept notes that an API has accepted a token.
 	Accept(accepted *oauth.Token)
 

@@ -12,8 +12,8 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
-// sendWithRetry sends a request with token, which may be nil, and replays it once with another one when
-// the API rejects the token (rule 18).
+// sendWithRetry sends a request with token, which may be nil, and replays it with another one when the API
+// rejects the token (rule 18): once, and once more if that one came from another replica (rule 29).
 func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.Token) (_ *http.Response, failure error) {
 	body := newReplayBody(req, q)
 	defer func() {
@@ -21,22 +21,23 @@ func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.To
 		body.finish()
 	}()
 	res, err := t.sendWithNonce(req, q, token, body)
-	if err != nil || token == nil {
+	if token == nil {
 		return res, err
 	}
-	if !q.replaces(token, req, res) {
-		if res.StatusCode < http.StatusBadRequest {
-			q.Conn.Tokens.Accept(token)
+	for replays := 0; replays < 2 && err == nil && q.replaces(token, req, res); replays++ {
+		other := q.replacement(req, token, body, replays > 0)
+		if other == nil || !body.rewind() {
+			return res, nil
 		}
-		return res, nil
+		CloseBody(res.Body)
+		q.Conn.Metrics.Count(telemetry.Replayed)
+		token = other
+		res, err = t.sendWithNonce(req, q, token, body)
 	}
-	other := q.replacement(req, token, body)
-	if other == nil || !body.rewind() {
-		return res, nil
+	if err == nil && res.StatusCode < http.StatusBadRequest {
+		q.Conn.Tokens.Accept(token)
 	}
-	CloseBody(res.Body)
-	q.Conn.Metrics.Count(telemetry.Replayed)
-	return t.sendWithNonce(req, q, other, body)
+	return res, err
 }
 
 // replaces reports whether a rejected token is to be replaced, because another one may help.
@@ -58,13 +59,17 @@ func (q *Request) rejected(req *http.Request, res *http.Response) bool {
 }
 
 // replacement has a rejected token replaced, and waits for the token to replay the request with if it can
-// be replayed at all.
-func (q *Request) replacement(req *http.Request, rejected *oauth.Token, body *replayBody) *oauth.Token {
-	if body.replayable() {
+// be replayed at all. again says that it has been replayed already.
+func (q *Request) replacement(req *http.Request, rejected *oauth.Token, body *replayBody, again bool) *oauth.Token {
+	switch {
+	case again:
+		return q.Conn.Tokens.ReplaceAdopted(req.Context(), rejected)
+	case body.replayable():
 		return q.Conn.Tokens.Replace(req.Context(), rejected)
+	default:
+		q.Conn.Tokens.Reject(req.Context(), rejected)
+		return nil
 	}
-	q.Conn.Tokens.Reject(req.Context(), rejected)
-	return nil
 }
 
 // errBodyTaken ends the reading of an attempt that was given up.

@@ -109,8 +109,8 @@ func (p *preparedRequest) Fetch(ctx context.Context) (*oauth.Token, error) {
 	return granted, nil
 }
 
-// Identity returns nil: the request is not shared.
-func (p *preparedRequest) Identity() []byte { return nil }
+// Identity returns everything that shapes the token request, or nil if its tokens must not be shared.
+func (p *preparedRequest) Identity() []byte { return p.resolver.identity(p.request) }
 
 // Bind completes a token that another replica has obtained by an equal request.
 func (p *preparedRequest) Bind(t *oauth.Token) {

@@ -15,7 +15,9 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 )
 
-var _ = (*resolver).identity // until token requests are prepared before they are made
+// Shareable reports whether other processes could use the connection's tokens: they are not bound to a key
+// that only this process has (rule 32).
+func (c *Connection) Shareable() bool { return c.dpop == nil }
 
 // identity returns everything that shapes a token request, by value and wherever the values come from,
 // so that connections of several processes can tell that their tokens are interchangeable (rule 26). It

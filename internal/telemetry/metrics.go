@@ -265,10 +265,14 @@ func find[T any](c *Connection, at *atomic.Pointer[T], create func() T) *T {
 	return &series
 }
 
-// Observe counts a token request. Rejections are counted as responses 401, and an adopted token is no token
+// Observe counts a token request, or a token that was adopted. Rejections are counted as responses 401, and an adopted token is no token
 // request.
 func (c *Connection) Observe(event token.Event) {
-	if event.Rejected || event.Adopted {
+	switch {
+	case event.Rejected:
+		return
+	case event.Adopted:
+		c.Count(adopted)
 		return
 	}
 	if series := find(c, &c.duration, func() prometheus.Observer { return tokenRequestDuration.WithLabelValues(c.name) }); series != nil {

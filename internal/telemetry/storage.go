@@ -13,7 +13,9 @@ var (
 )
 
 // CountStorage counts an operation of the storage of shared tokens.
-func CountStorage(operation, result string) { storageOperations.WithLabelValues(operation, result).Inc() }
+func CountStorage(operation, result string) {
+	storageOperations.WithLabelValues(operation, result).Inc()
+}
 
 // degradedCollector collects whether the running config's storage of shared tokens fails.
 type degradedCollector struct {

@@ -7,6 +7,8 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/caddy-httphelper/caddy-httphelper"
+
+	_ "github.com/pberkel/caddy-storage-redis" // a storage for shared tokens
 )
 
 func main() { caddycmd.Main() }
