@@ -43,6 +43,14 @@ install_step() {
 	if [ ! "$npm/node_modules/.package-lock.json" -nt "$npm/package-lock.json" ]; then
 		(cd "$npm" && npm ci --no-fund --no-audit)
 	fi
+	install_debian redis-server redis-server
+}
+
+# install_debian <program> <package> installs a server that tests run, as root on Debian, without starting it.
+# Elsewhere it says what is missing: the tests that need it fail.
+install_debian() {
+	command -v "$1" >/dev/null && return
+	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$2" >/dev/null || echo "missing: $1, which some tests need (Debian's package $2)"
 }
 
 format_step() {

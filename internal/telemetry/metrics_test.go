@@ -15,11 +15,14 @@ import (
 // noExpiries is a config without tokens.
 func noExpiries() iter.Seq2[string, time.Time] { return func(func(string, time.Time) bool) {} }
 
+// noStorage is a config that does not share tokens.
+func noStorage() (degraded, shares bool) { return false, false }
+
 // newRegistry returns a registry as each config has one.
 func newRegistry(t *testing.T, expiries func() iter.Seq2[string, time.Time]) *prometheus.Registry {
 	t.Helper()
 	registry := prometheus.NewRegistry()
-	if err := Register(registry, expiries); err != nil {
+	if err := Register(registry, expiries, noStorage); err != nil {
 		t.Fatal(err)
 	}
 	return registry
@@ -191,7 +194,7 @@ func TestValuesSurviveAReload(t *testing.T) {
 }
 
 func TestRegisteringTwice(t *testing.T) {
-	if err := Register(newRegistry(t, noExpiries), noExpiries); err != nil {
+	if err := Register(newRegistry(t, noExpiries), noExpiries, noStorage); err != nil {
 		t.Error(err)
 	}
 }
