@@ -442,12 +442,18 @@ func TestForcedRefreshOfAFleet(t *testing.T) {
 		f, s := newEndpoint(), newStorage()
 		first, second := newReplica(t, s, f), newReplica(t, s, f)
 		tokentest.WantToken(t, first, "token-1")
-		synctest.Wait()
-		loads := s.loads.Load()
-		f.Takes = 10 * time.Millisecond
-		if err := second.Refresh(t.Context()); err != nil || s.loads.Load() != loads {
-			t.Errorf("%v, %d loads", err, s.loads.Load()-loads)
+		time.Sleep(time.Second)
+		before := s.operations()
+		f.SetRespond(func(_ context.Context, call int) (*oauth.Token, error) {
+			if got := s.operations() - before; got != 0 {
+				t.Errorf("%d operations before the token request", got)
+			}
+			return tokentest.Token(call, time.Hour), nil
+		})
+		if err := second.Refresh(t.Context()); err != nil {
+			t.Error(err)
 		}
+		f.SetRespond(nil)
 		tokentest.WantToken(t, second, "token-2")
 		synctest.Wait()
 		if got := s.get().Token.Value; got != "token-2" {
