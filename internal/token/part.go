@@ -39,7 +39,7 @@ func (s *Source) openPart(a *attempt, r *request) *part {
 	s.mu.Lock()
 	p := &part{s: s, attempt: a, request: r, timeout: s.timeout(), began: s.now()}
 	s.mu.Unlock()
-	slot, _ := do(p, a.ctx, func(context.Context) (Slot, error) {
+	slot, _ := do(p, a.ctx, patienceFor(p.timeout), func(context.Context) (Slot, error) {
 		identity := r.prepared.Identity()
 		if identity == nil {
 			return nil, nil
@@ -51,7 +51,7 @@ func (s *Source) openPart(a *attempt, r *request) *part {
 	defer s.mu.Unlock()
 	s.place = nil
 	if slot != nil {
-		s.place = &place{slot, r}
+		s.place = &place{slot, &request{user: r.user, prepared: r.prepared, credentials: r.credentials}}
 		s.forgetPlace()
 	}
 	return p
@@ -63,11 +63,10 @@ type outcome[T any] struct {
 	err   error
 }
 
-// do runs an operation of the storage for at most half of the time that ctx leaves, so that there is time
-// for a token request. If the operation fails, panics or hangs, it ends the part and reports false.
-func do[T any](p *part, ctx context.Context, operation func(context.Context) (T, error)) (value T, ok bool) {
-	deadline, _ := ctx.Deadline()
-	ctx, cancel := context.WithTimeout(ctx, time.Until(deadline)/2)
+// do runs an operation of the storage until ctx ends, for at most limit. If the operation fails, panics or
+// hangs, it ends the part and reports false.
+func do[T any](p *part, ctx context.Context, limit time.Duration, operation func(context.Context) (T, error)) (value T, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	log := p.request.user.log()
 	r, ok := InTime(ctx, func() (r outcome[T]) {
@@ -83,12 +82,12 @@ func do[T any](p *part, ctx context.Context, operation func(context.Context) (T,
 	return r.value, true
 }
 
-// load loads the record. It reports false if the part has ended.
-func (p *part) load(ctx context.Context) bool {
+// load loads the record, in the time of limit. It reports false if the part has ended.
+func (p *part) load(ctx context.Context, limit time.Duration) bool {
 	if p.slot == nil {
 		return false
 	}
-	text, ok := do(p, ctx, p.slot.Load)
+	text, ok := do(p, ctx, limit, p.slot.Load)
 	if !ok {
 		return false
 	}
@@ -112,24 +111,23 @@ func (p *part) listen() {
 	p.loaded = true
 }
 
-// save changes the record as it is now, and ends the part if that fails.
+// save changes the record as it is now, and ends the part if that fails. The attempt may have ended.
 func (p *part) save(change func(*record)) {
-	ctx, cancel := context.WithTimeout(context.Background(), p.timeout) // the attempt may have ended
-	defer cancel()
-	if !p.load(ctx) {
+	ctx := context.Background()
+	if !p.load(ctx, p.timeout) {
 		return
 	}
 	change(&p.record)
 	slot, text := p.slot, p.record.encode()
-	do(p, ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, slot.Store(ctx, text) })
+	do(p, ctx, p.timeout, func(ctx context.Context) (struct{}, error) { return struct{}{}, slot.Store(ctx, text) })
 }
 
 // await waits until a decision can be made about the attempt.
 func (p *part) await() decision {
-	if !p.load(p.attempt.ctx) {
+	if !p.look() {
 		return requesting
 	}
-	pause, queueAt := firstLook, p.began.Add(p.s.courtesy(p.timeout))
+	pause, queueAt := firstPause, p.began.Add(p.s.courtesy(p.timeout))
 	for {
 		if d := decide(p.record, p.lockedView(), p.s.now()); d != waiting {
 			return d
@@ -137,14 +135,24 @@ func (p *part) await() decision {
 		if !p.locked && p.queue == nil && !p.s.now().Before(queueAt) {
 			p.joinQueue()
 		}
-		if !p.pause(jitter(pause, 0.25)) {
+		if !p.pause(jitter(pause, pauseJitter)) {
 			return givingUp
 		}
-		pause = min(2*pause, longestLook, patienceFor(p.timeout)/2)
-		if !p.load(p.attempt.ctx) {
+		pause = min(2*pause, longestPause, patienceFor(p.timeout)/2)
+		if !p.look() {
 			return requesting
 		}
 	}
+}
+
+// look loads the record while the attempt waits. The storage gets hardly more than the time that is left for
+// waiting, so that there is enough for a token request.
+func (p *part) look() bool {
+	since, patience := p.began, patienceFor(p.timeout)
+	if p.heard.After(since) {
+		since = p.heard
+	}
+	return p.load(p.attempt.ctx, max(patience-p.s.now().Sub(since), patience/4))
 }
 
 // pause waits for the next look at the record, or for the lock. It reports false if the attempt has no time

@@ -17,7 +17,10 @@ const replacePause = 10 * time.Second
 // until ctx ends. The rejected one stays in use for everybody else: the API may have reasons of its own,
 // and a token endpoint that fails then must not make their requests fail.
 func (s *Source) Replace(ctx context.Context, rejected *oauth.Token) *oauth.Token {
-	a := s.reject(ctx, rejected)
+	a, failed := s.reject(ctx, rejected)
+	if a == nil {
+		a = s.rejectAgain(ctx, rejected, failed)
+	}
 	if a == nil {
 		return nil
 	}
@@ -29,19 +32,29 @@ func (s *Source) Replace(ctx context.Context, rejected *oauth.Token) *oauth.Toke
 }
 
 // Reject has a token replaced that an API has rejected, like Replace, for a request that cannot be sent
-// again.
-func (s *Source) Reject(ctx context.Context, rejected *oauth.Token) { s.reject(ctx, rejected) }
+// again. It waits for nothing.
+func (s *Source) Reject(ctx context.Context, rejected *oauth.Token) {
+	if a, failed := s.reject(ctx, rejected); a == nil {
+		go s.rejectAgain(causedBy(ctx), rejected, failed) //nolint:gosec // it must outlive the request
+	}
+}
 
-// reject returns the attempt that yields a token other than the rejected one, or nil if there is none to
-// be had now. It reports the rejection.
-func (s *Source) reject(ctx context.Context, rejected *oauth.Token) *attempt {
+// reject returns the attempt that yields a token other than the rejected one. If there is none to be had
+// now, it returns the failure of the last attempt, if that failed. It reports the rejection.
+func (s *Source) reject(ctx context.Context, rejected *oauth.Token) (*attempt, *Failure) {
 	a, failed, news := s.replacement(ctx, rejected)
 	if news {
 		s.noteRejection()
 	}
-	if a == nil && s.somethingNew(ctx, failed) {
-		a, _, _ = s.replacement(ctx, rejected)
+	return a, failed
+}
+
+// rejectAgain is reject for a token that could not be replaced: now it may, if there is something new.
+func (s *Source) rejectAgain(ctx context.Context, rejected *oauth.Token, failed *Failure) *attempt {
+	if !s.somethingNew(ctx, failed) {
+		return nil
 	}
+	a, _, _ := s.replacement(ctx, rejected)
 	return a
 }
 

@@ -39,12 +39,17 @@ type Slot interface {
 
 const (
 	maxPatience = 2 * time.Second        // see patienceFor
-	firstLook   = 50 * time.Millisecond  // the first pause between two looks at the record
-	longestLook = time.Second            // the longest one
 	courtesy    = 500 * time.Millisecond // how long a replica whose request had no response lets others try first
+
+	// The pauses between two looks at the record begin and end with these. With their jitter they are from 50
+	// ms to 1 s.
+	firstPause   = 63 * time.Millisecond
+	longestPause = 830 * time.Millisecond
+	pauseJitter  = 0.2
 )
 
-// patienceFor returns how long an attempt waits for another replica of which it hears nothing.
+// patienceFor returns how long an attempt waits for the storage, and for another replica of which it hears
+// nothing.
 func patienceFor(timeout time.Duration) time.Duration { return min(maxPatience, timeout/3) }
 
 // decision is what follows from a record.
@@ -222,10 +227,8 @@ func (s *Source) look() bool {
 	if place == nil {
 		return false
 	}
-	p := &part{s: s, request: place.request, slot: place.slot, timeout: timeout}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	if !p.load(ctx) {
+	p := &part{s: s, request: place.request, slot: place.slot, timeout: timeout, began: s.now()}
+	if !p.load(context.Background(), patienceFor(timeout)) {
 		return false
 	}
 	t := p.bound(s.now())
@@ -327,7 +330,7 @@ func (s *Source) warnOfClocks() {
 // place is where the last attempt has found the record, for looks at it outside of attempts.
 type place struct {
 	slot    Slot
-	request *request
+	request *request // which is never made
 }
 
 // forgetPlace forgets the place of the record if that belongs to a user whose settings do not apply any

@@ -36,6 +36,9 @@ func TestColdStart(t *testing.T) {
 				})
 				each(replicas, func(r *replica) { tokentest.WantToken(t, r, "token-1") })
 				tokentest.WantCalls(t, f, 1)
+				if s.get().Announce != nil {
+					t.Error("a token request is announced that is over")
+				}
 				adopted := 0
 				for _, r := range replicas {
 					if st := r.Status(); st.State != StateReady || st.Failures != 0 || st.Adopted != (st.Adoptions == 1) || st.Adopted != (st.Requests == 0) {
@@ -442,12 +445,18 @@ func TestForcedRefreshOfAFleet(t *testing.T) {
 		f, s := newEndpoint(), newStorage()
 		first, second := newReplica(t, s, f), newReplica(t, s, f)
 		tokentest.WantToken(t, first, "token-1")
-		synctest.Wait()
-		loads := s.loads.Load()
-		f.Takes = 10 * time.Millisecond
-		if err := second.Refresh(t.Context()); err != nil || s.loads.Load() != loads {
-			t.Errorf("%v, %d loads", err, s.loads.Load()-loads)
+		time.Sleep(time.Second)
+		before := s.operations()
+		f.SetRespond(func(_ context.Context, call int) (*oauth.Token, error) {
+			if got := s.operations() - before; got != 0 {
+				t.Errorf("%d operations before the token request", got)
+			}
+			return tokentest.Token(call, time.Hour), nil
+		})
+		if err := second.Refresh(t.Context()); err != nil {
+			t.Error(err)
 		}
+		f.SetRespond(nil)
 		tokentest.WantToken(t, second, "token-2")
 		synctest.Wait()
 		if got := s.get().Token.Value; got != "token-2" {
@@ -535,6 +544,10 @@ func TestSecondReplay(t *testing.T) {
 		synctest.Wait()
 		adopted := second.Replace(t.Context(), tokentest.MustToken(t, second))
 		wantRetry(t, adopted, "token-2")
+		time.Sleep(time.Second)
+		later := s.get()
+		later.Token = newRecordToken(tokentest.Token(7, time.Hour))
+		s.set(later) // which another replica has obtained: it may be as useless
 		wantRetry(t, second.ReplaceAdopted(t.Context(), adopted), "token-3")
 		tokentest.WantToken(t, second, "token-3")
 		// Not for a token that the replica has requested itself, and not twice.
@@ -544,8 +557,43 @@ func TestSecondReplay(t *testing.T) {
 			t.Errorf("%d rejections", got)
 		}
 		synctest.Wait()
-		if r := s.get(); r.Token.Value != "token-3" || r.Replaced.IsZero() {
+		if r := s.get(); r.Replaced.IsZero() {
 			t.Errorf("record %+v", r)
+		}
+	})
+}
+
+// TestReplacedTokenOfAFleet: the limit of one token request in 10 s ends with the time in the record.
+func TestReplacedTokenOfAFleet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, s := newEndpoint(), newStorage()
+		r := newReplica(t, s, f)
+		tokentest.WantToken(t, r, "token-1")
+		time.Sleep(time.Minute)
+		now := s.get()
+		now.Replaced = time.Now().Add(-9 * time.Second) // by another replica
+		s.set(now)
+		wantRetry(t, r.Replace(t.Context(), tokentest.MustToken(t, r)), "")
+		tokentest.WantCalls(t, f, 1)
+		time.Sleep(time.Second)
+		wantRetry(t, r.Replace(t.Context(), tokentest.MustToken(t, r)), "token-2")
+		synctest.Wait()
+
+		loads := s.loads.Load()
+		wantRetry(t, r.Replace(t.Context(), tokentest.MustToken(t, r)), "")
+		if s.loads.Load() != loads {
+			t.Error("the record is loaded again within a second")
+		}
+		time.Sleep(time.Second)
+		now = s.get()
+		now.Token = newRecordToken(tokentest.Token(7, time.Hour))
+		s.set(now)
+		start := time.Now()
+		r.Reject(t.Context(), tokentest.MustToken(t, r))
+		synctest.Wait()
+		tokentest.WantToken(t, r, "token-7")
+		if waited := time.Since(start); waited != 0 {
+			t.Errorf("waited %v", waited)
 		}
 	})
 }
@@ -573,6 +621,17 @@ func TestSharedTokenIsNotHandedOver(t *testing.T) {
 		if handedOver != 0 {
 			t.Errorf("%d shared tokens were handed over", handedOver)
 		}
+		f.SetRespond(func(context.Context, int) (*oauth.Token, error) {
+			return &oauth.Token{Value: "always", Lifetime: time.Hour}, nil
+		})
+		again := newReplica(t, newStorage(), f, watch)
+		tokentest.MustToken(t, again)
+		synctest.Wait()
+		again.user.Shared = nil
+		if err := again.Refresh(t.Context()); err != nil || !again.Shares(again.Current()) {
+			t.Errorf("%v, or a token is not shared any more", err)
+		}
+		f.SetRespond(nil)
 		alone := newReplica(t, s, f, watch, func(r *replica) { r.slot.load = broken })
 		tokentest.MustToken(t, alone)
 		if alone.Shares(alone.Current()) {
@@ -665,7 +724,8 @@ func TestUnansweredReplicaLetsOthersTryFirst(t *testing.T) {
 		tokentest.WantCalls(t, good, 0)
 		end := cut.Status().NextAttempt
 		time.Sleep(time.Until(end))
-		each([]*replica{cut, other}, func(r *replica) { tokentest.WantToken(t, r, "token-1") })
+		go func() { time.Sleep(courtesy / 2); tokentest.WantToken(t, other, "token-1") }()
+		tokentest.WantToken(t, cut, "token-1")
 		tokentest.WantCalls(t, bad, 1)
 		tokentest.WantCalls(t, good, 1)
 	})
@@ -796,6 +856,19 @@ func TestReloadForgetsTheOldConfig(t *testing.T) {
 		f, s := newEndpoint(), newStorage()
 		r := newReplica(t, s, f)
 		tokentest.MustToken(t, r)
+		another := &User{Name: "orders", Fetcher: f, Shared: r.slot}
+		r.Attach(another)
+		r.Start(another)
+		if err := r.Refresh(t.Context()); err != nil || r.place.request.user != another {
+			t.Fatalf("%v, place of %v", err, r.place.request.user)
+		}
+		r.Detach(another)
+		if r.place != nil {
+			t.Error("the user that is gone is kept")
+		}
+		if err := r.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 		next := &User{Name: "billing", Fetcher: f, Shared: r.slot}
 		r.Attach(next)
 		if r.place == nil {
