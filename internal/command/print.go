@@ -98,7 +98,7 @@ func (p *printer) connection(c adminapi.Connection) {
 	}
 	p.row("Token requests", fmt.Sprintf("%d, of which %d failed", c.Counts.TokenRequests, c.Counts.TokenFailures))
 	p.row("Tokens rejected", fmt.Sprintf("%d, by the API", c.Counts.Rejected))
-	if c.Shared.State != adminapi.SharedOff {
+	if state := c.Shared.State; state == adminapi.SharedOn || state == adminapi.SharedDegraded {
 		p.row("Shared tokens", sharedWords(c))
 	}
 	c.TokenURL = nil // it is above

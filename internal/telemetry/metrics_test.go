@@ -70,6 +70,7 @@ func TestSeriesExistFromTheStart(t *testing.T) {
 		`caddy_http_helper_requests_total{outcome="refused"}`,
 		`caddy_http_helper_unauthorized_total{outcome="replayed"}`,
 		`caddy_http_helper_unauthorized_total{outcome="passed"}`,
+		`caddy_http_helper_tokens_adopted_total`,
 	} {
 		if value, ok := series[name]; !ok || value != 0 {
 			t.Errorf("%s is %v, %t", name, value, ok)
