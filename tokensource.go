@@ -110,6 +110,14 @@ func (t *connectionTokens) Replace(ctx context.Context, rejected *oauth.Token) *
 	return t.source.Replace(limited, rejected)
 }
 
+// ReplaceAdopted returns a token for a second retry, after an adopted one has been rejected too. The wait is
+// bounded like that for the first token.
+func (t *connectionTokens) ReplaceAdopted(ctx context.Context, rejected *oauth.Token) *oauth.Token {
+	limited, cancel := context.WithTimeout(ctx, t.timeout+timeoutGrace)
+	defer cancel()
+	return t.source.ReplaceAdopted(limited, rejected)
+}
+
 // Accept notes that the API has accepted a token.
 func (t *connectionTokens) Accept(accepted *oauth.Token) { t.source.Accept(accepted) }
 

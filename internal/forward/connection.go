@@ -37,6 +37,10 @@ type Tokens interface {
 	// nil if there is none. Other requests go on with the rejected one meanwhile.
 	Replace(ctx context.Context, rejected *oauth.Token) *oauth.Token
 
+	// ReplaceAdopted returns a token for a second retry after an API has also rejected the token that Replace
+	// has returned, and waits for it. It returns nil unless that was another replica's (rule 29).
+	ReplaceAdopted(ctx context.Context, rejected *oauth.Token) *oauth.Token
+
 	// Accept notes that an API has accepted a token.
 	Accept(accepted *oauth.Token)
 

@@ -13,7 +13,8 @@ import (
 )
 
 // sendWithRetry sends a request with token, which may be nil, and replays it once with another one when
-// the API rejects the token (rule 18).
+// the API rejects the token (rule 18). If that one is another replica's and is rejected too, the request is
+// replayed once more (rule 29).
 func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.Token) (_ *http.Response, failure error) {
 	body := newReplayBody(req, q)
 	defer func() {
@@ -31,12 +32,22 @@ func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.To
 		return res, nil
 	}
 	other := q.replacement(req, token, body)
-	if other == nil || !body.rewind() {
+	res, err = t.replay(req, q, res, other, body)
+	if err != nil || other == nil || !q.replaces(other, req, res) || !body.replayable() {
+		return res, err
+	}
+	return t.replay(req, q, res, q.Conn.Tokens.ReplaceAdopted(req.Context(), other), body)
+}
+
+// replay sends a request again with another token than the one that res rejects. Without a token, or the
+// whole body, it returns res.
+func (t *Transport) replay(req *http.Request, q *Request, res *http.Response, token *oauth.Token, body *replayBody) (*http.Response, error) {
+	if token == nil || !body.rewind() {
 		return res, nil
 	}
 	CloseBody(res.Body)
 	q.Conn.Metrics.Count(telemetry.Replayed)
-	return t.sendWithNonce(req, q, other, body)
+	return t.sendWithNonce(req, q, token, body)
 }
 
 // replaces reports whether a rejected token is to be replaced, because another one may help.
