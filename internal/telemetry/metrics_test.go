@@ -156,6 +156,18 @@ func TestRequestThatEndsAfterItsConfigCreatesNoSeries(t *testing.T) {
 	}
 }
 
+// TestAdoptedTokenIsNoTokenRequest.
+func TestAdoptedTokenIsNoTokenRequest(t *testing.T) {
+	registry := newRegistry(t, noExpiries)
+	c := Acquire(t.Name())
+	defer c.Release()
+	before := fmt.Sprint(seriesOf(t, registry, t.Name()))
+	c.Observe(token.Event{Adopted: true, Expires: time.Now()})
+	if after := fmt.Sprint(seriesOf(t, registry, t.Name())); after != before {
+		t.Errorf("from %s to %s", before, after)
+	}
+}
+
 // TestSeriesAreCollectedOnce while they are created. Gather reports duplicates.
 func TestSeriesAreCollectedOnce(t *testing.T) {
 	registry := newRegistry(t, noExpiries)
