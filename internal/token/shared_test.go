@@ -448,6 +448,7 @@ func TestForcedRefreshOfAFleet(t *testing.T) {
 		time.Sleep(time.Second)
 		before := s.operations()
 		f.SetRespond(func(_ context.Context, call int) (*oauth.Token, error) {
+			synctest.Wait()
 			if got := s.operations() - before; got != 0 {
 				t.Errorf("%d operations before the token request", got)
 			}
