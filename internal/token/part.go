@@ -248,35 +248,37 @@ func (p *part) beginRequest() {
 	if p.record.Failure != nil {
 		p.attempt.inARow = p.record.Failure.Consecutive
 	}
-	every := patienceFor(p.timeout) / 4
-	first := every
-	if p.loaded && !p.locked {
-		first = 0
-	}
-	p.announce(first, every)
+	p.announce(p.loaded && !p.locked)
 }
 
-// announce announces the token request again and again while it lasts.
-func (p *part) announce(first, every time.Duration) {
+// announce announces the token request again and again while it lasts. What is under way when it ends is
+// not broken off, as it could not be told from a failure of the storage.
+func (p *part) announce(atOnce bool) {
 	quiet, silent := make(chan struct{}), make(chan struct{})
 	p.quiet = func() { close(quiet); <-silent }
 	go func() {
 		defer close(silent)
-		for pause := first; p.slot != nil; pause = every {
+		if atOnce {
+			p.saveAnnouncement()
+		}
+		ticker := time.NewTicker(max(patienceFor(p.timeout)/4, time.Millisecond))
+		defer ticker.Stop()
+		for p.slot != nil {
 			select {
 			case <-quiet:
 				return
 			case <-p.attempt.ctx.Done():
 				return
-			case <-time.After(pause):
+			case <-ticker.C:
+				p.saveAnnouncement()
 			}
-			p.save(func(r *record) { r.Announce = &announcement{At: p.wallClock(), Replica: p.s.replica} })
 		}
 	}()
 }
 
-// wallClock returns the time for the record.
-func (p *part) wallClock() time.Time { return p.s.now().Round(0).UTC() }
+func (p *part) saveAnnouncement() {
+	p.save(func(r *record) { r.Announce = &announcement{At: p.s.now().Round(0).UTC(), Replica: p.s.replica} })
+}
 
 // willPublish reports whether the result of the token request is stored, unless that fails.
 func (p *part) willPublish() bool { return p != nil && p.publishes }

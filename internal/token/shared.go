@@ -323,7 +323,7 @@ func (s *Source) courtesy(timeout time.Duration) time.Duration {
 func (s *Source) warnOfClocks() {
 	if s.clocksWarned.CompareAndSwap(false, true) {
 		log, _ := s.logger()
-		log.Warn("a token in the storage was obtained in the future by this machine's clock and is not used; the clocks of the replicas differ")
+		log.Warn("what another replica has stored is from the future and is not used: the clocks of the replicas differ")
 	}
 }
 

@@ -448,6 +448,7 @@ func TestForcedRefreshOfAFleet(t *testing.T) {
 		time.Sleep(time.Second)
 		before := s.operations()
 		f.SetRespond(func(_ context.Context, call int) (*oauth.Token, error) {
+			synctest.Wait()
 			if got := s.operations() - before; got != 0 {
 				t.Errorf("%d operations before the token request", got)
 			}
@@ -900,4 +901,35 @@ func TestErrorsOfTheStorageAreNotShown(t *testing.T) {
 			t.Error(text)
 		}
 	})
+}
+
+// TestReplicasComeAndGoUnderLoad, for the race detector.
+func TestReplicasComeAndGoUnderLoad(t *testing.T) {
+	f, s := newEndpoint(), newStorage()
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 50 {
+				r := &replica{Source: NewSource(), slot: &slot{storage: s}}
+				r.user = &User{Name: "billing", Fetcher: f, Shared: r.slot, Warm: true}
+				r.Attach(r.user)
+				r.Start(r.user)
+				for range 3 {
+					token, err := r.Token(t.Context())
+					if err != nil {
+						t.Errorf("no token: %v", err)
+						return
+					}
+					if newer := r.Replace(t.Context(), token); newer != nil {
+						r.ReplaceAdopted(t.Context(), newer)
+					}
+					r.Reject(t.Context(), token)
+					_ = r.Refresh(t.Context())
+					_, _ = r.Status(), r.Shares(token)
+				}
+				r.stop()
+			}
+		})
+	}
+	all.Wait()
 }
