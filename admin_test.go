@@ -39,8 +39,9 @@ func TestConnectionShown(t *testing.T) {
 		"token_url": e.URL + "/token", "base_url": a.URL + "/emea/api",
 		"scopes":     map[string]any{"requested": []any{"contacts.read", "contacts.write"}, "granted": []any{}, "missing": []any{}, "confirmed": nil},
 		"token":      nil,
-		"counts":     map[string]any{"token_requests": 0.0, "token_failures": 0.0, "rejected": 0.0},
+		"counts":     map[string]any{"token_requests": 0.0, "token_failures": 0.0, "rejected": 0.0, "adopted": 0.0},
 		"last_error": nil, "next_attempt": nil,
+		"shared": map[string]any{"state": "off", "last_error": nil},
 	}
 	if got := shownConnection(t, "billing"); !reflect.DeepEqual(got, want) {
 		t.Errorf("before the first request:\n got %v\nwant %v", got, want)
@@ -51,12 +52,12 @@ func TestConnectionShown(t *testing.T) {
 	got := shownConnection(t, "billing")
 	token := got["token"].(map[string]any)
 	obtained, expires, refresh := timeIn(t, token, "obtained"), timeIn(t, token, "expires"), timeIn(t, token, "refresh")
-	if obtained.Before(before) || expires.Sub(obtained) != time.Hour || !refresh.After(obtained) || !refresh.Before(expires) || len(token) != 3 {
+	if obtained.Before(before) || expires.Sub(obtained) != time.Hour || !refresh.After(obtained) || !refresh.Before(expires) || token["source"] != "own" || len(token) != 4 {
 		t.Errorf("token: %v", token)
 	}
 	want["state"], want["token"] = "ready", token
 	want["scopes"] = map[string]any{"requested": []any{"contacts.read", "contacts.write"}, "granted": []any{"contacts.read"}, "missing": []any{"contacts.write"}, "confirmed": true}
-	want["counts"] = map[string]any{"token_requests": 1.0, "token_failures": 0.0, "rejected": 0.0}
+	want["counts"] = map[string]any{"token_requests": 1.0, "token_failures": 0.0, "rejected": 0.0, "adopted": 0.0}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("with a token:\n got %v\nwant %v", got, want)
 	}

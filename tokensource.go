@@ -114,8 +114,8 @@ func (t *connectionTokens) Replace(ctx context.Context, rejected *oauth.Token) *
 	return t.source.Replace(limited, rejected)
 }
 
-// ReplaceAdopted returns a token for a second replay if the API has also rejected one that another replica
-// has obtained. The wait is bounded like that for the first.
+// ReplaceAdopted returns a token for a second retry, after an adopted one has been rejected too. The wait is
+// bounded like that for the first token.
 func (t *connectionTokens) ReplaceAdopted(ctx context.Context, rejected *oauth.Token) *oauth.Token {
 	limited, cancel := context.WithTimeout(ctx, t.timeout+timeoutGrace)
 	defer cancel()

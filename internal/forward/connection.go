@@ -37,8 +37,8 @@ type Tokens interface {
 	// nil if there is none. Other requests go on with the rejected one meanwhile.
 	Replace(ctx context.Context, rejected *oauth.Token) *oauth.Token
 
-	// ReplaceAdopted is Replace for a request that the API has rejected again, with the token of Replace. It
-	// returns nil unless that token came from another replica.
+	// ReplaceAdopted returns a token for a second retry after an API has also rejected the token that Replace
+	// has returned, and waits for it. It returns nil unless that was another replica's (rule 29).
 	ReplaceAdopted(ctx context.Context, rejected *oauth.Token) *oauth.Token
 
 	// Accept notes that an API has accepted a token.

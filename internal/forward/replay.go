@@ -12,8 +12,9 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
-// sendWithRetry sends a request with token, which may be nil, and replays it with another one when the API
-// rejects the token (rule 18): once, and once more if that one came from another replica (rule 29).
+// sendWithRetry sends a request with token, which may be nil, and replays it once with another one when
+// the API rejects the token (rule 18). If that one is another replica's and is rejected too, the request is
+// replayed once more (rule 29).
 func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.Token) (_ *http.Response, failure error) {
 	body := newReplayBody(req, q)
 	defer func() {
@@ -21,23 +22,32 @@ func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.To
 		body.finish()
 	}()
 	res, err := t.sendWithNonce(req, q, token, body)
-	if token == nil {
+	if err != nil || token == nil {
 		return res, err
 	}
-	for replays := 0; replays < 2 && err == nil && q.replaces(token, req, res); replays++ {
-		other := q.replacement(req, token, body, replays > 0)
-		if other == nil || !body.rewind() {
-			return res, nil
+	if !q.replaces(token, req, res) {
+		if res.StatusCode < http.StatusBadRequest {
+			q.Conn.Tokens.Accept(token)
 		}
-		CloseBody(res.Body)
-		q.Conn.Metrics.Count(telemetry.Replayed)
-		token = other
-		res, err = t.sendWithNonce(req, q, token, body)
+		return res, nil
 	}
-	if err == nil && res.StatusCode < http.StatusBadRequest {
-		q.Conn.Tokens.Accept(token)
+	other := q.replacement(req, token, body)
+	res, err = t.replay(req, q, res, other, body)
+	if err != nil || other == nil || !q.replaces(other, req, res) || !body.replayable() {
+		return res, err
 	}
-	return res, err
+	return t.replay(req, q, res, q.Conn.Tokens.ReplaceAdopted(req.Context(), other), body)
+}
+
+// replay sends a request again with another token than the one that res rejects. Without a token, or the
+// whole body, it returns res.
+func (t *Transport) replay(req *http.Request, q *Request, res *http.Response, token *oauth.Token, body *replayBody) (*http.Response, error) {
+	if token == nil || !body.rewind() {
+		return res, nil
+	}
+	CloseBody(res.Body)
+	q.Conn.Metrics.Count(telemetry.Replayed)
+	return t.sendWithNonce(req, q, token, body)
 }
 
 // replaces reports whether a rejected token is to be replaced, because another one may help.
@@ -59,17 +69,13 @@ func (q *Request) rejected(req *http.Request, res *http.Response) bool {
 }
 
 // replacement has a rejected token replaced, and waits for the token to replay the request with if it can
-// be replayed at all. again says that it has been replayed already.
-func (q *Request) replacement(req *http.Request, rejected *oauth.Token, body *replayBody, again bool) *oauth.Token {
-	switch {
-	case again:
-		return q.Conn.Tokens.ReplaceAdopted(req.Context(), rejected)
-	case body.replayable():
+// be replayed at all.
+func (q *Request) replacement(req *http.Request, rejected *oauth.Token, body *replayBody) *oauth.Token {
+	if body.replayable() {
 		return q.Conn.Tokens.Replace(req.Context(), rejected)
-	default:
-		q.Conn.Tokens.Reject(req.Context(), rejected)
-		return nil
 	}
+	q.Conn.Tokens.Reject(req.Context(), rejected)
+	return nil
 }
 
 // errBodyTaken ends the reading of an attempt that was given up.

@@ -1,11 +1,19 @@
 package forward
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
 // TestKnownToBeTooLargeToReplay: whether a body is replayed must not depend on how much of it has been
@@ -23,6 +31,79 @@ func TestKnownToBeTooLargeToReplay(t *testing.T) {
 		t.Error("a body that is too large is replayable")
 	}
 }
+
+// threeTokens are the tokens of a connection whose first one has been replaced by another replica's.
+type threeTokens struct {
+	Tokens
+	adopted bool
+}
+
+func (threeTokens) Accept(*oauth.Token) {}
+
+func (threeTokens) Reject(context.Context, *oauth.Token) {}
+
+func (threeTokens) Replace(context.Context, *oauth.Token) *oauth.Token {
+	return &oauth.Token{Value: "second"}
+}
+
+func (t threeTokens) ReplaceAdopted(_ context.Context, rejected *oauth.Token) *oauth.Token {
+	if !t.adopted || rejected.Value != "second" {
+		return nil
+	}
+	return &oauth.Token{Value: "third"}
+}
+
+// TestSecondReplay: a request is replayed a second time if the first one was with another replica's token,
+// and never a third time.
+func TestSecondReplay(t *testing.T) {
+	for name, test := range map[string]struct {
+		tokens   threeTokens
+		accepts  string // the API, "": nothing
+		limit    int64  // of the body
+		attempts []string
+	}{
+		"accepted after the first":   {threeTokens{adopted: true}, "second", 100, []string{"first", "second"}},
+		"adopted":                    {threeTokens{adopted: true}, "third", 100, []string{"first", "second", "third"}},
+		"adopted, nothing helps":     {threeTokens{adopted: true}, "", 100, []string{"first", "second", "third"}},
+		"not adopted":                {threeTokens{}, "", 100, []string{"first", "second"}},
+		"adopted, the body is large": {threeTokens{adopted: true}, "third", 2, []string{"first"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var attempts []string
+			api := roundTripper(func(req *http.Request) (*http.Response, error) {
+				token := strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")
+				attempts = append(attempts, token)
+				if body, err := io.ReadAll(req.Body); err != nil || string(body) != "body" {
+					t.Errorf("attempt %d got %q, %v", len(attempts), body, err)
+				}
+				res := &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: http.NoBody}
+				if token != test.accepts {
+					res.StatusCode = http.StatusUnauthorized
+				}
+				return res, nil
+			})
+			metrics := telemetry.Acquire(t.Name())
+			defer metrics.Release()
+			q := &Request{
+				Context: t.Context(), options: &Options{Field: "Authorization", ReplayBuffer: test.limit, RetryUnauthorized: true},
+				Conn:   &Connection{Tracing: new(telemetry.Tracing), Tokens: test.tokens, Metrics: metrics},
+				Target: &Target{Base: &url.URL{Scheme: "https", Host: "api.example"}},
+			}
+			transport := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), Base: api}
+			res, err := transport.sendWithRetry(httptest.NewRequest(http.MethodPost, "/x", strings.NewReader("body")), q, &oauth.Token{Value: "first"})
+			if err != nil || (res.StatusCode == http.StatusOK) != (attempts[len(attempts)-1] == test.accepts) {
+				t.Errorf("%v, %v", res, err)
+			}
+			if !slices.Equal(attempts, test.attempts) {
+				t.Errorf("attempts with %v", attempts)
+			}
+		})
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (r roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return r(req) }
 
 // TestEachAttemptHasItsTrailers: the http transport of an attempt that was given up may still look at its own.
 func TestEachAttemptHasItsTrailers(t *testing.T) {

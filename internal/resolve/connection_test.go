@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -61,6 +62,26 @@ func fetch(t *testing.T, c *Connection) (granted *oauth.Token, fingerprint strin
 	}
 	granted, err = p.Fetch(t.Context())
 	return granted, fingerprint, err
+}
+
+// TestTokenOfAnotherReplicaIsBound as one that this connection has requested.
+func TestTokenOfAnotherReplicaIsBound(t *testing.T) {
+	endpoint := oauthtest.NewEndpoint(t, oauthtest.Responds(http.StatusOK, `{"access_token":"t1","token_type":"DPoP","expires_in":60}`))
+	spec := newSpec(t, "client_secret_basic")
+	spec.TokenURL, spec.ClientSecret, spec.DPoP = parse(t, endpoint.URL), parse(t, oauthtest.Secret), true
+	p, _, err := newConnection(t, spec).Prepare(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := p.Fetch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := &oauth.Token{Value: "t2"}
+	p.Bind(other)
+	if other.DPoP != own.DPoP || other.DPoP == nil || !slices.Equal(other.RequestSecrets, own.RequestSecrets) || len(other.RequestSecrets) == 0 {
+		t.Errorf("got %+v, want it bound like %+v", other, own)
+	}
 }
 
 // TestMovedTokenEndpointIsFound a minute after the metadata were requested last, and not an hour.

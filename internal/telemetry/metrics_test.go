@@ -3,6 +3,7 @@ package telemetry
 import (
 	"fmt"
 	"iter"
+	"maps"
 	"testing"
 	"time"
 
@@ -153,6 +154,19 @@ func TestRequestThatEndsAfterItsConfigCreatesNoSeries(t *testing.T) {
 	c.Observe(token.Event{})
 	if series := seriesOf(t, registry, t.Name()); len(series) != 0 {
 		t.Errorf("there are %v", series)
+	}
+}
+
+// TestAdoptedTokenIsNoTokenRequest: it has a counter of its own.
+func TestAdoptedTokenIsNoTokenRequest(t *testing.T) {
+	registry := newRegistry(t, noExpiries)
+	c := Acquire(t.Name())
+	defer c.Release()
+	want := seriesOf(t, registry, t.Name())
+	want["caddy_http_helper_tokens_adopted_total"]++
+	c.Observe(token.Event{Adopted: true, Expires: time.Now()})
+	if got := seriesOf(t, registry, t.Name()); !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

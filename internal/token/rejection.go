@@ -35,7 +35,7 @@ func (s *Source) Replace(ctx context.Context, rejected *oauth.Token) *oauth.Toke
 // again. It waits for nothing.
 func (s *Source) Reject(ctx context.Context, rejected *oauth.Token) {
 	if a, failed := s.reject(ctx, rejected); a == nil {
-		go s.rejectAgain(causedBy(ctx), rejected, failed) //nolint:gosec // it must outlive the request
+		go s.rejectAgain(causedBy(ctx), rejected, failed)
 	}
 }
 

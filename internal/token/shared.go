@@ -139,9 +139,9 @@ func (s *Source) settleBy(d decision, a *attempt, r *request) bool {
 	case givingUp:
 		s.finishFailed(a, r, func(now time.Time) *Failure { return NewFailure(ErrTimeout, s.failure, r.credentials, now) })
 		return true
-	default:
-		return false
+	case requesting, waiting:
 	}
+	return false
 }
 
 // finishAdopted ends the attempt with the record's token. It reports false if that cannot be used after all.

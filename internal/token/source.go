@@ -182,7 +182,7 @@ func (s *Source) Refresh(ctx context.Context) error {
 		s.failure = s.failure.withoutBackoff()
 		a := s.beginFor(ctx, purpose{forced: true})
 		s.mu.Unlock()
-		if _, err := a.wait(ctx); !a.wasSettled() {
+		if _, err := a.wait(ctx); !a.wasSettled() || ctx.Err() != nil {
 			return err
 		}
 		// An attempt was running, and made no token request.
