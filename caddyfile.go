@@ -77,6 +77,11 @@ func init() {
 //	        token_timeout         <duration>
 //	        warm
 //	    }
+//	    share_tokens {
+//	        storage  <module> ...
+//	        key_file <path>
+//	        timeout  <duration>
+//	    }
 //	}
 //
 // The service subdirectives are:

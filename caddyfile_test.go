@@ -930,6 +930,8 @@ func TestOptionsAreDocumented(t *testing.T) {
 	connectors := documentation(t, "docs/connectors-and-connections.md")
 	for _, names := range [][]string{
 		slices.Sorted(maps.Keys(serviceOptions())), slices.Sorted(maps.Keys(connectorOptions)), slices.Sorted(maps.Keys(connectionOptions)), slices.Sorted(maps.Keys(formOptions)),
+		slices.Sorted(maps.Keys(shareOptions)),
+		{"share_tokens"},
 	} {
 		wantDocumented(t, connectors, names)
 	}

@@ -93,4 +93,15 @@ func TestNetworkPolicies(t *testing.T) {
 	} {
 		equal(t, fmt.Sprint("the way to ", way.peer, way.port), permits(egress.Spec.Egress, way.peer, way.protocol, way.port), way.open)
 	}
+
+	// What is in a comment, for Redis.
+	shipped := deployedFile(t, "kubernetes/example/networkpolicy-egress.yaml")
+	_, comment, _ := strings.Cut(shipped, "    # With share_tokens, Redis:\n")
+	comment, _, _ = strings.Cut(comment, "    # The app's own")
+	withRedis := strings.Replace(shipped, comment, strings.ReplaceAll(comment, "    # ", "    "), 1)
+	wantValid(t, withRedis)
+	if err := yaml.Unmarshal([]byte(withRedis), &egress); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "the way to Redis", permits(egress.Spec.Egress, "shared", "TCP", 6379), true)
 }

@@ -107,7 +107,10 @@ func withSecrets(t *testing.T, text string) (changed string, env []string) {
 	}), env
 }
 
-var fence = regexp.MustCompile("(?ms)^```caddyfile\n(.*?)^```$")
+var (
+	fence         = regexp.MustCompile("(?ms)^```caddyfile\n(.*?)^```$")
+	fenceOrGlobal = regexp.MustCompile("(?ms)^```caddyfile(?: global)?\n(.*?)^```$")
+)
 
 // TestCaddyfilesInDocs adapts every block of a Caddyfile in the documentation, which may be a whole
 // one or a part.
@@ -123,7 +126,7 @@ func TestCaddyfilesInDocs(t *testing.T) {
 	for _, file := range shipped(t, ".md") {
 		// Imports are relative to the Caddyfile, which here is not beside the connectors.
 		text := strings.ReplaceAll(readShipped(t, file), "import connectors/", "import "+filepath.Join(harness.Root(), "connectors")+"/")
-		for i, block := range fence.FindAllStringSubmatch(text, -1) {
+		for i, block := range fenceOrGlobal.FindAllStringSubmatch(text, -1) {
 			t.Run(fmt.Sprintf("%s/%d", file, i+1), func(t *testing.T) {
 				t.Parallel()
 				var first error
