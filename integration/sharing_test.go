@@ -24,13 +24,14 @@ type redis struct {
 }
 
 // startRedis runs one until the test ends. On the port of an earlier one it has that one's data.
-func startRedis(t *testing.T, dir, port string) *redis {
+func startRedis(t *testing.T, dir, port string, more ...string) *redis {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
 		t.Fatalf("%v; as root on Debian, integration/run.sh install installs it", err)
 	}
-	cmd := exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always")
+	args := []string{"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always"}
+	cmd := exec.Command(path, append(args, more...)...)
 	r := &redis{harness.Background(t, cmd), dir, port}
 	eventually(t, "Redis accepts connections", func() bool { return strings.Contains(r.Logs(), "Ready to accept connections") })
 	return r
@@ -134,7 +135,7 @@ func (f *fleet) wantCalls(t *testing.T, what string, tokenRequests int) {
 // TestOneTokenForAFleet: a cold start of all together takes one token request, a rolling restart none, and a
 // token that is revoked one.
 func TestOneTokenForAFleet(t *testing.T) {
-	f := newFleet(t, 8, newRedis(t).storage())
+	f := newFleet(t, 20, newRedis(t).storage())
 	f.tokens.RespondWith(harness.Slow(time.Second, f.tokens.Grant(time.Hour)))
 	f.run(t, options{}, f.replicas...)
 	f.wantCalls(t, "cold start", 1)
