@@ -285,7 +285,7 @@ func TestStorageModuleThatHangs(t *testing.T) {
 	loadFake(t, fakeJSON(t, onPort(inline(a, e, ""), site), root))
 	began := time.Now()
 	wantOKFrom(t, site)
-	if took := time.Since(began); took > 3*time.Second {
+	if took := time.Since(began); took > 1500*time.Millisecond { // three times what the storage may take
 		t.Errorf("the request took %v", took)
 	}
 	if shared := sharedOf(t); shared["state"] != "degraded" {
