@@ -139,6 +139,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 // appParser parses an app and remembers where its parts are in the Caddyfile.
 type appParser struct {
 	app                     *App
+	sharing                 *subdirective.Subdirective // share_tokens, or nil
 	connectors, connections []*subdirective.Subdirective
 }
 
@@ -153,7 +154,7 @@ func (p *appParser) parse(segments []caddyfile.Segment) error {
 }
 
 func (p *appParser) shareTokens(s *subdirective.Subdirective) error {
-	p.app.ShareTokens = new(ShareTokens)
+	p.app.ShareTokens, p.sharing = new(ShareTokens), s
 	known := make(subdirective.Rules)
 	subdirective.Bind(known, shareOptions, p.app.ShareTokens)
 	return errors.Join(s.NoArgs(), s.NeedsBlock(), known.ReadAll(s.Name, s.Block))
@@ -205,16 +206,20 @@ func define[T any](s *subdirective.Subdirective, all map[string]*T) (*T, error) 
 	return all[name], nil
 }
 
-// check checks the connectors and connections as far as that is possible without the environment and
-// files of the place where the config will run. What cannot be read of those here is told only with other
-// errors: the config cannot be run anyway then. Checking fills in defaults, which do not belong in the
-// JSON, so it works on a copy. The result includes the errors of reading.
+// check checks share_tokens, the connectors and connections as far as that is possible without the
+// environment and files of the place where the config will run. What cannot be read of those here is told
+// only with other errors: the config cannot be run anyway then. Checking fills in defaults, which do not
+// belong in the JSON, so it works on a copy. The result includes the errors of reading.
 func (p *appParser) check(raw json.RawMessage, read error) error {
 	app := new(App)
 	if err := json.Unmarshal(raw, app); err != nil {
 		return err
 	}
 	var errs, unreadable []error
+	if s := p.sharing; s != nil {
+		errs = append(errs, s.Located(s.Name, app.ShareTokens.check()))
+		unreadable = append(unreadable, s.Located(s.Name, app.ShareTokens.unreadable()))
+	}
 	broken := make(map[string]bool)
 	for _, s := range p.connectors {
 		name := s.Args[0]

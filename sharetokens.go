@@ -53,8 +53,7 @@ const (
 // provision checks the options. The storage is not contacted.
 func (s *ShareTokens) provision(ctx caddy.Context) error {
 	s.ctx = ctx
-	err := errors.Join(s.checkTimeout(), s.checkStorage(), s.checkKeys())
-	if err != nil {
+	if err := errors.Join(s.check(), s.unreadable()); err != nil {
 		return prefixAll("share_tokens", err)
 	}
 	s.fleet = share.New(share.Options{
@@ -84,6 +83,11 @@ func storageDegraded() (degraded, shares bool) {
 	return state == "degraded", true
 }
 
+// check checks what needs neither the environment nor the files of the place where the config will run.
+func (s *ShareTokens) check() error {
+	return errors.Join(s.checkTimeout(), s.checkStorage(), s.parseKeys())
+}
+
 func (s *ShareTokens) checkTimeout() error {
 	if t := time.Duration(s.Timeout); t != 0 && (t < minStorageTimeout || t > maxStorageTimeout) {
 		return fmt.Errorf("timeout: must be between %v and %v", minStorageTimeout, maxStorageTimeout)
@@ -91,15 +95,15 @@ func (s *ShareTokens) checkTimeout() error {
 	return nil
 }
 
-// checkKeys reads the key files, which must be usable from the start.
-func (s *ShareTokens) checkKeys() error {
+// parseKeys checks the names of the key files.
+func (s *ShareTokens) parseKeys() error {
 	if len(s.KeyFiles) == 0 {
 		return errors.New("key_file is missing; " + makeKeyAdvice)
 	}
 	errs := make([]error, len(s.KeyFiles))
-	s.files = make([]placeholder.Template, len(s.KeyFiles))
+	files := make([]placeholder.Template, len(s.KeyFiles))
 	for i, path := range s.KeyFiles {
-		s.files[i], errs[i] = placeholder.Parse(path)
+		files[i], errs[i] = placeholder.Parse(path)
 		if errs[i] != nil {
 			errs[i] = fmt.Errorf("key_file: %w", errs[i])
 		}
@@ -107,6 +111,12 @@ func (s *ShareTokens) checkKeys() error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	s.files = files
+	return nil
+}
+
+// unreadable returns why key files are not usable here, once check has been called.
+func (s *ShareTokens) unreadable() error {
 	_, err := s.readKeys()
 	return err
 }
@@ -123,6 +133,7 @@ func (s *ShareTokens) readKeys() ([][]byte, error) {
 	return keys, errors.Join(errs...)
 }
 
+// readKey reads a key. An error names the file.
 func readKey(file *placeholder.Template) ([]byte, error) {
 	path, err := file.Expand(nil)
 	if err != nil {
@@ -132,7 +143,11 @@ func readKey(file *placeholder.Template) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w; %s", err, makeKeyAdvice)
 	}
-	return share.ParseKey(text)
+	key, err := share.ParseKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return key, nil
 }
 
 // module returns the ID of the storage module and its options.

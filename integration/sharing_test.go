@@ -24,13 +24,14 @@ type redis struct {
 }
 
 // startRedis runs one until the test ends. On the port of an earlier one it has that one's data.
-func startRedis(t *testing.T, dir, port string) *redis {
+func startRedis(t *testing.T, dir, port string, more ...string) *redis {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
 		t.Fatalf("%v; as root on Debian, integration/run.sh install installs it", err)
 	}
-	cmd := exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always")
+	args := []string{"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always"}
+	cmd := exec.Command(path, append(args, more...)...)
 	r := &redis{harness.Background(t, cmd), dir, port}
 	eventually(t, "Redis accepts connections", func() bool { return strings.Contains(r.Logs(), "Ready to accept connections") })
 	return r
@@ -47,6 +48,7 @@ type fleet struct {
 	replicas []*harness.Sidecar
 	keyFiles []string
 	storage  string
+	timeout  string // of an operation of the storage; "": the default
 }
 
 // newFleet prepares a fleet whose tokens are in a storage. $DIR is the fleet's, not a replica's.
@@ -70,11 +72,14 @@ func (f *fleet) newKey(t *testing.T, name string) string {
 
 // config is the configuration of a replica.
 func (f *fleet) config(o options) harness.Config {
-	var keys strings.Builder
+	var lines strings.Builder
 	for _, file := range f.keyFiles {
-		keys.WriteString("key_file " + file + "\n")
+		lines.WriteString("key_file " + file + "\n")
 	}
-	o.global += "\nhttp_helper {\nshare_tokens {\nstorage " + f.storage + "\n" + keys.String() + "}\n}"
+	if f.timeout != "" {
+		lines.WriteString("timeout " + f.timeout + "\n")
+	}
+	o.global += "\nhttp_helper {\nshare_tokens {\nstorage " + f.storage + "\n" + lines.String() + "}\n}"
 	return f.inline(o)
 }
 
@@ -134,7 +139,12 @@ func (f *fleet) wantCalls(t *testing.T, what string, tokenRequests int) {
 // TestOneTokenForAFleet: a cold start of all together takes one token request, a rolling restart none, and a
 // token that is revoked one.
 func TestOneTokenForAFleet(t *testing.T) {
-	f := newFleet(t, 8, newRedis(t).storage())
+	size := 20
+	if harness.Race {
+		size = 10 // a start takes long then
+	}
+	f := newFleet(t, size, newRedis(t).storage())
+	f.timeout = "5s" // the processes start all at once on few cores
 	f.tokens.RespondWith(harness.Slow(time.Second, f.tokens.Grant(time.Hour)))
 	f.run(t, options{}, f.replicas...)
 	f.wantCalls(t, "cold start", 1)

@@ -46,7 +46,7 @@ var (
 
 func caddyFlags() []string {
 	flags := []string{"-tags", "nobadger,nomysql,nopgx"}
-	if raceSuffix != "" {
+	if Race {
 		flags = append(flags, "-race")
 	}
 	return flags

@@ -4,3 +4,6 @@ package harness
 
 // raceSuffix names programs that are built with the race detector.
 const raceSuffix = ""
+
+// Race says whether the tests have the race detector, with which everything takes several times as long.
+const Race = false
