@@ -99,11 +99,11 @@ func (p *part) load(ctx context.Context, limit time.Duration) bool {
 	return true
 }
 
-// listen notes whether another replica has announced its token request again. The time in the announcement
-// does not count, as clocks may differ.
+// listen notes whether another replica has announced its token request again. Only an announcement that is
+// later than those before is one, so that old records which somebody puts back make nobody wait.
 func (p *part) listen() {
-	if heard := p.record.Announce; heard != nil && heard.Replica != p.s.replica {
-		if p.loaded && (heard.Replica != p.last.Replica || !heard.At.Equal(p.last.At)) {
+	if heard := p.record.Announce; heard != nil && heard.Replica != p.s.replica && heard.At.After(p.last.At) {
+		if p.loaded {
 			p.heard = p.s.now()
 		}
 		p.last = *heard
@@ -135,7 +135,8 @@ func (p *part) await() decision {
 		if !p.locked && p.queue == nil && !p.s.now().Before(queueAt) {
 			p.joinQueue()
 		}
-		if !p.pause(jitter(pause, pauseJitter)) {
+		// Not all replicas that hear nothing any more must make a request at the same moment.
+		if !p.pause(min(jitter(pause, pauseJitter), max(p.left(), 0)+jitter(spread, 0.995))) {
 			return givingUp
 		}
 		pause = min(2*pause, longestPause, patienceFor(p.timeout)/2)
@@ -148,11 +149,16 @@ func (p *part) await() decision {
 // look loads the record while the attempt waits. The storage gets hardly more than the time that is left for
 // waiting, so that there is enough for a token request.
 func (p *part) look() bool {
-	since, patience := p.began, patienceFor(p.timeout)
+	return p.load(p.attempt.ctx, max(p.left(), patienceFor(p.timeout)/4))
+}
+
+// left returns how long the attempt goes on waiting if it hears nothing.
+func (p *part) left() time.Duration {
+	since := p.began
 	if p.heard.After(since) {
 		since = p.heard
 	}
-	return p.load(p.attempt.ctx, max(patience-p.s.now().Sub(since), patience/4))
+	return patienceFor(p.timeout) - p.s.now().Sub(since)
 }
 
 // pause waits for the next look at the record, or for the lock. It reports false if the attempt has no time

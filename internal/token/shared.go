@@ -46,6 +46,9 @@ const (
 	firstPause   = 63 * time.Millisecond
 	longestPause = 830 * time.Millisecond
 	pauseJitter  = 0.2
+
+	// spread is, with its jitter, how far apart replicas are that hear nothing any more: from 1 ms to 400 ms.
+	spread = 200 * time.Millisecond
 )
 
 // patienceFor returns how long an attempt waits for the storage, and for another replica of which it hears

@@ -326,6 +326,28 @@ func TestHolderDies(t *testing.T) {
 	}
 }
 
+// TestOldRecordsThatAreReplayed by whoever can write to the storage make nobody wait: only a later
+// announcement than before counts.
+func TestOldRecordsThatAreReplayed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, s := newEndpoint(), newStorage()
+		var loads int
+		old := func(at time.Time) []byte {
+			r := record{Announce: &announcement{At: at, Replica: "another"}}
+			return r.encode()
+		}
+		records := [][]byte{old(time.Now().Add(-time.Minute)), old(time.Now().Add(-time.Hour))}
+		r := newReplica(t, s, f, func(r *replica) {
+			r.slot.torn = func([]byte) []byte { loads++; return records[loads%2] }
+		})
+		start := time.Now()
+		tokentest.MustToken(t, r)
+		if waited := time.Since(start); waited > patienceFor(DefaultTimeout)+longestPause {
+			t.Errorf("waited %v", waited)
+		}
+	})
+}
+
 // TestFaultsOfTheStorage cost token requests at most.
 func TestFaultsOfTheStorage(t *testing.T) {
 	hang := func(release <-chan struct{}) func(context.Context) error {
