@@ -364,7 +364,7 @@ func TestMistakesInShareTokens(t *testing.T) {
 	good, short := w.File(t, "good", strings.Repeat("0f", 32)), w.File(t, "short", "c2hvcnQ=")
 	for name, c := range map[string]struct{ block, want string }{
 		"no key":            {"timeout 1s", "share_tokens: key_file is missing; make a key with: openssl rand -base64 32"},
-		"missing key":       {"key_file " + good + "x", "no such file; make a key with: openssl rand -base64 32"},
+		"missing key":       {"key_file " + good + "x", "no such file or directory; make a key with: openssl rand -base64 32"},
 		"short key":         {"key_file " + short, "too short"},
 		"unknown storage":   {"key_file " + good + "\nstorage rediss", "this Caddy has no storage module of this name"},
 		"unknown option":    {"key_file " + good + "\nstorage file_system {\nrooot /tmp\n}", "rooot"},
