@@ -185,7 +185,7 @@ func shareConfig(t *testing.T, share string) *caddy.Config {
 func TestShareTokensInTheStorageOfThisCaddy(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	root := t.TempDir()
-	caddyfile := strings.Replace(withShareTokens(t, inline(a, e, ""), ""), "{\n", "{\n\tstorage file_system {\n\t\troot "+root+"\n\t}\n", 1)
+	caddyfile := strings.Replace(withShareTokens(t, inline(a, e, ""), "timeout 5s"), "{\n", "{\n\tstorage file_system {\n\t\troot "+root+"\n\t}\n", 1)
 	wantOKFrom(t, runSidecar(t, caddyfile))
 	eventually(t, "a record in the storage of this Caddy", func() bool { return len(tokenRecords(t, root)) == 1 })
 	if err := caddy.Stop(); err != nil {
@@ -338,7 +338,7 @@ func TestSharedTokenIsNotRevoked(t *testing.T) {
 			e := newIdP(t)
 			caddyfile := inline(a, e, "name billing\n\t\trevocation_url "+revoked.URL+"/revoke")
 			if shares {
-				caddyfile = withShareTokens(t, caddyfile, "storage file_system {\n\t\t\t\troot "+t.TempDir()+"\n\t\t\t}")
+				caddyfile = withShareTokens(t, caddyfile, "timeout 5s\n\t\t\tstorage file_system {\n\t\t\t\troot "+t.TempDir()+"\n\t\t\t}")
 			}
 			site := runSidecar(t, caddyfile)
 			wantOKFrom(t, site)

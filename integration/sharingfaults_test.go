@@ -25,6 +25,7 @@ import (
 func TestAnAPIThatRejectsEverythingCostsAFleetNextToNothing(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 4, newRedis(t).storage())
+	f.timeout = patient
 	f.run(t, options{}, f.replicas...)
 	f.wantCalls(t, "before", 1)
 	f.api.Accept(func(string) bool { return false })
@@ -164,6 +165,7 @@ func TestDamagedRecordsCountAsAbsent(t *testing.T) {
 	t.Parallel()
 	server := newRedis(t)
 	f := newFleet(t, 1, server.storage())
+	f.timeout = patient
 	f.run(t, options{}, f.replicas...)
 	f.wantCalls(t, "first use", 1)
 	records := server.records(t)
@@ -205,6 +207,7 @@ func TestARecordOfAnotherConnectionCountsAsAbsent(t *testing.T) {
 	t.Parallel()
 	server := newRedis(t)
 	f := newFleet(t, 2, server.storage())
+	f.timeout = patient
 	f.run(t, options{}, f.replicas[0])
 	f.run(t, options{connection: "client_id other"}, f.replicas[1])
 	records := server.records(t)
@@ -244,6 +247,7 @@ func TestAnOlderCopyOfARecord(t *testing.T) {
 	t.Parallel()
 	server := newRedis(t)
 	f := newFleet(t, 2, server.storage())
+	f.timeout = patient
 	f.run(t, options{}, f.replicas...)
 	f.wantCalls(t, "first use", 1)
 	records := server.records(t)
@@ -273,6 +277,7 @@ func TestNothingLeaksWhileSharing(t *testing.T) {
 	protected := []string{"--requirepass", password}
 	server := startRedis(t, dir, port, protected...)
 	f := newFleet(t, 2, "redis {\nhost 127.0.0.1\nport "+port+"\npassword {env.REDIS_PASSWORD}\n}")
+	f.timeout = patient
 	l.add("key", strings.TrimSpace(readFile(t, f.keyFiles[0])))
 	f.api.Accept(nil)
 	f.tokens.RespondWith(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
