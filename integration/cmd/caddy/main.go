@@ -1,4 +1,5 @@
-// Command caddy is what xcaddy.sh builds, for builds with the race detector.
+// Command caddy is what xcaddy.sh builds, for builds with the race detector, and with a storage for shared
+// tokens.
 package main
 
 import (
@@ -6,9 +7,9 @@ import (
 
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
-	_ "github.com/caddy-httphelper/caddy-httphelper"
+	_ "github.com/pberkel/caddy-storage-redis"
 
-	_ "github.com/pberkel/caddy-storage-redis" // a storage for shared tokens
+	_ "github.com/caddy-httphelper/caddy-httphelper"
 )
 
 func main() { caddycmd.Main() }
