@@ -3,11 +3,11 @@
 package main
 
 import (
+	_ "github.com/pberkel/caddy-storage-redis"
+
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
-
-	_ "github.com/pberkel/caddy-storage-redis"
 
 	_ "github.com/caddy-httphelper/caddy-httphelper"
 )
