@@ -50,9 +50,17 @@ func (p *printer) connections(conns []adminapi.Connection) {
 	}
 	p.row("NAME", "CONNECTOR", "STATE", "TOKEN")
 	for _, c := range conns {
-		p.row(c.Name, orDash(c.Connector), string(c.State), p.tokenLeft(c.Token))
+		p.row(c.Name, orDash(c.Connector), string(c.State), sharedMark(c.Token)+p.tokenLeft(c.Token))
 	}
 	p.problems(conns...)
+}
+
+// sharedMark marks a token that another replica has requested.
+func sharedMark(t *adminapi.Token) string {
+	if t != nil && t.Source == adminapi.SourceShared {
+		return "shared, "
+	}
+	return ""
 }
 
 // ago returns how far away a time is, in the past or in the future.
@@ -99,19 +107,10 @@ func (p *printer) connection(c adminapi.Connection) {
 	p.row("Token requests", fmt.Sprintf("%d, of which %d failed", c.Counts.TokenRequests, c.Counts.TokenFailures))
 	p.row("Tokens rejected", fmt.Sprintf("%d, by the API", c.Counts.Rejected))
 	if state := c.Shared.State; state == adminapi.SharedOn || state == adminapi.SharedDegraded {
-		p.row("Shared tokens", sharedWords(c))
+		p.row("Shared tokens", fmt.Sprintf("%s, %d taken from the storage", state, c.Counts.Adopted))
 	}
 	c.TokenURL = nil // it is above
 	p.problems(c)
-}
-
-// sharedWords says how replicas share the token.
-func sharedWords(c adminapi.Connection) string {
-	text := fmt.Sprintf("%s, %d taken from the storage", c.Shared.State, c.Counts.Adopted)
-	if c.Shared.LastError != nil {
-		text += "; " + *c.Shared.LastError
-	}
-	return text
 }
 
 // grantedWords lists the scopes that the server has granted, as far as it says so.
@@ -288,6 +287,12 @@ func problemsOf(c adminapi.Connection) []*problem {
 		all = append(all, &problem{
 			names: []string{c.Name}, text: "did not get scopes that were requested: " + strings.Join(missing, " "),
 			advice: "Have the client granted them at the authorization server, or do not request them.",
+		})
+	}
+	if c.Shared.State == adminapi.SharedDegraded {
+		all = append(all, &problem{
+			names: []string{c.Name}, text: "does not share its token with other replicas: " + orDash(c.Shared.LastError),
+			advice: "Requests go on with tokens of its own. It ends by itself once the storage works.",
 		})
 	}
 	return all

@@ -31,7 +31,7 @@ func TestScopeRules(t *testing.T) {
 func TestPage(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	connector, tokenURL, code, next := "acme_crm", "https://emea.acme.example/oauth2/token", "invalid_client", now.Add(20*time.Second)
-	confirmed, unconfirmed := true, false
+	confirmed, unconfirmed, lastError := true, false, "store: no space left"
 	conns := []adminapi.Connection{
 		{
 			Name: "billing", Connector: &connector, State: token.StateReady, AuthMethod: "client_secret_basic", TokenURL: &tokenURL,
@@ -43,7 +43,9 @@ func TestPage(t *testing.T) {
 		{
 			Name: "invoices", State: token.StateReady, AuthMethod: "client_secret_basic", BaseURL: "https://emea.acme.example/invoices",
 			Scopes: adminapi.Scopes{Requested: []string{"invoices.read"}, Granted: []string{"invoices.read"}, Missing: []string{}, Confirmed: &unconfirmed},
-			Token:  &adminapi.Token{Obtained: now, Expires: now.Add(time.Hour), Refresh: now.Add(55 * time.Minute)},
+			Token:  &adminapi.Token{Obtained: now, Expires: now.Add(time.Hour), Refresh: now.Add(55 * time.Minute), Source: adminapi.SourceShared},
+			Counts: adminapi.Counts{Adopted: 2},
+			Shared: adminapi.Shared{State: adminapi.SharedDegraded, LastError: &lastError},
 		},
 		{
 			Name: "orders", State: token.StateDown,
