@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -14,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/share"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
@@ -265,10 +267,30 @@ func shareStorage(s *subdirective.Subdirective, c *ShareTokens) error {
 		return s.Errorf("this module can be configured in JSON only")
 	}
 	if err := module.UnmarshalCaddyfile(caddyfile.NewDispenser(s.Segment[1:])); err != nil {
-		return err
+		if quotesValue(err.Error(), s.Segment[2:]) {
+			return s.Errorf("the module %s does not understand its options; a value with spaces needs quotation marks", name)
+		}
+		return s.Wrap(err)
 	}
 	c.StorageRaw = caddyconfig.JSONModuleObject(module, "module", name, nil)
 	return nil
+}
+
+// quotesValue reports whether a module's error quotes what may be a secret: anything that stands in its block
+// and is no plausible name of an option at the beginning of a line.
+func quotesValue(text string, block caddyfile.Segment) bool {
+	line := 0
+	for _, token := range block {
+		first := token.Line != line
+		line = token.Line
+		if token.Text == "{" || token.Text == "}" || first && redact.PlausibleName(token.Text) {
+			continue
+		}
+		if strings.Contains(text, token.Text) {
+			return true
+		}
+	}
+	return false
 }
 
 // Interface guards

@@ -362,3 +362,17 @@ func TestSharedTokenIsNotRevoked(t *testing.T) {
 		})
 	}
 }
+
+// TestModulesOfStoragesQuoteNothing that may be a secret.
+func TestModulesOfStoragesQuoteNothing(t *testing.T) {
+	for options, want := range map[string]string{
+		"file_system {\nroot correct horse-hunter2\n}": "does not understand its options",
+		"file_system a hunter2":                        "does not understand its options",
+		"file_system {\nrooot x\n}":                    "rooot",
+	} {
+		_, err := adapt("{\n\thttp_helper {\n\t\tshare_tokens {\n\t\t\tkey_file k\n\t\t\tstorage " + options + "\n\t\t}\n\t}\n}\n")
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", options, err)
+		}
+	}
+}

@@ -133,10 +133,11 @@ func (t *connectionTokens) Reject(ctx context.Context, rejected *oauth.Token) {
 // refresh replaces the token now, and revokes the old one unless other replicas may use it.
 func (t *connectionTokens) refresh(ctx context.Context) error {
 	old := t.source.Current()
+	shared := t.source.Shares(old) // afterwards it may be one that the source has forgotten
 	if err := t.source.Refresh(ctx); err != nil {
 		return err
 	}
-	if current := t.source.Current(); old != nil && current != nil && current.Value != old.Value && !t.source.Shares(old) {
+	if current := t.source.Current(); old != nil && current != nil && current.Value != old.Value && !shared && !t.source.Shares(old) {
 		go t.revoke(old) //nolint:gosec // it must outlive the request for the refresh
 	}
 	return nil

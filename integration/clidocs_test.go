@@ -28,6 +28,7 @@ var documentedUses = map[string]documentedUse{
 	"caddy http-helper list":                               {prints: []string{"NAME", "billing", "my-connection"}},
 	"./caddy http-helper list --config Caddyfile.example":  {prints: []string{"NAME", "billing", "my-connection"}},
 	"caddy http-helper show billing":                       {prints: []string{"Name", "billing", "acme", "Token endpoint"}},
+	"caddy http-helper show orders":                        {typed: "caddy http-helper show billing", prints: []string{"Name", "billing"}},
 	"caddy http-helper show NAME":                          {prints: []string{"Name", "billing"}},
 	"caddy http-helper ping NAME":                          {prints: []string{"billing works: the API responded with 200 OK"}},
 	"caddy http-helper ping billing":                       {prints: []string{"billing works: the API responded with 200 OK"}},

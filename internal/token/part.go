@@ -245,11 +245,11 @@ func (p *part) bound(now time.Time) *oauth.Token {
 // once, since others may be about to do the same.
 func (p *part) beginRequest() {
 	p.since, p.publishes = p.s.now(), p.slot != nil
-	if !p.publishes {
-		return
-	}
 	if !p.locked && p.leave != nil {
 		p.leave()
+	}
+	if !p.publishes {
+		return
 	}
 	if p.record.Failure != nil {
 		p.attempt.inARow = p.record.Failure.Consecutive
@@ -303,7 +303,7 @@ func (p *part) publish(c *cached, failed *Failure) {
 			r.Replaced = p.since.Round(0).UTC()
 		}
 		if c != nil {
-			r.obtained(newRecordToken(&c.Token), p.s.now())
+			r.obtained(newRecordToken(&c.Token), p.attempt.rejected, p.s.now())
 			return
 		}
 		r.Failure = newRecordFailure(failed, p.s.replica)

@@ -100,10 +100,11 @@ func (r record) fromFuture(now time.Time) bool {
 // differ a little.
 func (r record) replacedAgo(now time.Time) time.Duration { return now.Sub(r.Replaced).Abs() }
 
-// obtained notes that a token request has yielded t. A token that was obtained later stays.
-func (r *record) obtained(t *recordToken, now time.Time) {
+// obtained notes that a token request has yielded t. A token that was obtained later stays, unless it is the
+// one that an API has rejected.
+func (r *record) obtained(t *recordToken, rejected string, now time.Time) {
 	r.Failure = nil
-	if !r.Token.usable(now) || !r.Token.Sent.After(t.Sent) {
+	if !r.Token.usable(now) || !r.Token.Sent.After(t.Sent) || r.Token.Value == rejected {
 		r.Token = t
 	}
 }

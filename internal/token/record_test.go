@@ -189,7 +189,7 @@ func TestObtainedTokenInARecord(t *testing.T) {
 		"rejected":        {rejected, "new"},
 	} {
 		r := record{Token: test.before, Failure: failureInRecord(0, time.Minute, true)}
-		r.obtained(tokenInRecord("new", time.Second, time.Hour), recordNow)
+		r.obtained(tokenInRecord("new", time.Second, time.Hour), "rejected", recordNow)
 		if r.Token.Value != test.want || r.Failure != nil {
 			t.Errorf("%s: %+v", name, r)
 		}

@@ -281,7 +281,7 @@ func (s *Source) ownReplacement(ctx context.Context, rejected *oauth.Token) (a *
 		s.rejected = c.Value
 	}
 	switch {
-	case !c.adopted && c.usable(now):
+	case !c.adopted && c.usable(now) && s.rejected != c.Value:
 		return finishedAttempt(&c.Token), news // it has been replaced already
 	case s.attempt != nil:
 		return s.attempt, news
@@ -289,7 +289,7 @@ func (s *Source) ownReplacement(ctx context.Context, rejected *oauth.Token) (a *
 		return nil, news
 	}
 	s.replacedAt = now
-	return s.beginFor(ctx, purpose{rejected: c.Value, own: true}), news
+	return s.beginFor(ctx, purpose{rejected: rejected.Value, own: true}), news
 }
 
 // Shares reports whether other replicas may use t, the current token or the one before: it was adopted from
