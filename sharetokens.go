@@ -279,6 +279,7 @@ func shareStorage(s *subdirective.Subdirective, c *ShareTokens) error {
 // quotesValue reports whether a module's error quotes what may be a secret: anything that stands in its block
 // and is no plausible name of an option at the beginning of a line.
 func quotesValue(text string, block caddyfile.Segment) bool {
+	text, _, _ = strings.Cut(text, ", at ") // the place, which is no value
 	line := 0
 	for _, token := range block {
 		first := token.Line != line
