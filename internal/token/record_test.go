@@ -187,6 +187,7 @@ func TestObtainedTokenInARecord(t *testing.T) {
 		"later":           {tokenInRecord("old", 0, time.Hour), "old"},
 		"from the future": {tokenInRecord("old", -time.Minute, time.Hour), "new"},
 		"rejected":        {rejected, "new"},
+		"rejected now":    {tokenInRecord("rejected", 0, time.Hour), "new"}, // by a clock that is ahead it is later
 	} {
 		r := record{Token: test.before, Failure: failureInRecord(0, time.Minute, true)}
 		r.obtained(tokenInRecord("new", time.Second, time.Hour), "rejected", recordNow)

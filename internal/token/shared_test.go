@@ -552,6 +552,27 @@ func TestRejectedTokenIsMarked(t *testing.T) {
 	})
 }
 
+// TestNoTokenIsSentTwice: a young token is rejected, the previous one, which was adopted, is rejected too, and
+// the young one is no token to retry with.
+func TestNoTokenIsSentTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, s := newEndpoint(), newStorage()
+		first, second := newReplica(t, s, f), newReplica(t, s, f)
+		tokentest.WantToken(t, first, "token-1")
+		tokentest.WantToken(t, second, "token-1")
+		second.Accept(tokentest.MustToken(t, second))
+		time.Sleep(time.Minute)
+		if err := second.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		previous := second.Replace(t.Context(), tokentest.MustToken(t, second))
+		wantRetry(t, previous, "token-1")
+		if again := second.ReplaceAdopted(t.Context(), previous); again != nil && again.Value == "token-2" {
+			t.Error("the token that was rejected first is sent again")
+		}
+	})
+}
+
 // TestSecondReplay: an adopted token that is rejected too is replaced by one that the replica requests.
 func TestSecondReplay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
