@@ -274,7 +274,7 @@ func help(known subdirective.Rules) {
 	subdirective.Refuse(known, subdirective.Options[App]{"connector": {}, "connection": {}}, "belongs to the global option http_helper; is a closing brace missing above?")
 }
 
-// otherWords are what others call an option of ours, and its name here.
+// otherWords are what other software calls an option, and its name here.
 var otherWords = map[string]string{
 	"access_token_url":           "token_url",
 	"audience":                   "token_request_param audience <value>",

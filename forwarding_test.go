@@ -182,7 +182,7 @@ func TestAlternativeServicesConcernOneConnection(t *testing.T) {
 }
 
 // TestEarlyHints: an informational response has the API's end-to-end fields beside those of other handlers,
-// which stay for the response, also if that is an error of ours.
+// which stay for the response, also if that is an error of the sidecar.
 func TestEarlyHints(t *testing.T) {
 	for name, final := range map[string]http.HandlerFunc{
 		"a response":  func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) },
@@ -348,7 +348,7 @@ func TestBothWaysForwardAlike(t *testing.T) {
 			}
 			seen := a.seen()[0]
 			if got := seen.RequestURI; got != "/base/a%2Fb?x=1;y&z=%zz" {
-				t.Errorf("the API was asked for %s", got)
+				t.Errorf("the API got a request for %s", got)
 			}
 			if te, forwarded := seen.Header.Get("Te"), seen.Header.Get("X-Forwarded-For"); te != "trailers" || forwarded != "" {
 				t.Errorf("the API got TE %q, X-Forwarded-For %q", te, forwarded)

@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/redact"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/share"
@@ -22,7 +23,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
-// ShareTokens makes replicas use one token, and a restarted sidecar go on with it: connections whose token
+// ShareTokens makes replicas use one token, and a restarted sidecar continue with it: connections whose token
 // requests are equal, by value, share a sealed record in a storage. Nothing waits for a storage that fails:
 // every replica then gets tokens of its own.
 type ShareTokens struct {
@@ -82,7 +83,7 @@ func storageDegraded() (degraded, shares bool) {
 		return false, false
 	}
 	state, _ := s.fleet.State()
-	return state == "degraded", true
+	return state == adminapi.SharedDegraded, true
 }
 
 // check checks what needs neither the environment nor the files of the place where the config will run.

@@ -9,13 +9,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httptransport"
 )
 
@@ -191,41 +191,22 @@ func (w *appWriter) Header() http.Header {
 
 // WriteHeader implements http.ResponseWriter.
 func (w *appWriter) WriteHeader(status int) {
-	if !w.responded {
-		defer w.addFields(w.informational)()
+	if w.responded {
+		w.ResponseWriterWrapper.WriteHeader(status)
+		return
 	}
-	w.ResponseWriterWrapper.WriteHeader(status)
-}
-
-// addFields adds the end-to-end fields of a response of the API to the app's, and returns what takes them
-// back.
-func (w *appWriter) addFields(api http.Header) (undo func()) {
 	header := w.ResponseWriterWrapper.Header()
 	own := header.Clone()
-	removeHopByHop(api)
+	addEndToEnd(header, w.informational)
+	w.ResponseWriterWrapper.WriteHeader(status)
+	clear(header)
+	maps.Copy(header, own)
+}
+
+// addEndToEnd adds the fields of a response of the API to the app's, without those for one connection only.
+func addEndToEnd(header, api http.Header) {
+	httpguard.RemoveHopByHop(api)
 	for field, values := range api {
 		header[field] = append(header[field], values...)
-	}
-	return func() {
-		clear(header)
-		maps.Copy(header, own)
-	}
-}
-
-// hopByHopFields concern one connection only.
-var hopByHopFields = []string{
-	"Alt-Svc", "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
-	"Te", "Trailer", "Transfer-Encoding", "Upgrade",
-}
-
-// removeHopByHop removes the fields that concern one connection only (RFC 9110 §7.6.1).
-func removeHopByHop(header http.Header) {
-	for _, named := range header["Connection"] {
-		for field := range strings.SplitSeq(named, ",") {
-			header.Del(strings.TrimSpace(field))
-		}
-	}
-	for _, field := range hopByHopFields {
-		delete(header, field)
 	}
 }

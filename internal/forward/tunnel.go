@@ -69,7 +69,7 @@ func (t *tunnel) copy(fromApp io.Reader) {
 	t.end()
 }
 
-// copyTo copies in one direction. When src ends, dst is told so, and the other direction goes on.
+// copyTo copies in one direction. When src ends, dst is told so, and the other direction continues.
 func (t *tunnel) copyTo(dst io.Writer, src io.Reader) {
 	_, err := httptransport.Copy(dst, src)
 	half, ok := dst.(interface{ CloseWrite() error })

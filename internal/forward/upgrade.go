@@ -27,8 +27,8 @@ func (p *Proxy) upgrade(q *Request, res *http.Response) error {
 		return errUpgrade
 	}
 	protocol := res.Header.Get("Upgrade")
-	q.app.addFields(res.Header)
 	header := q.app.Header()
+	addEndToEnd(header, res.Header)
 	header["Connection"], header["Upgrade"] = []string{"Upgrade"}, []string{protocol}
 	spellWebsocketFields(header)
 	q.app.WriteHeader(res.StatusCode)

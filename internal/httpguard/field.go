@@ -28,6 +28,18 @@ var hopHeaders = map[string]bool{
 	"Proxy-Connection": true, "Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
 }
 
+// RemoveHopByHop removes the fields that are meant for the next hop only, those that Connection names included.
+func RemoveHopByHop(header http.Header) {
+	for _, named := range header["Connection"] {
+		for field := range strings.SplitSeq(named, ",") {
+			header.Del(strings.TrimSpace(field))
+		}
+	}
+	for field := range hopHeaders {
+		delete(header, field)
+	}
+}
+
 // MayTrail reports whether a field may be in a trailer: not one that frames or routes the message, modifies
 // the request, authenticates, or says how to process the content (RFC 9110 §6.5.1).
 func MayTrail(field string) bool {

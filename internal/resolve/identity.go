@@ -30,7 +30,7 @@ func (c *Connection) Shareable() bool { return c.dpop == nil }
 // request is shared with nobody.
 func (r *resolver) identity(request *oauth.Request) []byte {
 	creds, err := r.credentials()
-	if request == nil || err != nil || r.c.dpop != nil {
+	if request == nil || err != nil || !r.c.Shareable() {
 		return nil
 	}
 	var v identityValues

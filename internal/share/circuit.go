@@ -46,7 +46,6 @@ func (f *Fleet) degrade(s *session, failed *failure) {
 	}
 	f.options.Logger.Warn("the token storage fails and is left alone; tokens are not shared meanwhile",
 		zap.String("reason", f.lastError))
-	f.options.Degraded(true)
 }
 
 // recovered notes that the storage works again.
@@ -58,10 +57,9 @@ func (f *Fleet) recovered() {
 	}
 	f.options.Logger.Info("the token storage works again; tokens are shared", zap.Duration("degraded", time.Since(f.since)))
 	f.degraded, f.since, f.lastError = false, time.Now(), ""
-	f.options.Degraded(false)
 }
 
-// lookAfter probes the storage whenever it has failed. It returns when it must be opened anew, or after
+// lookAfter probes the storage whenever it has failed. It returns when it must be opened again, or after
 // Stop.
 func (f *Fleet) lookAfter(s *session) {
 	for {
@@ -77,9 +75,9 @@ func (f *Fleet) lookAfter(s *session) {
 }
 
 // restore leaves the storage alone for a while and probes it, until a probe succeeds. It returns false if
-// none does for anewAfter, and after Stop.
+// none does for reopenAfter, and after Stop.
 func (f *Fleet) restore(s *session) bool {
-	ctx, cancel := context.WithTimeout(f.ctx, anewAfter)
+	ctx, cancel := context.WithTimeout(f.ctx, reopenAfter)
 	defer cancel()
 	for {
 		wait(ctx.Done(), f.nextPause())

@@ -284,7 +284,7 @@ func TestHangingStorageHoldsFewGoroutines(t *testing.T) {
 	})
 }
 
-// TestProbeThatHangsForLong ends with the storage that is opened anew.
+// TestProbeThatHangsForLong ends with the storage that is opened again.
 func TestProbeThatHangsForLong(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		first, second := newStorage(), newStorage()
@@ -300,7 +300,7 @@ func TestProbeThatHangsForLong(t *testing.T) {
 		defer close(release)
 		first.setFault(hang(release))
 		_, _ = s.Load(t.Context())
-		time.Sleep(anewAfter + time.Second)
+		time.Sleep(reopenAfter + time.Second)
 		mustStore(t, s, "content")
 		if n, _ := first.atOnce(); n != 2 || len(second.names()) != 1 {
 			t.Errorf("%d operations hang; the new storage has %q", n, second.names())

@@ -283,7 +283,6 @@ type fixture struct {
 
 	mu       sync.Mutex
 	counts   map[string]int
-	degraded []bool
 	opened   []time.Time
 	closed   int
 	keyFiles func() ([][]byte, error)
@@ -313,11 +312,6 @@ func newFixture(t *testing.T, s Storage, set ...func(*fixture, *Options)) *fixtu
 			x.mu.Lock()
 			defer x.mu.Unlock()
 			x.counts[operation+" "+result]++
-		},
-		Degraded: func(degraded bool) {
-			x.mu.Lock()
-			defer x.mu.Unlock()
-			x.degraded = append(x.degraded, degraded)
 		},
 	}
 	for _, set := range set {
@@ -397,12 +391,20 @@ func (x *fixture) wantState(state, lastError string) {
 	}
 }
 
+// wantDegraded compares the changes of state, which are logged.
 func (x *fixture) wantDegraded(want ...bool) {
 	x.t.Helper()
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if !slices.Equal(x.degraded, want) {
-		x.t.Errorf("degraded %v, want %v", x.degraded, want)
+	var got []bool
+	for _, e := range x.logs.All() {
+		switch {
+		case strings.HasPrefix(e.Message, "the token storage fails"):
+			got = append(got, true)
+		case strings.HasPrefix(e.Message, "the token storage works again"):
+			got = append(got, false)
+		}
+	}
+	if !slices.Equal(got, want) {
+		x.t.Errorf("degraded %v, want %v", got, want)
 	}
 }
 

@@ -16,8 +16,8 @@ const (
 	// openLimit is after how long an attempt to open the storage is cancelled.
 	openLimit = 30 * time.Second
 
-	// anewAfter is after how long a failure the storage is opened anew.
-	anewAfter = 5 * time.Minute
+	// reopenAfter is after how long a failure the storage is opened again.
+	reopenAfter = 5 * time.Minute
 )
 
 // Storage is what a Caddy storage can do. A Load of a missing key returns an error that is
@@ -49,8 +49,6 @@ type Options struct {
 	// Count counts an operation (provision, load, store, lock, unlock, list, delete, probe) and its result
 	// (ok, error, timeout, skipped, held, late). A lock that comes late has been counted as held before.
 	Count func(operation, result string)
-	// Degraded is told when the storage begins to fail and when it works again. It must not call the Fleet.
-	Degraded func(bool)
 }
 
 func (o Options) withDefaults() Options {
@@ -58,9 +56,6 @@ func (o Options) withDefaults() Options {
 	o.Logger = cmp.Or(o.Logger, zap.NewNop())
 	if o.Count == nil {
 		o.Count = func(string, string) {}
-	}
-	if o.Degraded == nil {
-		o.Degraded = func(bool) {}
 	}
 	return o
 }
@@ -159,7 +154,7 @@ func (f *Fleet) begin() bool {
 	return true
 }
 
-// firstAttemptEnded lets requests go on that wait for the first attempt to open the storage.
+// firstAttemptEnded lets requests continue that wait for the first attempt to open the storage.
 func (f *Fleet) firstAttemptEnded() {
 	f.openedOnce.Do(func() {
 		f.overdue.Stop()
@@ -167,7 +162,7 @@ func (f *Fleet) firstAttemptEnded() {
 	})
 }
 
-// run opens the storage, looks after it, and opens it anew when it has failed for long.
+// run opens the storage, looks after it, and opens it again when it has failed for long.
 func (f *Fleet) run() {
 	defer close(f.ended)
 	for f.ctx.Err() == nil {

@@ -191,13 +191,13 @@ func TestStorageIsOpenedAnew(t *testing.T) {
 		first.setFault(hangUntilCancelled)
 		second.setFault(failing)
 		_, _ = s.Load(t.Context())
-		time.Sleep(anewAfter - time.Second)
+		time.Sleep(reopenAfter - time.Second)
 		if len(x.openedAt()) != 1 || held.Err() != nil {
-			t.Error("opened anew too soon")
+			t.Error("opened again too soon")
 		}
 		time.Sleep(3 * time.Second)
 		if len(x.openedAt()) != 2 || held.Err() == nil {
-			t.Error("not opened anew")
+			t.Error("not opened again")
 		}
 		x.wantState("degraded", "probe: the storage reports an error")
 		second.setFault(nil)

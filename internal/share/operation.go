@@ -106,7 +106,7 @@ func reason(err error) string {
 }
 
 // call makes the call, and returns after the operation's timeout at the latest, even if the call ignores
-// its context. It fails at once if too many operations are under way. The call goes on if ctx ends.
+// its context. It fails at once if too many operations are under way. The call continues if ctx ends.
 func (f *Fleet) call(ctx context.Context, s *session, k kind, call func(context.Context) error) error {
 	started := f.start(s, k, call)
 	if started == nil {

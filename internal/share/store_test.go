@@ -258,7 +258,7 @@ func TestLoadsUnderAllKeysAtOnce(t *testing.T) {
 	})
 }
 
-// TestCallerLeaves: whoever waits for an operation may leave, and the operation goes on.
+// TestCallerLeaves: whoever waits for an operation may leave, and the operation continues.
 func TestCallerLeaves(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		storage := newStorage()

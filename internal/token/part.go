@@ -11,7 +11,7 @@ import (
 )
 
 // part is the part of the storage in one attempt. The first operation that fails ends it: then the attempt
-// goes on as without sharing. A nil *part has ended.
+// continues as without sharing. A nil *part has ended.
 type part struct {
 	s       *Source
 	attempt *attempt
@@ -27,8 +27,8 @@ type part struct {
 	since        time.Time    // when this replica began to make the token request
 	publishes    bool         // whether the result is stored
 
-	queue  <-chan func() // yields the lock, or nil if that has failed; nil: not asked for
-	leave  func()        // gives the lock up; nil: not asked for
+	queue  <-chan func() // yields the lock, or nil if that has failed; nil: not requested
+	leave  func()        // gives the lock up; nil: not requested
 	locked bool          // the lock is there, or cannot be had
 	unlock func()        // nil: there is nothing to unlock
 	quiet  func()        // ends the announcements; nil: there are none
@@ -152,7 +152,7 @@ func (p *part) look() bool {
 	return p.load(p.attempt.ctx, max(p.left(), patienceFor(p.timeout)/4))
 }
 
-// left returns how long the attempt goes on waiting if it hears nothing.
+// left returns how long the attempt continues to wait if it hears nothing.
 func (p *part) left() time.Duration {
 	since := p.began
 	if p.heard.After(since) {
