@@ -108,7 +108,7 @@ func TestCommandsUsedWrongly(t *testing.T) {
 		{"show"},
 		{"show", "a", "b"},
 		{"refresh"},
-		{"ping"},
+		{"ping", "a", "b"},
 		{"connectors", "a", "b"},
 		{"new"},
 		{"list", "--adapter", "caddyfile"},
