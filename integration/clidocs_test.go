@@ -36,7 +36,7 @@ var documentedUses = map[string]documentedUse{
 	"caddy http-helper connectors":                         {prints: []string{"acme", "billing"}},
 	"caddy http-helper new acme":                           {stdin: "n1\n\n\n\n\nmine\n", prints: []string{"connection mine acme {"}},
 	"caddy http-helper run":                                {typed: "caddy http-helper run --help", prints: []string{"--token-url"}},
-	"caddy http-helper ping":                               {status: 2, prints: []string{"ping takes the name of a connection"}},
+	"caddy http-helper ping":                               {status: 2, prints: []string{"there are several connections; name one of them: billing, my-connection"}},
 	"caddy http-helper refresh":                            {status: 2, prints: []string{"refresh takes the name of a connection"}},
 	"caddy completion bash":                                {prints: []string{"bash completion"}},
 	"caddy http-helper new acme --help":                    {prints: []string{"in this order: the client id, then the secret"}},

@@ -99,7 +99,7 @@ func writeConnection(cmd *cobra.Command, configuration draft.Configuration, name
 	if err != nil {
 		return err
 	}
-	cmd.PrintErrf("The token request would be:\n\n%s\n", preview)
+	cmd.PrintErrf("The token request would be:\n\n%s\n", control.ReplaceAllString(preview, "\uFFFD"))
 	tryIt, err := w.askToTry()
 	if err != nil {
 		return err

@@ -33,12 +33,15 @@ func (p *printer) flush() { _ = p.Flush() }
 // row prints a row of a table. Nothing in a cell can steer the terminal, or end the row.
 func (p *printer) row(cells ...string) {
 	for i, cell := range cells {
-		cells[i] = anyControl.ReplaceAllString(cell, "\uFFFD")
+		cells[i] = oneLine(cell)
 	}
 	fmt.Fprintln(p, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
 }
 
 var anyControl = regexp.MustCompile(`\p{Cc}`)
+
+// oneLine returns a text without control characters, with which it could steer the terminal.
+func oneLine(text string) string { return anyControl.ReplaceAllString(text, "\uFFFD") }
 
 // line prints a line that belongs to no table.
 func (p *printer) line(format string, args ...any) {

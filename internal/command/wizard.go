@@ -61,7 +61,7 @@ func (w *wizard) fill() (string, error) {
 
 // introduce says what the connector is, and what it sets by itself.
 func (w *wizard) introduce() {
-	w.cmd.PrintErrf("A connection to %s\n", w.Form.Label)
+	w.cmd.PrintErrf("A connection to %s\n", oneLine(w.Form.Label))
 	if len(w.Form.ConfigValues) == 0 {
 		return
 	}
