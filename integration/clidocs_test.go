@@ -35,6 +35,7 @@ var documentedUses = map[string]documentedUse{
 	"caddy http-helper refresh NAME":                       {prints: []string{"billing has a new token, which expires in 59 minutes"}},
 	"caddy http-helper connectors":                         {prints: []string{"acme", "billing"}},
 	"caddy http-helper new acme":                           {stdin: "n1\n\n\n\n\nmine\n", prints: []string{"connection mine acme {"}},
+	"caddy http-helper new acme --save connections":        {stdin: "n1\ns1\n\n\n\nmine\n", prints: []string{"connection mine acme {", "/connections/mine.caddyfile"}},
 	"caddy http-helper run":                                {typed: "caddy http-helper run --help", prints: []string{"--token-url"}},
 	"caddy http-helper ping":                               {status: 2, prints: []string{"there are several connections; name one of them: billing, my-connection"}},
 	"caddy http-helper refresh":                            {status: 2, prints: []string{"refresh takes the name of a connection"}},

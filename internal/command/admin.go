@@ -108,29 +108,42 @@ func connectorsCommand(configuration draft.Configuration) *cobra.Command {
 		Short: "Lists the connectors, or shows what one asks of a new connection",
 		Long: `
 Lists the connectors, or shows what one asks of a new connection. They are those of
-the running Caddy, or of the file --config, for which nothing needs to run.`,
+the file --config, for which nothing needs to run, or of the running Caddy.`,
 		Args: takes(0, 1, "the name of a connector, if any"),
 	}, connectorNames, func(s *session, name string) error {
-		if readsFile(s.cmd) {
-			return s.showFromFile(configuration, name)
-		}
-		if name == "" {
-			_, err := show(s, http.MethodGet, adminapi.ConnectorsPath, (*printer).connectors)
+		config, err := connectorsInFile(s.cmd)
+		if err != nil {
 			return err
 		}
-		_, err := show(s, http.MethodGet, adminapi.ConnectorPath(name), (*printer).form)
+		if config != nil {
+			return s.showFromFile(configuration, config, name)
+		}
+		if name == "" {
+			_, err = show(s, http.MethodGet, adminapi.ConnectorsPath, (*printer).connectors)
+			return err
+		}
+		_, err = show(s, http.MethodGet, adminapi.ConnectorPath(name), (*printer).form)
 		return err
 	})
-	cmd.Flag("config").Usage = "Configuration file with the connectors"
+	cmd.Flag("config").Usage = "Configuration file with the connectors, or that names the admin endpoint"
 	return cmd
 }
 
-// showFromFile shows the connectors of a configuration file, or one of them.
-func (s *session) showFromFile(configuration draft.Configuration, name string) error {
-	config, err := findConfig(s.cmd)
-	if err != nil {
-		return err
+// connectorsInFile reads the file --config. It returns nil if there is none, or one without connectors, which
+// only names the admin endpoint.
+func connectorsInFile(cmd *cobra.Command) (*draft.Config, error) {
+	if !readsFile(cmd) {
+		return nil, nil
 	}
+	config, err := findConfig(cmd)
+	if err != nil || len(config.Connectors) == 0 {
+		return nil, err
+	}
+	return config, nil
+}
+
+// showFromFile shows the connectors of a configuration file, or one of them.
+func (s *session) showFromFile(configuration draft.Configuration, config *draft.Config, name string) error {
 	if name == "" {
 		forms, err := configuration.Forms(s.cmd.Context(), config)
 		return cmp.Or(err, s.print(forms, func(p *printer) { p.connectors(forms) }))
