@@ -126,6 +126,9 @@ func TestConnectorDraftProblems(t *testing.T) {
 		"config_values.1.headers":  func(d *draft.ConnectorDraft) { d.ConfigValues[1].Headers[0].Name = "X Key" },
 		"config_values.1.body":     func(d *draft.ConnectorDraft) { d.ConfigValues[1].Body = "{param.instance" },
 		"config_values.3.template": func(d *draft.ConnectorDraft) { d.ConfigValues[3].Template = "{{ .param.instance" },
+		"config_values.2.url": func(d *draft.ConnectorDraft) { // what is of another source does not count
+			d.ConfigValues[2].URL, d.ConfigValues[2].Value, d.ConfigValues[2].Template = "https://x\n", "\n", "\n"
+		},
 		"token_request_params.0.value": func(d *draft.ConnectorDraft) {
 			d.TokenRequestParams[0].Value = "{config.audiense}"
 		},
