@@ -74,6 +74,34 @@ func TestUpgradeOffer(t *testing.T) {
 	})
 }
 
+// TestAReplayIsTheSameRequest: it differs from the first attempt in nothing but the token.
+func TestAReplayIsTheSameRequest(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		e, a := newIdP(t), newAPI(t, rejects("t2"))
+		site := runSidecar(t, inline(a, e, "api_header X-Key k\n\t\tapi_query tenant a\n\t\t"+option))
+		res, _ := call(t, "COPY", site+"/file%2F1?q=%zz", nil, "Destination", "/copy", "X-Key", "app's", "X_Key", "app's", "X-Forwarded-For", "192.0.2.1", "Te", "trailers")
+		attempts := a.seen()
+		if res.StatusCode != http.StatusOK || len(attempts) != 2 {
+			t.Fatalf("got %d after %d attempts", res.StatusCode, len(attempts))
+		}
+		for i, attempt := range attempts {
+			if got, want := attempt.Header.Get("Authorization"), fmt.Sprintf("Bearer t%d", i+1); got != want {
+				t.Errorf("attempt %d has the token %q, want %q", i+1, got, want)
+			}
+			attempt.Header.Del("Authorization")
+			if want := "/base/file%2F1?q=%zz&tenant=a"; attempt.RequestURI != want {
+				t.Errorf("attempt %d was sent to %s, want %s", i+1, attempt.RequestURI, want)
+			}
+			if destination := attempt.Header.Get("Destination"); destination != "/base/copy" {
+				t.Errorf("attempt %d has the destination %s", i+1, destination)
+			}
+		}
+		if first, second := fmt.Sprint(attempts[0].Header), fmt.Sprint(attempts[1].Header); first != second {
+			t.Errorf("the replay has the header %s, the first attempt %s", second, first)
+		}
+	})
+}
+
 // awaitContent returns the content of a file, once it has any.
 func awaitContent(t *testing.T, file string) []byte {
 	t.Helper()

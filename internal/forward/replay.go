@@ -16,6 +16,9 @@ import (
 // the API rejects the token (rule 18). If that one is another replica's and is rejected too, the request is
 // replayed once more (rule 29).
 func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.Token) (_ *http.Response, failure error) {
+	if !q.direct {
+		q.received = req
+	}
 	body := newReplayBody(req, q)
 	defer func() {
 		failure = body.blame(failure, req.Context().Err())
@@ -25,7 +28,7 @@ func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.To
 	if err != nil || token == nil {
 		return res, err
 	}
-	if !q.replaces(token, req, res) {
+	if !q.replaces(token, res) {
 		if res.StatusCode < http.StatusBadRequest {
 			q.Conn.Tokens.Accept(token)
 		}
@@ -33,7 +36,7 @@ func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.To
 	}
 	other := q.replacement(req, token, body)
 	res, err = t.replay(req, q, res, other, body)
-	if err != nil || other == nil || !q.replaces(other, req, res) || !body.replayable() {
+	if err != nil || other == nil || !q.replaces(other, res) || !body.replayable() {
 		return res, err
 	}
 	return t.replay(req, q, res, q.Conn.Tokens.ReplaceAdopted(req.Context(), other), body)
@@ -51,16 +54,16 @@ func (t *Transport) replay(req *http.Request, q *Request, res *http.Response, to
 }
 
 // replaces reports whether a rejected token is to be replaced, because another one may help.
-func (q *Request) replaces(token *oauth.Token, req *http.Request, res *http.Response) bool {
-	return q.rejected(req, res) && q.options.RetryUnauthorized && !oauth.InsufficientScope(res.Header) && !oauth.NeedsNonce(res, token)
+func (q *Request) replaces(token *oauth.Token, res *http.Response) bool {
+	return q.rejected(res) && q.options.RetryUnauthorized && !oauth.InsufficientScope(res.Header) && !oauth.NeedsNonce(res, token)
 }
 
 // rejected reports whether the API's response rejects the token: by its status, or to gRPC clients by
 // UNAUTHENTICATED in a trailers-only response, which has its trailers in the header.
-func (q *Request) rejected(req *http.Request, res *http.Response) bool {
+func (q *Request) rejected(res *http.Response) bool {
 	switch {
 	case res.StatusCode == http.StatusOK:
-		return slices.Equal(res.Header["Grpc-Status"], []string{grpcUnauthenticated}) && grpcType(req) != ""
+		return slices.Equal(res.Header["Grpc-Status"], []string{grpcUnauthenticated}) && grpcType(q.received) != ""
 	case q.Conn.RejectedStatuses == nil:
 		return res.StatusCode == http.StatusUnauthorized
 	default:

@@ -40,8 +40,11 @@ type Request struct {
 	responded bool   // the app gets a response, and not an error of reverse_proxy
 	broken    error  // why the API's response broke off
 
-	direct bool // a Proxy forwards it, and not reverse_proxy
-	app    appWriter
+	received *http.Request // from the app, or from reverse_proxy, whose copy of the app's it is
+
+	direct    bool // a Proxy forwards it, and not reverse_proxy
+	attempted bool // a Proxy's copy of it has been sent
+	app       appWriter
 
 	counted bool // the metrics include it
 	way     *hop // through this process, if it has sent the request itself
