@@ -66,7 +66,7 @@ func (t *Transport) Ping(ctx context.Context, p PingRequest) PingResult {
 	if err := t.check(req, q); err != nil {
 		return FailedPing("%v", err)
 	}
-	res, err := t.sendWithRetry(req, q, p.Token)
+	res, err := t.sendWithRetry(req, q, p.Token, nil)
 	if err != nil {
 		return FailedPing("%s", describePingFailure(ctx, err))
 	}
