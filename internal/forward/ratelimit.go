@@ -108,7 +108,7 @@ func (p *patience) next(res *http.Response, limit time.Duration) (time.Duration,
 
 // pause waits until a request is sent again. The error is that of ctx, which ends when the app leaves.
 func (b *replayBody) pause(ctx context.Context, pause time.Duration) error {
-	stop := b.readAhead()
+	b.readAhead()
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
@@ -116,7 +116,7 @@ func (b *replayBody) pause(ctx context.Context, pause time.Duration) error {
 		b.rewind()
 		return nil
 	case <-ctx.Done():
-		stop()
+		b.abandon()
 		return ctx.Err()
 	}
 }

@@ -171,14 +171,26 @@ func (b *replayBody) replayable() bool {
 }
 
 // readAhead reads what is still missing of the body, as far as it may be kept, while no attempt does it:
-// only then does net/http notice that the app leaves. The next attempt ends it, or stop.
-func (b *replayBody) readAhead() (stop func()) {
+// only then does net/http notice that the app leaves. The next attempt ends it.
+func (b *replayBody) readAhead() {
 	if b == nil || b.length > b.limit {
-		return func() {}
+		return
 	}
 	reader := b.attempt()
 	go func() { _, _ = io.CopyN(io.Discard, reader, b.limit) }()
-	return func() { _ = reader.Close() }
+}
+
+// abandon gives the body up because the app has left, and waits until nothing reads it any more.
+func (b *replayBody) abandon() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.current = nil
+	for b.reading {
+		b.idle.Wait()
+	}
 }
 
 // blame returns the error for a request that failed because the app did not send its body to the end, and
