@@ -345,6 +345,31 @@ func TestOptionsThatNeedReverseProxy(t *testing.T) {
 	}
 }
 
+// TestRateLimitWaitInJSON: the limits of on_rate_limit are those of the Caddyfile.
+func TestRateLimitWaitInJSON(t *testing.T) {
+	a, e := newAPI(t, nil), newIdP(t)
+	config, err := adaptQuietly(strings.ReplaceAll(inline(a, e, "on_rate_limit retry 5m"), "SITE", "http://127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const retry, wait = `"on_rate_limit":"retry"`, `"rate_limit_wait":300000000000`
+	if !strings.Contains(string(config), retry) || !strings.Contains(string(config), wait) {
+		t.Fatalf("%s", config)
+	}
+	for name, test := range map[string]struct{ old, new, want string }{
+		"a longer wait":   {wait, `"rate_limit_wait":"301s"`, "rate_limit_wait: must be at most 5m"},
+		"a negative wait": {wait, `"rate_limit_wait":-1`, "rate_limit_wait must not be negative"},
+		"pass":            {retry, `"on_rate_limit":"pass"`, "rate_limit_wait needs on_rate_limit retry"},
+		"neither":         {retry, `"on_rate_limit":"wait"`, "on_rate_limit: must be one of pass, retry"},
+		"no wait":         {wait, `"rate_limit_wait":0`, ""},
+	} {
+		err := caddy.Validate(mustUnmarshal(t, strings.Replace(string(config), test.old, test.new, 1)))
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func mustUnmarshal(t *testing.T, text string) *caddy.Config {
 	t.Helper()
 	config := new(caddy.Config)

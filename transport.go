@@ -227,6 +227,9 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 	}
 	healthCheck := req.Context().Value(caddyhttp.VarsCtxKey) == nil
 	q, refused := t.prepareAlone(req)
+	if q != nil {
+		q.HealthCheck = healthCheck
+	}
 	if refused != nil && healthCheck {
 		// Without a token nothing is known about the upstream, so it counts as healthy.
 		refused = &forward.Error{Status: http.StatusOK}
@@ -266,6 +269,7 @@ func (t *Transport) prepareAlone(req *http.Request) (*forward.Request, *forward.
 //	    access_token_header <field> [<prefix>]
 //	    app_authorization   replace|keep|reject
 //	    on_unauthorized     retry|pass
+//	    on_rate_limit       pass|retry [<wait>]
 //	    replay_buffer       <size>
 //	    allow_clients       [private_ranges] <ranges...>
 //	    <options of transport http>

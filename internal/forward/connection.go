@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -64,6 +65,10 @@ type Options struct {
 
 	// RetryUnauthorized replays a request with another token when the API rejects the first.
 	RetryUnauthorized bool
+
+	// RateLimitWait is how long a request waits in all to be sent again after responses that limit the
+	// rate. 0: it is not sent again.
+	RateLimitWait time.Duration
 
 	// ReplayBuffer is how many bytes of a request's body are kept for a replay. A larger body is not
 	// replayed.

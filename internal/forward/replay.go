@@ -12,10 +12,9 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
-// sendWithRetry sends a request with token, which may be nil, and replays it once with another one when
-// the API rejects the token (rule 18). If that one is another replica's and is rejected too, the request is
-// replayed once more (rule 29).
-func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.Token) (_ *http.Response, failure error) {
+// sendWithBody sends a request with token, which may be nil. It keeps of the body what is needed to send the
+// request again.
+func (t *Transport) sendWithBody(req *http.Request, q *Request, token *oauth.Token) (_ *http.Response, failure error) {
 	if !q.direct {
 		q.received = req
 	}
@@ -24,16 +23,24 @@ func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.To
 		failure = body.blame(failure, req.Context().Err())
 		body.finish()
 	}()
+	return t.sendWhenAllowed(req, q, token, body)
+}
+
+// sendWithRetry sends a request with token, which may be nil, and replays it once with another one when
+// the API rejects the token (rule 18). If that one is another replica's and is rejected too, the request is
+// replayed once more (rule 29).
+func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.Token, body *replayBody) (*http.Response, error) {
 	res, err := t.sendWithNonce(req, q, token, body)
 	if err != nil || token == nil {
 		return res, err
 	}
-	if !q.replaces(token, res) {
+	if q.rejectedBefore || !q.replaces(token, res) {
 		if res.StatusCode < http.StatusBadRequest {
 			q.Conn.Tokens.Accept(token)
 		}
 		return res, nil
 	}
+	q.rejectedBefore = true
 	other := q.replacement(req, token, body)
 	res, err = t.replay(req, q, res, other, body)
 	if err != nil || other == nil || !q.replaces(other, res) || !body.replayable() {
@@ -164,6 +171,29 @@ func (b *replayBody) replayable() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return !b.lost
+}
+
+// readAhead reads what is still missing of the body, as far as it may be kept, while no attempt does it:
+// only then does net/http notice that the app leaves. The next attempt ends it.
+func (b *replayBody) readAhead() {
+	if b == nil || b.length > b.limit {
+		return
+	}
+	reader := b.attempt()
+	go func() { _, _ = io.CopyN(io.Discard, reader, b.limit) }()
+}
+
+// abandon gives the body up because the app has left, and waits until nothing reads it any more.
+func (b *replayBody) abandon() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.current = nil
+	for b.reading {
+		b.idle.Wait()
+	}
 }
 
 // blame returns the error for a request that failed because the app did not send its body to the end, and

@@ -30,7 +30,12 @@ type Request struct {
 	Conn    *Connection
 	Target  *Target
 	options *Options
-	keep    bool // the app's own Authorization is sent, and no token
+
+	// HealthCheck says that no app waits for the response: the request is not sent again because the API
+	// limits the rate, nor counted as limited.
+	HealthCheck bool
+
+	keep bool // the app's own Authorization is sent, and no token
 
 	host     string // by which the app calls the sidecar
 	trailers bool   // the app understands trailers; reverse_proxy drops a TE field that Connection names
@@ -39,6 +44,8 @@ type Request struct {
 	denied    *Error // the error that the app gets in place of a response of the API
 	responded bool   // the app gets a response, and not an error of reverse_proxy
 	broken    error  // why the API's response broke off
+
+	rejectedBefore bool // the API has rejected a token already (rule 18)
 
 	received *http.Request // from the app, or from reverse_proxy, whose copy of the app's it is
 

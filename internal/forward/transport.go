@@ -136,21 +136,19 @@ func namesSocket(dial reverseproxy.DialInfo) bool {
 	return strings.HasPrefix(dial.Network, "unix") && dial.Upstream != nil && !strings.Contains(dial.Upstream.Dial, "{")
 }
 
-// Send checks where a request goes (rule 16), sends it with the newest token, and once more with a newer
-// one when the API rejects the first (rule 18). The error is a *Error if the request must not be sent.
+// Send checks where a request goes (rule 16), sends it with the newest token, once more with a newer one
+// when the API rejects the first (rule 18), and again when the API limits the rate (rule 36). The error is a *Error if the request must not be sent.
 // Behind a handler that serves q, use q.RoundTrip instead.
 func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) {
 	if err := t.check(req, q); err != nil {
 		return nil, err
 	}
-	var token *oauth.Token
-	if !q.keep {
-		var err error
-		if token, err = q.Conn.Tokens.Token(req.Context()); err != nil {
-			return nil, NoTokenError(q.Conn.Name, err)
-		}
+	token, err := q.currentToken(req)
+	if err != nil {
+		return nil, NoTokenError(q.Conn.Name, err)
 	}
-	res, err := t.sendWithRetry(req, q, token)
+	q.rejectedBefore = false
+	res, err := t.sendWithBody(req, q, token)
 	if err != nil {
 		return nil, transportError(err)
 	}
@@ -165,6 +163,9 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 	if token != nil && q.rejected(res) {
 		q.Conn.Metrics.Count(telemetry.Passed)
 	}
+	if !q.HealthCheck && limitsRate(res) {
+		q.Conn.Metrics.Count(telemetry.Limited)
+	}
 	// The response must not lead to the request that carries the token.
 	res.Request = req
 	dropOwnProxyStatus(res.Header)
@@ -175,6 +176,15 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 	q.markUntyped(res)
 	q.sanitizeBody(res)
 	return res, nil
+}
+
+// currentToken returns the token that a request is sent with now, nil if it has an Authorization of its own.
+// The error is a *oauth.Error, or that of the request's context.
+func (q *Request) currentToken(req *http.Request) (*oauth.Token, error) {
+	if q.keep {
+		return nil, nil
+	}
+	return q.Conn.Tokens.Token(req.Context())
 }
 
 // transportError returns the *Error within an error of the http transport, or an error that quotes
