@@ -30,6 +30,7 @@ type Request struct {
 	Conn    *Connection
 	Target  *Target
 	options *Options
+	ofApp   bool // and not a ping or health check, which need no permission
 	keep    bool // the app's own Authorization is sent, and no token
 
 	host     string // by which the app calls the sidecar
