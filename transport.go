@@ -226,10 +226,7 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 		return forward.NotAllowed("neither a handler http_helper nor the transport's option connection says whose token to send").Response(req), nil
 	}
 	healthCheck := req.Context().Value(caddyhttp.VarsCtxKey) == nil
-	q, refused := t.prepareAlone(req)
-	if q != nil {
-		q.HealthCheck = healthCheck
-	}
+	q, refused := t.prepareAlone(req, healthCheck)
 	if refused != nil && healthCheck {
 		// Without a token nothing is known about the upstream, so it counts as healthy.
 		refused = &forward.Error{Status: http.StatusOK}
@@ -255,9 +252,12 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 }
 
 // prepareAlone admits a request, as the handler does.
-func (t *Transport) prepareAlone(req *http.Request) (*forward.Request, *forward.Error) {
+func (t *Transport) prepareAlone(req *http.Request, healthCheck bool) (*forward.Request, *forward.Error) {
 	if refused := t.RequestPolicy.check(req); refused != nil {
 		return nil, refused
+	}
+	if healthCheck {
+		return t.own.forward.PrepareHealthCheck(req, &t.RequestPolicy.options)
 	}
 	return t.own.forward.Prepare(req, &t.RequestPolicy.options)
 }

@@ -63,9 +63,11 @@ func (l *limits) count(path string) int {
 	return l.seen[path]
 }
 
-// limitedWays are the ways to forward with on_rate_limit retry 1s.
-var limitedWays = map[string]func(w *world) harness.Config{
-	"alone": func(w *world) harness.Config { return w.inline(options{directive: "name billing\non_rate_limit retry 1s"}) },
+// rateLimitedWays are the ways to forward with on_rate_limit retry 1s.
+var rateLimitedWays = map[string]func(w *world) harness.Config{
+	"alone": func(w *world) harness.Config {
+		return w.inline(options{directive: "name billing\non_rate_limit retry 1s"})
+	},
 	"with reverse_proxy": func(w *world) harness.Config {
 		return w.inline(options{directive: "name billing\non_rate_limit retry 1s\nuse_reverse_proxy"})
 	},
@@ -81,7 +83,7 @@ var limitedWays = map[string]func(w *world) harness.Config{
 func inEachLimitedWay(t *testing.T, site string, test func(t *testing.T, w *world, api *limits)) {
 	t.Helper()
 	t.Parallel()
-	for name, configure := range limitedWays {
+	for name, configure := range rateLimitedWays {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, api := newWorld(t, nil), &limits{next: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}

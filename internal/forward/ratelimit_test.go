@@ -113,7 +113,7 @@ func (a *limitedAPI) send(req *http.Request, tokens Tokens, o Options) (*http.Re
 	metrics := telemetry.Acquire(a.t.Name())
 	defer metrics.Release()
 	q := &Request{
-		Context: req.Context(), options: &o, direct: true,
+		Context: req.Context(), options: &o, ofApp: true, direct: true, received: req.Clone(req.Context()),
 		Conn:   &Connection{Name: "c", Tracing: new(telemetry.Tracing), Tokens: tokens, Metrics: metrics},
 		Target: &Target{Base: &url.URL{Scheme: "https", Host: "api.example"}, Dial: "api.example:443"},
 	}

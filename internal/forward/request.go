@@ -30,12 +30,8 @@ type Request struct {
 	Conn    *Connection
 	Target  *Target
 	options *Options
-
-	// HealthCheck says that no app waits for the response: the request is not sent again because the API
-	// limits the rate, nor counted as limited.
-	HealthCheck bool
-
-	keep bool // the app's own Authorization is sent, and no token
+	ofApp   bool // and not a ping or health check, which need no permission and are not sent again
+	keep    bool // the app's own Authorization is sent, and no token
 
 	host     string // by which the app calls the sidecar
 	trailers bool   // the app understands trailers; reverse_proxy drops a TE field that Connection names

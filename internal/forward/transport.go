@@ -136,12 +136,16 @@ func namesSocket(dial reverseproxy.DialInfo) bool {
 	return strings.HasPrefix(dial.Network, "unix") && dial.Upstream != nil && !strings.Contains(dial.Upstream.Dial, "{")
 }
 
-// Send checks where a request goes (rule 16), sends it with the newest token, once more with a newer one
-// when the API rejects the first (rule 18), and again when the API limits the rate (rule 36). The error is a *Error if the request must not be sent.
+// Send checks where a request goes (rule 16) and that it is permitted (rule 34), and sends it with the newest
+// token, once more with a newer one when the API rejects the first (rule 18), and again when the API limits the
+// rate (rule 36). The error is a *Error if the request must not be sent.
 // Behind a handler that serves q, use q.RoundTrip instead.
 func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) {
 	if err := t.check(req, q); err != nil {
 		return nil, err
+	}
+	if refused := q.refuse(req); refused != nil {
+		return nil, refused
 	}
 	token, err := q.currentToken(req)
 	if err != nil {
@@ -163,7 +167,7 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 	if token != nil && q.rejected(res) {
 		q.Conn.Metrics.Count(telemetry.Passed)
 	}
-	if !q.HealthCheck && limitsRate(res) {
+	if q.ofApp && limitsRate(res) {
 		q.Conn.Metrics.Count(telemetry.Limited)
 	}
 	// The response must not lead to the request that carries the token.
