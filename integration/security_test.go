@@ -276,7 +276,7 @@ func TestSlowCallersHarmNobodyElse(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		_, _ = io.WriteString(conn, []string{"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\na"}[i%2])
+		_, _ = io.WriteString(conn, []string{"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\na"}[i%2])
 	}
 	w.wantOK(t)
 	equal(t, "token requests", w.tokens.Count(), 1)
