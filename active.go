@@ -169,7 +169,7 @@ func (c *activeConnection) use(p *RequestPolicy) error {
 	if c.pingOptions == nil {
 		c.pingOptions = &p.options
 	}
-	p.targets = append(p.targets, c.forward.Target)
+	p.conns = append(p.conns, &c.forward)
 	return prefixAll("connection "+c.name, c.accepts(p))
 }
 

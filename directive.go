@@ -42,6 +42,8 @@ func init() {
 //	    on_rate_limit       pass|retry [<wait>]
 //	    replay_buffer       <size>
 //	    allow_clients       [private_ranges] <ranges...>
+//	    allow_hosts         <hosts...>|*
+//	    caller_token_file   <path>
 //	    use_reverse_proxy
 //	    <subdirectives of a connection without a connector>
 //	    <subdirectives of reverse_proxy>

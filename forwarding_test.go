@@ -39,7 +39,7 @@ func TestUpgradeOffer(t *testing.T) {
 		}
 		defer conn.Close()
 		// A POST, whose response must have no length, and bytes that do not wait for the response.
-		_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\nContent-Length: 0\r\n\r\nearly")
+		_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\nContent-Length: 0\r\n\r\nearly")
 		reader := textproto.NewReader(bufio.NewReader(conn))
 		head := readHead(t, reader)
 		for _, line := range []string{"HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: websocket", "X-Late: yes", "Sec-WebSocket-Accept: a"} {
@@ -166,7 +166,7 @@ func TestWebsocketFieldsAreSpelledAsInTheRFC(t *testing.T) {
 		}()
 		a := newAPI(t, nil)
 		site := runSidecar(t, strings.ReplaceAll(inline(a, newIdP(t), option), a.URL, "http://"+listener.Addr().String()))
-		rawCall(t, site, "GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\nsec-websocket-key: k\r\nsec-websocket-version: 13\r\n\r\n")
+		rawCall(t, site, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\nsec-websocket-key: k\r\nsec-websocket-version: 13\r\n\r\n")
 		got := <-head
 		for _, field := range []string{"Sec-WebSocket-Key: k\n", "Sec-WebSocket-Version: 13\n"} {
 			if !strings.Contains(got, field) {
@@ -181,7 +181,7 @@ func TestUnprintableUpgrade(t *testing.T) {
 	bothWays(t, func(t *testing.T, option string) {
 		e, a := newIdP(t), newAPI(t, nil)
 		site := runSidecar(t, inline(a, e, option))
-		if res := rawCall(t, site, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: w\xc3\xa9b\r\n\r\n"); res.StatusCode != http.StatusBadRequest {
+		if res := rawCall(t, site, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: w\xc3\xa9b\r\n\r\n"); res.StatusCode != http.StatusBadRequest {
 			t.Errorf("got %d %v", res.StatusCode, res.Header)
 		}
 	})
@@ -191,7 +191,7 @@ func TestUnprintableUpgrade(t *testing.T) {
 func TestUpgradeByHTTP10(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	site := runSidecar(t, inline(a, e, ""))
-	res := rawCall(t, site, "GET / HTTP/1.0\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	res := rawCall(t, site, "GET / HTTP/1.0\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	if got := a.last(t).Header; res.StatusCode != http.StatusOK || got.Get("Upgrade") != "" {
 		t.Errorf("got %d, the API got %v", res.StatusCode, got)
 	}
