@@ -65,7 +65,9 @@ func (l *limits) count(path string) int {
 
 // limitedWays are the ways to forward with on_rate_limit retry 1s.
 var limitedWays = map[string]func(w *world) harness.Config{
-	"alone": func(w *world) harness.Config { return w.inline(options{directive: "name billing\non_rate_limit retry 1s"}) },
+	"alone": func(w *world) harness.Config {
+		return w.inline(options{directive: "name billing\non_rate_limit retry 1s"})
+	},
 	"with reverse_proxy": func(w *world) harness.Config {
 		return w.inline(options{directive: "name billing\non_rate_limit retry 1s\nuse_reverse_proxy"})
 	},

@@ -100,7 +100,7 @@ func (p *patience) next(res *http.Response, limit time.Duration) (time.Duration,
 	if p.repetitions >= maxRepetitions || least > left {
 		return 0, false
 	}
-	pause := least + rand.N(min(most, left)-least+1)
+	pause := least + rand.N(min(most, left)-least+1) //nolint:gosec // G404: chance, not a secret
 	p.repetitions++
 	p.waited += pause
 	return pause, true
