@@ -28,7 +28,7 @@ func (t *Transport) sendWhenAllowed(req *http.Request, q *Request, token *oauth.
 			return res, err
 		}
 		pause, ok := q.patience(req).next(res, q.options.RateLimitWait)
-		if !ok {
+		if !ok || !body.rewind() {
 			return res, nil
 		}
 		CloseBody(res.Body)
@@ -113,7 +113,6 @@ func (b *replayBody) pause(ctx context.Context, pause time.Duration) error {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		b.rewind()
 		return nil
 	case <-ctx.Done():
 		b.abandon()
