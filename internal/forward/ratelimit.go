@@ -28,7 +28,7 @@ func (t *Transport) sendWhenAllowed(req *http.Request, q *Request, token *oauth.
 			return res, err
 		}
 		pause, ok := q.patience(req).next(res, q.options.RateLimitWait)
-		if !ok {
+		if !ok || !body.rewind() {
 			return res, nil
 		}
 		CloseBody(res.Body)
@@ -100,7 +100,7 @@ func (p *patience) next(res *http.Response, limit time.Duration) (time.Duration,
 	if p.repetitions >= maxRepetitions || least > left {
 		return 0, false
 	}
-	pause := least + rand.N(min(most, left)-least+1)
+	pause := least + rand.N(min(most, left)-least+1) //nolint:gosec // G404: chance, not a secret
 	p.repetitions++
 	p.waited += pause
 	return pause, true
@@ -113,7 +113,6 @@ func (b *replayBody) pause(ctx context.Context, pause time.Duration) error {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		b.rewind()
 		return nil
 	case <-ctx.Done():
 		b.abandon()

@@ -330,6 +330,47 @@ func TestTheBodyIsReadWhileWaiting(t *testing.T) {
 	}
 }
 
+// lateReader is the context of a request whose body is read on by the http transport of the first attempt, after
+// it was found to fit and before it is given up.
+type lateReader struct {
+	context.Context
+	read func()
+}
+
+func (c lateReader) Value(key any) any {
+	if key == caddyhttp.VarsCtxKey {
+		c.read()
+	}
+	return c.Context.Value(key)
+}
+
+// TestABodyThatTurnsOutTooLarge: no request is sent without the beginning of its body.
+func TestABodyThatTurnsOutTooLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var first io.Reader
+		sent := 0
+		transport := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), Base: roundTripper(func(req *http.Request) (*http.Response, error) {
+			sent++
+			first = req.Body
+			_, _ = io.ReadFull(req.Body, make([]byte, 5))
+			return &http.Response{StatusCode: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"1"}}, Body: http.NoBody}, nil
+		})}
+		q := &Request{
+			Context: t.Context(), options: &Options{Field: "Authorization", ReplayBuffer: 10, RateLimitWait: time.Minute}, direct: true,
+			Conn:   &Connection{Name: "c", Tracing: new(telemetry.Tracing), Tokens: manyTokens{given: new(int)}},
+			Target: &Target{Base: &url.URL{Scheme: "https", Host: "api.example"}, Dial: "api.example:443"},
+		}
+		req := httptest.NewRequest(http.MethodPut, "/", nil)
+		req.Body = io.NopCloser(io.MultiReader(strings.NewReader("first"), strings.NewReader(", and too much")))
+		req.ContentLength = -1
+		req = req.WithContext(lateReader{req.Context(), func() { _, _ = first.Read(make([]byte, 100)) }})
+		res, err := transport.Send(req, q)
+		if err != nil || res.StatusCode != http.StatusTooManyRequests || sent != 1 {
+			t.Errorf("%v, %v after %d requests", res, err, sent)
+		}
+	})
+}
+
 // TestRetriesDoNotMultiply: the attempts of a reverse_proxy for one request of the app share its repetitions.
 func TestRetriesDoNotMultiply(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
