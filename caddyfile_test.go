@@ -450,8 +450,10 @@ func TestErrorsInDirective(t *testing.T) {
 		{"allow in place", inInline("allow /a GET"), []string{"connection api.example.com: allow: a method comes after a path"}},
 		{"allow in place without the ping", inInline("ping /me\nallow GET /a"), []string{"connection api.example.com: ping: its method and path are not in allow beside it"}},
 		{"allow in a site", inSite("http_helper orders {\n\tallow GET\n}"), []string{"connection orders: allow: belongs to the connection in the global option"}},
-		{"allow against the connector's api_header", inGlobal(fmt.Sprintf(usableConnector, "api_header X-Original-URL /a") + "\nconnection orders acme {\n\tclient_id app\n\tclient_secret {env.SECRET}\n\tallow GET\n}"),
-			[]string{"connection orders: api_header X-Original-Url: some servers take a request with it for another"}},
+		{
+			"allow against the connector's api_header", inGlobal(fmt.Sprintf(usableConnector, "api_header X-Original-URL /a") + "\nconnection orders acme {\n\tclient_id app\n\tclient_secret {env.SECRET}\n\tallow GET\n}"),
+			[]string{"connection orders: api_header X-Original-Url: some servers take a request with it for another"},
+		},
 		{"allow_clients", inInline("allow_clients everybody"), []string{"connection api.example.com: allow_clients: must be IP addresses, CIDR ranges or private_ranges"}},
 		{"allow_clients empty", inInline("allow_clients"), []string{"connection api.example.com: allow_clients: takes one argument at least"}},
 

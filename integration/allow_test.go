@@ -351,8 +351,11 @@ func (w *world) checkRefusalLog(t *testing.T, requests []limitedRequest) {
 		seen[key] = true
 	}
 	for _, want := range [][3]string{
-		{"PUT", "/contacts", reasons[byConnector]}, {"DELETE", "/contacts/1", reasons[byConnection]}, {"GET", "/other", reasons[byConnector]},
-		{"GET", "/projects/group%252Fproject/issues", reasons[byConnector]}, {"GET", "/%E4pfel", reasons[byConnector]},
+		{"PUT", "/contacts", reasons[byConnector]},
+		{"DELETE", "/contacts/1", reasons[byConnection]},
+		{"GET", "/other", reasons[byConnector]},
+		{"GET", "/projects/group%252Fproject/issues", reasons[byConnector]},
+		{"GET", "/%E4pfel", reasons[byConnector]},
 	} {
 		if !seen[want] {
 			t.Errorf("%v is not logged", want)
