@@ -135,9 +135,9 @@ func namesSocket(dial reverseproxy.DialInfo) bool {
 	return strings.HasPrefix(dial.Network, "unix") && dial.Upstream != nil && !strings.Contains(dial.Upstream.Dial, "{")
 }
 
-// Send checks where a request goes (rule 16) and that it is permitted (rule 34), sends it with the newest token, and once more with a newer
-// one when the API rejects the first (rule 18). The error is a *Error if the request must not be sent.
-// Behind a handler that serves q, use q.RoundTrip instead.
+// Send checks where a request goes (rule 16) and that it is permitted (rule 34), sends it with the newest
+// token, and once more with a newer one when the API rejects the first (rule 18). The error is a *Error if
+// the request must not be sent. Behind a handler that serves q, use q.RoundTrip instead.
 func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) {
 	if err := t.check(req, q); err != nil {
 		return nil, err
