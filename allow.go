@@ -84,9 +84,9 @@ func (c *activeConnection) limits() *forward.Limits {
 
 // allowView returns rules as the admin API shows them.
 func allowView(rules []Allow) []adminapi.Allow {
-	var views []adminapi.Allow
-	for _, rule := range rules {
-		views = append(views, adminapi.Allow(rule))
+	views := make([]adminapi.Allow, len(rules))
+	for i, rule := range rules {
+		views[i] = adminapi.Allow(rule)
 	}
 	return views
 }

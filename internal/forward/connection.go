@@ -89,6 +89,7 @@ func (c *Connection) PrepareHealthCheck(r *http.Request, o *Options) (*Request, 
 	return q.prepare(r)
 }
 
+// prepare refuses a request that must not be sent, and waits for what it needs.
 func (q *Request) prepare(r *http.Request) (*Request, *Error) {
 	if loop := q.enter(r); loop != nil {
 		return nil, loop

@@ -58,7 +58,10 @@ func (q *Request) mayPass(field string, proxyFields bool) bool {
 // mayTrail reports whether a field may be in a trailer of the app: some servers merge trailers into the
 // header.
 func (q *Request) mayTrail(field string) bool {
-	return httpguard.MayTrail(field) && q.mayPass(field, false) && !(q.isLimited() && httpguard.OverridesRequest(field))
+	if q.isLimited() && httpguard.OverridesRequest(field) {
+		return false
+	}
+	return httpguard.MayTrail(field) && q.mayPass(field, false)
 }
 
 // callerFields never pass: credentials of other schemes, and what proxies say about a client certificate

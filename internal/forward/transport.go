@@ -138,8 +138,8 @@ func namesSocket(dial reverseproxy.DialInfo) bool {
 
 // Send checks where a request goes (rule 16) and that it is permitted (rule 34), and sends it with the newest
 // token, once more with a newer one when the API rejects the first (rule 18), and again when the API limits the
-// rate (rule 36). The error is a *Error if the request must not be sent.
-// Behind a handler that serves q, use q.RoundTrip instead.
+// rate (rule 36). The error is a *Error if the request must not be sent. Behind a handler that serves q, use
+// q.RoundTrip instead.
 func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) {
 	if err := t.check(req, q); err != nil {
 		return nil, err

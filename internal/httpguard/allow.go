@@ -109,7 +109,7 @@ func SplitAllow(words []string) (methods, paths []string, err error) {
 // ParseAllow parses a rule. The error does not quote it.
 func ParseAllow(methods, paths []string) (AllowRule, error) {
 	rule := AllowRule{methods: methods}
-	var errs []error
+	errs := make([]error, 0, len(methods)+len(paths))
 	for i, method := range methods {
 		errs = append(errs, inList("method", i, methods, checkAllowedMethod(method)))
 	}
