@@ -39,6 +39,7 @@ func init() {
 //	    access_token_header <field> [<prefix>]
 //	    app_authorization   replace|keep|reject
 //	    on_unauthorized     retry|pass
+//	    on_rate_limit       pass|retry [<wait>]
 //	    replay_buffer       <size>
 //	    allow_clients       [private_ranges] <ranges...>
 //	    allow_hosts         <hosts...>|*

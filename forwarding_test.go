@@ -74,6 +74,34 @@ func TestUpgradeOffer(t *testing.T) {
 	})
 }
 
+// TestAReplayIsTheSameRequest: it differs from the first attempt in nothing but the token.
+func TestAReplayIsTheSameRequest(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		e, a := newIdP(t), newAPI(t, rejects("t2"))
+		site := runSidecar(t, inline(a, e, "api_header X-Key k\n\t\tapi_query tenant a\n\t\t"+option))
+		res, _ := call(t, "COPY", site+"/file%2F1?q=%zz", nil, "Destination", "/copy", "X-Key", "app's", "X_Key", "app's", "X-Forwarded-For", "192.0.2.1", "Te", "trailers")
+		attempts := a.seen()
+		if res.StatusCode != http.StatusOK || len(attempts) != 2 {
+			t.Fatalf("got %d after %d attempts", res.StatusCode, len(attempts))
+		}
+		for i, attempt := range attempts {
+			if got, want := attempt.Header.Get("Authorization"), fmt.Sprintf("Bearer t%d", i+1); got != want {
+				t.Errorf("attempt %d has the token %q, want %q", i+1, got, want)
+			}
+			attempt.Header.Del("Authorization")
+			if want := "/base/file%2F1?q=%zz&tenant=a"; attempt.RequestURI != want {
+				t.Errorf("attempt %d was sent to %s, want %s", i+1, attempt.RequestURI, want)
+			}
+			if destination := attempt.Header.Get("Destination"); destination != "/base/copy" {
+				t.Errorf("attempt %d has the destination %s", i+1, destination)
+			}
+		}
+		if first, second := fmt.Sprint(attempts[0].Header), fmt.Sprint(attempts[1].Header); first != second {
+			t.Errorf("the replay has the header %s, the first attempt %s", second, first)
+		}
+	})
+}
+
 // awaitContent returns the content of a file, once it has any.
 func awaitContent(t *testing.T, file string) []byte {
 	t.Helper()
@@ -313,6 +341,31 @@ func TestOptionsThatNeedReverseProxy(t *testing.T) {
 		err := caddy.Validate(mustUnmarshal(t, strings.Replace(string(config), transport, change, 1)))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", change, err)
+		}
+	}
+}
+
+// TestRateLimitWaitInJSON: the limits of on_rate_limit are those of the Caddyfile.
+func TestRateLimitWaitInJSON(t *testing.T) {
+	a, e := newAPI(t, nil), newIdP(t)
+	config, err := adaptQuietly(strings.ReplaceAll(inline(a, e, "on_rate_limit retry 5m"), "SITE", "http://127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const retry, wait = `"on_rate_limit":"retry"`, `"rate_limit_wait":300000000000`
+	if !strings.Contains(string(config), retry) || !strings.Contains(string(config), wait) {
+		t.Fatalf("%s", config)
+	}
+	for name, test := range map[string]struct{ old, new, want string }{
+		"a longer wait":   {wait, `"rate_limit_wait":"301s"`, "rate_limit_wait: must be at most 5m"},
+		"a negative wait": {wait, `"rate_limit_wait":-1`, "rate_limit_wait must not be negative"},
+		"pass":            {retry, `"on_rate_limit":"pass"`, "rate_limit_wait needs on_rate_limit retry"},
+		"neither":         {retry, `"on_rate_limit":"wait"`, "on_rate_limit: must be one of pass, retry"},
+		"no wait":         {wait, `"rate_limit_wait":0`, ""},
+	} {
+		err := caddy.Validate(mustUnmarshal(t, strings.Replace(string(config), test.old, test.new, 1)))
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

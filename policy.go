@@ -1,22 +1,26 @@
 package httphelper
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
-// Values of app_authorization and on_unauthorized.
+// Values of app_authorization, on_unauthorized and on_rate_limit.
 const (
 	authorizationReplace = "replace"
 	authorizationKeep    = "keep"
@@ -24,6 +28,9 @@ const (
 
 	unauthorizedRetry = "retry"
 	unauthorizedPass  = "pass"
+
+	rateLimitPass  = "pass"
+	rateLimitRetry = "retry"
 )
 
 // RequestPolicy says which requests are admitted, which header carries the token, and what follows when
@@ -41,6 +48,16 @@ type RequestPolicy struct {
 	// What happens when the API responds with 401: `retry` the request once with a newer token, or
 	// `pass` the response to the app. Default: `retry`.
 	OnUnauthorized string `json:"on_unauthorized,omitempty"`
+
+	// What happens when the API responds with 429, or with 503 and a `Retry-After` that can be read: `retry`
+	// a request whose method is GET, HEAD, OPTIONS, PUT or DELETE at most three times, or `pass` the response
+	// to the app. The request waits for what `Retry-After` says (seconds or a date, RFC 9110 §10.2.3) and a
+	// random part of up to three times of it, or about 1s, 2s and 4s if it says nothing. Default: `pass`.
+	OnRateLimit string `json:"on_rate_limit,omitempty"`
+
+	// The longest time that a request waits in all to be retried, at most 5m. The app gets a response
+	// that would have to be waited for longer. Only with `on_rate_limit` `retry`. Default: 10s.
+	RateLimitWait caddy.Duration `json:"rate_limit_wait,omitempty"`
 
 	// The most bytes of a request's body that are kept for the retry. A request with a larger body is
 	// not retried. Default: 65536.
@@ -64,11 +81,14 @@ func (p *RequestPolicy) provision() error {
 	errs := []error{
 		setDefault(&p.AppAuthorization, "app_authorization", authorizationReplace, authorizationKeep, authorizationReject),
 		setDefault(&p.OnUnauthorized, "on_unauthorized", unauthorizedRetry, unauthorizedPass),
+		setDefault(&p.OnRateLimit, "on_rate_limit", rateLimitPass, rateLimitRetry),
+		p.provisionRateLimitWait(),
 	}
 	p.options = forward.Options{
 		Field:             p.tokenField(),
 		KeepAuthorization: p.AppAuthorization == authorizationKeep,
 		RetryUnauthorized: p.OnUnauthorized == unauthorizedRetry,
+		RateLimitWait:     time.Duration(p.RateLimitWait),
 	}
 	if h := p.AccessTokenHeader; h != nil { // without it, the prefix depends on the token
 		errs = append(errs, prefixAll("access_token_header", h.check()))
@@ -87,6 +107,33 @@ func (p *RequestPolicy) provision() error {
 	p.options.ReplayBuffer = *p.ReplayBuffer
 	errs = append(errs, p.CallerPolicy.provision())
 	return errors.Join(errs...)
+}
+
+const (
+	defaultRateLimitWait = caddy.Duration(10 * time.Second)
+	maxRateLimitWait     = caddy.Duration(5 * time.Minute)
+)
+
+// provisionRateLimitWait checks rate_limit_wait, and gives it its default if requests are retried.
+func (p *RequestPolicy) provisionRateLimitWait() error {
+	switch {
+	case p.RateLimitWait < 0:
+		return errors.New("rate_limit_wait must not be negative")
+	case p.OnRateLimit == rateLimitRetry:
+		p.RateLimitWait = cmp.Or(p.RateLimitWait, defaultRateLimitWait)
+		return prefixAll("rate_limit_wait", checkRateLimitWait(p.RateLimitWait))
+	case p.RateLimitWait > 0:
+		return errors.New("rate_limit_wait needs on_rate_limit retry")
+	default:
+		return nil
+	}
+}
+
+func checkRateLimitWait(wait caddy.Duration) error {
+	if wait > maxRateLimitWait {
+		return errors.New("must be at most 5m")
+	}
+	return nil
 }
 
 // tokenField returns the name of the header that carries the token.
@@ -155,6 +202,7 @@ var policyOptions = subdirective.Options[RequestPolicy]{
 	"access_token_header": {Read: accessTokenHeader},
 	"app_authorization":   subdirective.CheckedString(func(p *RequestPolicy) *string { return &p.AppAuthorization }, subdirective.OneOf(authorizationReplace, authorizationKeep, authorizationReject)),
 	"on_unauthorized":     subdirective.CheckedString(func(p *RequestPolicy) *string { return &p.OnUnauthorized }, subdirective.OneOf(unauthorizedRetry, unauthorizedPass)),
+	"on_rate_limit":       {Read: onRateLimit},
 	"replay_buffer":       {Read: replayBuffer},
 	"allow_clients":       {Read: allowClients},
 	"allow_hosts":         {Read: allowHosts},
@@ -168,6 +216,31 @@ func accessTokenHeader(s *subdirective.Subdirective, p *RequestPolicy) error {
 	p.AccessTokenHeader = &TokenHeader{Field: s.Args[0], Prefix: strings.Join(s.Args[1:], "")}
 	if err := p.AccessTokenHeader.check(); err != nil {
 		return s.Wrap(err)
+	}
+	return nil
+}
+
+func onRateLimit(s *subdirective.Subdirective, p *RequestPolicy) error {
+	if len(s.Args) < 1 || len(s.Args) > 2 {
+		return s.Errorf("takes pass, or retry and, if any, the longest wait")
+	}
+	p.OnRateLimit = s.Args[0]
+	if err := subdirective.OneOf(rateLimitPass, rateLimitRetry)(p.OnRateLimit); err != nil {
+		return s.Wrap(err)
+	}
+	if len(s.Args) == 1 {
+		return nil
+	}
+	if p.OnRateLimit == rateLimitPass {
+		return s.Errorf("pass waits for nothing: only retry takes a wait")
+	}
+	wait, err := caddy.ParseDuration(s.Args[1])
+	if err != nil || wait <= 0 {
+		return s.Errorf("the wait must be a duration above zero, such as 10s")
+	}
+	p.RateLimitWait = caddy.Duration(wait)
+	if err := checkRateLimitWait(p.RateLimitWait); err != nil {
+		return s.Errorf("the wait %v", err)
 	}
 	return nil
 }

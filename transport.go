@@ -260,6 +260,9 @@ func (t *Transport) prepareAlone(req *http.Request, who caller) (*forward.Reques
 	if refused := t.RequestPolicy.check(req, who); refused != nil {
 		return nil, refused
 	}
+	if who.healthCheck {
+		return t.own.forward.PrepareHealthCheck(req, &t.RequestPolicy.options)
+	}
 	return t.own.forward.Prepare(req, &t.RequestPolicy.options)
 }
 
@@ -270,6 +273,7 @@ func (t *Transport) prepareAlone(req *http.Request, who caller) (*forward.Reques
 //	    access_token_header <field> [<prefix>]
 //	    app_authorization   replace|keep|reject
 //	    on_unauthorized     retry|pass
+//	    on_rate_limit       pass|retry [<wait>]
 //	    replay_buffer       <size>
 //	    allow_clients       [private_ranges] <ranges...>
 //	    allow_hosts         <hosts...>|*

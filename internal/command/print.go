@@ -97,6 +97,8 @@ func (p *printer) connection(c adminapi.Connection) {
 	p.row("API", c.BaseURL)
 	p.row("Token endpoint", orDash(c.TokenURL))
 	p.row("Authentication", c.AuthMethod)
+	p.allowed("Allowed", c.Allow)
+	p.allowed("Allowed by connector", c.ConnectorAllow)
 	p.row("Scopes requested", words(c.Scopes.Requested))
 	if t := c.Token; t != nil {
 		p.row("Scopes granted", grantedWords(c.Scopes))
@@ -111,6 +113,16 @@ func (p *printer) connection(c adminapi.Connection) {
 	}
 	c.TokenURL = nil // it is above
 	p.problems(c)
+}
+
+// allowed prints what requests may use a connection for, a row for each rule. Without a rule there is no limit.
+func (p *printer) allowed(label string, rules []adminapi.Allow) {
+	for _, rule := range rules {
+		methods := cmp.Or(strings.Join(rule.Methods, " "), "any method")
+		paths := cmp.Or(strings.Join(rule.Paths, " "), "any path")
+		p.row(label, methods+" "+paths)
+		label = ""
+	}
 }
 
 // grantedWords lists the scopes that the server has granted, as far as it says so.
@@ -166,6 +178,7 @@ func (p *printer) form(f adminapi.Connector) {
 	p.row("API", f.BaseURL)
 	p.row("Token endpoint", orDash(f.TokenURL))
 	p.row("Authentication", f.AuthMethod)
+	p.allowed("Allowed", f.Allow)
 	p.row("Connections", words(f.Connections))
 	p.line("\nIt asks for:")
 	for _, field := range f.Fields {
