@@ -248,8 +248,8 @@ func (p *CallerPolicy) checkOrigin(ctx context.Context, origin string) *forward.
 	return p.permit(ctx, host, "the request comes from a page of %s, which is another site")
 }
 
-// permit refuses a host that is none of the permitted ones; why is a format for it. Where a base URL depends on a file or a helper flow, it
-// waits until that is known.
+// permit refuses a host that is none of the permitted ones; why is a format for it. Where a base URL depends on a file
+// or a helper flow, it waits until that is known.
 func (p *CallerPolicy) permit(ctx context.Context, host, why string) *forward.Error {
 	if httpguard.IsMachineItself(host) || slices.Contains(p.hosts, host) {
 		return nil

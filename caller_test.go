@@ -190,6 +190,17 @@ func TestAllowHosts(t *testing.T) {
 	}
 }
 
+// TestAllowHostsInJSON: what is no name is an error there, too, and is not quoted.
+func TestAllowHostsInJSON(t *testing.T) {
+	for _, names := range [][]string{{""}, {"."}, {"http://s3cret"}, {"s3cret:80"}, {"*.s3cret"}, {"s3cret."}, {"a", "127.0.0.1"}, {"[::1]"}, {"::1"}, {"*", "s3cret"}, {"s3cret/"}, {"s3cret?"}, {"s3cret@a"}} {
+		p := &CallerPolicy{AllowHosts: names}
+		err := p.provision()
+		if valid := names[0] == "s3cret."; valid != (err == nil) || err != nil && (!strings.HasPrefix(err.Error(), "allow_hosts: ") || strings.Contains(err.Error(), "s3cret")) {
+			t.Errorf("%q: %v", names, err)
+		}
+	}
+}
+
 // TestWhoseHostIsChecked: without allow_hosts it is about browsers on this machine.
 func TestWhoseHostIsChecked(t *testing.T) {
 	for _, allowed := range [][]string{nil, {"sidecar"}} {

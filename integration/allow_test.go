@@ -155,9 +155,9 @@ var limitedUpgrades = []limitedRequest{
 	{lines("POST /contacts HTTP/1.1", "X-Connection: limited", "Content-Length: 3") + "abc", passed},
 	{lines("POST /admin HTTP/1.1", "X-Connection: limited", "Content-Length: 3") + "abc", byConnector},
 	{lines("POST /admin HTTP/1.1", "X-Connection: limited", "Content-Length: 1000000"), byConnector}, // whose body does not come
-	{lines("GET http://sidecar/contacts HTTP/1.1", "X-Connection: limited"), passed},
-	{lines("GET http://sidecar/admin HTTP/1.1", "X-Connection: limited"), byConnector},
-	{lines("GET http://sidecar HTTP/1.1", "X-Connection: limited"), byConnector},
+	{lines("GET http://localhost/contacts HTTP/1.1", "X-Connection: limited"), passed},
+	{lines("GET http://localhost/admin HTTP/1.1", "X-Connection: limited"), byConnector},
+	{lines("GET http://localhost HTTP/1.1", "X-Connection: limited"), byConnector},
 }
 
 var limitedFields = []limitedRequest{
@@ -304,7 +304,7 @@ func (w *world) checkLimited(t *testing.T, address, prefix string, r limitedRequ
 		if len(arrived) != 1 {
 			t.Fatalf("%d requests at the API: %s", len(arrived), responses)
 		}
-		if want := "/v2" + strings.NewReplacer("http://sidecar", "", "ä", "%C3%A4").Replace(target); arrived[0].RequestURI != want {
+		if want := "/v2" + strings.NewReplacer("http://localhost", "", "ä", "%C3%A4").Replace(target); arrived[0].RequestURI != want {
 			t.Errorf("the API got %s, want %s", arrived[0].RequestURI, want)
 		}
 		if trailer := w.api.Last(t).Trailer; trailer.Get("X-Http-Method-Override") != "" {

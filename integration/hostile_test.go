@@ -29,7 +29,7 @@ func asking(target string) string { return lines("GET " + target + " HTTP/1.1") 
 func saying(header ...string) string { return lines("GET /x HTTP/1.1", header...) }
 
 func lines(requestLine string, header ...string) string {
-	header = append([]string{requestLine, "Host: sidecar", "Connection: close"}, header...)
+	header = append([]string{requestLine, "Host: localhost", "Connection: close"}, header...)
 	return strings.Join(header, "\r\n") + "\r\n\r\n"
 }
 

@@ -356,7 +356,7 @@ func TestABodyThatTurnsOutTooLarge(t *testing.T) {
 			return &http.Response{StatusCode: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"1"}}, Body: http.NoBody}, nil
 		})}
 		q := &Request{
-			Context: t.Context(), options: &Options{Field: "Authorization", ReplayBuffer: 10, RateLimitWait: time.Minute}, direct: true,
+			Context: t.Context(), options: &Options{Field: "Authorization", ReplayBuffer: 10, RateLimitWait: time.Minute}, ofApp: true, direct: true,
 			Conn:   &Connection{Name: "c", Tracing: new(telemetry.Tracing), Tokens: manyTokens{given: new(int)}},
 			Target: &Target{Base: &url.URL{Scheme: "https", Host: "api.example"}, Dial: "api.example:443"},
 		}
@@ -364,6 +364,7 @@ func TestABodyThatTurnsOutTooLarge(t *testing.T) {
 		req.Body = io.NopCloser(io.MultiReader(strings.NewReader("first"), strings.NewReader(", and too much")))
 		req.ContentLength = -1
 		req = req.WithContext(lateReader{req.Context(), func() { _, _ = first.Read(make([]byte, 100)) }})
+		q.received = req.Clone(req.Context())
 		res, err := transport.Send(req, q)
 		if err != nil || res.StatusCode != http.StatusTooManyRequests || sent != 1 {
 			t.Errorf("%v, %v after %d requests", res, err, sent)
