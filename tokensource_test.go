@@ -582,10 +582,11 @@ func TestRefreshRevokesNoSharedToken(t *testing.T) {
 		}, 1},
 		// The source does not know any more that the token was shared: it has adopted another one since.
 		"forgotten during the refresh": {nil, works, func(t *testing.T, c, other *connectionTokens, _ *tokentest.Fetcher, s *memorySlot) {
+			time.Sleep(30 * time.Minute)
 			if err := other.source.Refresh(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(58 * time.Minute)
+			time.Sleep(28 * time.Minute)
 			refreshAhead(t, c, s)
 			tokentest.WantToken(t, c.source, "token-3")
 		}, 0},
