@@ -324,3 +324,20 @@ func TestLockIsGivenUp(t *testing.T) {
 		}
 	})
 }
+
+// TestBlackHole: a replica whose way to the token endpoint is broken does not hold the others up for long. It
+// announces no retries.
+func TestBlackHole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, f, hole := newStorage(), newEndpoint(), newEndpoint()
+		hole.Respond, hole.Takes = fails(errTestTransient), 3*time.Second // for a connection
+		cut := newReplica(t, s, hole)
+		go func() { _, _ = cut.Token(t.Context()) }()
+		time.Sleep(time.Second)
+		tokentest.WantToken(t, newReplica(t, s, f), "token-1")
+		time.Sleep(DefaultTimeout)
+		tokentest.WantToken(t, cut, "token-1")
+		tokentest.WantCalls(t, hole, 3)
+		tokentest.WantCalls(t, f, 1)
+	})
+}

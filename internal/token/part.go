@@ -31,11 +31,12 @@ type part struct {
 	since        time.Time    // when this replica began to make the token request
 	publishes    bool         // whether the result is stored
 
-	queue  <-chan func() // yields the lock, or nil if that has failed; nil: not requested
-	leave  func()        // gives the lock up; nil: not requested
-	locked bool          // the lock is there, or cannot be had
-	unlock func()        // nil: there is nothing to unlock
-	quiet  func()        // ends the announcements; nil: there are none
+	queue  <-chan func()   // yields the lock, or nil if that has failed; nil: not requested
+	leave  func()          // gives the lock up; nil: not requested
+	locked bool            // the lock is there, or cannot be had
+	unlock func()          // nil: there is nothing to unlock
+	hush   func()          // ends the announcements; nil: there are none
+	silent <-chan struct{} // is closed when they have ended
 }
 
 // openPart finds the place of the record. That needs the values of the token request. The attempt may be nil.
@@ -312,7 +313,7 @@ func (p *part) beginRequest() {
 // not broken off, as it could not be told from a failure of the storage.
 func (p *part) announce(atOnce bool) {
 	quiet, silent := make(chan struct{}), make(chan struct{})
-	p.quiet = sync.OnceFunc(func() { close(quiet); <-silent })
+	p.hush, p.silent = sync.OnceFunc(func() { close(quiet) }), silent
 	go func() {
 		defer close(silent)
 		if atOnce {
@@ -333,10 +334,18 @@ func (p *part) announce(atOnce bool) {
 	}()
 }
 
+// stopAnnouncing ends the announcements, and does not wait for one that is under way.
+func (p *part) stopAnnouncing() {
+	if p != nil && p.hush != nil {
+		p.hush()
+	}
+}
+
 // beQuiet ends the announcements.
 func (p *part) beQuiet() {
-	if p.quiet != nil {
-		p.quiet()
+	if p.hush != nil {
+		p.hush()
+		<-p.silent
 	}
 }
 

@@ -111,6 +111,9 @@ func (s *Source) run(a *attempt, cancel context.CancelFunc, u *User) {
 			event.Expires = t.Sent.Add(t.Lifetime).Round(0)
 		case err != nil && err.Transient && i < len(retryPauses) && wait(a.ctx, jitter(retryPauses[i], 0.5)):
 			s.failures.Add(1)
+			if !err.Responded {
+				r.part.stopAnnouncing() // the cause may be on this side, and others must not wait for retries
+			}
 		default:
 			r.part.publish(s.finish(a, t, r, event))
 			return
