@@ -341,3 +341,26 @@ func TestBlackHole(t *testing.T) {
 		tokentest.WantCalls(t, f, 1)
 	})
 }
+
+// TestTimeForTheTokenRequest: whatever the storage does, half of the time is left.
+func TestTimeForTheTokenRequest(t *testing.T) {
+	for name, slow := range map[string]func(*slot){
+		"opening":          func(s *slot) { s.open, s.load = func() { time.Sleep(DefaultTimeout/2 - time.Second) }, takes(time.Hour) },
+		"loading":          func(s *slot) { s.load = takes(time.Hour) },
+		"everything":       func(s *slot) { s.open, s.load = func() { time.Sleep(DefaultTimeout / 4) }, takes(DefaultTimeout/4-1) },
+		"opening for ever": func(s *slot) { s.open = func() { time.Sleep(time.Hour) } },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, s := newEndpoint(), newStorage()
+				r := newReplica(t, s, f, func(r *replica) { slow(r.slot) })
+				start := time.Now()
+				tokentest.WantToken(t, r, "token-1")
+				if waited := time.Since(start); waited > DefaultTimeout/2+hangGrace {
+					t.Errorf("waited %v", waited)
+				}
+				time.Sleep(2 * time.Hour)
+			})
+		})
+	}
+}

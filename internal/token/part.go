@@ -188,10 +188,13 @@ func (p *part) await() decision {
 }
 
 // look loads the record while the attempt waits. The storage gets half of the attempt's time, so that there is
-// enough for a token request.
+// enough for a token request, and more only while another replica makes one.
 func (p *part) look() bool {
-	elapsed := p.s.now().Sub(p.began)
-	return p.load(p.attempt.ctx, max(p.halfTime()-elapsed, patienceFor(p.timeout)))
+	limit := p.halfTime() - p.s.now().Sub(p.began)
+	if p.heard.After(p.began) {
+		limit = max(limit, patienceFor(p.timeout))
+	}
+	return p.load(p.attempt.ctx, limit)
 }
 
 func (p *part) halfTime() time.Duration { return p.timeout / 2 }

@@ -50,6 +50,7 @@ type slot struct {
 	torn                 func([]byte) []byte // what is loaded instead of the record
 	notExclusive         bool
 	stopped              atomic.Bool // all operations fail
+	open                 func()      // runs before the slot is there
 }
 
 func (s *slot) stop() { s.stopped.Store(true) }
@@ -119,7 +120,12 @@ func (s *slot) Lock(ctx context.Context) (func(), error) {
 }
 
 // Slot implements Shared: everybody has the same identity.
-func (s *slot) Slot([]byte) Slot { return s }
+func (s *slot) Slot([]byte) Slot {
+	if s.open != nil {
+		s.open()
+	}
+	return s
+}
 
 // errStorage is a failure of the storage.
 var errStorage = errors.New("hunter2")
