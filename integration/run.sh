@@ -44,9 +44,10 @@ install_step() {
 		(cd "$npm" && npm ci --no-fund --no-audit)
 	fi
 	install_debian redis-server redis-server
+	install_debian chromium chromium
 }
 
-# install_debian <program> <package> installs a server that tests run, as root on Debian, without starting it.
+# install_debian <program> <package> installs a program that tests run, as root on Debian, without starting a server.
 # Elsewhere it says what is missing: the tests that need it fail.
 install_debian() {
 	command -v "$1" >/dev/null && return
