@@ -50,7 +50,7 @@ func addCommands(cmd *cobra.Command, find FindConnector) {
 	cmd.AddCommand(
 		runCommand(),
 		listCommand(), showCommand(), refreshCommand(), pingCommand(),
-		connectorsCommand(), newCommand(find),
+		connectorsCommand(), newCommand(find), consoleCommand(),
 	)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return exit(cmd, usageErrorf("%w; see %s --help", describeFlagError(err), cmd.CommandPath()))
