@@ -130,7 +130,7 @@ var stateMeaning = map[token.State]string{
 }
 
 var sharingWords = map[string]string{
-	adminapi.SharedOff: "no", adminapi.SharedOn: "yes", adminapi.SharedDegraded: "not now, because the storage fails",
+	adminapi.SharedOff: "not with other replicas", adminapi.SharedOn: "with other replicas", adminapi.SharedDegraded: "not now, because the storage fails",
 }
 
 func sharing(s adminapi.Shared) string { return sharingWords[s.State] }
@@ -265,7 +265,7 @@ var eventKinds = map[string]struct{ tone, what, status string }{
 	"adopted":  {toneGood, "Token taken from the storage", ""},
 	"failed":   {toneBad, "Token request failed", "token endpoint"},
 	"rejected": {toneWarn, "Token rejected", "API"},
-	"refused":  {toneWarn, "Request refused", "app got"},
+	"refused":  {toneWarn, "Request refused", "the app got"},
 }
 
 func eventViews(events []event) []eventView {

@@ -93,7 +93,7 @@ func connectionRows(conns []adminapi.Connection, base string, counts map[string]
 		requests := counts[c.Name]
 		row := connectionRow{
 			Name: c.Name, URL: base + "/connections/" + c.Name, Connector: cmp.Or(orEmpty(c.Connector), "no connector"), State: c.State,
-			Left: "none", Bar: newLifeBar(c.Token, now), Requests: "–", Errors: "–", Problems: problemsOf(c, now),
+			Left: "no token", Bar: newLifeBar(c.Token, now), Requests: "–", Errors: "–", Problems: problemsOf(c, now),
 		}
 		if c.Token != nil {
 			row.Left, row.Shared = "expires "+ago(c.Token.Expires, now), c.Token.Source == adminapi.SourceShared

@@ -3,11 +3,14 @@ package console
 import (
 	"errors"
 	"io/fs"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/dustin/go-humanize"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -181,5 +184,6 @@ func orEmpty[T any](v *T) T {
 	return *v
 }
 
-func count(n uint64) string { return strconv.FormatUint(n, 10) }
+// count returns a number as people read it.
+func count(n uint64) string { return humanize.Comma(int64(min(n, math.MaxInt64))) } //nolint:gosec // it fits
 
