@@ -322,8 +322,13 @@ func (c *Connector) scopeViews() []adminapi.Scope {
 }
 
 func pingConnection(_ http.ResponseWriter, r *http.Request, conn *activeConnection) (any, error) {
-	p := conn.ping(r.Context())
-	return adminapi.Ping{Working: p.Working, Response: adminapi.PingResponse{StatusCode: p.Status, Message: p.Message, Body: p.Body}}, nil
+	return conn.pingView(r.Context()), nil
+}
+
+// pingView makes the request that proves the connection, and returns its result as it may be shown.
+func (c *activeConnection) pingView(ctx context.Context) adminapi.Ping {
+	p := c.ping(ctx)
+	return adminapi.Ping{Working: p.Working, Response: adminapi.PingResponse{StatusCode: p.Status, Message: p.Message, Body: p.Body}}
 }
 
 // ping makes the request that proves the connection, in the same way as the app's requests. Without a

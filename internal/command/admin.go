@@ -13,13 +13,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
@@ -28,7 +28,7 @@ func listCommand() *cobra.Command {
 		Use:   "list",
 		Short: "Lists the connections and how they are doing",
 		Args:  takes(0, 0, "no argument"),
-	}, "", func(s *session, _ string) error {
+	}, nil, func(s *session, _ string) error {
 		conns, err := show(s, http.MethodGet, adminapi.ConnectionsPath, (*printer).connections)
 		return cmp.Or(err, somethingDown(conns...))
 	})
@@ -67,12 +67,18 @@ func pingCommand() *cobra.Command {
 	})
 }
 
-func connectorsCommand() *cobra.Command {
-	return adminCommand(&cobra.Command{
+func connectorsCommand(configuration draft.Configuration) *cobra.Command {
+	cmd := adminCommand(&cobra.Command{
 		Use:   "connectors [<connector>]",
 		Short: "Lists the connectors, or shows what one asks of a new connection",
-		Args:  takes(0, 1, "the name of a connector, if any"),
-	}, adminapi.ConnectorsPath, func(s *session, name string) error {
+		Long: `
+Lists the connectors, or shows what one asks of a new connection. They are those of
+the running Caddy, or of the file --config, for which nothing needs to run.`,
+		Args: takes(0, 1, "the name of a connector, if any"),
+	}, connectorNames, func(s *session, name string) error {
+		if readsFile(s.cmd) {
+			return s.showFromFile(configuration, name)
+		}
 		if name == "" {
 			_, err := show(s, http.MethodGet, adminapi.ConnectorsPath, (*printer).connectors)
 			return err
@@ -80,6 +86,25 @@ func connectorsCommand() *cobra.Command {
 		_, err := show(s, http.MethodGet, adminapi.ConnectorPath(name), (*printer).form)
 		return err
 	})
+	cmd.Flag("config").Usage = "Configuration file with the connectors"
+	return cmd
+}
+
+// showFromFile shows the connectors of a configuration file, or one of them.
+func (s *session) showFromFile(configuration draft.Configuration, name string) error {
+	config, err := findConfig(s.cmd)
+	if err != nil {
+		return err
+	}
+	if name == "" {
+		forms, err := configuration.Forms(s.cmd.Context(), config)
+		return cmp.Or(err, s.print(forms, func(p *printer) { p.connectors(forms) }))
+	}
+	form, err := configuration.Form(s.cmd.Context(), config, name)
+	if err != nil {
+		return explain(s.cmd, err)
+	}
+	return s.print(form, func(p *printer) { p.form(form) })
 }
 
 // session is one use of a command that talks to a running Caddy.
@@ -88,19 +113,33 @@ type session struct {
 	json bool // print what the admin API responds, for programs
 }
 
+// print prints a value for programs, or as it is rendered for people.
+func (s *session) print(value any, render func(*printer)) error {
+	if s.json {
+		encoder := json.NewEncoder(s.cmd.OutOrStdout())
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(value)
+	}
+	p := newPrinter(s.cmd.OutOrStdout(), time.Now(), adminFlags(s.cmd))
+	render(p)
+	p.flush()
+	return nil
+}
+
 // connectionCommand completes a command that is about one connection.
 func connectionCommand(cmd *cobra.Command, run func(s *session, name string) error) *cobra.Command {
 	cmd.Args = takes(1, 1, "the name of a connection")
-	return adminCommand(cmd, adminapi.ConnectionsPath, run)
+	return adminCommand(cmd, listedNames(adminapi.ConnectionsPath), run)
 }
 
 // adminCommand completes a command that talks to a running Caddy. Its argument is completed with
-// the names in a list of the admin API's.
-func adminCommand(cmd *cobra.Command, list string, run func(s *session, argument string) error) *cobra.Command {
+// the names that list returns, if there is one.
+func adminCommand(cmd *cobra.Command, list func(*cobra.Command) ([]string, error), run func(s *session, argument string) error) *cobra.Command {
 	addAdminFlags(cmd)
 	asJSON := cmd.Flags().Bool("json", false, "Print the admin API's response, for programs")
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
-	if list != "" {
+	if list != nil {
 		cmd.ValidArgsFunction = completeNames(list)
 	}
 	cmd.RunE = withExitStatus(func(cmd *cobra.Command, args []string) error {
@@ -130,9 +169,7 @@ func (s *session) call(method, path string, into any) error {
 func show[T any](s *session, method, path string, render func(*printer, T)) (response T, err error) {
 	err = s.call(method, path, &response)
 	if err == nil && !s.json {
-		p := newPrinter(s.cmd.OutOrStdout(), time.Now(), adminFlags(s.cmd))
-		render(p, response)
-		p.flush()
+		err = s.print(response, func(p *printer) { render(p, response) })
 	}
 	return response, err
 }
@@ -169,7 +206,7 @@ func adminAddress(cmd *cobra.Command) (string, error) {
 		return "", errors.New("--adapter needs --config")
 	}
 	if address != "" || config != "" {
-		return quietly(func() (string, error) { return caddycmd.DetermineAdminAPIAddress(address, nil, config, adapter) })
+		return draft.Quietly(func() (string, error) { return caddycmd.DetermineAdminAPIAddress(address, nil, config, adapter) })
 	}
 	switch running, _ := adminapi.Sockets(); len(running) {
 	case 0:
@@ -202,17 +239,6 @@ func shellWord(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// quietly does something without the lines of Caddy's log about it, which would stand between those of
-// a command.
-func quietly[T any](do func() (T, error)) (T, error) {
-	_, log, buffer := caddy.BufferedLog()
-	defer func() {
-		buffer.FlushTo(zap.NewNop())
-		caddy.UnbufferDefaultLogger(log)
-	}()
-	return do()
-}
-
 // explain adds to an error of a client's what to do about it. A name that is not there was typed wrongly.
 func explain(cmd *cobra.Command, err error) error {
 	if failed, ok := errors.AsType[caddy.APIError](err); ok && failed.HTTPStatus == http.StatusNotFound {
@@ -234,20 +260,29 @@ func explain(cmd *cobra.Command, err error) error {
 	return fmt.Errorf("%w; %s if it does not run, or choose another one with --address or --config", err, start)
 }
 
-// completeNames completes an argument with the names in a list of the admin API's.
-func completeNames(path string) cobra.CompletionFunc {
+// completeNames completes an argument with the names that list returns.
+func completeNames(list func(*cobra.Command) ([]string, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		var list []struct{ Name string }
-		if (&session{cmd: cmd}).call(http.MethodGet, path, &list) != nil {
+		names, err := list(cmd)
+		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		names := make([]cobra.Completion, len(list))
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// listedNames returns a function that gets the names in a list of the admin API's.
+func listedNames(path string) func(*cobra.Command) ([]string, error) {
+	return func(cmd *cobra.Command) ([]string, error) {
+		var list []struct{ Name string }
+		err := (&session{cmd: cmd}).call(http.MethodGet, path, &list)
+		names := make([]string, len(list))
 		for i, item := range list {
 			names[i] = item.Name
 		}
-		return names, cobra.ShellCompDirectiveNoFileComp
+		return names, err
 	}
 }

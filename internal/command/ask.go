@@ -59,7 +59,7 @@ func (q *question) accepts(answer string) error {
 	switch {
 	case q.kind == choice:
 		return q.offers(answer)
-	case q.kind == multiSelect:
+	case q.kind == multiSelect && q.check == nil:
 		return q.offers(strings.Fields(answer)...)
 	case q.kind == yesOrNo:
 		return subdirective.OneOf(yes, no)(answer)
@@ -109,9 +109,6 @@ func newAsker(cmd *cobra.Command) (ask func([]*question) error, piped *lines) {
 	if !ok {
 		return typed.ask, typed
 	}
-	if columns, rows, err := term.GetSize(int(out.Fd())); err == nil && drawsOn(columns, rows) {
-		return (&screen{in: in, out: out, columns: columns, rows: rows}).ask, nil
-	}
 	return (&dialogue{lines: typed, in: int(in.Fd()), out: out}).ask, nil
 }
 
@@ -126,18 +123,6 @@ func terminal(cmd *cobra.Command) (in, out *os.File, ok bool) {
 	}
 	out, err := os.OpenFile("/dev/tty", os.O_WRONLY, 0)
 	return in, out, err == nil
-}
-
-const (
-	leastColumns = 40
-	leastRows    = 12
-)
-
-// drawsOn reports whether forms can be drawn on the terminal: not on a simple or a tiny one, nor for a
-// screen reader.
-func drawsOn(columns, rows int) bool {
-	kind := os.Getenv("TERM")
-	return kind != "" && kind != "dumb" && os.Getenv("ACCESSIBLE") == "" && columns >= leastColumns && rows >= leastRows
 }
 
 // lines are answers one to a line, in the order of the questions. An empty line means the

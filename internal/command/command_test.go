@@ -190,7 +190,7 @@ func TestNobodyAnswers(t *testing.T) {
 	if err := os.WriteFile(file, []byte("{\n\tadmin unix//none.sock\n}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cli(t, "", "connectors", "--config", file).want(t, 1, "no Caddy responds at unix//none.sock (no such file or directory); "+
+	cli(t, "", "list", "--config", file).want(t, 1, "no Caddy responds at unix//none.sock (no such file or directory); "+
 		"start it with caddy run --config "+file+" if it does not run, or choose another one with --address or --config\n")
 	cli(t, "", "list", "--address", "unix//none.sock").want(t, 1, "no Caddy responds at unix//none.sock (no such file or directory); start it if it does not run, or choose another one with")
 	cli(t, "", "list").want(t, 1, "no caddy http-helper run of yours is running", caddy.DefaultAdminListen, "refused", "--config <file>", "--address")

@@ -13,12 +13,14 @@ import (
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/console"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
 )
 
-func consoleCommand() *cobra.Command {
+func consoleCommand(configuration draft.Configuration) *cobra.Command {
 	var listen string
 	var allowed []string
 	var open bool
+	var save string
 	cmd := &cobra.Command{
 		Use:   "console",
 		Short: "Serves a page for the browser, which shows connections and describes new ones",
@@ -38,9 +40,11 @@ Ctrl-C ends the command, and so do 30 minutes in which nobody uses the page.`,
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "Loopback address of the page; port 0 is any free one")
 	cmd.Flags().StringArrayVar(&allowed, "allow-host", nil, "Name, or name:port, under which the page may be reached besides; may be repeated")
 	cmd.Flags().BoolVar(&open, "open", false, "Open the page in the browser")
+	cmd.Flags().StringVar(&save, "save", "", "Directory in which the page may save new connections, and their secrets as files")
 	addAdminFlags(cmd)
+	cmd.Flag("config").Usage = "Configuration file with the connectors, which also names the admin endpoint"
 	cmd.RunE = withExitStatus(func(cmd *cobra.Command, _ []string) error {
-		options := console.Options{Admin: func() (*adminapi.Client, error) { return findAdmin(cmd) }}
+		options := consoleOptions(cmd, configuration)
 		for _, host := range allowed {
 			parsed, err := console.ParseHost(host)
 			if err != nil {
@@ -48,9 +52,24 @@ Ctrl-C ends the command, and so do 30 minutes in which nobody uses the page.`,
 			}
 			options.AllowHosts = append(options.AllowHosts, parsed)
 		}
+		if save != "" {
+			if err := options.SaveIn(save); err != nil {
+				return usageError{fmt.Errorf("--save: %w", err)}
+			}
+		}
 		return serveConsole(cmd, listen, open, options)
 	})
 	return cmd
+}
+
+// consoleOptions are the options that follow from the flags that say which Caddy a command is about.
+func consoleOptions(cmd *cobra.Command, configuration draft.Configuration) console.Options {
+	return console.Options{
+		Admin:         func() (*adminapi.Client, error) { return findAdmin(cmd) },
+		File:          cmd.Flag("config").Value.String(),
+		Adapter:       cmd.Flag("adapter").Value.String(),
+		Configuration: configuration,
+	}
 }
 
 // serveConsole serves the console until a signal ends it, or nobody uses it.

@@ -173,9 +173,7 @@ func (p *printer) form(f adminapi.Connector) {
 	}
 	if len(f.ConfigValues) > 0 {
 		p.line("\nIt sets by itself:")
-		for _, v := range f.ConfigValues {
-			p.row("  "+v.Label, origin(v))
-		}
+		p.configValues(f.ConfigValues)
 	}
 	p.line("\n%s", scopeRule(f))
 	for _, s := range f.Scopes {
@@ -197,6 +195,13 @@ func choices(f adminapi.Field) string {
 		}
 	}
 	return strings.Join(all, "; ")
+}
+
+// configValues prints config values that people may see.
+func (p *printer) configValues(values []adminapi.ConfigValue) {
+	for _, v := range values {
+		p.row("  "+v.Label, origin(v))
+	}
 }
 
 func origin(v adminapi.ConfigValue) string {

@@ -11,9 +11,11 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
 )
 
 // IdleLimit is how long a console goes on when nobody uses it.
@@ -29,6 +31,24 @@ type Options struct {
 	// Admin returns the client of the sidecar's admin endpoint. It is called for each request: a sidecar
 	// that is started later, or anew, is found.
 	Admin func() (*adminapi.Client, error)
+
+	// File is the configuration file with the connectors, and Adapter the name of its adapter. Without a
+	// file the connectors are those of the sidecar.
+	File, Adapter string
+
+	Configuration draft.Configuration // what the dialogs need of the configuration's types
+
+	saveDir string // where connections are saved; absolute, or empty: nowhere
+}
+
+// SaveIn has the console save connections in a directory.
+func (o *Options) SaveIn(dir string) error {
+	absolute, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	o.saveDir = absolute
+	return draft.CheckDir(absolute)
 }
 
 // Server serves the console to those who have opened its URL.
