@@ -1,6 +1,8 @@
 package console
 
 import (
+	"cmp"
+	"context"
 	"net/http"
 	"slices"
 	"strconv"
@@ -11,6 +13,7 @@ import (
 
 // connectorList is the page of all connectors.
 type connectorList struct {
+	URL     string
 	Where   string
 	Failure *notice
 	Total   int
@@ -26,9 +29,26 @@ type connectorCard struct {
 }
 
 func (p *pages) listConnectors(w http.ResponseWriter, r *http.Request) {
+	p.showConnectors(w, r, "connectors", page{Section: "connectors", Title: "Connectors"})
+}
+
+// forms returns the forms of all connectors, of the file if there is one.
+func (p *pages) forms(ctx context.Context) ([]adminapi.Connector, error) {
+	if p.options.File == "" {
+		return p.sidecar.connectors(ctx)
+	}
+	config, err := p.config(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return p.options.Configuration.Forms(ctx, config)
+}
+
+// showConnectors shows the connectors that a search finds, by a template.
+func (p *pages) showConnectors(w http.ResponseWriter, r *http.Request, name string, content page) {
 	query := r.URL.Query()
-	list := connectorList{Where: p.where(), Query: query.Get("q")}
-	forms, err := p.sidecar.connectors(r.Context())
+	list := connectorList{URL: base(r) + r.URL.Path, Where: p.whereConnectors(), Query: query.Get("q")}
+	forms, err := p.forms(r.Context())
 	if err != nil {
 		list.Failure = unavailable(err)
 	}
@@ -36,14 +56,53 @@ func (p *pages) listConnectors(w http.ResponseWriter, r *http.Request) {
 	forms = slices.DeleteFunc(forms, func(form adminapi.Connector) bool {
 		return !matches(list.Query, form.Name, form.Label, form.BaseURL, scopeNames(form))
 	})
-	forms, list.Paging = cut(forms, base(r)+"/connectors", query)
+	forms, list.Paging = cut(forms, list.URL, query)
 	for _, form := range forms {
 		list.Cards = append(list.Cards, connectorCard{
 			Name: form.Name, Label: form.Label, URL: base(r) + "/connectors/" + form.Name, NewURL: base(r) + "/new/" + form.Name,
 			Asks: asks(form), Scopes: scopeRule(form), Used: usedBy(form.Connections),
 		})
 	}
-	p.show(w, r, http.StatusOK, "connectors", page{Section: "connectors", Title: "Connectors", Data: list})
+	content.Data = list
+	p.show(w, r, http.StatusOK, name, content)
+}
+
+// whereConnectors says where the connectors come from.
+func (p *pages) whereConnectors() string {
+	if p.options.File != "" {
+		return "From the file " + p.options.File
+	}
+	return p.where()
+}
+
+// connectorView is the page of one connector.
+type connectorView struct {
+	Form     adminapi.Connector
+	NewURL   string
+	Scopes   string
+	Used     []string
+	TokenURL string
+	Dialog   dialog
+}
+
+func (p *pages) showConnector(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("connector")
+	forms, err := p.forms(r.Context())
+	if err != nil {
+		p.failed(w, r, "The connectors cannot be read", err)
+		return
+	}
+	i := slices.IndexFunc(forms, func(form adminapi.Connector) bool { return form.Name == name })
+	if i < 0 {
+		p.fail(w, r, http.StatusNotFound, problem{Title: "There is no such connector"})
+		return
+	}
+	view := connectorView{
+		Form: forms[i], NewURL: base(r) + "/new/" + name, Scopes: scopeRule(forms[i]), Used: forms[i].Connections,
+		TokenURL: cmp.Or(orEmpty(forms[i].TokenURL), "found by the issuer"), Dialog: dialogOf(forms[i]),
+	}
+	view.Dialog.Preview, view.Dialog.Prefix = true, "preview-"
+	p.show(w, r, http.StatusOK, "connector", page{Section: "connectors", Title: forms[i].Label, Data: view})
 }
 
 func scopeNames(form adminapi.Connector) string {

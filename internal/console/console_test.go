@@ -147,17 +147,17 @@ const oneConnection = `{"name": "billing", "connector": "acme", "state": "ready"
 
 func connections(more ...string) map[string]string {
 	return map[string]string{
-		adminapi.ConnectionsPath:                          "[" + strings.Join(append([]string{oneConnection}, more...), ",") + "]",
-		adminapi.ConnectionsPath + "/billing":             oneConnection,
-		adminapi.ConnectionsPath + "/billing/refresh":     oneConnection,
-		adminapi.ConnectionsPath + "/billing/ping":        `{"working": true, "service_response": {"status_code": 200, "message": "the API responded with 200 OK", "response_body": ""}}`,
-		adminapi.ConnectionsPath + "/billing/events":      `[]`,
-		adminapi.ConnectorsPath:                           `[{"name": "acme", "label": "Acme", "fields": [], "scopes": [], "connections": ["billing"]}]`,
-		"/metrics":                                        "# TYPE caddy_http_helper_requests_total counter\ncaddy_http_helper_requests_total{connection=\"billing\",outcome=\"sent\"} 41\n",
-		adminapi.ConnectionsPath + "/billing/nonsense":    `{}`,
-		"/config/":                                        `{}`,
-		"/load":                                           `{}`,
-		"/stop":                                           `{}`,
+		adminapi.ConnectionsPath:                       "[" + strings.Join(append([]string{oneConnection}, more...), ",") + "]",
+		adminapi.ConnectionsPath + "/billing":          oneConnection,
+		adminapi.ConnectionsPath + "/billing/refresh":  oneConnection,
+		adminapi.ConnectionsPath + "/billing/ping":     `{"working": true, "service_response": {"status_code": 200, "message": "the API responded with 200 OK", "response_body": ""}}`,
+		adminapi.ConnectionsPath + "/billing/events":   `[]`,
+		adminapi.ConnectorsPath:                        `[{"name": "acme", "label": "Acme", "fields": [], "scopes": [], "connections": ["billing"]}]`,
+		"/metrics":                                     "# TYPE caddy_http_helper_requests_total counter\ncaddy_http_helper_requests_total{connection=\"billing\",outcome=\"sent\"} 41\n",
+		adminapi.ConnectionsPath + "/billing/nonsense": `{}`,
+		"/config/": `{}`,
+		"/load":    `{}`,
+		"/stop":    `{}`,
 		"/http_helper/connections/billing/../../../load":  `{}`,
 		"/http_helper/connections/billing/..%2f..%2fload": `{}`,
 	}

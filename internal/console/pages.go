@@ -40,6 +40,12 @@ func (p *pages) register(mux *http.ServeMux) {
 		"POST /connections/{name}/refresh": p.refreshConnection,
 		"POST /connections/{name}/ping":    p.pingConnection,
 		"GET /connectors":                  p.listConnectors,
+		"GET /connectors/{connector}":      p.showConnector,
+		"GET /new":                         p.chooseConnector,
+		"GET /new-connector":               p.describeConnector,
+		"POST /new-connector":              p.changeConnector,
+		"GET /new/{connector}":             p.withDraft(p.describeConnection),
+		"POST /new/{connector}":            p.withDraft(p.changeConnection),
 		"/":                                p.notFound,
 	} {
 		mux.HandleFunc(pattern, handler)
@@ -186,4 +192,3 @@ func orEmpty[T any](v *T) T {
 
 // count returns a number as people read it.
 func count(n uint64) string { return humanize.Comma(int64(min(n, math.MaxInt64))) } //nolint:gosec // it fits
-

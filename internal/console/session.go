@@ -47,6 +47,7 @@ type sessions struct {
 // session is one browser that has opened the console.
 type session struct {
 	cookie [sha256.Size]byte
+	held   held // secrets of its drafts
 }
 
 func newSessions() *sessions {

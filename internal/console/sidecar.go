@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
 )
 
 // sidecar is the running one. Its methods are all that the console asks of the admin endpoint.
@@ -50,6 +51,15 @@ func (s sidecar) ping(ctx context.Context, name string) (result adminapi.Ping, e
 func (s sidecar) connectors(ctx context.Context) (list []adminapi.Connector, err error) {
 	err = s.call(ctx, http.MethodGet, adminapi.ConnectorsPath, &list)
 	return list, err
+}
+
+// config returns the configuration with whole connectors: what a token request will be follows from those.
+func (s sidecar) config(ctx context.Context) (*draft.Config, error) {
+	admin, err := s.find()
+	if err != nil {
+		return nil, err
+	}
+	return draft.RunningConfig(ctx, admin)
 }
 
 // event is something that happened to a connection.

@@ -68,3 +68,107 @@ document.addEventListener("submit", (event) => {
 	button.setAttribute("aria-disabled", "true");
 	button.textContent = button.dataset.busy;
 });
+
+// The form of a dialog: what follows from it is shown while it is filled in. Secrets stay in the page until
+// a button is pressed.
+const form = document.querySelector("form[data-live]");
+const touched = new Set();
+
+function setUp(page) {
+	for (const button of page.querySelectorAll("[data-copy]")) button.hidden = false;
+	for (const button of page.querySelectorAll("[data-without-script]")) button.hidden = true;
+	for (const text of page.querySelectorAll("[data-limit]")) countCharacters(text);
+}
+
+// countCharacters counts as the server does: characters, not halves of them.
+function countCharacters(text) {
+	const counter = document.querySelector(`[data-counter-for="${CSS.escape(text.id)}"]`);
+	const count = [...text.value].length;
+	counter.textContent = `${count} of ${text.dataset.limit} characters`;
+	counter.classList.toggle("over", count > Number(text.dataset.limit));
+}
+
+async function post(fields) {
+	for (const secret of form.querySelectorAll("input[type=password]")) fields.delete(secret.name);
+	const response = await fetch(form.action, { method: "POST", body: new URLSearchParams(fields) });
+	return new DOMParser().parseFromString(await response.text(), "text/html");
+}
+
+let latest = 0;
+let timer;
+
+async function check() {
+	const number = ++latest;
+	const fields = new FormData(form);
+	fields.set("do", "check");
+	let page;
+	try {
+		page = await post(fields);
+	} catch {
+		return;
+	}
+	if (number !== latest || !page.getElementById("preview")) return;
+	document.getElementById("preview").replaceChildren(...page.getElementById("preview").childNodes);
+	for (const fresh of page.querySelectorAll("#form [data-error-for]")) showErrors(fresh);
+	setUp(document.getElementById("preview"));
+}
+
+// showErrors shows what is wrong with a field, once somebody has left it.
+function showErrors(fresh) {
+	const id = fresh.dataset.errorFor;
+	const shown = document.querySelector(`#form [data-error-for="${CSS.escape(id)}"]`);
+	if (!shown || (shown.hidden && !touched.has(id))) return;
+	shown.hidden = fresh.hidden;
+	shown.replaceChildren(...fresh.childNodes);
+	document.getElementById(id)?.toggleAttribute("aria-invalid", false);
+	if (!fresh.hidden) document.getElementById(id)?.setAttribute("aria-invalid", "true");
+}
+
+// changeRows adds or removes a row without loading the page anew.
+async function changeRows(button) {
+	latest++;
+	const fields = new FormData(form, button);
+	const page = await post(fields);
+	const fresh = page.getElementById("form");
+	if (!fresh) return;
+	const list = button.closest("[id^=list-]").id;
+	form.replaceChildren(...fresh.childNodes);
+	document.getElementById("preview").replaceChildren(...page.getElementById("preview").childNodes);
+	setUp(document);
+	const next = fresh.dataset.added ? document.getElementById(fresh.dataset.added) : document.querySelector(`#${list} button`);
+	next?.focus();
+	check();
+}
+
+if (form) {
+	form.addEventListener("input", (event) => {
+		if (event.target.dataset.limit) countCharacters(event.target);
+		if (event.target.type === "password") return;
+		clearTimeout(timer);
+		timer = setTimeout(check, 250);
+	});
+	form.addEventListener("change", (event) => {
+		touched.add(event.target.name);
+		clearTimeout(timer);
+		timer = setTimeout(check, 0);
+	});
+	form.addEventListener("submit", (event) => {
+		if (event.submitter?.dataset.partial === undefined) return;
+		event.preventDefault();
+		changeRows(event.submitter);
+	});
+}
+setUp(document);
+
+document.addEventListener("click", async (event) => {
+	const button = event.target.closest("[data-copy]");
+	if (!button) return;
+	const text = document.getElementById(button.dataset.copy);
+	try {
+		await navigator.clipboard.writeText(text.textContent);
+		button.textContent = "Copied";
+	} catch {
+		getSelection().selectAllChildren(text);
+		button.textContent = "Selected";
+	}
+});
