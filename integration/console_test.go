@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
 	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 )
 
@@ -107,11 +110,6 @@ func showcase() map[string]any {
 			{"at": at(-83), "kind": "failed", "status": 503, "code": "temporarily_unavailable", "duration": 0.092, "count": 1},
 		},
 		"/http_helper/connections/billing/ping": object{"working": true, "service_response": object{"status_code": 200, "message": "the API responded with 200 OK", "response_body": ""}},
-		"/http_helper/connectors": []object{
-			connectorForm("acme_crm", "Acme CRM", []string{"archive", "billing", "orders"}, "contacts.read", "contacts.write", "contacts.delete"),
-			connectorForm("parcel_service", "Parcel Service", []string{"shipping"}, "labels", "tracking"),
-			connectorForm("people", "People", []string{"payroll"}, "employees.read"),
-		},
 		"/metrics": "# TYPE caddy_http_helper_requests_total counter\n" +
 			`caddy_http_helper_requests_total{connection="billing",outcome="sent"} 18204` + "\n" +
 			`caddy_http_helper_requests_total{connection="billing",outcome="refused"} 3` + "\n" +
@@ -126,21 +124,66 @@ func showcase() map[string]any {
 	return says
 }
 
-func connectorForm(name, label string, connections []string, scopes ...string) object {
-	offered := make([]object, len(scopes))
-	for i, scope := range scopes {
-		offered[i] = object{"name": scope, "required": i == 0, "description": nil}
-	}
-	return object{
-		"name": name, "label": label, "auth_method": "client_secret_basic", "token_url": "https://{param.instance}.acme.example/oauth2/token", "base_url": "https://{param.instance}.acme.example/api",
-		"fields": []object{
-			{"key": "client_id", "type": "text", "label": "Client ID", "fixed": true}, {"key": "client_secret", "type": "password", "label": "Client secret", "fixed": true},
-			{"key": "instance", "type": "text", "label": "Your instance name", "fixed": false},
-		},
-		"config_values": []object{}, "scopes": offered, "connections": connections,
-		"permissions": object{"customize_scopes": true, "additional_scopes": name == "acme_crm", "scopes_delimiter": "space", "scopes_help": nil},
+// showcaseFile is a configuration file with the connectors of the showcase.
+const showcaseFile = `{
+	http_helper {
+		connector acme_crm {
+			label "Acme CRM"
+			base_url https://{param.instance}.acme.example/api
+			token_url https://{param.instance}.acme.example/oauth2/token
+			scope contacts.read required {
+				description "Read contacts"
+			}
+			scope contacts.write {
+				description "Create and change contacts"
+			}
+			scope contacts.delete
+			customize_scopes
+			additional_scopes
+			scopes_help https://acme.example/help/scopes
+			parameter instance text {
+				label "Your instance name"
+			}
+			parameter region dropdown {
+				label "Region"
+				option eu "Europe"
+				option us "United States"
+				default eu
+			}
+			config_value audience text {
+				label "Audience"
+				value https://{param.instance}.acme.example
+			}
+			token_request_param audience {config.audience}
+			token_request_param region {param.region}
+			ping GET /me 200
+		}
+		connector parcel_service {
+			label "Parcel Service"
+			base_url https://api.parcels.example
+			token_url https://auth.parcels.example/token
+			scope labels
+			scope tracking
+			customize_scopes
+			parameter account password {
+				label "Account key"
+			}
+			api_header X-Account {param.account}
+		}
+		connector people {
+			label "People"
+			base_url https://people.example/v1
+			token_url https://people.example/token
+			scope employees.read
+		}
+		connection archive acme_crm {
+			client_id archive
+			client_secret {env.SECRET}
+			parameter instance emea
+		}
 	}
 }
+`
 
 // screenshots is the environment variable with the directory that the tests write pictures of the pages to.
 // docs/screenshots has them.
@@ -154,8 +197,8 @@ func picture(t *testing.T, b *harness.Browser, name string) {
 	}
 }
 
-// TestConsolePictures shows the pages about a sidecar in each size and color, without a complaint of the
-// browser's.
+// TestConsolePictures shows the pages in each size and color, without a complaint of the browser's. The
+// pictures are those of the documentation.
 func TestConsolePictures(t *testing.T) {
 	t.Parallel()
 	address := sidecarStandIn(t, showcase())
@@ -166,19 +209,57 @@ func TestConsolePictures(t *testing.T) {
 	} {
 		t.Run("pages"+name, func(t *testing.T) {
 			t.Parallel()
-			_, url := startConsole(t, harness.NewUser(t), "--address", address)
-			base, _, _ := strings.Cut(url, "/open/")
-			b := harness.OpenBrowser(t, options)
-			b.Open(t, url)
-			equal(t, "title", b.Text(t, "h1"), "Connections")
-			picture(t, b, "connections"+name)
-			b.Open(t, base+"/connections/billing")
-			picture(t, b, "connection"+name)
-			b.Open(t, base+"/connectors")
-			picture(t, b, "connectors"+name)
-			if problems := b.Problems(); len(problems) > 0 {
-				t.Errorf("the browser complains: %q", problems)
+			d := openDesk(t, options, "--address", address, "--config", showcaseConfig(t))
+			equal(t, "title", d.Text(t, "h1"), "Connections")
+			picture(t, d.Browser, "connections"+name)
+			for _, page := range []string{"connections/billing", "connectors", "connectors/acme_crm", "new"} {
+				d.Open(t, d.base+"/"+page)
+				picture(t, d.Browser, strings.NewReplacer("connections/billing", "connection", "/acme_crm", "-one", "new", "choose").Replace(page)+name)
 			}
+			d.fillShowcaseConnection(t)
+			picture(t, d.Browser, "new-connection"+name)
+			d.fillShowcaseConnector(t)
+			picture(t, d.Browser, "new-connector"+name)
+			d.wantNoSecret(t)
 		})
 	}
+}
+
+func showcaseConfig(t *testing.T) (file string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "Caddyfile")
+	harness.WriteFile(t, file, showcaseFile)
+	return file
+}
+
+func (d *desk) fillShowcaseConnection(t *testing.T) {
+	t.Helper()
+	d.Open(t, d.base+"/new/acme_crm")
+	d.fill(t, "name", "billing")
+	d.fill(t, "client_id", "billing-app")
+	d.fill(t, "client_secret", "not-shown")
+	d.fill(t, "parameters.instance", "emea")
+	d.click(t, at("customize-yes"))
+	d.click(t, `[value="contacts.write"]`)
+	d.fill(t, "additional_scopes", "reports.read reports.export")
+	d.waitText(t, "#request", "reports.export")
+	d.waitText(t, "#block", "reports.export")
+}
+
+func (d *desk) fillShowcaseConnector(t *testing.T) {
+	t.Helper()
+	d.Open(t, d.base+"/new-connector")
+	d.fill(t, "name", "acme_billing")
+	d.fill(t, "label", "Acme Billing")
+	d.fill(t, "base_url", "https://billing.acme.example/v2")
+	d.click(t, `button[value="add:scopes"]`)
+	d.fill(t, "scopes.0.name", "invoices.read")
+	d.fill(t, "scopes.0.description", "Read invoices")
+	d.click(t, `button[value="add:parameters"]`)
+	d.fill(t, "parameters.0.key", "tenant")
+	d.fill(t, "parameters.0.label", "Your tenant")
+	d.fill(t, "token_url", "http://auth.acme.example/token")
+	d.Run(t, chromedp.SendKeys(at("token_url"), kb.Tab, chromedp.ByQuery))
+	d.waitText(t, at("token_url-error"), "https")
+	d.waitText(t, "#block", "Read invoices")
 }

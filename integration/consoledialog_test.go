@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 
@@ -60,9 +61,21 @@ func (d *desk) press(t *testing.T, do string) {
 	t.Helper()
 	d.Script(t, `document.documentElement.dataset.before = "yes"`)
 	d.click(t, `button[value="`+do+`"]:not([tabindex="-1"])`)
-	d.see(t, "html:not([data-before])")
-	d.see(t, "h1")
+	d.waitLoaded(t)
 	d.keep(t)
+}
+
+// waitLoaded waits for the page that follows one with the mark of press.
+func (d *desk) waitLoaded(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(harness.Timeout); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		var loaded bool
+		err := d.Try(chromedp.Evaluate(`document.readyState === "complete" && !document.documentElement.dataset.before`, &loaded))
+		if err == nil && loaded { // an error: the page changes just now
+			return
+		}
+	}
+	t.Fatal("no page follows")
 }
 
 // keep keeps the page's text.
@@ -196,7 +209,7 @@ func (d *desk) makeConnection(t *testing.T, o *office, scripts bool) {
 	}
 	d.press(t, "try")
 	text := d.Text(t, "#result")
-	for _, want := range []string{"It works: there is a token", "It lives 1h0m0s.", "Scopes granted: contacts.read contacts.write reports.read", "Ping: The API responded with 200 OK."} {
+	for _, want := range []string{"It works: there is a token", "It lives 1h0m0s.", "Scopes granted: contacts.read contacts.write reports.read", "Ping: The API responded with 200 OK, as expected."} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in %s", want, text)
 		}
@@ -225,4 +238,135 @@ func (o *office) wantSaved(t *testing.T, dir string) {
 	equal(t, "request", o.api.Last(t).RequestURI, "/emea/hello")
 	equal(t, "X-Pass", o.api.Last(t).Header.Get("X-Pass"), "open sesame")
 	equal[any](t, "scope", o.server.Introspect(t, "my app", secret, token)["scope"], "contacts.read contacts.write reports.read")
+}
+
+// TestConsoleMakesAConnector fills in the authentication dialog, with scripts and without, and has a
+// sidecar load the block that comes of it, with a connection that gets what the helper flow computes.
+func TestConsoleMakesAConnector(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string]harness.BrowserOptions{"scripts": {Width: 1280, Height: 900}, "no scripts": {Width: 1280, Height: 900, NoScript: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			w.Run(t, w.expand(noOptions, harness.Config{Options: "http_helper {\n" + acme + "\n}"}))
+			d := openDesk(t, options, "--address", "unix/"+w.AdminSocket())
+			block := d.makeConnector(t, w, !options.NoScript)
+			d.wantNoSecret(t, "typed-by-mistake")
+
+			other := &world{Sidecar: harness.New(t), tokens: w.tokens, api: w.api}
+			other.Run(t, other.expand(noOptions, harness.Config{
+				Options: "http_helper {\n" + strings.ReplaceAll(block, "the secret goes here", "filled in") + "\nconnection mine shop {\nclient_id app\nclient_secret {env.SECRET}\nparameter tenant t-17\nparameter key open-sesame\n}\n}",
+				Site:    "http_helper mine",
+			}))
+			other.wantOK(t)
+			form := w.tokens.Only(t).Form()
+			equal(t, "scope", form.Get("scope"), "orders.read orders.write")
+			equal(t, "audience", form.Get("audience"), "urn:t-17:eu")
+			got := w.api.Last(t)
+			equal(t, "API header", got.Header.Get("X-Key"), "open-sesame")
+			equal(t, "request", got.RequestURI, "/hello?region=eu")
+		})
+	}
+}
+
+var noOptions options
+
+// makeConnector fills in the dialog, and returns the block.
+func (d *desk) makeConnector(t *testing.T, w *world, scripts bool) string {
+	t.Helper()
+	d.Open(t, d.base+"/new-connector")
+	add := func(list, first string) {
+		t.Helper()
+		if !scripts {
+			d.press(t, "add:"+list)
+			return
+		}
+		d.click(t, `button[value="add:`+list+`"]`)
+		d.see(t, at(first))
+		equal(t, "focus after a row was added", d.Script(t, "document.activeElement.id"), first)
+	}
+	d.fill(t, "name", "acme") // there is one
+	d.fill(t, "base_url", "http://api.example/")
+	d.press(t, "check")
+	for id, want := range map[string]string{
+		"name": "There is a connector of this name already", "base_url": "https", "token_url": "missing",
+	} {
+		if got := d.Text(t, at(id+"-error")); !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", id, got, want)
+		}
+	}
+	d.fill(t, "name", "shop")
+	d.fill(t, "label", "The shop")
+	d.fill(t, "base_url", w.api.URL)
+	d.fill(t, "token_url", w.tokens.URL)
+	add("scopes", "scopes.0.name")
+	d.fill(t, "scopes.0.name", "orders.read")
+	d.fill(t, "scopes.0.description", "Read orders")
+	d.click(t, at("scopes.0.required"))
+	add("scopes", "scopes.1.name")
+	d.fill(t, "scopes.1.name", "to be removed")
+	add("scopes", "scopes.2.name")
+	d.fill(t, "scopes.2.name", "orders.write")
+	if scripts {
+		d.click(t, `button[value="remove:scopes.1"]`)
+		d.waitText(t, "#form", "Scope 1")
+		d.Run(t, chromedp.WaitNotPresent(at("scopes.2.name"), chromedp.ByQuery))
+	} else {
+		d.press(t, "remove:scopes.1")
+	}
+	equal(t, "scope after the removal", d.value(t, "scopes.1.name"), "orders.write")
+	d.press(t, "check")
+	if got := d.Text(t, at("scopes.0.required-error")); !strings.Contains(got, "customize_scopes") {
+		t.Errorf("required: %q", got)
+	}
+	d.click(t, at("customize_scopes"))
+	d.click(t, at("additional_scopes"))
+	add("parameters", "parameters.0.key")
+	d.fill(t, "parameters.0.key", "tenant")
+	d.fill(t, "parameters.0.label", "Your tenant")
+	add("parameters", "parameters.1.key")
+	d.Run(t, chromedp.SendKeys(at("parameters.1.type"), "Drop", chromedp.ByQuery))
+	d.fill(t, "parameters.1.key", "region")
+	d.fill(t, "parameters.1.options", "eu = Europe\nus")
+	d.fill(t, "parameters.1.default", "eu")
+	add("parameters", "parameters.2.key")
+	d.Run(t, chromedp.SendKeys(at("parameters.2.type"), "Pass", chromedp.ByQuery))
+	d.fill(t, "parameters.2.key", "key")
+	d.fillConfigValues(t, add)
+	add("token_request_params", "token_request_params.0.name")
+	d.fill(t, "token_request_params.0.name", "audience")
+	d.fill(t, "token_request_params.0.value", "{config.audience}")
+	add("api_headers", "api_headers.0.name")
+	d.fill(t, "api_headers.0.name", "X-Key")
+	d.fill(t, "api_headers.0.value", "{param.key}")
+	add("api_query", "api_query.0.name")
+	d.fill(t, "api_query.0.name", "region")
+	d.fill(t, "api_query.0.value", "{param.region}")
+	d.fill(t, "ping.path", "/me")
+	d.fill(t, "ping.statuses", "200 204")
+	d.press(t, "check")
+	equal(t, "errors", d.Script(t, `[...document.querySelectorAll("[data-error-for]:not([hidden])")].map((e) => e.textContent).join()`), "")
+	for _, text := range []string{"New connection: The shop", "Your tenant", "Europe", "Customize scopes", "Read orders", "urn:{param.tenant}"} {
+		if got := d.Text(t, ".dialog"); !strings.Contains(got, text) {
+			t.Errorf("%q is not in the preview %s", text, got)
+		}
+	}
+	return d.Text(t, "#block")
+}
+
+// fillConfigValues adds a fixed value, a secret and one of a helper flow.
+func (d *desk) fillConfigValues(t *testing.T, add func(list, first string)) {
+	t.Helper()
+	add("config_values", "config_values.0.key")
+	d.fill(t, "config_values.0.key", "realm")
+	d.fill(t, "config_values.0.value", "urn:{param.tenant}")
+	add("config_values", "config_values.1.key")
+	d.fill(t, "config_values.1.key", "audience")
+	d.Run(t, chromedp.SendKeys(at("config_values.1.source"), "A helper flow: t", chromedp.ByQuery))
+	d.fill(t, "config_values.1.template", "urn:{{.param.tenant}}:{{.param.region}}")
+	d.click(t, at("config_values.1.hidden"))
+	add("config_values", "config_values.2.key")
+	d.fill(t, "config_values.2.key", "api_key")
+	d.fill(t, "config_values.2.value", "typed-by-mistake")
+	d.Run(t, chromedp.SendKeys(at("config_values.2.type"), "Pass", chromedp.ByQuery))
 }

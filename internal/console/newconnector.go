@@ -133,10 +133,12 @@ func configValueOf(form url.Values, i int) draft.ConfigValueDraft {
 	case draft.SourceTemplate:
 		value.Template = text("template")
 	default:
-		value.Value = text("value")
-		if value.Type == adminapi.TypePassword && value.Key != "" {
-			value.Value = secretOfConnector
+		if value.Type == adminapi.TypePassword {
+			form.Del(control("config_values", i, "value"))
+			value.Value = map[bool]string{true: secretOfConnector}[value.Key != ""]
+			break
 		}
+		value.Value = text("value")
 	}
 	return value
 }

@@ -1,0 +1,279 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
+)
+
+// axe returns the source of axe-core, which checks a page for accessibility.
+func axe(t *testing.T) string {
+	t.Helper()
+	source, err := os.ReadFile(filepath.Join(harness.Root(), "integration", "axe", "node_modules", "axe-core", "axe.min.js"))
+	if err != nil {
+		t.Fatal("axe-core is not installed: run integration/run.sh, or `npm ci` in integration/axe")
+	}
+	return string(source)
+}
+
+// violations has axe-core check the page: names and labels of all controls, contrast, structure.
+func (d *desk) violations(t *testing.T) []string {
+	t.Helper()
+	const run = `axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]})
+		.then((found) => JSON.stringify(found.violations.flatMap((v) => v.nodes.map((n) => v.id + ": " + n.html + " " + n.failureSummary))))`
+	var found []string
+	if err := json.Unmarshal([]byte(d.Script(t, run)), &found); err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// TestConsoleIsAccessible checks every page in both colors, with results and with mistakes at the fields.
+func TestConsoleIsAccessible(t *testing.T) {
+	t.Parallel()
+	source := axe(t)
+	for name, options := range map[string]harness.BrowserOptions{"light": {}, "dark, on a phone": {Dark: true, Width: 500, Height: 860}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := openDesk(t, options, "--address", sidecarStandIn(t, showcase()), "--config", showcaseConfig(t), "--save", t.TempDir())
+			check := func(page string) {
+				t.Helper()
+				d.Script(t, source+"; 1")
+				for _, violation := range d.violations(t) {
+					t.Errorf("%s: %s", page, violation)
+				}
+			}
+			for _, page := range []string{
+				"/", "/?q=nothing", "/connections/billing", "/connections/orders", "/connections/none", "/connectors", "/connectors/acme_crm", "/connectors/parcel_service",
+				"/new", "/new/acme_crm", "/new/parcel_service", "/new/people", "/new-connector",
+			} {
+				d.Open(t, d.base+page)
+				check(page)
+			}
+			d.Open(t, d.base+"/connections/billing")
+			d.Run(t, chromedp.Submit(`form[action$="/ping"]`, chromedp.ByQuery))
+			d.see(t, "#result")
+			check("the result of a ping")
+			d.Open(t, d.base+"/new/acme_crm")
+			d.click(t, at("customize-yes"))
+			d.press(t, "try")
+			check("mistakes in a new connection")
+			d.Open(t, d.base+"/new-connector")
+			for _, list := range []string{"scopes", "parameters", "config_values", "token_request_params"} {
+				d.click(t, `button[value="add:`+list+`"]`)
+				d.see(t, `#list-`+list+` fieldset`)
+			}
+			d.press(t, "check")
+			check("mistakes in a new connector")
+		})
+	}
+}
+
+// TestConsoleByKeyboard reaches every control with the Tab key, sees where it is, and tries a connection
+// without a mouse.
+func TestConsoleByKeyboard(t *testing.T) {
+	t.Parallel()
+	d := openDesk(t, harness.BrowserOptions{}, "--address", sidecarStandIn(t, showcase()), "--config", showcaseConfig(t))
+	d.Open(t, d.base+"/new/acme_crm")
+	var reached []string
+	for range 40 {
+		d.Run(t, chromedp.KeyEvent(kb.Tab))
+		where := d.Script(t, `(({id, textContent, value}) => id || value || textContent.trim())(document.activeElement)`)
+		if outline := d.Script(t, `getComputedStyle(document.activeElement).outlineStyle`); outline == "none" {
+			t.Errorf("it is not visible that %s has the focus", where)
+		}
+		switch where {
+		case "name":
+			d.Run(t, chromedp.KeyEvent("by-keyboard"))
+		case "customize-no":
+			d.Run(t, chromedp.KeyEvent(kb.ArrowDown)) // to Customize
+		case "scope-1":
+			d.Run(t, chromedp.KeyEvent(" "))
+		}
+		reached = append(reached, where)
+		if where == "try" {
+			break
+		}
+	}
+	got := strings.Join(reached, " ")
+	if !strings.HasPrefix(got, "Skip to the content") {
+		t.Errorf("the first is %s", reached[0])
+	}
+	if want := "name client_id client_secret parameters.instance parameters.region customize-no scope-1 scope-2 additional_scopes"; !strings.Contains(got, want) {
+		t.Errorf("reached %s, want %s", got, want)
+	}
+	d.Run(t, chromedp.KeyEvent(kb.Enter))
+	d.see(t, "#result")
+	equal(t, "focus", d.Script(t, "document.activeElement.id"), "result")
+	equal(t, "ticked", d.Script(t, "document.getElementById('scope-1').checked"), "true")
+}
+
+// TestConsoleAmongOtherSites has a browser with the console open visit pages of other sites.
+func TestConsoleAmongOtherSites(t *testing.T) {
+	t.Parallel()
+	o := newOperator(t, documentedCaddyfile, options{})
+	d := openDesk(t, harness.BrowserOptions{HostRules: "MAP evil.example 127.0.0.1"}, "--address", o.admin)
+	port := must(url.Parse(d.base)).Port()
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		switch r.URL.Path {
+		case "/frame":
+			fmt.Fprintf(w, `<h1>frame</h1><iframe src="%s/"></iframe>`, d.base)
+		case "/post":
+			fmt.Fprintf(w, `<form method="post" action="%s/connections/billing/refresh"><button>go</button></form>`, d.base)
+		case "/link":
+			fmt.Fprintf(w, `<a href="%s/">the console</a>`, d.base)
+		}
+	}))
+	t.Cleanup(other.Close)
+	_, otherPort, _ := strings.Cut(strings.TrimPrefix(other.URL, "http://"), ":")
+	for _, site := range []string{"http://evil.example:" + otherPort, other.URL, "http://localhost:" + otherPort} { // the latter two are the same site
+		d.Open(t, site+"/frame")
+		if problems := strings.Join(d.Problems(), "\n"); !strings.Contains(problems, "frame-ancestors") {
+			t.Errorf("%s frames the console: %s", site, problems)
+		}
+		d.Open(t, site+"/post")
+		d.Run(t, chromedp.Click("button", chromedp.ByQuery), chromedp.WaitNotPresent("button", chromedp.ByQuery))
+		if got := d.Text(t, "body"); !strings.Contains(got, "page of another site") {
+			t.Errorf("%s posts: %s", site, got)
+		}
+	}
+	equal(t, "token requests", o.tokens.Count(), 0)
+	// Nothing of the console is sent along from there, but it can be opened by its URL.
+	d.Open(t, "http://evil.example:"+otherPort+"/link")
+	d.Run(t, chromedp.Click("a", chromedp.ByQuery), chromedp.WaitVisible("h1", chromedp.ByQuery))
+	equal(t, "title", d.Text(t, "h1"), "This browser has no session")
+	d.Open(t, strings.Replace(d.base, "127.0.0.1", "evil.example", 1)+"/")
+	if got := d.Text(t, "body"); !strings.Contains(got, "not served under this host") {
+		t.Errorf("evil.example:%s: %s", port, got)
+	}
+}
+
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
+}
+
+// visitor is a program that has the console open.
+type visitor struct {
+	*http.Client
+	base string
+}
+
+func newVisitor(t *testing.T, url string) *visitor {
+	t.Helper()
+	client := harness.NewClient(t)
+	client.Jar = must(cookiejar.New(nil))
+	base, _, _ := strings.Cut(url, "/open/")
+	v := &visitor{client, base}
+	res := must(v.Get(url))
+	_ = res.Body.Close()
+	equal(t, "status of the URL", res.StatusCode, http.StatusOK)
+	return v
+}
+
+func (v *visitor) post(t *testing.T, path string, form url.Values) string {
+	t.Helper()
+	res, err := v.PostForm(v.base+path, form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	return string(must(io.ReadAll(res.Body)))
+}
+
+// TestConsoleSavesOnlyNewFiles gives names that lead elsewhere, and finds links and files in its way.
+func TestConsoleSavesOnlyNewFiles(t *testing.T) {
+	t.Parallel()
+	user := harness.NewUser(t)
+	config := user.File(t, "Caddyfile", showcaseFile)
+	dir, elsewhere := filepath.Join(user.Home, "dir"), filepath.Join(user.Home, "elsewhere")
+	for _, path := range []string{dir, elsewhere} {
+		if err := os.Mkdir(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, link := range []string{"linked.caddyfile", "dangling.caddyfile"} {
+		if err := os.Symlink(filepath.Join(elsewhere, link), filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	harness.WriteFile(t, filepath.Join(elsewhere, "linked.caddyfile"), "untouched")
+	_, printed := startConsole(t, user, "--config", config, "--save", dir)
+	v := newVisitor(t, printed)
+	save := func(name string) string {
+		return v.post(t, "/new/people", url.Values{"name": {name}, "client_id": {"app"}, "client_secret": {secret}, "draft": {name}, "do": {"save"}})
+	}
+	for _, name := range []string{
+		"../elsewhere/x", "..", ".", "", "/tmp/x", "a/b", `a\b`, "a\x00b", "a\nb", ".hidden", "-rf", "linked", "dangling", "secrets/../../elsewhere/x", "%2e%2e%2fx", "archive",
+	} {
+		if page := save(name); strings.Contains(page, "The connection is saved") || strings.Contains(page, secret) {
+			t.Errorf("%q: %s", name, page)
+		}
+	}
+	if page := save("good"); !strings.Contains(page, "The connection is saved") || strings.Contains(page, secret) {
+		t.Errorf("not saved: %s", page)
+	}
+	var found []string
+	_ = filepath.WalkDir(user.Home, func(path string, entry os.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			found = append(found, strings.TrimPrefix(path, user.Home))
+		}
+		return err
+	})
+	equal(t, "files", strings.Join(found, " "), "/Caddyfile /dir/dangling.caddyfile /dir/good.caddyfile /dir/linked.caddyfile /dir/secrets/good/client_secret /elsewhere/linked.caddyfile")
+	equal(t, "file behind the link", string(must(os.ReadFile(filepath.Join(elsewhere, "linked.caddyfile")))), "untouched")
+}
+
+// TestConsoleCommand: how it starts and ends, and that it needs no sidecar for its dialogs.
+func TestConsoleCommand(t *testing.T) {
+	t.Parallel()
+	user := harness.NewUser(t)
+	config := user.File(t, "Caddyfile", showcaseFile)
+	for _, args := range [][]string{
+		{"--listen", "0.0.0.0:0"}, {"--listen", ":0"}, {"--listen", "192.0.2.1:80"}, {"--allow-host", "*"}, {"--allow-host", "http://a.example"}, {"--adapter", "caddyfile"}, {"--save", "a{b}"}, {"argument"}, {"--nothing"},
+	} {
+		equal(t, fmt.Sprint(args), user.Run(t, append([]string{"console"}, args...)...).Status, 2)
+	}
+	cmd := user.Command(t, "console", "--config", config, "--allow-host", "devbox.example")
+	stdin := must(cmd.StdinPipe())
+	running := harness.Background(t, cmd)
+	running.WaitLog(t, "Ctrl-C ends the console")
+	first := consoleURL.FindStringSubmatch(running.Logs())[1]
+	v := newVisitor(t, first)
+	for path, want := range map[string]string{"/": "No sidecar responds", "/connectors": "Parcel Service", "/connectors/acme_crm": "Your instance name", "/new/acme_crm": "Client secret", "/new-connector": "Client credentials"} {
+		res := must(v.Get(v.base + path))
+		body := string(must(io.ReadAll(res.Body)))
+		_ = res.Body.Close()
+		if res.StatusCode != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%s: %d, %q is not in\n%s", path, res.StatusCode, want, body)
+		}
+	}
+	_, _ = io.WriteString(stdin, "\n")
+	running.WaitLog(t, "ends the console.\nhttp-helper: console "+v.base)
+	urls := consoleURL.FindAllStringSubmatch(running.Logs(), -1)
+	newVisitor(t, urls[len(urls)-1][1])
+	running.Signal(os.Interrupt)
+	equal(t, "exit status", running.Wait(t), 0)
+
+	other := user.Start(t, "console", "--config", config)
+	other.WaitLog(t, "Ctrl-C ends the console")
+	other.Signal(syscall.SIGTERM)
+	equal(t, "exit status", other.Wait(t), 0)
+}
