@@ -1,12 +1,20 @@
 package integration
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
+	"image"
+	"image/color"
+	"image/draw"
+	"image/png"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -192,9 +200,38 @@ const screenshots = "CONSOLE_SCREENSHOTS"
 // picture takes a screenshot, if that is wanted.
 func picture(t *testing.T, b *harness.Browser, name string) {
 	t.Helper()
-	if dir := os.Getenv(screenshots); dir != "" {
-		b.Screenshot(t, filepath.Join(dir, name+".png"))
+	dir := os.Getenv(screenshots)
+	if dir == "" {
+		return
 	}
+	b.Script(t, "scrollTo(0, 0)")
+	file := filepath.Join(dir, name+".png")
+	b.Screenshot(t, file)
+	shrink(t, file)
+}
+
+// shrink reduces a picture to its 256 most frequent colors.
+func shrink(t *testing.T, file string) {
+	t.Helper()
+	full, err := png.Decode(bytes.NewReader(must(os.ReadFile(file))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := make(map[color.Color]int)
+	bounds := full.Bounds()
+	for y := bounds.Min.Y; y < bounds.Max.Y; y++ {
+		for x := bounds.Min.X; x < bounds.Max.X; x++ {
+			counts[full.At(x, y)]++
+		}
+	}
+	frequent := slices.SortedFunc(maps.Keys(counts), func(a, b color.Color) int { return cmp.Compare(counts[b], counts[a]) })
+	small := image.NewPaletted(bounds, frequent[:min(len(frequent), 256)])
+	draw.Draw(small, bounds, full, bounds.Min, draw.Src)
+	var data bytes.Buffer
+	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&data, small); err != nil {
+		t.Fatal(err)
+	}
+	harness.WriteFile(t, file, data.String())
 }
 
 // TestConsolePictures shows the pages in each size and color, without a complaint of the browser's. The
@@ -203,8 +240,8 @@ func TestConsolePictures(t *testing.T) {
 	t.Parallel()
 	address := sidecarStandIn(t, showcase())
 	for name, options := range map[string]harness.BrowserOptions{
-		"":       {Width: 1200, Height: 800},
-		"-dark":  {Width: 1200, Height: 800, Dark: true},
+		"":       {Width: 1100, Height: 1100},
+		"-dark":  {Width: 1100, Height: 1100, Dark: true},
 		"-phone": {Width: 500, Height: 860},
 	} {
 		t.Run("pages"+name, func(t *testing.T) {

@@ -277,3 +277,81 @@ func TestConsoleCommand(t *testing.T) {
 	other.Signal(syscall.SIGTERM)
 	equal(t, "exit status", other.Wait(t), 0)
 }
+
+// hostileText would run as a script, in each place where a page may put it.
+const hostileText = "\"'></textarea></pre><script>alert(1)</script><img src=x onerror=alert(1)>"
+
+// hostileConnector has it wherever a connector has text.
+const hostileConnector = `
+	connector hostile {
+		label $TEXT
+		base_url $API
+		token_url $TOKENS
+		client_id_label $TEXT
+		scope a required {
+			description $TEXT
+		}
+		customize_scopes
+		additional_scopes
+		parameter p dropdown {
+			label $TEXT
+			option $TEXT $TEXT
+			option other
+		}
+		config_value v text {
+			label $TEXT
+			value $TEXT
+		}
+		ping GET /me 200
+	}`
+
+// TestConsoleShowsTextsAsText has connectors, forms, token endpoints and APIs say what would run as a script.
+func TestConsoleShowsTextsAsText(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	connector := strings.ReplaceAll(hostileConnector, "$TEXT", "`"+hostileText+"`")
+	w.Run(t, w.expand(options{}, harness.Config{Options: "http_helper {\n" + connector + "\n}"}))
+	_, printed := startConsole(t, harness.NewUser(t), "--address", "unix/"+w.AdminSocket())
+	v := newVisitor(t, printed)
+	wantText := func(what, page string, texts ...string) {
+		t.Helper()
+		for _, markup := range []string{"<script>alert", "<img src=x", "onerror=alert(1)>"} {
+			if strings.Contains(page, markup) {
+				t.Errorf("%s has %s:\n%s", what, markup, page)
+			}
+		}
+		for _, text := range append(texts, "</html>") {
+			if !strings.Contains(page, text) {
+				t.Errorf("%s lacks %q:\n%s", what, text, page)
+			}
+		}
+	}
+	const asText = "&lt;script&gt;alert(1)&lt;/script&gt;"
+	for _, path := range []string{"/connectors", "/connectors/hostile", "/new", "/new/hostile", "/new?q=" + url.QueryEscape(hostileText)} {
+		res := must(v.Get(v.base + path))
+		page := string(must(io.ReadAll(res.Body)))
+		_ = res.Body.Close()
+		wantText(path, page, asText)
+	}
+	form := url.Values{"draft": {hostileText}, "name": {hostileText}, "client_id": {hostileText}, "parameters.p": {hostileText}, "customize": {"yes"}, "additional_scopes": {hostileText}, "do": {"try"}}
+	wantText("a new connection", v.post(t, "/new/hostile", form), asText, "Some fields do not fit yet")
+	form = url.Values{"draft": {"d"}, "name": {"mine"}, "client_id": {hostileText}, "client_secret": {secret}, "parameters.p": {hostileText}, "do": {"try"}}
+	w.tokens.RespondWith(harness.Reply(http.StatusBadRequest, map[string]string{"error": hostileText, "error_description": hostileText}))
+	wantText("a failed trial", v.post(t, "/new/hostile", form), "It does not work: there is no token")
+	w.tokens.RespondWith(w.tokens.Grant(3600e9))
+	w.api.RespondWith(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.WriteHeader(http.StatusTeapot)
+		_, _ = io.WriteString(rw, hostileText)
+	}))
+	wantText("a failed ping", v.post(t, "/new/hostile", form), "the ping does not work", asText)
+
+	form = url.Values{"do": {"check"}, "auth_method": {hostileText}}
+	for _, name := range []string{
+		"name", "label", "base_url", "token_url", "scopes_help", "scopes.0.name", "scopes.0.description", "parameters.0.key", "parameters.0.label", "parameters.0.type", "parameters.0.options",
+		"config_values.0.key", "config_values.0.label", "config_values.0.type", "config_values.0.value", "token_request_params.0.name", "token_request_params.0.value", "api_headers.0.name", "ping.path", "ping.statuses",
+	} {
+		form.Set(name, hostileText)
+	}
+	wantText("a new connector", v.post(t, "/new-connector", form), asText)
+	wantText("a row of a list that is not there", v.post(t, "/new-connector", url.Values{"do": {"add:" + hostileText}, "name": {hostileText}}), asText)
+}

@@ -51,7 +51,7 @@ func (p *pages) leaveAction(w http.ResponseWriter, r *http.Request) {
 		p.notFound(w, r)
 		return
 	}
-	http.Redirect(w, r, base(r)+"/connections/"+r.PathValue("name"), http.StatusSeeOther)
+	http.Redirect(w, r, base(r)+"/connections/"+r.PathValue("name"), http.StatusSeeOther) //nolint:gosec // the name is one, and no URL
 }
 
 func (p *pages) refreshConnection(w http.ResponseWriter, r *http.Request) {
@@ -117,7 +117,7 @@ func (p *pages) showConnectionWith(w http.ResponseWriter, r *http.Request, resul
 		view.Unconfirmed = "The server did not list the granted scopes, so that nothing confirms them."
 	}
 	p.show(w, r, http.StatusOK, "connection", page{
-		Section: "connections", Title: conn.Name, Data: view, Refresh: view.URL + "?" + automatic + "=1",
+		Section: "connections", Title: conn.Name, Data: view, Refresh: view.URL + "?" + automatic + "=1", Still: result != nil,
 	})
 }
 

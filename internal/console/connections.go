@@ -77,10 +77,11 @@ func stateChips(conns []adminapi.Connection, path string, query url.Values) []st
 	for _, c := range conns {
 		counts[string(c.State)]++
 	}
-	chips := []stateChip{{Label: "all", URL: withQuery(path, first, "state", ""), Count: len(conns), Current: current == ""}}
-	for _, state := range []token.State{token.StateDown, token.StateFailing, token.StateReady, token.StateIdle} {
+	counts[""] = len(conns)
+	chips := make([]stateChip, 0, 5)
+	for _, state := range []token.State{"", token.StateDown, token.StateFailing, token.StateReady, token.StateIdle} {
 		chips = append(chips, stateChip{
-			Label: string(state), URL: withQuery(path, first, "state", string(state)), Count: counts[string(state)], Current: current == string(state),
+			Label: cmp.Or(string(state), "all"), URL: withQuery(path, first, "state", string(state)), Count: counts[string(state)], Current: current == string(state),
 		})
 	}
 	return chips

@@ -329,8 +329,12 @@ func TestCrossSitePost(t *testing.T) {
 	client, base := w.enter(t)
 	w.requests()
 	for _, fields := range [][]string{
-		{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "https://evil.example"}, {"Origin", "null"},
-		{"Origin", "http://localhost:1"}, {"Sec-Fetch-Site", "cross-site", "Origin", "http://" + w.addr},
+		{"Sec-Fetch-Site", "cross-site"},
+		{"Sec-Fetch-Site", "same-site"},
+		{"Origin", "https://evil.example"},
+		{"Origin", "null"},
+		{"Origin", "http://localhost:1"},
+		{"Sec-Fetch-Site", "cross-site", "Origin", "http://" + w.addr},
 	} {
 		do(t, client, http.MethodPost, base+"/connections/billing/refresh", "", fields...).want(t, http.StatusForbidden)
 	}

@@ -23,7 +23,6 @@ type newConnectionView struct {
 	Name      fieldView
 	Dialog    dialog
 	Problems  []string // that belong to no field
-	Summary   int      // how many fields have problems
 	Result    *notice  // of a button
 	SaveDir   string   // empty: nothing can be saved
 	CanTry    bool
@@ -142,7 +141,8 @@ func (p *pages) newConnectionView(r *http.Request, d *draft.Draft, problems []dr
 	if len(d.Problems()) > 0 {
 		return view // what would follow from it is not known
 	}
-	view.Request, _ = d.Preview()
+	preview, _ := d.Preview()
+	view.Request = strings.ReplaceAll(strings.TrimPrefix(preview, "  "), "\n  ", "\n") // for a terminal it is indented
 	view.Block, _ = d.Block()
 	for _, secret := range d.Secrets() {
 		secret.Value = "" // for no page

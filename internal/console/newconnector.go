@@ -1,6 +1,7 @@
 package console
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -144,9 +145,9 @@ func configValueOf(form url.Values, i int) draft.ConfigValueDraft {
 }
 
 func pairs(form url.Values, list string) []draft.PairDraft {
-	var all []draft.PairDraft
-	for i := range rows(form, list) {
-		all = append(all, draft.PairDraft{Name: strings.TrimSpace(form.Get(control(list, i, "name"))), Value: strings.TrimSpace(form.Get(control(list, i, "value")))})
+	all := make([]draft.PairDraft, rows(form, list))
+	for i := range all {
+		all[i] = draft.PairDraft{Name: strings.TrimSpace(form.Get(control(list, i, "name"))), Value: strings.TrimSpace(form.Get(control(list, i, "value")))}
 	}
 	return all
 }
@@ -226,9 +227,7 @@ func removeRow(form url.Values, row string) {
 			moved[control(list, i-1, part)] = values
 		}
 	}
-	for name, values := range moved {
-		form[name] = values
-	}
+	maps.Copy(form, moved)
 }
 
 // inList takes the name of a control in a row apart.

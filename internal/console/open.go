@@ -46,7 +46,7 @@ func start(path string) error {
 	case "windows":
 		program = []string{"rundll32", "url.dll,FileProtocolHandler"}
 	}
-	cmd := exec.Command(program[0], append(program[1:], path)...)
+	cmd := exec.Command(program[0], append(program[1:], path)...) //nolint:gosec // a file of our own
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("no browser could be started (%s)", program[0])
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -103,12 +104,17 @@ func statusOf(err error) int {
 	return http.StatusBadGateway
 }
 
+// optionFirst matches a text that begins with the name of an option.
+var optionFirst = regexp.MustCompile(`^[a-z]+_[a-z_]+\b`)
+
 // sentence returns a text as a sentence.
 func sentence(text string) string {
 	if text == "" {
 		return ""
 	}
-	text = strings.ToUpper(text[:1]) + text[1:]
+	if !optionFirst.MatchString(text) {
+		text = strings.ToUpper(text[:1]) + text[1:]
+	}
 	if !strings.HasSuffix(text, ".") {
 		text += "."
 	}
@@ -175,7 +181,7 @@ func withQuery(path string, query url.Values, name, value string) string {
 
 // matches reports whether every word of a query is in one of the texts, in any case of letters.
 func matches(query string, texts ...string) bool {
-	for _, word := range strings.Fields(strings.ToLower(query)) {
+	for word := range strings.FieldsSeq(strings.ToLower(query)) {
 		if !slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(strings.ToLower(text), word) }) {
 			return false
 		}
@@ -191,4 +197,4 @@ func orEmpty[T any](v *T) T {
 }
 
 // count returns a number as people read it.
-func count(n uint64) string { return humanize.Comma(int64(min(n, math.MaxInt64))) } //nolint:gosec // it fits
+func count(n uint64) string { return humanize.Comma(int64(min(n, math.MaxInt64))) }

@@ -22,7 +22,8 @@ type page struct {
 	Base    string // the path under which the console is served
 	Section string // of the navigation, which is marked
 	Title   string
-	Refresh string // the URL that the page loads by itself, without a script too; empty: none
+	Refresh string // the URL that the page loads by itself; empty: none
+	Still   bool   // without a script it does not: what a button said would go away
 	Data    any    // of the page
 }
 

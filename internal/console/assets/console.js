@@ -110,6 +110,7 @@ async function check() {
 	if (number !== latest || !page.getElementById("preview")) return;
 	document.getElementById("preview").replaceChildren(...page.getElementById("preview").childNodes);
 	for (const fresh of page.querySelectorAll("#form [data-error-for]")) showErrors(fresh);
+	for (const fresh of page.querySelectorAll("#form [data-follows]")) document.getElementById(fresh.id)?.replaceChildren(...fresh.childNodes);
 	setUp(document.getElementById("preview"));
 }
 
