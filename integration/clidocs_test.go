@@ -38,6 +38,8 @@ var documentedUses = map[string]documentedUse{
 	"caddy http-helper run":                                {typed: "caddy http-helper run --help", prints: []string{"--token-url"}},
 	"caddy http-helper ping":                               {status: 2, prints: []string{"ping takes the name of a connection"}},
 	"caddy http-helper refresh":                            {status: 2, prints: []string{"refresh takes the name of a connection"}},
+	"caddy http-helper new":                                {status: 2, prints: []string{"new takes the name of a connector"}},
+	"caddy http-helper console":                            {typed: "caddy http-helper console --help", prints: []string{"--listen"}},
 	"caddy http-helper console --open":                     {typed: "caddy http-helper console --help", prints: []string{"--allow-host"}},
 	"caddy http-helper console --config Caddyfile":         {typed: "caddy http-helper console --help", prints: []string{"--save"}},
 	"caddy completion bash":                                {prints: []string{"bash completion"}},
