@@ -1,12 +1,17 @@
 package httphelper
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
@@ -121,6 +126,9 @@ func TestConnectorDraftProblems(t *testing.T) {
 		"config_values.1.headers":  func(d *draft.ConnectorDraft) { d.ConfigValues[1].Headers[0].Name = "X Key" },
 		"config_values.1.body":     func(d *draft.ConnectorDraft) { d.ConfigValues[1].Body = "{param.instance" },
 		"config_values.3.template": func(d *draft.ConnectorDraft) { d.ConfigValues[3].Template = "{{ .param.instance" },
+		"config_values.2.url": func(d *draft.ConnectorDraft) { // what is of another source does not count
+			d.ConfigValues[2].URL, d.ConfigValues[2].Value, d.ConfigValues[2].Template = "https://x\n", "\n", "\n"
+		},
 		"token_request_params.0.value": func(d *draft.ConnectorDraft) {
 			d.TokenRequestParams[0].Value = "{config.audiense}"
 		},
@@ -139,6 +147,54 @@ func TestConnectorDraftProblems(t *testing.T) {
 		}
 		if len(form.Fields) < 4 { // without a method there is no secret
 			t.Errorf("%s: no form", field)
+		}
+	}
+}
+
+// Drafts are tried one after the other, also when they are tried at the same time, and who gives up does not
+// wait.
+func TestDraftsTriedAtOnce(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	builder := draft.NewConnector(forDrafts, nil)
+	builder.Name, builder.BaseURL, builder.TokenURL, builder.Ping.Path = "c", a.URL, e.URL+"/token", "/me"
+	config := &draft.Config{Connectors: map[string]json.RawMessage{"c": builder.JSON()}}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+	defer cancel()
+	connector, err := findForDraft(ctx, config, "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := draft.New(connector, config)
+	d.Fields[0].Value, d.Fields[1].Value = "id", "secret"
+	begun, finish := make(chan struct{}), make(chan struct{})
+	e.respond(func(w http.ResponseWriter, n int64) {
+		if n == 1 {
+			close(begun)
+			<-finish
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"access_token":"a-token","expires_in":3600}`))
+	})
+	results := make(chan error, 2)
+	try := func() {
+		trial, err := d.Try(t.Context())
+		if err == nil && (!trial.Working() || trial.Ping == nil || trial.Connection.Name != "c") {
+			err = fmt.Errorf("%+v", trial)
+		}
+		results <- err
+	}
+	go try()
+	<-begun
+	givenUp, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	if _, err := d.Try(givenUp); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	go try()
+	close(finish)
+	for range 2 {
+		if err := <-results; err != nil {
+			t.Error(err)
 		}
 	}
 }

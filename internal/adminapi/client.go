@@ -39,23 +39,40 @@ type Client struct {
 // A POST may take as long as the server does.
 func New(address string) (*Client, error) {
 	address = UnixPath(address)
-	a, err := caddy.ParseNetworkAddress(address)
-	if err != nil || a.PortRangeSize() > 1 || !a.IsUnixNetwork() && !strings.HasPrefix(a.Network, "tcp") {
-		return nil, fmt.Errorf("%s is not the address of an admin endpoint, such as localhost:2019 or unix//path/to/admin.sock", address)
+	network, dial, err := parse(address)
+	if err != nil {
+		return nil, err
 	}
-	dial := a.JoinHostPort(0)
-	c := &Client{address: address, origin: "http://" + dial, patience: getPatience}
-	if a.IsUnixNetwork() {
-		dial, _, _ = strings.Cut(dial, "|") // permissions
-		c.origin = ""
+	c := &Client{address: address, patience: getPatience}
+	if !caddy.IsUnixNetwork(network) {
+		c.origin = "http://" + dial
 	}
 	c.client = &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, a.Network, dial)
+			return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, dial)
 		},
 	}}
 	return c, nil
+}
+
+// parse returns what to dial for the address of an admin endpoint.
+func parse(address string) (network, dial string, err error) {
+	a, err := caddy.ParseNetworkAddress(address)
+	if err != nil || a.PortRangeSize() > 1 || !a.IsUnixNetwork() && !strings.HasPrefix(a.Network, "tcp") {
+		return "", "", fmt.Errorf("%s is not the address of an admin endpoint, such as localhost:2019 or unix//path/to/admin.sock", address)
+	}
+	dial = a.JoinHostPort(0)
+	if a.IsUnixNetwork() {
+		dial, _, _ = strings.Cut(dial, "|") // permissions
+	}
+	return a.Network, dial, nil
+}
+
+// Responds reports whether something accepts connections at the address of an admin endpoint.
+func Responds(address string) bool {
+	network, dial, err := parse(UnixPath(address))
+	return err == nil && Accepts(network, dial)
 }
 
 // UnixPath returns an address, completed if it is only the path of a unix socket.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -39,9 +40,17 @@ func showCommand() *cobra.Command {
 		Use:   "show <connection>",
 		Short: "Shows a connection: its state, and when it does not work, why and what to do",
 	}, func(s *session, name string) error {
-		conn, err := show(s, http.MethodGet, adminapi.ConnectionPath(name, ""), (*printer).connection)
+		conn, err := show(s, http.MethodGet, adminapi.ConnectionPath(name, ""), func(p *printer, c adminapi.Connection) { p.connection(c, s.valuesOf(c)) })
 		return cmp.Or(err, somethingDown(conn))
 	})
+}
+
+// valuesOf gets what is told of a connection's values: nothing by a sidecar of an older version.
+func (s *session) valuesOf(c adminapi.Connection) (values adminapi.Values) {
+	if c.Connector != nil {
+		_ = s.call(http.MethodGet, adminapi.ConnectionPath(c.Name, adminapi.ValuesPart), &values)
+	}
+	return values
 }
 
 func refreshCommand() *cobra.Command {
@@ -55,16 +64,42 @@ func refreshCommand() *cobra.Command {
 }
 
 func pingCommand() *cobra.Command {
-	return connectionCommand(&cobra.Command{
-		Use:   "ping <connection>",
+	cmd := connectionCommand(&cobra.Command{
+		Use:   "ping [<connection>]",
 		Short: "Makes the request that proves a connection",
+		Long: `
+Makes the request that proves a connection. The name may be left out when there is
+only one.`,
 	}, func(s *session, name string) error {
+		if name == "" {
+			only, err := s.onlyConnection()
+			if err != nil {
+				return err
+			}
+			name = only
+		}
 		result, err := show(s, http.MethodPost, adminapi.ConnectionPath(name, adminapi.PingAction), func(p *printer, result adminapi.Ping) { p.ping(name, result) })
 		if err == nil && !result.Working {
 			return errReported
 		}
 		return err
 	})
+	cmd.Args = takes(0, 1, "the name of a connection, if there are several")
+	return cmd
+}
+
+// onlyConnection returns the name of the connection, if there is one and no other.
+func (s *session) onlyConnection() (string, error) {
+	names, err := listedNames(adminapi.ConnectionsPath)(s.cmd)
+	switch {
+	case err != nil:
+		return "", err
+	case len(names) == 0:
+		return "", errors.New("there are no connections")
+	case len(names) > 1:
+		return "", usageErrorf("there are several connections; name one of them: %s", strings.Join(names, ", "))
+	}
+	return names[0], nil
 }
 
 func connectorsCommand(configuration draft.Configuration) *cobra.Command {
@@ -73,29 +108,42 @@ func connectorsCommand(configuration draft.Configuration) *cobra.Command {
 		Short: "Lists the connectors, or shows what one asks of a new connection",
 		Long: `
 Lists the connectors, or shows what one asks of a new connection. They are those of
-the running Caddy, or of the file --config, for which nothing needs to run.`,
+the file --config, for which nothing needs to run, or of the running Caddy.`,
 		Args: takes(0, 1, "the name of a connector, if any"),
 	}, connectorNames, func(s *session, name string) error {
-		if readsFile(s.cmd) {
-			return s.showFromFile(configuration, name)
-		}
-		if name == "" {
-			_, err := show(s, http.MethodGet, adminapi.ConnectorsPath, (*printer).connectors)
+		config, err := connectorsInFile(s.cmd)
+		if err != nil {
 			return err
 		}
-		_, err := show(s, http.MethodGet, adminapi.ConnectorPath(name), (*printer).form)
+		if config != nil {
+			return s.showFromFile(configuration, config, name)
+		}
+		if name == "" {
+			_, err = show(s, http.MethodGet, adminapi.ConnectorsPath, (*printer).connectors)
+			return err
+		}
+		_, err = show(s, http.MethodGet, adminapi.ConnectorPath(name), (*printer).form)
 		return err
 	})
-	cmd.Flag("config").Usage = "Configuration file with the connectors"
+	cmd.Flag("config").Usage = "Configuration file with the connectors, or that names the admin endpoint"
 	return cmd
 }
 
-// showFromFile shows the connectors of a configuration file, or one of them.
-func (s *session) showFromFile(configuration draft.Configuration, name string) error {
-	config, err := findConfig(s.cmd)
-	if err != nil {
-		return err
+// connectorsInFile reads the file --config. It returns nil if there is none, or one without connectors, which
+// only names the admin endpoint.
+func connectorsInFile(cmd *cobra.Command) (*draft.Config, error) {
+	if !readsFile(cmd) {
+		return nil, nil
 	}
+	config, err := findConfig(cmd)
+	if err != nil || len(config.Connectors) == 0 {
+		return nil, err
+	}
+	return config, nil
+}
+
+// showFromFile shows the connectors of a configuration file, or one of them.
+func (s *session) showFromFile(configuration draft.Configuration, config *draft.Config, name string) error {
 	if name == "" {
 		forms, err := configuration.Forms(s.cmd.Context(), config)
 		return cmp.Or(err, s.print(forms, func(p *printer) { p.connectors(forms) }))
@@ -198,7 +246,7 @@ func findAdmin(cmd *cobra.Command) (*adminapi.Client, error) {
 }
 
 // adminAddress returns the address that a command's flags mean. Without any, that is the one of the user's
-// own sidecar, or else Caddy's default.
+// own sidecar, or of a Caddyfile in the current directory, or else Caddy's default.
 func adminAddress(cmd *cobra.Command) (string, error) {
 	flags := caddycmd.Flags{FlagSet: cmd.Flags()}
 	address, config, adapter := flags.String("address"), flags.String("config"), flags.String("adapter")
@@ -210,12 +258,44 @@ func adminAddress(cmd *cobra.Command) (string, error) {
 	}
 	switch running, _ := adminapi.Sockets(); len(running) {
 	case 0:
-		return caddy.DefaultAdminListen, nil
+		return addressHere(), nil
 	case 1:
 		return running[0], nil
 	default:
 		return "", fmt.Errorf("several sidecars are running; choose one:\n  --address %s", strings.Join(running, "\n  --address "))
 	}
+}
+
+// filesHere are the Caddyfiles whose admin endpoint is looked for in the current directory.
+var filesHere = []string{"Caddyfile", "Caddyfile.example"}
+
+// addressHere returns the admin endpoint of the first Caddyfile in the current directory whose Caddy runs.
+// If none does, it is Caddy's default, if one runs there, or else the first that a Caddyfile names.
+func addressHere() string {
+	var named []string
+	for _, file := range filesHere {
+		if address := addressIn(file); address != "" {
+			named = append(named, address)
+		}
+	}
+	for _, address := range append(named, caddy.DefaultAdminListen) {
+		if adminapi.Responds(address) {
+			return address
+		}
+	}
+	return append(named, caddy.DefaultAdminListen)[0]
+}
+
+// addressIn returns the admin endpoint that a Caddyfile names, or "" if there is none that can be read.
+func addressIn(file string) string {
+	if _, err := os.Stat(file); err != nil {
+		return ""
+	}
+	address, err := draft.Quietly(func() (string, error) { return caddycmd.DetermineAdminAPIAddress("", nil, file, "caddyfile") })
+	if err != nil || address == caddy.DefaultAdminListen {
+		return ""
+	}
+	return address
 }
 
 // adminFlags are the flags that say which Caddy a command talks to, for another command.
@@ -254,6 +334,11 @@ func explain(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("no caddy http-helper run of yours is running, and %w; for a Caddy with a configuration file give --config <file>, or its admin endpoint with --address", err)
 	}
 	start := "start it"
+	if adminFlags(cmd) == "" {
+		if i := slices.IndexFunc(filesHere, func(file string) bool { return addressIn(file) == unreachable.Address }); i >= 0 {
+			return fmt.Errorf("%w, where %s has its admin endpoint; start it with caddy run --config %[2]s if it does not run, or choose another one with --address or --config", err, filesHere[i])
+		}
+	}
 	if cmd.Flag("address").Value.String() == "" && cmd.Flag("config").Value.String() != "" {
 		start += " with caddy run" + adminFlags(cmd)
 	}

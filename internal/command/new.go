@@ -99,7 +99,7 @@ func writeConnection(cmd *cobra.Command, configuration draft.Configuration, name
 	if err != nil {
 		return err
 	}
-	cmd.PrintErrf("The token request would be:\n\n%s\n", preview)
+	cmd.PrintErrf("The token request would be:\n\n%s\n", control.ReplaceAllString(preview, "\uFFFD"))
 	tryIt, err := w.askToTry()
 	if err != nil {
 		return err
@@ -134,16 +134,16 @@ func findConfig(cmd *cobra.Command) (*draft.Config, error) {
 	return config, explain(cmd, err)
 }
 
-// readsFile reports whether a command that is about connectors takes them from the file --config.
+// readsFile reports whether there is a file --config.
 func readsFile(cmd *cobra.Command) bool { return cmd.Flag("config").Value.String() != "" }
 
 // connectorNames lists the connectors' names, for completion.
 func connectorNames(cmd *cobra.Command) ([]string, error) {
-	if readsFile(cmd) {
-		config, err := findConfig(cmd)
-		if err != nil {
-			return nil, err
-		}
+	config, err := connectorsInFile(cmd)
+	if err != nil {
+		return nil, err
+	}
+	if config != nil {
 		return slices.Sorted(maps.Keys(config.Connectors)), nil
 	}
 	return listedNames(adminapi.ConnectorsPath)(cmd)

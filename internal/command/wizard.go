@@ -61,7 +61,7 @@ func (w *wizard) fill() (string, error) {
 
 // introduce says what the connector is, and what it sets by itself.
 func (w *wizard) introduce() {
-	w.cmd.PrintErrf("A connection to %s\n", w.Form.Label)
+	w.cmd.PrintErrf("A connection to %s\n", oneLine(w.Form.Label))
 	if len(w.Form.ConfigValues) == 0 {
 		return
 	}
@@ -114,9 +114,9 @@ func (w *wizard) askForScopes() error {
 	if !permissions.CustomizeScopes || len(options) == 0 && !permissions.AdditionalScopes {
 		return nil
 	}
+	w.Customize = false
 	if w.piped == nil {
 		if err := w.ask([]*question{w.whichScopes()}); err != nil || w.which == defaultScopes {
-			w.Customize = false
 			return err
 		}
 	}
@@ -147,14 +147,10 @@ func (w *wizard) isDefault(answer string) bool {
 }
 
 func (w *wizard) whichScopes() *question {
-	var names []string
-	for _, s := range w.Form.Scopes {
-		names = append(names, s.Name)
-	}
 	return &question{
 		kind: choice, title: "Permissions", value: &w.which,
 		options: []adminapi.Option{
-			{Value: defaultScopes, Label: "Use default scopes: " + words(names)},
+			{Value: defaultScopes, Label: "Use default scopes: " + words(w.ChosenScopes())},
 			{Value: customizedScopes, Label: "Customize scopes"},
 		},
 	}

@@ -127,8 +127,10 @@ func (v ConfigValueDraft) request() map[string]any {
 
 // JSON returns the connector as the configuration has it.
 func (d *ConnectorDraft) JSON() json.RawMessage {
-	var values, flows, params []map[string]any
-	for _, v := range d.configValues() {
+	var flows, params []map[string]any
+	configValues := d.configValues()
+	values := make([]map[string]any, 0, len(configValues))
+	for _, v := range configValues {
 		value := map[string]any{"key": v.Key, "type": v.Type, "label": v.Label, "hidden": v.Hidden}
 		switch v.Source {
 		case SourceRequest:
@@ -228,7 +230,7 @@ var errStatuses = errors.New("statuses are numbers from 200 to 599, separated by
 
 func (p PingDraft) statuses() ([]int, error) {
 	var statuses []int
-	for _, word := range strings.Fields(p.Statuses) {
+	for word := range strings.FieldsSeq(p.Statuses) {
 		status, err := strconv.Atoi(word)
 		if err != nil {
 			return nil, errStatuses

@@ -48,32 +48,56 @@ func (d *ConnectorDraft) texts() []textOf {
 		{"ping.path", d.Ping.Path},
 	}
 	for i, s := range d.Scopes {
-		all = append(all, row("scopes", i, "name", s.Name), row("scopes", i, "description", s.Description))
+		all = append(all, inRowOf("scopes", i, textOf{"name", s.Name}, textOf{"description", s.Description})...)
 	}
 	for i, p := range d.Parameters {
-		all = append(all, row("parameters", i, "key", p.Key), row("parameters", i, "label", p.Label), row("parameters", i, "default", p.Default))
-		for _, o := range p.Options {
-			all = append(all, row("parameters", i, "options", o.Value), row("parameters", i, "options", o.Label))
-		}
+		all = append(all, inRowOf("parameters", i, p.texts()...)...)
 	}
 	for i, v := range d.ConfigValues {
-		for name, value := range map[string]string{"key": v.Key, "label": v.Label, "value": v.Value, "method": v.Method, "url": v.URL, "body": v.Body, "pointer": v.Pointer, "template": v.Template} {
-			all = append(all, row("config_values", i, name, value))
-		}
-		for _, h := range v.Headers {
-			all = append(all, row("config_values", i, "headers", h.Name), row("config_values", i, "headers", h.Value))
-		}
+		all = append(all, inRowOf("config_values", i, v.texts()...)...)
 	}
-	for list, pairs := range map[string][]PairDraft{"token_request_params": d.TokenRequestParams, "api_headers": d.APIHeaders, "api_query": d.APIQuery} {
-		for i, p := range pairs {
-			all = append(all, row(list, i, "name", p.Name), row(list, i, "value", p.Value))
+	for _, list := range []struct {
+		name  string
+		pairs []PairDraft
+	}{{"token_request_params", d.TokenRequestParams}, {"api_headers", d.APIHeaders}, {"api_query", d.APIQuery}} {
+		for i, p := range list.pairs {
+			all = append(all, inRowOf(list.name, i, textOf{"name", p.Name}, textOf{"value", p.Value})...)
 		}
 	}
 	return all
 }
 
-func row(list string, i int, name, value string) textOf {
-	return textOf{rowField(list, i, name), value}
+// inRowOf returns texts with the names of their fields in a row.
+func inRowOf(list string, i int, texts ...textOf) []textOf {
+	for n := range texts {
+		texts[n].field = rowField(list, i, texts[n].field)
+	}
+	return texts
+}
+
+func (p ParameterDraft) texts() []textOf {
+	all := []textOf{{"key", p.Key}, {"label", p.Label}, {"default", p.Default}}
+	for _, o := range p.Options {
+		all = append(all, textOf{"options", o.Value}, textOf{"options", o.Label})
+	}
+	return all
+}
+
+// texts returns the texts that count with the value's source.
+func (v ConfigValueDraft) texts() []textOf {
+	all := []textOf{{"key", v.Key}, {"label", v.Label}}
+	switch v.Source {
+	case SourceRequest:
+		all = append(all, textOf{"method", v.Method}, textOf{"url", v.URL}, textOf{"body", v.Body}, textOf{"pointer", v.Pointer})
+		for _, h := range v.Headers {
+			all = append(all, textOf{"headers", h.Name}, textOf{"headers", h.Value})
+		}
+	case SourceTemplate:
+		all = append(all, textOf{"template", v.Template})
+	default:
+		all = append(all, textOf{"value", v.Value})
+	}
+	return all
 }
 
 // rowField returns the field of a row, or without a name that of the whole row.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -24,7 +25,7 @@ func (d *Draft) Save() ([]string, error) {
 	if !filepath.IsAbs(d.SaveDir) {
 		return nil, errors.New("the path of the directory must be absolute")
 	}
-	if err := os.MkdirAll(d.SaveDir, 0o755); err != nil { //nolint:gosec // as for the block, which is no secret
+	if err := os.MkdirAll(d.SaveDir, 0o755); err != nil {
 		return nil, err
 	}
 	root, err := os.OpenRoot(d.SaveDir)
@@ -116,8 +117,7 @@ func (s *saver) write(name, content string, mode fs.FileMode) error {
 // undo removes what was created. Directories that are not empty belong to others too.
 func (s *saver) undo() error {
 	var errs []error
-	for i := len(s.created) - 1; i >= 0; i-- {
-		name := s.created[i]
+	for _, name := range slices.Backward(s.created) {
 		if err := s.root.Remove(name); err != nil {
 			errs = append(errs, fmt.Errorf("it was written and is left there: %w", s.named(name, err)))
 		}
