@@ -33,6 +33,11 @@ func startConsole(t *testing.T, user *harness.User, args ...string) (running har
 	t.Helper()
 	running = user.Start(t, append([]string{"console"}, args...)...)
 	running.WaitLog(t, "Ctrl-C ends the console")
+	t.Cleanup(func() {
+		if logs := running.Logs(); strings.Contains(logs, "DATA RACE") || strings.Contains(logs, "panic:") {
+			t.Error("the console has a data race, or has panicked")
+		}
+	})
 	return running, consoleURL.FindStringSubmatch(running.Logs())[1]
 }
 

@@ -122,6 +122,55 @@ func TestConsoleByKeyboard(t *testing.T) {
 	equal(t, "ticked", d.Script(t, "document.getElementById('scope-1').checked"), "true")
 }
 
+// TestConsoleShowsASidecar: the list refreshes itself where scripts run, and the buttons work everywhere.
+func TestConsoleShowsASidecar(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string]harness.BrowserOptions{"scripts": {}, "no scripts": {NoScript: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOperator(t, documentedCaddyfile, noOptions)
+			d := openDesk(t, options, "--address", o.admin)
+			equal(t, "states before a request", d.Script(t, `document.querySelectorAll("tbody .state-idle").length`), "2")
+			o.wantOK(t)
+			if options.NoScript {
+				d.Open(t, d.base+"/")
+			} else {
+				d.waitText(t, "tbody .state-ready", "ready")
+				d.waitText(t, `tbody tr:has(.state-ready) [data-label="Requests"]`, "1")
+			}
+			d.Open(t, d.base+"/?state=ready&q=bill")
+			equal(t, "found", d.Text(t, "tbody th a"), "billing")
+			d.click(t, "tbody th a")
+			d.see(t, "#token-title")
+			d.submit(t, "ping")
+			if got := d.Text(t, "#result"); !strings.Contains(got, "It works") || !strings.Contains(got, "200 OK") {
+				t.Errorf("ping: %s", got)
+			}
+			before := o.tokens.Count()
+			d.submit(t, "refresh")
+			if got := d.Text(t, "#result"); !strings.Contains(got, "There is a new token") {
+				t.Errorf("refresh: %s", got)
+			}
+			equal(t, "token requests of a refresh", o.tokens.Count()-before, 1)
+			o.tokens.RespondWith(harness.Refuse(http.StatusUnauthorized, "invalid_client"))
+			d.submit(t, "refresh")
+			if got := d.Text(t, "main"); !strings.Contains(got, "There is no new token") || !strings.Contains(got, "invalid_client") || !strings.Contains(got, "Fix what is named here.") {
+				t.Errorf("failed refresh: %s", got)
+			}
+			d.wantNoSecret(t, secret)
+		})
+	}
+}
+
+// submit presses a button of the connection's page, and waits for the page that follows.
+func (d *desk) submit(t *testing.T, action string) {
+	t.Helper()
+	d.Script(t, `document.documentElement.dataset.before = "yes"`)
+	d.click(t, `form[action$="/`+action+`"] button`)
+	d.waitLoaded(t)
+	d.keep(t)
+}
+
 // TestConsoleAmongOtherSites has a browser with the console open visit pages of other sites.
 func TestConsoleAmongOtherSites(t *testing.T) {
 	t.Parallel()
