@@ -51,6 +51,9 @@ func (p *pages) showConnectors(w http.ResponseWriter, r *http.Request, name stri
 	forms, err := p.forms(r.Context())
 	if err != nil {
 		list.Failure = unavailable(err)
+		if p.options.File != "" {
+			list.Failure.Title = "The connectors cannot be read"
+		}
 	}
 	list.Total = len(forms)
 	forms = slices.DeleteFunc(forms, func(form adminapi.Connector) bool {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"html"
 	"io"
 	"net"
 	"net/http"
@@ -458,6 +460,47 @@ func TestHostileTexts(t *testing.T) {
 		}
 		if !strings.Contains(res.text, "</html>") {
 			t.Errorf("%s is not complete:\n%s", res.Request.URL, res.text)
+		}
+	}
+}
+
+// A page has 100 connections, those first that do not work; the rest is behind links that keep the filter.
+func TestPaging(t *testing.T) {
+	var many []string
+	for i := range 250 {
+		state := map[bool]string{true: "down", false: "ready"}[i == 249]
+		many = append(many, strings.NewReplacer(`"billing"`, fmt.Sprintf(`"orders-%03d"`, i), `"ready"`, `"`+state+`"`).Replace(oneConnection))
+	}
+	w := newWorld(t, connections(many...))
+	client, base := w.enter(t)
+	row := regexp.MustCompile(`<th scope="row"><a href="[^"]*">([^<]*)</a>`)
+	next := regexp.MustCompile(`<a class="button" href="([^"]*)" rel="next">`)
+	page := func(path string) (names []string, following string) {
+		t.Helper()
+		res := do(t, client, http.MethodGet, "http://"+w.addr+path, "")
+		res.want(t, http.StatusOK)
+		for _, match := range row.FindAllStringSubmatch(res.text, -1) {
+			names = append(names, match[1])
+		}
+		if match := next.FindStringSubmatch(res.text); match != nil {
+			following = html.UnescapeString(match[1])
+		}
+		return names, following
+	}
+	var all []string
+	pages := 0
+	for path := strings.TrimPrefix(base, "http://"+w.addr) + "/?q=orders"; path != ""; pages++ {
+		var names []string
+		names, path = page(path)
+		all = append(all, names...)
+	}
+	slices.Sort(all[1:])
+	if pages != 3 || len(all) != 250 || all[0] != "orders-249" || all[1] != "orders-000" || len(slices.Compact(all)) != 250 {
+		t.Errorf("%d pages with %d connections, %q first", pages, len(all), all[:min(2, len(all))])
+	}
+	for query, want := range map[string]int{"": 100, "?page=3": 51, "?page=99": 51, "?page=-1": 100, "?page=x": 100, "?q=ORDERS+24&state=ready": 12, "?state=down": 1, "?q=nothing": 0, "?state=nothing": 0} {
+		if names, _ := page(strings.TrimPrefix(base, "http://"+w.addr) + "/" + query); len(names) != want {
+			t.Errorf("%q: %d connections, want %d", query, len(names), want)
 		}
 	}
 }

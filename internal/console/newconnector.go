@@ -1,10 +1,10 @@
 package console
 
 import (
+	"cmp"
 	"maps"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -74,7 +74,7 @@ func (v *newConnectorView) check(r *http.Request, d *draft.ConnectorDraft) {
 	v.problems, v.Complete = problems, len(problems) == 0
 	v.Problems = elsewhere(problems, func(field string) bool { return field != "" })
 	if len(form.Fields) > 0 {
-		form.Label = firstOf(d.Label, d.Name, "…")
+		form.Label = cmp.Or(d.Label, d.Name, "…")
 		preview := dialogOf(form)
 		preview.Preview, preview.Prefix = true, "preview-"
 		v.Dialog = &preview
@@ -82,11 +82,6 @@ func (v *newConnectorView) check(r *http.Request, d *draft.ConnectorDraft) {
 	if d.Name != "" {
 		v.Block, _ = d.Block()
 	}
-}
-
-func firstOf(texts ...string) string {
-	i := slices.IndexFunc(texts, func(text string) bool { return text != "" })
-	return texts[max(i, 0)]
 }
 
 // fillConnector fills in what a form has.
