@@ -122,6 +122,12 @@ func showcase() map[string]any {
 			{"at": at(-82), "kind": "obtained", "status": 200, "code": nil, "duration": 0.184, "count": 1},
 			{"at": at(-83), "kind": "failed", "status": 503, "code": "temporarily_unavailable", "duration": 0.092, "count": 1},
 		},
+		"/http_helper/connections/billing/values": object{
+			"parameters": []object{
+				{"key": "instance", "type": "text", "label": "Your instance name", "value": "emea"}, {"key": "region", "type": "dropdown", "label": "Region", "value": "eu"},
+			},
+			"config_values": []object{{"key": "audience", "type": "text", "label": "Audience", "value": "https://emea.acme.example", "flow": nil}},
+		},
 		"/http_helper/connections/billing/ping": object{"working": true, "service_response": object{"status_code": 200, "message": "the API responded with 200 OK", "response_body": ""}},
 		"/metrics": "# TYPE caddy_http_helper_requests_total counter\n" +
 			`caddy_http_helper_requests_total{connection="billing",outcome="sent"} 18204` + "\n" +

@@ -24,6 +24,7 @@ type connectionView struct {
 	StateMeaning string
 	Bar          *lifeBar
 	Sharing      string
+	Values       []valueView // what it was given
 	Scopes       []scopeView
 	Unconfirmed  string
 	Counts       []tile
@@ -111,7 +112,7 @@ func (p *pages) showConnectionWith(w http.ResponseWriter, r *http.Request, resul
 	view := connectionView{
 		URL: base(r) + "/connections/" + conn.Name, Connection: conn, Connector: orEmpty(conn.Connector), Now: now, Result: result,
 		Problems: problemsOf(conn, now), StateMeaning: stateMeaning[conn.State], Bar: newLifeBar(conn.Token, now), Sharing: sharing(conn.Shared),
-		Scopes: scopeViews(conn), Counts: tilesOf(conn, p.sidecar.requestCounts(r.Context())), Events: eventViews(p.sidecar.events(r.Context(), name)),
+		Values: valueViews(p.sidecar.values(r.Context(), name)), Scopes: scopeViews(conn), Counts: tilesOf(conn, p.sidecar.requestCounts(r.Context())), Events: eventViews(p.sidecar.events(r.Context(), name)),
 	}
 	if conn.Scopes.Unconfirmed() {
 		view.Unconfirmed = "The server did not list the granted scopes, so that nothing confirms them."
@@ -119,6 +120,25 @@ func (p *pages) showConnectionWith(w http.ResponseWriter, r *http.Request, resul
 	p.show(w, r, http.StatusOK, "connection", page{
 		Section: "connections", Title: conn.Name, Data: view, Refresh: view.URL + "?" + automatic + "=1", Still: result != nil,
 	})
+}
+
+// valueViews are the values of a connection's parameters, and the config values that operators may see.
+func valueViews(values adminapi.Values) []valueView {
+	views := make([]valueView, 0, len(values.Parameters)+len(values.ConfigValues))
+	for _, p := range values.Parameters {
+		switch {
+		case p.Value != nil:
+			views = append(views, valueView{Label: p.Label, Value: *p.Value, Code: true})
+		case p.Type == adminapi.TypePassword:
+			views = append(views, valueView{Label: p.Label, Value: "a secret"})
+		default:
+			views = append(views, valueView{Label: p.Label, Value: "not known"})
+		}
+	}
+	for _, v := range values.ConfigValues {
+		views = append(views, configValueView(v))
+	}
+	return views
 }
 
 // stateMeaning explains a state.

@@ -154,6 +154,7 @@ func connections(more ...string) map[string]string {
 		adminapi.ConnectionsPath + "/billing/refresh":  oneConnection,
 		adminapi.ConnectionsPath + "/billing/ping":     `{"working": true, "service_response": {"status_code": 200, "message": "the API responded with 200 OK", "response_body": ""}}`,
 		adminapi.ConnectionsPath + "/billing/events":   `[]`,
+		adminapi.ConnectionsPath + "/billing/values":   `{"parameters": [{"key": "tenant", "type": "text", "label": "Your tenant", "value": "emea"}, {"key": "pass", "type": "password", "label": "Passphrase", "value": null}], "config_values": [{"key": "aud", "type": "text", "label": "Audience", "value": "urn:emea", "flow": null}]}`,
 		adminapi.ConnectorsPath:                        `[{"name": "acme", "label": "Acme", "fields": [], "scopes": [], "connections": ["billing"]}]`,
 		"/metrics":                                     "# TYPE caddy_http_helper_requests_total counter\ncaddy_http_helper_requests_total{connection=\"billing\",outcome=\"sent\"} 41\n",
 		adminapi.ConnectionsPath + "/billing/nonsense": `{}`,
@@ -394,7 +395,7 @@ func TestHeadersOfEveryResponse(t *testing.T) {
 func TestNothingElseIsForwarded(t *testing.T) {
 	w := newWorld(t, connections())
 	client, base := w.enter(t)
-	known := regexp.MustCompile(`^GET /(metrics|http_helper/connect(ors|ions)(/[A-Za-z0-9_.-]+(/events)?)?)$|^POST /http_helper/connections/[A-Za-z0-9_.-]+/(refresh|ping)$`)
+	known := regexp.MustCompile(`^GET /(metrics|http_helper/connect(ors|ions)(/[A-Za-z0-9_.-]+(/(events|values))?)?)$|^POST /http_helper/connections/[A-Za-z0-9_.-]+/(refresh|ping)$`)
 	for _, path := range []string{
 		"/", "/connections/billing", "/connections/none", "/connectors", "/connections/..%2f..%2fload", "/connections/..", "/connections/.", "/connections/%2e%2e", "/connections/%2e%2e%2f%2e%2e%2fstop",
 		"/connections/a%2fb", "/connections/a%3fb", "/connections/a%23b", "/connections/a%20b", "/connections/%00", "/load", "/stop", "/config/", "/connections/billing/config", "/connections/billing/stop",
@@ -409,6 +410,42 @@ func TestNothingElseIsForwarded(t *testing.T) {
 		if !known.MatchString(asked) {
 			t.Errorf("the admin endpoint saw %s", asked)
 		}
+	}
+}
+
+// A connection's page shows all that the admin API tells.
+func TestConnectionPage(t *testing.T) {
+	says := connections()
+	obtained := time.Now().Add(-30 * time.Minute).UTC().Truncate(time.Second)
+	token := fmt.Sprintf(`"token": {"obtained": %q, "refresh": %q, "expires": %q, "source": "shared"}`,
+		obtained.Format(time.RFC3339), obtained.Add(48*time.Minute).Format(time.RFC3339), obtained.Add(time.Hour).Format(time.RFC3339))
+	says[adminapi.ConnectionsPath+"/billing"] = strings.NewReplacer(
+		`"token": null`, token, `"ready"`, `"failing"`, `"requested": ["a"]`, `"requested": ["a", "b"]`, `"missing": []`, `"missing": ["b"]`,
+		`"last_error": null, "next_attempt": null`, `"last_error": {"at": "2026-01-02T03:04:05Z", "class": "outage", "code": null, "message": "the server is away"}, "next_attempt": "`+time.Now().Add(2*time.Minute).Format(time.RFC3339)+`"`,
+		`{"state": "off", "last_error": null}`, `{"state": "degraded", "last_error": "loading failed: timeout"}`,
+	).Replace(oneConnection)
+	says[adminapi.ConnectionsPath+"/billing/events"] = `[{"at": "2026-01-02T03:04:05.678Z", "kind": "rejected", "status": 401, "code": null, "duration": 0.25, "count": 3}]`
+	w := newWorld(t, says)
+	client, base := w.enter(t)
+	do(t, client, http.MethodGet, base+"/connections/billing", "").want(t, http.StatusOK,
+		"https://api.example", "https://auth.example/token", "client_secret_basic", `href="`+strings.TrimPrefix(base, "http://"+w.addr)+`/connectors/acme"`,
+		"It has a token, but cannot get a new one.", "the server is away", "It ends by itself", "tried again in 1 minute", "Waiting after a failure",
+		"50 % of the token&#39;s life have passed; it is replaced from 80 % on.", obtained.Format(time.RFC3339), "30 minutes ago", "the shared storage",
+		"not granted", "Not granted: b.", "loading failed: timeout", "not now, because the storage fails",
+		"Your tenant", "emea", "Passphrase", "a secret", "Audience", "urn:emea",
+		"<dd>41</dd>", "<dt>Token requests</dt><dd>3</dd>", "Token rejected", "API 401, 3 times", "250ms",
+	)
+	w.mu.Lock()
+	says[adminapi.ConnectionsPath+"/billing"] = strings.NewReplacer(`"confirmed": true`, `"confirmed": false`, `"token": null`, token).Replace(oneConnection)
+	delete(says, adminapi.ConnectionsPath+"/billing/events")
+	delete(says, adminapi.ConnectionsPath+"/billing/values")
+	delete(says, "/metrics")
+	w.mu.Unlock()
+	// Of a sidecar of an earlier version there is less.
+	older := do(t, client, http.MethodGet, base+"/connections/billing", "")
+	older.want(t, http.StatusOK, "not confirmed", "nothing confirms them", "Nothing has happened yet.")
+	if strings.Contains(older.text, ">granted<") {
+		t.Error("a scope is called granted that the server has not confirmed")
 	}
 }
 
@@ -440,6 +477,7 @@ func TestHostileTexts(t *testing.T) {
 		adminapi.ConnectionsPath:                     "[" + hostileConnection + "]",
 		adminapi.ConnectionsPath + "/billing":        hostileConnection,
 		adminapi.ConnectionsPath + "/billing/events": `[{"at": "2026-01-02T03:04:05Z", "kind": ` + text + `, "status": 1, "code": ` + text + `, "duration": 1, "count": 2}]`,
+		adminapi.ConnectionsPath + "/billing/values": `{"parameters": [{"key": "a", "type": "text", "label": ` + text + `, "value": ` + text + `}], "config_values": [{"key": "b", "type": "text", "label": ` + text + `, "value": ` + text + `}]}`,
 		adminapi.ConnectionsPath + "/billing/ping":   `{"working": false, "service_response": {"status_code": 1, "message": ` + text + `, "response_body": ` + text + `}}`,
 		adminapi.ConnectorsPath: `[{"name": "acme", "label": ` + text + `, "base_url": ` + text + `, "fields": [{"key": "a", "label": ` + text + `}],
 			"scopes": [{"name": ` + text + `}], "connections": [` + text + `]}]`,

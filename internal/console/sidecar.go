@@ -81,6 +81,14 @@ func (s sidecar) events(ctx context.Context, name string) (list []event) {
 	return list
 }
 
+// values returns what a connection was given. There is nothing when that cannot be had.
+func (s sidecar) values(ctx context.Context, name string) (values adminapi.Values) {
+	if s.call(ctx, http.MethodGet, adminapi.ConnectionPath(name, adminapi.ValuesPart), &values) != nil {
+		return adminapi.Values{}
+	}
+	return values
+}
+
 // requestCounts returns how many requests there were by connection. It is empty when they cannot be had.
 func (s sidecar) requestCounts(ctx context.Context) map[string]adminapi.RequestCounts {
 	admin, err := s.find()
