@@ -29,6 +29,7 @@ type activeConnection struct {
 	tokens  connectionTokens
 	forward forward.Connection
 	target  *forward.Target // nil: it depends on values that may change while the config runs
+	allowed []Allow         // as it is configured
 
 	// A ping is sent as the requests of the first handler and the first transport that use the
 	// connection.
@@ -66,10 +67,11 @@ func (c *activeConnection) activate(app *App, name string, config *Connection) e
 	c.warn(slices.Concat(warnings, spec.LiteralSecrets(), c.hostWarnings()))
 	metrics := telemetry.Acquire(name)
 	c.acquireTokens(app, metrics)
+	c.allowed = config.Allow
 	c.config = nil // no longer needed, and large
 	c.forward = forward.Connection{
 		Name: name, Tokens: &c.tokens, Target: c.findTarget(), Metrics: metrics, Tracing: app.tracing,
-		RejectedStatuses: c.service.RejectedStatuses, Own: app.own,
+		Limits: c.limits(), RejectedStatuses: c.service.RejectedStatuses, Own: app.own,
 	}
 	return nil
 }
@@ -167,7 +169,7 @@ func (c *activeConnection) use(p *RequestPolicy) error {
 	if c.pingOptions == nil {
 		c.pingOptions = &p.options
 	}
-	p.targets = append(p.targets, c.forward.Target)
+	p.conns = append(p.conns, &c.forward)
 	return prefixAll("connection "+c.name, c.accepts(p))
 }
 

@@ -194,6 +194,10 @@ func (c *activeConnection) view() adminapi.Connection {
 		LastError:   failure(st.LastError),
 		NextAttempt: optional(shown(st.NextAttempt)),
 		Shared:      c.sharedView(),
+		Allow:       allowView(c.allowed),
+	}
+	if c.connector != nil {
+		v.ConnectorAllow = allowView(c.connector.Allow)
 	}
 	if !st.Expires.IsZero() {
 		v.Token = &adminapi.Token{Obtained: shown(st.Obtained), Expires: shown(st.Expires), Refresh: shown(st.Refresh), Source: adminapi.SourceOwn}
@@ -284,6 +288,7 @@ func (c *Connector) form() adminapi.Connector {
 		BaseURL:      resolve.WithoutQuery(c.BaseURL),
 		Fields:       append(c.fixedFields(), c.parameterFields()...),
 		ConfigValues: c.visibleValues(),
+		Allow:        allowView(c.Allow),
 		Scopes:       c.scopeViews(),
 		Permissions: adminapi.Permissions{
 			CustomizeScopes:  c.CustomizeScopes,

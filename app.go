@@ -56,6 +56,7 @@ type App struct {
 	taken       []string                               // addresses on which another process listened before
 	checked     []string                               // the connections named by http_helper_health
 	transports  map[string]*reverseproxy.HTTPTransport // to token endpoints, by their JSON
+	foreign     *foreignHosts                          // by which requests were refused
 }
 
 var errNull = errors.New("it is null")
@@ -73,6 +74,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx = ctx
 	a.logger = ctx.Logger()
+	a.foreign = &foreignHosts{logger: a.logger}
 	a.active = make(map[string]*activeConnection)
 	a.definitions = make(map[string]string)
 	a.transports = make(map[string]*reverseproxy.HTTPTransport)
@@ -139,6 +141,7 @@ func (a *App) define(name string, config *Connection) error {
 
 // use returns the connections with the names, which a handler or transport with a policy uses.
 func (a *App) use(p *RequestPolicy, names ...string) ([]*activeConnection, error) {
+	p.foreign = a.foreign
 	var conns []*activeConnection
 	var errs []error
 	for _, name := range names {

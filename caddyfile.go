@@ -37,6 +37,7 @@ func init() {
 //	        scope <name> [required] {
 //	            description <text>
 //	        }
+//	        allow [<methods...>] [<paths...>]
 //	        customize_scopes
 //	        additional_scopes
 //	        scopes_delimiter space|comma
@@ -72,6 +73,7 @@ func init() {
 //	        parameter_file        <key> <path>
 //	        scopes                [<names...>]
 //	        additional_scopes     <text>
+//	        allow                 [<methods...>] [<paths...>]
 //	        refresh_before        <duration>
 //	        default_lifetime      <duration>
 //	        token_timeout         <duration>
@@ -329,6 +331,7 @@ func serviceOptions(kinds ...string) subdirective.Options[Service] {
 // connectorOptions are the subdirectives that only a connector has.
 var connectorOptions = subdirective.Options[Connector]{
 	"scope":             {Repeatable: true, Block: true, Read: connectorScope},
+	"allow":             allow(func(c *Connector) *[]Allow { return &c.Allow }),
 	"customize_scopes":  subdirective.BoolOption(func(c *Connector) *bool { return &c.CustomizeScopes }),
 	"additional_scopes": subdirective.BoolOption(func(c *Connector) *bool { return &c.AdditionalScopes }),
 	"scopes_delimiter":  subdirective.CheckedString(func(c *Connector) *string { return &c.ScopesDelimiter }, subdirective.OneOf(delimiterSpace, delimiterComma)),
@@ -352,6 +355,7 @@ var connectionOptions = subdirective.Options[Connection]{
 	"client_certificate":    {Read: clientCertificate},
 	"dpop":                  {Read: dpop},
 	"scopes":                {Read: connectionScopes},
+	"allow":                 allow(func(c *Connection) *[]Allow { return &c.Allow }),
 	"refresh_before":        subdirective.DurationOption(func(c *Connection) *caddy.Duration { return &c.RefreshBefore }),
 	"default_lifetime":      subdirective.DurationOption(func(c *Connection) *caddy.Duration { return &c.DefaultLifetime }),
 	"token_timeout":         subdirective.DurationOption(func(c *Connection) *caddy.Duration { return &c.TokenTimeout }),

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
 )
@@ -91,6 +92,14 @@ type Connection struct {
 	// `scopes_delimiter` says.
 	AdditionalScopes string `json:"additional_scopes,omitempty"`
 
+	// What requests may use the credentials for: a request must be permitted by one of these rules, and by
+	// one of the connector's if there are any, else it gets a 403 and is not sent. So does one with
+	// `X-HTTP-Method-Override`, `X-HTTP-Method`, `X-Method-Override`, `X-Original-URL` or `X-Rewrite-URL`, by
+	// which some servers take a request for another. Without a connector, the `ping` must be permitted too;
+	// the connector's ping and health checks need no permission. An empty list is an error. Default: all
+	// requests.
+	Allow []Allow `json:"allow,omitempty"`
+
 	// How long before it expires a token is refreshed in the background. Default: a fifth of its
 	// lifetime, at most `5m`. At most `24h`.
 	RefreshBefore caddy.Duration `json:"refresh_before,omitempty"`
@@ -138,6 +147,7 @@ type configuredConnection struct {
 	config    *Connection // nil once a connection is active
 	connector *Connector  // nil: the connection describes its service itself
 	service   *Service
+	allowList httpguard.AllowList // the connection's own
 }
 
 // configure returns a connection with its service: the connector's or its own.
@@ -165,11 +175,22 @@ func (c *configuredConnection) parse() (*resolve.Spec, error) {
 	if _, err := oauth.Method(c.service.AuthMethod); err == nil {
 		p.errs = append(p.errs, c.checkOptions())
 	}
+	p.errs = append(p.errs, c.parseAllow())
 	if !strings.Contains(strings.Join(c.config.Scopes, "")+c.config.AdditionalScopes, "{") {
 		_, _, _, err := c.connector.requestedScopes(c.config)
 		p.errs = append(p.errs, err)
 	}
 	return spec, errors.Join(p.errs...)
+}
+
+// parseAllow parses what requests may use the connection for. Its ping must be among that, but not one of its
+// connector, whose author does not know the connection.
+func (c *configuredConnection) parseAllow() (err error) {
+	c.allowList, err = c.service.parseAllow(c.config.Allow)
+	if err == nil && c.connector == nil {
+		err = c.service.checkPing(c.allowList)
+	}
+	return err
 }
 
 // unreadable returns the errors of what is not there now of the variables and files that the connection

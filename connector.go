@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/flows"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
@@ -22,6 +23,13 @@ import (
 // helper flows.
 type Connector struct {
 	Service
+
+	// What requests may use the credentials of every connection for: a request must be permitted by one of
+	// these rules, and by one of the connection's own if there are any, else it gets a 403 and is not sent.
+	// So does one with `X-HTTP-Method-Override`, `X-HTTP-Method`, `X-Method-Override`, `X-Original-URL` or
+	// `X-Rewrite-URL`, by which some servers take a request for another. The connector's `ping` must be
+	// permitted too; health checks need no permission. An empty list is an error. Default: all requests.
+	Allow []Allow `json:"allow,omitempty"`
 
 	// The scopes that connections may request. Default: none.
 	Scopes []Scope `json:"scopes,omitempty"`
@@ -45,8 +53,9 @@ type Connector struct {
 	// The helper flows, which compute config values.
 	Flows []Flow `json:"flows,omitempty"`
 
-	name string
-	spec *resolve.ServiceSpec
+	name      string
+	spec      *resolve.ServiceSpec
+	allowList httpguard.AllowList
 }
 
 // Types of parameters and config values.
@@ -145,7 +154,11 @@ func (c *Connector) checkAlone(name string) error {
 	c.name = name
 	p := textParser{kinds: []string{placeholder.Param, placeholder.Config}, connector: c}
 	c.spec = c.Service.spec(&p)
-	p.errs = append(p.errs, c.validateScopes(), prefixAll("token_transport", checkReadsNothing(c.TokenTransport)))
+	var errAllow error
+	if c.allowList, errAllow = c.parseAllow(c.Allow); errAllow == nil {
+		errAllow = c.checkPing(c.allowList)
+	}
+	p.errs = append(p.errs, errAllow, c.validateScopes(), prefixAll("token_transport", checkReadsNothing(c.TokenTransport)))
 	for _, f := range c.Flows {
 		p.errs = append(p.errs, prefixAll("flow "+f.Name, checkReadsNothing(f.FlowRaw)))
 	}

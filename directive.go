@@ -39,8 +39,11 @@ func init() {
 //	    access_token_header <field> [<prefix>]
 //	    app_authorization   replace|keep|reject
 //	    on_unauthorized     retry|pass
+//	    on_rate_limit       pass|retry [<wait>]
 //	    replay_buffer       <size>
 //	    allow_clients       [private_ranges] <ranges...>
+//	    allow_hosts         <hosts...>|*
+//	    caller_token_file   <path>
 //	    use_reverse_proxy
 //	    <subdirectives of a connection without a connector>
 //	    <subdirectives of reverse_proxy>

@@ -39,7 +39,7 @@ func TestUpgradeOffer(t *testing.T) {
 		}
 		defer conn.Close()
 		// A POST, whose response must have no length, and bytes that do not wait for the response.
-		_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\nContent-Length: 0\r\n\r\nearly")
+		_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\nContent-Length: 0\r\n\r\nearly")
 		reader := textproto.NewReader(bufio.NewReader(conn))
 		head := readHead(t, reader)
 		for _, line := range []string{"HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: websocket", "X-Late: yes", "Sec-WebSocket-Accept: a"} {
@@ -70,6 +70,34 @@ func TestUpgradeOffer(t *testing.T) {
 		text := awaitContent(t, log) // nothing waits for upgraded connections
 		if err := json.Unmarshal(text, &entry); err != nil || entry.Status != http.StatusSwitchingProtocols {
 			t.Errorf("the access log has %s", text)
+		}
+	})
+}
+
+// TestAReplayIsTheSameRequest: it differs from the first attempt in nothing but the token.
+func TestAReplayIsTheSameRequest(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		e, a := newIdP(t), newAPI(t, rejects("t2"))
+		site := runSidecar(t, inline(a, e, "api_header X-Key k\n\t\tapi_query tenant a\n\t\t"+option))
+		res, _ := call(t, "COPY", site+"/file%2F1?q=%zz", nil, "Destination", "/copy", "X-Key", "app's", "X_Key", "app's", "X-Forwarded-For", "192.0.2.1", "Te", "trailers")
+		attempts := a.seen()
+		if res.StatusCode != http.StatusOK || len(attempts) != 2 {
+			t.Fatalf("got %d after %d attempts", res.StatusCode, len(attempts))
+		}
+		for i, attempt := range attempts {
+			if got, want := attempt.Header.Get("Authorization"), fmt.Sprintf("Bearer t%d", i+1); got != want {
+				t.Errorf("attempt %d has the token %q, want %q", i+1, got, want)
+			}
+			attempt.Header.Del("Authorization")
+			if want := "/base/file%2F1?q=%zz&tenant=a"; attempt.RequestURI != want {
+				t.Errorf("attempt %d was sent to %s, want %s", i+1, attempt.RequestURI, want)
+			}
+			if destination := attempt.Header.Get("Destination"); destination != "/base/copy" {
+				t.Errorf("attempt %d has the destination %s", i+1, destination)
+			}
+		}
+		if first, second := fmt.Sprint(attempts[0].Header), fmt.Sprint(attempts[1].Header); first != second {
+			t.Errorf("the replay has the header %s, the first attempt %s", second, first)
 		}
 	})
 }
@@ -138,7 +166,7 @@ func TestWebsocketFieldsAreSpelledAsInTheRFC(t *testing.T) {
 		}()
 		a := newAPI(t, nil)
 		site := runSidecar(t, strings.ReplaceAll(inline(a, newIdP(t), option), a.URL, "http://"+listener.Addr().String()))
-		rawCall(t, site, "GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\nsec-websocket-key: k\r\nsec-websocket-version: 13\r\n\r\n")
+		rawCall(t, site, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\nsec-websocket-key: k\r\nsec-websocket-version: 13\r\n\r\n")
 		got := <-head
 		for _, field := range []string{"Sec-WebSocket-Key: k\n", "Sec-WebSocket-Version: 13\n"} {
 			if !strings.Contains(got, field) {
@@ -153,7 +181,7 @@ func TestUnprintableUpgrade(t *testing.T) {
 	bothWays(t, func(t *testing.T, option string) {
 		e, a := newIdP(t), newAPI(t, nil)
 		site := runSidecar(t, inline(a, e, option))
-		if res := rawCall(t, site, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: w\xc3\xa9b\r\n\r\n"); res.StatusCode != http.StatusBadRequest {
+		if res := rawCall(t, site, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: w\xc3\xa9b\r\n\r\n"); res.StatusCode != http.StatusBadRequest {
 			t.Errorf("got %d %v", res.StatusCode, res.Header)
 		}
 	})
@@ -163,7 +191,7 @@ func TestUnprintableUpgrade(t *testing.T) {
 func TestUpgradeByHTTP10(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	site := runSidecar(t, inline(a, e, ""))
-	res := rawCall(t, site, "GET / HTTP/1.0\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	res := rawCall(t, site, "GET / HTTP/1.0\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	if got := a.last(t).Header; res.StatusCode != http.StatusOK || got.Get("Upgrade") != "" {
 		t.Errorf("got %d, the API got %v", res.StatusCode, got)
 	}
@@ -313,6 +341,31 @@ func TestOptionsThatNeedReverseProxy(t *testing.T) {
 		err := caddy.Validate(mustUnmarshal(t, strings.Replace(string(config), transport, change, 1)))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", change, err)
+		}
+	}
+}
+
+// TestRateLimitWaitInJSON: the limits of on_rate_limit are those of the Caddyfile.
+func TestRateLimitWaitInJSON(t *testing.T) {
+	a, e := newAPI(t, nil), newIdP(t)
+	config, err := adaptQuietly(strings.ReplaceAll(inline(a, e, "on_rate_limit retry 5m"), "SITE", "http://127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const retry, wait = `"on_rate_limit":"retry"`, `"rate_limit_wait":300000000000`
+	if !strings.Contains(string(config), retry) || !strings.Contains(string(config), wait) {
+		t.Fatalf("%s", config)
+	}
+	for name, test := range map[string]struct{ old, new, want string }{
+		"a longer wait":   {wait, `"rate_limit_wait":"301s"`, "rate_limit_wait: must be at most 5m"},
+		"a negative wait": {wait, `"rate_limit_wait":-1`, "rate_limit_wait must not be negative"},
+		"pass":            {retry, `"on_rate_limit":"pass"`, "rate_limit_wait needs on_rate_limit retry"},
+		"neither":         {retry, `"on_rate_limit":"wait"`, "on_rate_limit: must be one of pass, retry"},
+		"no wait":         {wait, `"rate_limit_wait":0`, ""},
+	} {
+		err := caddy.Validate(mustUnmarshal(t, strings.Replace(string(config), test.old, test.new, 1)))
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

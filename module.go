@@ -169,7 +169,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // admit checks a request and gets its token.
 func (h *Handler) admit(r *http.Request) (q *forward.Request, refused *forward.Error) {
 	conn := h.connection
-	if refused = h.RequestPolicy.check(r); refused == nil && conn == nil {
+	if refused = h.RequestPolicy.check(r, callerOf(r)); refused == nil && conn == nil {
 		conn, refused = h.choose(r)
 	}
 	if refused == nil {

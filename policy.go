@@ -1,26 +1,26 @@
 package httphelper
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
-// Values of app_authorization and on_unauthorized.
+// Values of app_authorization, on_unauthorized and on_rate_limit.
 const (
 	authorizationReplace = "replace"
 	authorizationKeep    = "keep"
@@ -28,6 +28,9 @@ const (
 
 	unauthorizedRetry = "retry"
 	unauthorizedPass  = "pass"
+
+	rateLimitPass  = "pass"
+	rateLimitRetry = "retry"
 )
 
 // RequestPolicy says which requests are admitted, which header carries the token, and what follows when
@@ -46,16 +49,22 @@ type RequestPolicy struct {
 	// `pass` the response to the app. Default: `retry`.
 	OnUnauthorized string `json:"on_unauthorized,omitempty"`
 
+	// What happens when the API responds with 429, or with 503 and a `Retry-After` that can be read: `retry`
+	// a request whose method is GET, HEAD, OPTIONS, PUT or DELETE at most three times, or `pass` the response
+	// to the app. The request waits for what `Retry-After` says (seconds or a date, RFC 9110 §10.2.3) and a
+	// random part of up to three times of it, or about 1s, 2s and 4s if it says nothing. Default: `pass`.
+	OnRateLimit string `json:"on_rate_limit,omitempty"`
+
+	// The longest time that a request waits in all to be retried, at most 5m. The app gets a response
+	// that would have to be waited for longer. Only with `on_rate_limit` `retry`. Default: 10s.
+	RateLimitWait caddy.Duration `json:"rate_limit_wait,omitempty"`
+
 	// The most bytes of a request's body that are kept for the retry. A request with a larger body is
 	// not retried. Default: 65536.
 	ReplayBuffer *int64 `json:"replay_buffer,omitempty"`
 
-	// The IP addresses and CIDR ranges of clients that may call, besides loopback and unix sockets.
-	// What counts is the address of the TCP connection, not what headers say. Default: none.
-	AllowClients []string `json:"allow_clients,omitempty"`
+	CallerPolicy
 
-	allowed []netip.Prefix
-	targets []func(context.Context) (*forward.Target, error) // of the connections
 	options forward.Options
 }
 
@@ -72,11 +81,14 @@ func (p *RequestPolicy) provision() error {
 	errs := []error{
 		setDefault(&p.AppAuthorization, "app_authorization", authorizationReplace, authorizationKeep, authorizationReject),
 		setDefault(&p.OnUnauthorized, "on_unauthorized", unauthorizedRetry, unauthorizedPass),
+		setDefault(&p.OnRateLimit, "on_rate_limit", rateLimitPass, rateLimitRetry),
+		p.provisionRateLimitWait(),
 	}
 	p.options = forward.Options{
 		Field:             p.tokenField(),
 		KeepAuthorization: p.AppAuthorization == authorizationKeep,
 		RetryUnauthorized: p.OnUnauthorized == unauthorizedRetry,
+		RateLimitWait:     time.Duration(p.RateLimitWait),
 	}
 	if h := p.AccessTokenHeader; h != nil { // without it, the prefix depends on the token
 		errs = append(errs, prefixAll("access_token_header", h.check()))
@@ -93,15 +105,35 @@ func (p *RequestPolicy) provision() error {
 		errs = append(errs, errors.New("replay_buffer must not be negative"))
 	}
 	p.options.ReplayBuffer = *p.ReplayBuffer
-	for _, text := range p.AllowClients {
-		prefix, err := parsePrefix(text)
-		if err != nil {
-			errs = append(errs, prefixAll("allow_clients", err))
-			continue
-		}
-		p.allowed = append(p.allowed, prefix)
-	}
+	errs = append(errs, p.CallerPolicy.provision())
 	return errors.Join(errs...)
+}
+
+const (
+	defaultRateLimitWait = caddy.Duration(10 * time.Second)
+	maxRateLimitWait     = caddy.Duration(5 * time.Minute)
+)
+
+// provisionRateLimitWait checks rate_limit_wait, and gives it its default if requests are retried.
+func (p *RequestPolicy) provisionRateLimitWait() error {
+	switch {
+	case p.RateLimitWait < 0:
+		return errors.New("rate_limit_wait must not be negative")
+	case p.OnRateLimit == rateLimitRetry:
+		p.RateLimitWait = cmp.Or(p.RateLimitWait, defaultRateLimitWait)
+		return prefixAll("rate_limit_wait", checkRateLimitWait(p.RateLimitWait))
+	case p.RateLimitWait > 0:
+		return errors.New("rate_limit_wait needs on_rate_limit retry")
+	default:
+		return nil
+	}
+}
+
+func checkRateLimitWait(wait caddy.Duration) error {
+	if wait > maxRateLimitWait {
+		return errors.New("must be at most 5m")
+	}
+	return nil
 }
 
 // tokenField returns the name of the header that carries the token.
@@ -121,35 +153,6 @@ func setDefault(value *string, option string, allowed ...string) error {
 	return prefixAll(option, subdirective.OneOf(allowed...)(*value))
 }
 
-var (
-	errRange = errors.New("must be IP addresses, CIDR ranges or private_ranges")
-	errZone  = errors.New("an address with a zone (%eth0) is not possible: callers are known by their address alone")
-)
-
-// parsePrefix parses an IP address or a range. One of mapped addresses, ::ffff:10.0.0.0/120, is that of the
-// IPv4 addresses, as which callers are known.
-func parsePrefix(text string) (netip.Prefix, error) {
-	if strings.Contains(text, "%") {
-		return netip.Prefix{}, errZone
-	}
-	address, _, isRange := strings.Cut(text, "/")
-	addr, err := netip.ParseAddr(address)
-	if err != nil {
-		return netip.Prefix{}, errRange
-	}
-	prefix := netip.PrefixFrom(addr, addr.BitLen())
-	if isRange {
-		if prefix, err = netip.ParsePrefix(text); err != nil {
-			return netip.Prefix{}, errRange
-		}
-	}
-	const mappedBits = 96
-	if addr.Is4In6() && prefix.Bits() >= mappedBits {
-		prefix = netip.PrefixFrom(addr.Unmap(), prefix.Bits()-mappedBits)
-	}
-	return prefix.Masked(), nil
-}
-
 func (h *TokenHeader) check() error {
 	if !httpguts.ValidHeaderFieldName(h.Field) {
 		return errors.New("the field is not a header field name")
@@ -164,19 +167,16 @@ func (h *TokenHeader) check() error {
 	return nil
 }
 
-// check checks everything about a request that does not depend on its connection (rules 17, 20, 21).
-func (p *RequestPolicy) check(r *http.Request) *forward.Error {
-	if !p.allowsClient(r.RemoteAddr) {
-		return denied("the caller's address is not allowed: see allow_clients")
+// check checks everything about a request that does not depend on its connection (rules 17, 20, 21 and 35).
+func (p *RequestPolicy) check(r *http.Request, c caller) *forward.Error {
+	if refused := p.checkPeer(c); refused != nil {
+		return refused
 	}
-	if isCrossSite(r.Header) {
-		return denied("the request comes from a page of another site")
-	}
-	if !p.allowsOrigin(r) {
-		return denied("the request's Origin is a page of another site, neither on this machine nor of the API")
-	}
-	if forward.RefusesMethod(r.Method) {
+	if forward.RefusesMethod(r.Method) { // first, because what CONNECT names is not the sidecar
 		return &forward.Error{Status: http.StatusMethodNotAllowed, Type: "http_request_error", Details: "the methods TRACE and CONNECT are not forwarded"}
+	}
+	if refused := p.checkCaller(r.Context(), c); refused != nil {
+		return refused
 	}
 	if p.AppAuthorization == authorizationReject && len(r.Header["Authorization"]) > 0 {
 		return forward.BadRequest("the request has an Authorization of its own: see app_authorization")
@@ -193,61 +193,8 @@ func (p *RequestPolicy) check(r *http.Request) *forward.Error {
 	return nil
 }
 
-func denied(details string) *forward.Error {
-	return &forward.Error{Status: http.StatusForbidden, Type: "http_request_denied", Details: details}
-}
-
 func hasUnprintable(value string) bool {
 	return strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' })
-}
-
-// isCrossSite reports whether a browser sends the request for a page of another site. Such a page must
-// not use the token only because its reader is on this machine.
-func isCrossSite(header http.Header) bool {
-	return slices.ContainsFunc(header["Sec-Fetch-Site"], func(site string) bool { return strings.EqualFold(site, "cross-site") })
-}
-
-// allowsOrigin reports whether a request over loopback comes from no web page, or from one that may call
-// (rule 35). Of websockets a browser says nothing else, and no preflight comes before them.
-func (p *RequestPolicy) allowsOrigin(r *http.Request) bool {
-	origins := r.Header["Origin"]
-	if len(origins) == 0 || !isLoopback(r.RemoteAddr) {
-		return true
-	}
-	isAPI := func(host string) bool { return p.isAPI(r.Context(), host) }
-	return !slices.ContainsFunc(origins, func(origin string) bool { return !httpguard.NamesCaller(origin, isAPI) })
-}
-
-// isAPI reports whether a host is that of a connection's base URL. Where that depends on a file or a helper flow,
-// it waits until it is known.
-func (p *RequestPolicy) isAPI(ctx context.Context, host string) bool {
-	return slices.ContainsFunc(p.targets, func(find func(context.Context) (*forward.Target, error)) bool {
-		target, err := find(ctx)
-		return err == nil && httpguard.CanonicalHost(target.Base.Hostname()) == host
-	})
-}
-
-// isLoopback reports whether the address of a TCP connection is one of loopback.
-func isLoopback(remoteAddr string) bool {
-	addrPort, err := netip.ParseAddrPort(remoteAddr)
-	return err == nil && addrPort.Addr().Unmap().IsLoopback()
-}
-
-// allowsClient reports whether a client may call: a process of this machine, or an address in
-// allow_clients (rule 20). remoteAddr is the address of the TCP connection, never what a header claims.
-func (p *RequestPolicy) allowsClient(remoteAddr string) bool {
-	if strings.HasPrefix(remoteAddr, "127.0.0.1:") || !strings.Contains(remoteAddr, ":") {
-		return true // the usual caller, or a unix socket: "@", a path or nothing
-	}
-	addrPort, err := netip.ParseAddrPort(remoteAddr)
-	if err != nil {
-		return false
-	}
-	addr := addrPort.Addr().Unmap().WithZone("")
-	if addr.IsLoopback() {
-		return true
-	}
-	return slices.ContainsFunc(p.allowed, func(prefix netip.Prefix) bool { return prefix.Contains(addr) })
 }
 
 // policyOptions are the subdirectives that the directive and the transport share.
@@ -255,8 +202,11 @@ var policyOptions = subdirective.Options[RequestPolicy]{
 	"access_token_header": {Read: accessTokenHeader},
 	"app_authorization":   subdirective.CheckedString(func(p *RequestPolicy) *string { return &p.AppAuthorization }, subdirective.OneOf(authorizationReplace, authorizationKeep, authorizationReject)),
 	"on_unauthorized":     subdirective.CheckedString(func(p *RequestPolicy) *string { return &p.OnUnauthorized }, subdirective.OneOf(unauthorizedRetry, unauthorizedPass)),
+	"on_rate_limit":       {Read: onRateLimit},
 	"replay_buffer":       {Read: replayBuffer},
 	"allow_clients":       {Read: allowClients},
+	"allow_hosts":         {Read: allowHosts},
+	"caller_token_file":   subdirective.CheckedString(func(p *RequestPolicy) *string { return &p.CallerTokenFile }, placeholders()),
 }
 
 func accessTokenHeader(s *subdirective.Subdirective, p *RequestPolicy) error {
@@ -266,6 +216,31 @@ func accessTokenHeader(s *subdirective.Subdirective, p *RequestPolicy) error {
 	p.AccessTokenHeader = &TokenHeader{Field: s.Args[0], Prefix: strings.Join(s.Args[1:], "")}
 	if err := p.AccessTokenHeader.check(); err != nil {
 		return s.Wrap(err)
+	}
+	return nil
+}
+
+func onRateLimit(s *subdirective.Subdirective, p *RequestPolicy) error {
+	if len(s.Args) < 1 || len(s.Args) > 2 {
+		return s.Errorf("takes pass, or retry and, if any, the longest wait")
+	}
+	p.OnRateLimit = s.Args[0]
+	if err := subdirective.OneOf(rateLimitPass, rateLimitRetry)(p.OnRateLimit); err != nil {
+		return s.Wrap(err)
+	}
+	if len(s.Args) == 1 {
+		return nil
+	}
+	if p.OnRateLimit == rateLimitPass {
+		return s.Errorf("pass waits for nothing: only retry takes a wait")
+	}
+	wait, err := caddy.ParseDuration(s.Args[1])
+	if err != nil || wait <= 0 {
+		return s.Errorf("the wait must be a duration above zero, such as 10s")
+	}
+	p.RateLimitWait = caddy.Duration(wait)
+	if err := checkRateLimitWait(p.RateLimitWait); err != nil {
+		return s.Errorf("the wait %v", err)
 	}
 	return nil
 }
@@ -281,23 +256,5 @@ func replayBuffer(s *subdirective.Subdirective, p *RequestPolicy) error {
 	}
 	size := int64(bytes)
 	p.ReplayBuffer = &size
-	return nil
-}
-
-func allowClients(s *subdirective.Subdirective, p *RequestPolicy) error {
-	ranges, err := s.SomeArgs()
-	if err != nil {
-		return err
-	}
-	for _, r := range ranges {
-		if r == "private_ranges" {
-			p.AllowClients = append(p.AllowClients, caddyhttp.PrivateRangesCIDR()...)
-			continue
-		}
-		if _, err := parsePrefix(r); err != nil {
-			return s.Wrap(err)
-		}
-		p.AllowClients = append(p.AllowClients, r)
-	}
 	return nil
 }

@@ -226,7 +226,11 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 		return forward.NotAllowed("neither a handler http_helper nor the transport's option connection says whose token to send").Response(req), nil
 	}
 	healthCheck := req.Context().Value(caddyhttp.VarsCtxKey) == nil
-	q, refused := t.prepareAlone(req)
+	who := caller{healthCheck: true}
+	if !healthCheck {
+		who = callerBehindProxy(req)
+	}
+	q, refused := t.prepareAlone(req, who)
 	if refused != nil && healthCheck {
 		// Without a token nothing is known about the upstream, so it counts as healthy.
 		refused = &forward.Error{Status: http.StatusOK}
@@ -252,9 +256,12 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 }
 
 // prepareAlone admits a request, as the handler does.
-func (t *Transport) prepareAlone(req *http.Request) (*forward.Request, *forward.Error) {
-	if refused := t.RequestPolicy.check(req); refused != nil {
+func (t *Transport) prepareAlone(req *http.Request, who caller) (*forward.Request, *forward.Error) {
+	if refused := t.RequestPolicy.check(req, who); refused != nil {
 		return nil, refused
+	}
+	if who.healthCheck {
+		return t.own.forward.PrepareHealthCheck(req, &t.RequestPolicy.options)
 	}
 	return t.own.forward.Prepare(req, &t.RequestPolicy.options)
 }
@@ -266,8 +273,11 @@ func (t *Transport) prepareAlone(req *http.Request) (*forward.Request, *forward.
 //	    access_token_header <field> [<prefix>]
 //	    app_authorization   replace|keep|reject
 //	    on_unauthorized     retry|pass
+//	    on_rate_limit       pass|retry [<wait>]
 //	    replay_buffer       <size>
 //	    allow_clients       [private_ranges] <ranges...>
+//	    allow_hosts         <hosts...>|*
+//	    caller_token_file   <path>
 //	    <options of transport http>
 //	}
 //

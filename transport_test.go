@@ -363,7 +363,7 @@ func TestRefusedRequests(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _ = fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", line)
+		_, _ = fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", line)
 		response, _ := io.ReadAll(conn)
 		_ = conn.Close()
 		if !bytes.HasPrefix(response, fmt.Appendf(nil, "HTTP/1.1 %d", status)) || !bytes.Contains(response, []byte("error=http_request_error")) {
@@ -372,23 +372,6 @@ func TestRefusedRequests(t *testing.T) {
 	}
 	if len(a.seen()) != 0 {
 		t.Error("a refused request was sent")
-	}
-}
-
-func TestPeerAddress(t *testing.T) {
-	i := &RequestPolicy{AllowClients: []string{"10.0.0.0/8", "2001:db8::1", "::ffff:10.200.0.0/120", "::ffff:192.0.2.0/120", "::ffff:198.51.100.7"}}
-	if err := i.provision(); err != nil {
-		t.Fatal(err)
-	}
-	for address, want := range map[string]bool{
-		"127.0.0.1:1": true, "127.9.9.9:1": true, "[::1]:1": true, "[::ffff:127.0.0.1]:1": true, "@": true, "": true, "/run/app.sock": true,
-		"10.1.2.3:1": true, "[::ffff:10.1.2.3]:1": true, "[2001:db8::1]:1": true,
-		"192.0.2.255:1": true, "192.0.3.0:1": false, "198.51.100.7:1": true, "198.51.100.8:1": false,
-		"192.168.0.1:1": false, "[2001:db8::2]:1": false, "[fe80::1%eth0]:1": false, "nonsense:1:2": false,
-	} {
-		if got := i.allowsClient(address); got != want {
-			t.Errorf("%q: got %v, want %v", address, got, want)
-		}
 	}
 }
 
@@ -564,7 +547,7 @@ func TestEncodingsSurviveRawCharacters(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _ = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path)
+		_, _ = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path)
 		_, _ = io.ReadAll(conn)
 		_ = conn.Close()
 		if got := a.last(t).RequestURI; got != want {
@@ -691,7 +674,7 @@ func TestMethodsThatReflectAreRefusedInAnyCase(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)
 	site := runSidecar(t, inline(a, e, ""))
 	for _, method := range []string{"TRACE", "trace", "Trace", "CONNECT", "connect"} {
-		res := rawCall(t, site, method+" / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		res := rawCall(t, site, method+" / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 		if res.StatusCode != 405 {
 			t.Errorf("%s: status %d", method, res.StatusCode)
 		}
@@ -712,7 +695,7 @@ func TestTrailersSayNoMoreThanHeaders(t *testing.T) {
 		})
 		site := runSidecar(t, inline(a, e, options))
 		fields := []string{"Authorization", "X-Token", "x-token", "X_Token", "X-Key", "X_key", "Proxy-Authorization", "DPoP", "Client-Cert", "Via", "X-Forwarded-For", "X-Kept"}
-		request := "POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer app\r\nTransfer-Encoding: chunked\r\nTrailer: " + strings.Join(fields, ", ") +
+		request := "POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer app\r\nTransfer-Encoding: chunked\r\nTrailer: " + strings.Join(fields, ", ") +
 			"\r\nConnection: close\r\n\r\n4\r\nbody\r\n0\r\n"
 		for _, field := range fields {
 			request += field + ": app\r\n"
@@ -1043,7 +1026,7 @@ func TestEchoesOfBrokenResponsesAreNotLogged(t *testing.T) {
 	})
 	e.respond(func(w http.ResponseWriter, _ int64) { grantToken(w, secretMarker, 3600) })
 	site, logged := runLoggingSidecar(t, inline(a, e, ""))
-	res := rawCall(t, site, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	res := rawCall(t, site, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 	if got := res.Header.Get("X-Echo"); got != "Bearer "+secretMarker {
 		t.Errorf("the app got %q", got)
 	}

@@ -2,6 +2,7 @@ package connectors_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -39,6 +40,7 @@ import (
 const (
 	testClientID     = "id@with/special chars"
 	testClientSecret = "s=cr%t+"
+	testAssertion    = "an.assertion.file"
 )
 
 // flowValues are the config values of connectors that compute them, for the values of testValue.
@@ -287,6 +289,11 @@ func clientOf(socket string) *http.Client {
 // adminSocket returns the socket of the admin endpoint of a Caddy that listens on socket.
 func adminSocket(socket string) string { return socket + ".admin" }
 
+// asksFor reports whether the comment wants the connection to have an option.
+func (s snippet) asksFor(option string) bool {
+	return strings.Contains(s.content, "\n#     "+option+" ")
+}
+
 // load runs Caddy with one connection to the connector, and returns the socket that it listens on.
 func (s snippet) load(t *testing.T, internet *internet) (socket string) {
 	t.Helper()
@@ -299,13 +306,23 @@ func (s snippet) load(t *testing.T, internet *internet) (socket string) {
 	if err := os.WriteFile(key, internet.clientKey, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	assertion := filepath.Join(dir, "assertion")
+	if err := os.WriteFile(assertion, []byte(testAssertion), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	socket = filepath.Join(dir, "http.sock")
 	var connection strings.Builder
 	fmt.Fprintf(&connection, "client_id %q\n", testClientID)
-	if s.connector.AuthMethod == "private_key_jwt" {
-		fmt.Fprintf(&connection, "client_key_file %s\n", key)
-	} else {
+	switch {
+	case s.connector.AuthMethod != "private_key_jwt":
 		fmt.Fprintf(&connection, "client_secret %q\n", testClientSecret)
+	case s.asksFor("client_assertion_file"):
+		fmt.Fprintf(&connection, "client_assertion_file %s\n", assertion)
+	default:
+		fmt.Fprintf(&connection, "client_key_file %s\n", key)
+	}
+	if s.asksFor("client_key_certificate") {
+		fmt.Fprintf(&connection, "client_key_certificate %s\n", key)
 	}
 	for _, p := range s.connector.Parameters {
 		fmt.Fprintf(&connection, "parameter %s %s\n", p.Key, testValue(p))
@@ -377,10 +394,8 @@ func (s snippet) checkTokenRequest(t *testing.T, got seenRequest) {
 		want.Set("client_id", testClientID)
 		want.Set("client_secret", testClientSecret)
 	case "private_key_jwt":
-		want.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
-		if strings.Count(fields.Get("client_assertion"), ".") != 2 {
-			t.Error("the token request has no client assertion")
-		}
+		want.Set("client_assertion_type", cmp.Or(s.connector.ClientAssertionType, "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"))
+		s.checkAssertion(t, fields.Get("client_assertion"))
 		fields.Del("client_assertion")
 		fields.Del("client_id") // allowed beside an assertion
 	}
@@ -391,6 +406,29 @@ func (s snippet) checkTokenRequest(t *testing.T, got seenRequest) {
 		t.Errorf("token request: Authorization %q, want %q", got.header.Get("Authorization"), authorization)
 	}
 	s.checkHeaders(t, "token request", got, s.connector.TokenRequestHeaders)
+}
+
+// checkAssertion checks the header of the assertion that the sidecar has signed, or that it is the one in the
+// file.
+func (s snippet) checkAssertion(t *testing.T, assertion string) {
+	t.Helper()
+	if s.asksFor("client_assertion_file") {
+		if assertion != testAssertion {
+			t.Errorf("token request: assertion %q", assertion)
+		}
+		return
+	}
+	encoded, _, _ := strings.Cut(assertion, ".")
+	var header map[string]string
+	if decoded, err := base64.RawURLEncoding.DecodeString(encoded); err != nil || json.Unmarshal(decoded, &header) != nil {
+		t.Fatalf("token request: assertion %q", assertion)
+	}
+	if typ := cmp.Or(s.connector.AssertionTyp, "client-authentication+jwt"); header["typ"] != typ {
+		t.Errorf("token request: the assertion's typ is %q, want %q", header["typ"], typ)
+	}
+	if _, hasThumbprint := header["x5t#S256"]; hasThumbprint != s.asksFor("client_key_certificate") {
+		t.Errorf("token request: the assertion's header is %v", header)
+	}
 }
 
 // scopes are those that the test connection asks for: all of the connector's, and one of its own.
@@ -436,7 +474,7 @@ const standInToken = "stand-in-token"
 type internet struct {
 	proxy, server *httptest.Server
 	caFile        string
-	clientKey     []byte
+	clientKey     []byte // with a certificate for it
 
 	mu       sync.Mutex
 	requests []seenRequest
@@ -517,11 +555,17 @@ func (in *internet) makeCA(t *testing.T, key *ecdsa.PrivateKey) *x509.Certificat
 	if err := os.WriteFile(in.caFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(newKey(t))
+	clientKey := newKey(t)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(clientKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clientCertificate, err := x509.CreateCertificate(rand.Reader, template, template, clientKey.Public(), clientKey)
 	if err != nil {
 		t.Fatal(err)
 	}
 	in.clientKey = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
+	in.clientKey = append(in.clientKey, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: clientCertificate})...)
 	return ca
 }
 

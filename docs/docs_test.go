@@ -2,9 +2,11 @@
 package docs_test
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
@@ -107,7 +109,18 @@ var (
 func withFiles(t *testing.T, caddyfile string) string {
 	t.Helper()
 	dir := t.TempDir()
-	certificate, key := documentedPair(t)
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, key := documentedPair(t, ecKey)
+	if strings.Contains(caddyfile, "_rsa_key.pem") {
+		rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certificate, key = documentedPair(t, rsaKey)
+	}
 	caddyfile = documentedPath.ReplaceAllStringFunc(caddyfile, func(path string) string {
 		own := filepath.Join(dir, filepath.Base(path))
 		content := "value"
@@ -144,19 +157,15 @@ func absolute(t *testing.T, path string) string {
 	return path
 }
 
-// documentedPair is a certificate of its own and its key, PEM.
-func documentedPair(t *testing.T) (certificate, key string) {
+// documentedPair is a certificate for a key and the key, PEM.
+func documentedPair(t *testing.T, private crypto.Signer) (certificate, key string) {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "docs"}, DNSNames: []string{"localhost"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
-	certDER, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	certDER, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -180,7 +180,7 @@ func TestOne100Continue(t *testing.T) {
 			}
 			defer conn.Close()
 			_ = conn.SetDeadline(time.Now().Add(harness.Timeout))
-			fmt.Fprintf(conn, "PUT %s HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\nConnection: close\r\n\r\n", path)
+			fmt.Fprintf(conn, "PUT %s HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\nConnection: close\r\n\r\n", path)
 			var statuses []int
 			reader := bufio.NewReader(conn)
 			for len(statuses) == 0 || statuses[len(statuses)-1] == http.StatusContinue {

@@ -113,7 +113,7 @@ func TestAllowClients(t *testing.T) {
 			family = "TCP6"
 		}
 		prologue := fmt.Sprintf("PROXY %s %s %s 40000 80\r\n", family, peer, peer)
-		response := w.raw(t, prologue+"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 127.0.0.1\r\nConnection: close\r\n\r\n")
+		response := w.raw(t, prologue+"GET / HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 127.0.0.1\r\nConnection: close\r\n\r\n")
 		if want == http.StatusForbidden {
 			wantSidecarError(t, response, want, "http_request_denied")
 			continue
@@ -125,7 +125,7 @@ func TestAllowClients(t *testing.T) {
 func TestOnlyLocalClientsByDefault(t *testing.T) {
 	t.Parallel()
 	w := startInline(t, options{global: "servers {\ntrusted_proxies static 0.0.0.0/0\nlistener_wrappers {\nproxy_protocol {\nallow 127.0.0.0/8\n}\n}\n}"})
-	response := w.raw(t, "PROXY TCP4 10.1.2.3 10.1.2.3 40000 80\r\nGET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 127.0.0.1\r\nConnection: close\r\n\r\n")
+	response := w.raw(t, "PROXY TCP4 10.1.2.3 10.1.2.3 40000 80\r\nGET / HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 127.0.0.1\r\nConnection: close\r\n\r\n")
 	wantSidecarError(t, response, http.StatusForbidden, "http_request_denied")
 	equal(t, "API requests", w.api.Count(), 0)
 	equal(t, "token requests", w.tokens.Count(), 0)
@@ -191,7 +191,7 @@ func TestTransportUsedByHand(t *testing.T) {
 	equal(t, "request URI", r.RequestURI, "/v2/a%2Fb?c=d")
 	equal(t, "X-Token", strings.Join(r.Header["X-Token"], "|"), "token-1")
 
-	wantSidecarError(t, w.raw(t, "GET /a/../../x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), http.StatusBadRequest, "http_request_error")
+	wantSidecarError(t, w.raw(t, "GET /a/../../x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"), http.StatusBadRequest, "http_request_error")
 	w.tokens.RespondWith(harness.Refuse(http.StatusUnauthorized, "invalid_client"))
 	config.Site = strings.Replace(config.Site, "billing", "broken", 1)
 	config.Options = strings.Replace(config.Options, "connection billing", "connection broken", 1)

@@ -29,7 +29,7 @@ func asking(target string) string { return lines("GET " + target + " HTTP/1.1") 
 func saying(header ...string) string { return lines("GET /x HTTP/1.1", header...) }
 
 func lines(requestLine string, header ...string) string {
-	header = append([]string{requestLine, "Host: sidecar", "Connection: close"}, header...)
+	header = append([]string{requestLine, "Host: localhost", "Connection: close"}, header...)
 	return strings.Join(header, "\r\n") + "\r\n\r\n"
 }
 
@@ -160,7 +160,7 @@ var smuggling = []hostileRequest{
 	{"encoding after a blank", lines("POST /x HTTP/1.1", "Transfer-Encoding : chunked") + "0\r\n\r\n" + inner, 400, nil},
 	{"body of a GET", lines("GET /x HTTP/1.1", fmt.Sprintf("Content-Length: %d", len(inner))) + inner, 200, []string{"/x"}},
 	{"chunk with an extension", lines("POST /x HTTP/1.1", "Transfer-Encoding: chunked") + "3;a=b\r\nabc\r\n0\r\n\r\n" + inner, 200, []string{"/x"}},
-	{"pipelined", "GET /x HTTP/1.1\r\nHost: x\r\n\r\nGET /../evil HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 200, []string{"/x"}},
+	{"pipelined", "GET /x HTTP/1.1\r\nHost: localhost\r\n\r\nGET /../evil HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 200, []string{"/x"}},
 	// The last, because what arrives of it may do so after the response.
 	{brokenChunk, lines("POST /x HTTP/1.1", "Transfer-Encoding: chunked") + "zz\r\n" + inner, 400, nil},
 }

@@ -113,6 +113,7 @@ func TestWhatAReloadMayChange(t *testing.T) {
 		"warm":           {func(o options) options { o.connection += "\nwarm"; return o }, "", true},
 		"base URL":       {func(o options) options { o.base = "/v2"; return o }, "", true},
 		"API header":     {func(o options) options { o.service += "\napi_header X-A b"; return o }, "", true},
+		"allow":          {func(o options) options { o.service += "\nallow GET /hello"; o.connection += "\nallow /hello"; return o }, "", true},
 		"client id":      {func(o options) options { o.connection += "\nclient_id other"; return o }, "", false},
 		"secret":         {func(o options) options { o.secretLine = "client_secret {env.OTHER_SECRET}"; return o }, "", false},
 		"scopes":         {func(o options) options { o.connection = "scopes a b"; return o }, "", false},

@@ -163,7 +163,7 @@ func TestExpect100Continue(t *testing.T) {
 			}
 			defer conn.Close()
 			_ = conn.SetDeadline(time.Now().Add(harness.Timeout))
-			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 200000\r\nConnection: close\r\n\r\n")
+			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 200000\r\nConnection: close\r\n\r\n")
 			reader := bufio.NewReader(conn)
 			res, err := http.ReadResponse(reader, nil)
 			if err != nil {

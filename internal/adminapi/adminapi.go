@@ -49,6 +49,17 @@ type Connection struct {
 	LastError   *Failure    `json:"last_error"`   // null: the last attempt did not fail
 	NextAttempt *time.Time  `json:"next_attempt"` // null: not in a back-off
 	Shared      Shared      `json:"shared"`
+
+	// What requests may use it for: both must permit a request. Absent without such a limit.
+	Allow          []Allow `json:"allow,omitempty"`
+	ConnectorAllow []Allow `json:"connector_allow,omitempty"`
+}
+
+// Allow permits requests with one of its methods and one of its paths. Without methods any is permitted, and
+// so is any path.
+type Allow struct {
+	Methods []string `json:"method,omitempty"`
+	Paths   []string `json:"path,omitempty"`
 }
 
 // Shared says whether replicas share the token.
@@ -137,6 +148,7 @@ type Connector struct {
 	BaseURL      string        `json:"base_url"`  // as written
 	Fields       []Field       `json:"fields"`
 	ConfigValues []ConfigValue `json:"config_values"`
+	Allow        []Allow       `json:"allow,omitempty"` // what all connections are limited to; absent without such a limit
 	Scopes       []Scope       `json:"scopes"`
 	Permissions  Permissions   `json:"permissions"`
 	Connections  []string      `json:"connections"` // that use it

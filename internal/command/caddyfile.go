@@ -62,6 +62,8 @@ func (o *runOptions) connection(w *subdirective.Writer) {
 	w.Flag("allow_insecure", o.insecure)
 	w.Flag("warm", o.warm)
 	w.Option("allow_clients", o.clients...)
+	w.Option("allow_hosts", o.hosts...)
+	w.Option("caller_token_file", o.callerTokenFile)
 }
 
 // tokenRequestParams writes each parameter with all of its values.
@@ -104,7 +106,8 @@ var flagOf = map[string]string{ //nolint:gosec // names, not secrets
 	"base_url": "--to", "token_url": "--token-url", "auth_method": "--auth-method", "client_id": "--client-id",
 	"client_secret": "--client-secret-env", "client_secret_file": "--client-secret-file", "client_key_file": "--client-key-file",
 	"key_id": "--key-id", "client_certificate": "--client-certificate-file", "token_request_param": "--param", "api_header": "--header",
-	"allow_clients": "--allow-clients", "allow_insecure base_url": "--allow-insecure", "allow_insecure token_url": "--allow-insecure",
+	"allow_clients": "--allow-clients", "allow_hosts": "--allow-hosts", "caller_token_file": "--caller-token-file",
+	"allow_insecure base_url": "--allow-insecure", "allow_insecure token_url": "--allow-insecure",
 }
 
 // asFlags replaces the options in an error by their flags: the user has not seen the options.

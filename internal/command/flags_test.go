@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -31,6 +32,76 @@ func TestParseFrom(t *testing.T) {
 	} {
 		if got, err := parseFrom(from); got != want || err != nil {
 			t.Errorf("%s: %+v %v", from, got, err)
+		}
+	}
+}
+
+// The file is the user's alone, and one that is there stays as it is.
+func TestMakeCallerToken(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "caller token")
+	for _, o := range []runOptions{{}, {callerTokenFile: path}} {
+		if err := o.makeCallerToken(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _ := os.ReadFile(path)
+	if info.Mode() != 0o600 || !regexp.MustCompile(`^[A-Z2-7]{52}\n$`).Match(first) {
+		t.Errorf("mode %v, %d bytes", info.Mode(), len(first))
+	}
+	other := runOptions{callerTokenFile: path + "2"}
+	if err := other.makeCallerToken(); err != nil {
+		t.Fatal(err)
+	}
+	if second, _ := os.ReadFile(other.callerTokenFile); string(second) == string(first) {
+		t.Error("two files have the same token")
+	}
+
+	for _, content := range []string{"mine\n", ""} {
+		if err := os.WriteFile(path, []byte(content), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, 0o640); err != nil {
+			t.Fatal(err)
+		}
+		if err := (&runOptions{callerTokenFile: path}).makeCallerToken(); err != nil {
+			t.Error(err)
+		}
+		info, _ := os.Stat(path)
+		if got, _ := os.ReadFile(path); string(got) != content || info.Mode() != 0o640 {
+			t.Errorf("%q, %v", got, info.Mode())
+		}
+	}
+	link := path + "-link"
+	if err := os.Symlink(path+"-target", link); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&runOptions{callerTokenFile: link}).makeCallerToken(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path + "-target"); err == nil {
+		t.Error("a file was made through a symbolic link")
+	}
+	nowhere := runOptions{callerTokenFile: filepath.Join(path, "x")}
+	if err := nowhere.makeCallerToken(); err == nil || !strings.Contains(err.Error(), "--caller-token-file: making it: ") {
+		t.Error(err)
+	}
+}
+
+func TestCurlWithACallerToken(t *testing.T) {
+	for from, want := range map[string]string{
+		":8080":       `curl --header "Proxy-Authorization: Bearer $(head -n 1 'my token')" http://127.0.0.1:8080/`,
+		"/run/a.sock": `curl --header "Proxy-Authorization: Bearer $(head -n 1 'my token')" --unix-socket /run/a.sock http://localhost/`,
+	} {
+		listen, err := parseFrom(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := listen.curl("my token"); got != want {
+			t.Errorf("%s: %s", from, got)
 		}
 	}
 }

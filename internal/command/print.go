@@ -105,6 +105,8 @@ func (p *printer) connection(c adminapi.Connection, values adminapi.Values) {
 	p.row("API", c.BaseURL)
 	p.row("Token endpoint", orDash(c.TokenURL))
 	p.row("Authentication", c.AuthMethod)
+	p.allowed("Allowed", c.Allow)
+	p.allowed("Allowed by connector", c.ConnectorAllow)
 	p.row("Scopes requested", words(c.Scopes.Requested))
 	if t := c.Token; t != nil {
 		p.row("Scopes granted", grantedWords(c.Scopes))
@@ -144,6 +146,16 @@ func parameterWords(v adminapi.ParameterValue) string {
 		return "a secret"
 	default:
 		return "not known now"
+	}
+}
+
+// allowed prints what requests may use a connection for, a row for each rule. Without a rule there is no limit.
+func (p *printer) allowed(label string, rules []adminapi.Allow) {
+	for _, rule := range rules {
+		methods := cmp.Or(strings.Join(rule.Methods, " "), "any method")
+		paths := cmp.Or(strings.Join(rule.Paths, " "), "any path")
+		p.row(label, methods+" "+paths)
+		label = ""
 	}
 }
 
@@ -200,6 +212,7 @@ func (p *printer) form(f adminapi.Connector) {
 	p.row("API", f.BaseURL)
 	p.row("Token endpoint", orDash(f.TokenURL))
 	p.row("Authentication", f.AuthMethod)
+	p.allowed("Allowed", f.Allow)
 	p.row("Connections", words(f.Connections))
 	p.line("\nIt asks for:")
 	for _, field := range f.Fields {

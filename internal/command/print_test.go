@@ -39,6 +39,10 @@ func TestPage(t *testing.T) {
 			Scopes:  adminapi.Scopes{Requested: []string{"contacts.read", "contacts.write"}, Granted: []string{"contacts.read"}, Missing: []string{"contacts.write"}, Confirmed: &confirmed},
 			Token:   &adminapi.Token{Obtained: now.Add(-10 * time.Minute), Expires: now.Add(50 * time.Minute), Refresh: now.Add(45 * time.Minute)},
 			Counts:  adminapi.Counts{TokenRequests: 3, TokenFailures: 1, Rejected: 1},
+			Allow: []adminapi.Allow{
+				{Methods: []string{"GET", "HEAD"}, Paths: []string{"/contacts", "/contacts/*"}}, {Methods: []string{"POST"}}, {Paths: []string{"/me"}},
+			},
+			ConnectorAllow: []adminapi.Allow{{}},
 		},
 		{
 			Name: "invoices", State: token.StateReady, AuthMethod: "client_secret_basic", BaseURL: "https://emea.acme.example/invoices",

@@ -2,9 +2,11 @@ package command
 
 import (
 	"cmp"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -32,6 +34,8 @@ type runOptions struct {
 	keyFile, keyID, certFile, certKey string
 	authMethod, ping, admin           string
 	scopes, params, headers, clients  []string
+	hosts                             []string
+	callerTokenFile                   string
 	insecure, warm                    bool
 	debug, accessLog, print           bool
 }
@@ -48,6 +52,9 @@ Runs a sidecar: what an app sends to --from in plain HTTP goes to --to with a to
 Secrets are given by file, by environment variable or by standard input, never as an
 argument, where other users and logs can see them. They are read again at every token
 request, so that they can be rotated.
+
+With --caller-token-file callers must send Proxy-Authorization: Bearer and the token in
+that file. How is printed at start.
 
 The admin endpoint is a unix socket in your own runtime directory. It is printed at
 start, and the other commands of http-helper look there first.`,
@@ -84,6 +91,8 @@ func (o *runOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.ping, "ping", "", `Request that proves the connection, such as "GET /me 200"`)
 	f.StringVar(&o.name, "name", "", "Name of the connection (default: the host of --to)")
 	f.StringSliceVar(&o.clients, "allow-clients", nil, "IP ranges of those who may call besides loopback")
+	f.StringSliceVar(&o.hosts, "allow-hosts", nil, "Names, besides localhost, that requests may be addressed to")
+	f.StringVar(&o.callerTokenFile, "caller-token-file", "", "File with the tokens of callers, one a line; made with a random one if it is not there")
 	f.BoolVar(&o.insecure, "allow-insecure", false, "Permit http to hosts that are not loopback")
 	f.BoolVar(&o.warm, "warm", false, "Fetch the first token at start, and keep one ready while idle")
 	f.StringVar(&o.admin, "admin", "", "Address of the admin endpoint, or off (default: a socket in your runtime directory)")
@@ -242,6 +251,9 @@ func (o *runOptions) start(cmd *cobra.Command, listen sidecarAddress, config []b
 	if adminapi.Accepts(listen.network, listen.dial) {
 		return fmt.Errorf("something listens on %s already; choose another address with --from", listen)
 	}
+	if err := o.makeCallerToken(); err != nil {
+		return err
+	}
 	removeLeftSockets()
 	caddy.TrapSignals()
 	if err := caddy.Load(config, true); err != nil {
@@ -251,8 +263,41 @@ func (o *runOptions) start(cmd *cobra.Command, listen sidecarAddress, config []b
 		return errors.New(asFlags(aboutConnection(err)))
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "http-helper: %s goes to %s\n", listen, o.to)
+	if o.callerTokenFile != "" {
+		fmt.Fprintf(cmd.OutOrStdout(), "http-helper: callers need a token: %s\n", listen.curl(o.callerTokenFile))
+	}
 	fmt.Fprintf(cmd.OutOrStdout(), "http-helper: admin endpoint %s\n", o.admin)
 	select {}
+}
+
+// makeCallerToken makes the file with the callers' token, unless there is one.
+func (o *runOptions) makeCallerToken() error {
+	if o.callerTokenFile == "" {
+		return nil
+	}
+	file, err := os.OpenFile(o.callerTokenFile, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil // loading the configuration checks it
+	}
+	if err == nil {
+		_, err = io.WriteString(file, rand.Text()+rand.Text()+"\n")
+		if err = errors.Join(err, file.Close()); err != nil {
+			_ = os.Remove(o.callerTokenFile)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("--caller-token-file: making it: %w", err)
+	}
+	return nil
+}
+
+// curl returns the command by which somebody calls the sidecar with the token in the first line of a file.
+func (a sidecarAddress) curl(tokenFile string) string {
+	command := []string{"curl", "--header", fmt.Sprintf(`"Proxy-Authorization: Bearer $(head -n 1 %s)"`, shellWord(tokenFile))}
+	if a.network == "unix" {
+		return strings.Join(append(command, "--unix-socket", shellWord(a.dial), "http://localhost/"), " ")
+	}
+	return strings.Join(append(command, a.String()+"/"), " ")
 }
 
 // aboutConnection describes an error of loading a configuration. One about a connection does not name the

@@ -37,7 +37,7 @@ http://:8080 {
 		"--from", "unix//run/app/sidecar.sock", "--admin", "unix//run/app/admin.sock", "--name", "orders",
 		"--scope", "a b", "--scope", "c,d", "--param", "audience=https://x y", "--param", "b=1", "--param", "audience=2=3",
 		"--header", "X-Key: {env.KEY}", "--ping", "GET /me?x=y 200", "--allow-clients", "10.0.0.0/8,private_ranges",
-		"--allow-insecure", "--warm", "--debug", "--access-log", "--print-caddyfile",
+		"--allow-hosts", "sidecar,tools.example", "--caller-token-file", "/run/app/caller token", "--allow-insecure", "--warm", "--debug", "--access-log", "--print-caddyfile",
 	)...).want(t, 0, `{
 	admin unix//run/app/admin.sock
 	persist_config off
@@ -64,6 +64,8 @@ http:// {
 		allow_insecure
 		warm
 		allow_clients 10.0.0.0/8 private_ranges
+		allow_hosts sidecar tools.example
+		caller_token_file "/run/app/caller token"
 	}
 }
 `)
@@ -101,6 +103,7 @@ func TestRunUsedWrongly(t *testing.T) {
 		{append(enough, "--header", "Host: x"), "--header: Host cannot be set here"},
 		{append(enough, "--scope", `a"b`), "is not a scope"},
 		{append(enough, "--ping", "nowhere"), "ping"},
+		{append(enough, "--allow-hosts", "http://tools"), "connection api.example.com: --allow-hosts: takes names of hosts, without scheme, port"},
 		{append(enough, "--to", "http://api.example.com"), "--to is http and its host is not loopback: use https, or permit it with --allow-insecure\n"},
 		{append(enough, "--to", "api.example.com/v2"), "--to: a URL is needed"},
 		{append(enough, "--token-url", "nonsense"), "connection api.example.com: --token-url: not an http or https URL: write it in full, beginning with https://\n"},

@@ -127,7 +127,7 @@ func (v ConfigValueDraft) request() map[string]any {
 
 // JSON returns the connector as the configuration has it.
 func (d *ConnectorDraft) JSON() json.RawMessage {
-	var flows, params []map[string]any
+	var flows []map[string]any
 	configValues := d.configValues()
 	values := make([]map[string]any, 0, len(configValues))
 	for _, v := range configValues {
@@ -147,8 +147,10 @@ func (d *ConnectorDraft) JSON() json.RawMessage {
 		}
 		values = append(values, withoutEmpty(value))
 	}
-	for _, p := range filled(d.TokenRequestParams) {
-		params = append(params, map[string]any{"name": p.Name, "values": []string{p.Value}})
+	pairs := filled(d.TokenRequestParams)
+	params := make([]map[string]any, len(pairs))
+	for i, p := range pairs {
+		params[i] = map[string]any{"name": p.Name, "values": []string{p.Value}}
 	}
 	return caddyconfig.JSON(withoutEmpty(map[string]any{
 		"label": d.Label, "base_url": d.BaseURL, "token_url": d.TokenURL, "auth_method": d.AuthMethod,

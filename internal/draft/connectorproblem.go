@@ -76,7 +76,7 @@ func inRowOf(list string, i int, texts ...textOf) []textOf {
 }
 
 func (p ParameterDraft) texts() []textOf {
-	all := []textOf{{"key", p.Key}, {"label", p.Label}, {"default", p.Default}}
+	all := append(make([]textOf, 0, 3+2*len(p.Options)), textOf{"key", p.Key}, textOf{"label", p.Label}, textOf{"default", p.Default})
 	for _, o := range p.Options {
 		all = append(all, textOf{"options", o.Value}, textOf{"options", o.Label})
 	}

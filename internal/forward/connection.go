@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -23,6 +24,7 @@ type Connection struct {
 	Name    string // for error texts
 	Tracing *telemetry.Tracing
 
+	Limits           *Limits         // what the app may use the credential for; nil: everything
 	RejectedStatuses []int           // with which the API says that it rejects a token; nil: 401
 	Own              *OwnConnections // of the config; nil: loops are not detected
 	looped           atomic.Bool     // a request has come back
@@ -65,29 +67,47 @@ type Options struct {
 	// RetryUnauthorized replays a request with another token when the API rejects the first.
 	RetryUnauthorized bool
 
+	// RateLimitWait is how long a request waits in all to be sent again after responses that limit the
+	// rate. 0: it is not sent again.
+	RateLimitWait time.Duration
+
 	// ReplayBuffer is how many bytes of a request's body are kept for a replay. A larger body is not
 	// replayed.
 	ReplayBuffer int64
 }
 
-// Prepare returns the request that r is forwarded as, once there is a token for it and the place of the
-// API is known. It waits for both no longer than r's context allows.
+// Prepare returns the request that r, one of the app, is forwarded as, once there is a token for it and the
+// place of the API is known. It waits for both no longer than r's context allows.
 func (c *Connection) Prepare(r *http.Request, o *Options) (*Request, *Error) {
+	q := &Request{Context: r.Context(), Conn: c, options: o, host: r.Host, ofApp: true}
+	return q.prepare(r)
+}
+
+// PrepareHealthCheck returns the request that a health check of reverse_proxy is sent as.
+func (c *Connection) PrepareHealthCheck(r *http.Request, o *Options) (*Request, *Error) {
 	q := &Request{Context: r.Context(), Conn: c, options: o, host: r.Host}
+	return q.prepare(r)
+}
+
+// prepare refuses a request that must not be sent, and waits for what it needs.
+func (q *Request) prepare(r *http.Request) (*Request, *Error) {
 	if loop := q.enter(r); loop != nil {
 		return nil, loop
 	}
+	if refused := q.refuse(r); refused != nil {
+		return nil, refused
+	}
 	q.trailers = httpguts.HeaderValuesContainsToken(r.Header["Te"], "trailers")
-	q.keep = o.KeepAuthorization && len(r.Header["Authorization"]) > 0
+	q.keep = q.options.KeepAuthorization && len(r.Header["Authorization"]) > 0
 	var err error
 	if !q.keep {
-		_, err = c.Tokens.Token(r.Context())
+		_, err = q.Conn.Tokens.Token(r.Context())
 	}
 	if err == nil {
-		q.Target, err = c.Target(r.Context())
+		q.Target, err = q.Conn.Target(r.Context())
 	}
 	if err != nil {
-		return nil, NoTokenError(c.Name, err)
+		return nil, NoTokenError(q.Conn.Name, err)
 	}
 	return q, nil
 }

@@ -71,14 +71,15 @@ func TestRequestIsRepeatedWithItsOwnNonce(t *testing.T) {
 		t.Fatal(err)
 	}
 	token := &oauth.Token{Value: "t1", DPoP: key}
+	req := httptest.NewRequest(http.MethodGet, "/x", nil)
 	q := &Request{
-		Context: t.Context(), options: &Options{Field: "Authorization"},
+		Context: t.Context(), options: &Options{Field: "Authorization"}, received: req,
 		Conn:   &Connection{Tracing: new(telemetry.Tracing)},
 		Target: &Target{Base: &url.URL{Scheme: "https", Host: "api.example"}},
 	}
 	api := &busyAPI{t: t, token: token}
 	transport := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), Base: api}
-	res, err := transport.sendWithNonce(httptest.NewRequest(http.MethodGet, "/x", nil), q, token, nil)
+	res, err := transport.sendWithNonce(req, q, token, nil)
 	if err != nil || res.StatusCode != http.StatusOK {
 		t.Fatal(res, err)
 	}

@@ -11,13 +11,13 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 )
 
-// header returns the header that the API gets: the fields of the app's header that may pass, those of
-// the target, and the token. Values are shared with the app's header, which does not change.
-func (q *Request) header(app http.Header, token *oauth.Token, proxyFields bool) http.Header {
-	header := make(http.Header, len(app)+1)
-	for field, values := range app {
-		if q.mayPass(field, proxyFields) {
-			header[field] = values
+// setHeader makes the header of the app's request the one that the API gets: without the fields that may not
+// pass, with those of the target, and with the token. Values may be shared with the app's header, and are not
+// changed.
+func (q *Request) setHeader(header http.Header, token *oauth.Token, proxyFields bool) {
+	for field := range header {
+		if !q.mayPass(field, proxyFields) {
+			delete(header, field)
 		}
 	}
 	if offersHTTP2(header["Upgrade"]) {
@@ -27,13 +27,13 @@ func (q *Request) header(app http.Header, token *oauth.Token, proxyFields bool) 
 	if q.trailers {
 		header["Te"] = []string{"trailers"}
 	}
+	q.rewriteDestination(header)
 	for _, field := range q.Target.Headers {
 		header[field.Name] = []string{field.Value}
 	}
 	if token != nil {
 		header[q.options.Field] = q.Conn.headerValue(q, q.options, token)
 	}
-	return header
 }
 
 // mayPass reports whether a field of the app's header is sent to the API (rules 15 and 17). A field with
@@ -58,6 +58,9 @@ func (q *Request) mayPass(field string, proxyFields bool) bool {
 // mayTrail reports whether a field may be in a trailer of the app: some servers merge trailers into the
 // header.
 func (q *Request) mayTrail(field string) bool {
+	if q.isLimited() && httpguard.OverridesRequest(field) {
+		return false
+	}
 	return httpguard.MayTrail(field) && q.mayPass(field, false)
 }
 
@@ -91,10 +94,10 @@ func DropAddedFields(header http.Header) {
 }
 
 // rewriteLocations makes the API's redirects lead through the sidecar (rule 17).
-func (q *Request) rewriteLocations(req *http.Request, header http.Header) {
+func (q *Request) rewriteLocations(header http.Header) {
 	for _, field := range []string{"Location", "Content-Location"} {
 		for i, location := range header[field] {
-			location = httpguard.RewriteLocation(location, q.Target.Base, q.Target.url(req.URL), strippedPrefix(req))
+			location = httpguard.RewriteLocation(location, q.Target.Base, q.Target.url(q.received.URL), strippedPrefix(q.received))
 			header[field][i] = withoutQuery(location, q.Target.Query)
 		}
 	}
@@ -102,12 +105,12 @@ func (q *Request) rewriteLocations(req *http.Request, header http.Header) {
 
 // rewriteDestination makes the Destination of WebDAV's COPY and MOVE (RFC 4918 §10.3) name a place of the
 // API instead of the one behind the sidecar.
-func (q *Request) rewriteDestination(req *http.Request, header http.Header) {
-	if req.Method != "COPY" && req.Method != "MOVE" {
+func (q *Request) rewriteDestination(header http.Header) {
+	if q.received.Method != "COPY" && q.received.Method != "MOVE" {
 		return
 	}
-	if destination, ok := header["Destination"]; ok && len(destination) == 1 {
-		header["Destination"] = []string{httpguard.RewriteDestination(destination[0], q.Target.Base, q.host, strippedPrefix(req))}
+	if destination := q.received.Header["Destination"]; len(header["Destination"]) == 1 && len(destination) == 1 {
+		header["Destination"] = []string{httpguard.RewriteDestination(destination[0], q.Target.Base, q.host, strippedPrefix(q.received))}
 	}
 }
 

@@ -63,10 +63,11 @@ func (t *Transport) Ping(ctx context.Context, p PingRequest) PingResult {
 	if err != nil {
 		return FailedPing("%v", err)
 	}
+	q.received = req
 	if err := t.check(req, q); err != nil {
 		return FailedPing("%v", err)
 	}
-	res, err := t.sendWithRetry(req, q, p.Token)
+	res, err := t.sendWithRetry(req, q, p.Token, nil)
 	if err != nil {
 		return FailedPing("%s", describePingFailure(ctx, err))
 	}

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -50,7 +52,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return NotAllowed("no connection was chosen").Write(w, r)
 	}
-	q.direct, q.app = true, appWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
+	q.direct, q.received = true, r
+	q.app = appWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
 	defer p.flushAborted(w, q)
 	p.proxy.ServeHTTP(&q.app, r)
 	return q.app.failed
@@ -115,7 +118,7 @@ func (p *Proxy) roundTrip(req *http.Request) (*http.Response, error) {
 			outcome = zap.Int("status", res.StatusCode)
 		}
 		c.Write(zap.String("connection", q.Conn.Name), zap.String("address", q.Target.Dial), zap.Duration("duration", time.Since(began)),
-			zap.Object("request", caddyhttp.LoggableHTTPRequest{Request: req}), outcome)
+			zap.Object("request", caddyhttp.LoggableHTTPRequest{Request: q.received}), outcome)
 	}
 	return res, err
 }
@@ -137,10 +140,18 @@ func (p *Proxy) respond(res *http.Response) error {
 		return errServed
 	}
 	delete(res.Header, "Alt-Svc")
-	if caddyhttp.IsIncremental(res.Header) {
+	if isStream(res.Header) {
 		res.ContentLength = -1 // httputil then flushes each piece; the app gets the field Content-Length
 	}
+	addFields(header, res.Header)
+	clear(res.Header) // httputil has nothing left to copy, one field by one
 	return nil
+}
+
+// isStream reports whether each piece of a response is meant for the app at once.
+func isStream(header http.Header) bool {
+	mediaType, _, _ := strings.Cut(header.Get("Content-Type"), ";")
+	return strings.EqualFold(strings.TrimSpace(mediaType), "text/event-stream") || caddyhttp.IsIncremental(header)
 }
 
 // errServed ends the work of httputil.ReverseProxy on a request that has been served.
@@ -206,7 +217,15 @@ func (w *appWriter) WriteHeader(status int) {
 // addEndToEnd adds the fields of a response of the API to the app's, without those for one connection only.
 func addEndToEnd(header, api http.Header) {
 	httpguard.RemoveHopByHop(api)
+	addFields(header, api)
+}
+
+// addFields adds the fields of a response of the API to the app's.
+func addFields(header, api http.Header) {
 	for field, values := range api {
-		header[field] = append(header[field], values...)
+		if before := header[field]; len(before) > 0 {
+			values = slices.Concat(before, values)
+		}
+		header[field] = values
 	}
 }

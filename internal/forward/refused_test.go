@@ -154,7 +154,7 @@ func send(t *testing.T, transport *Transport, body io.Reader, token *oauth.Token
 		Conn:   &Connection{Tracing: new(telemetry.Tracing), Tokens: noTokens{}},
 		Target: &Target{Base: &url.URL{Scheme: "https", Host: "example.com"}},
 	}
-	return transport.sendWithRetry(httptest.NewRequest(http.MethodPost, "/x", body), q, token)
+	return transport.sendWithBody(httptest.NewRequest(http.MethodPost, "/x", body), q, token)
 }
 
 // noTokens has no token but the one in use.

@@ -12,28 +12,38 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 )
 
-// sendWithRetry sends a request with token, which may be nil, and replays it once with another one when
-// the API rejects the token (rule 18). If that one is another replica's and is rejected too, the request is
-// replayed once more (rule 29).
-func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.Token) (_ *http.Response, failure error) {
+// sendWithBody sends a request with token, which may be nil. It keeps of the body what is needed to send the
+// request again.
+func (t *Transport) sendWithBody(req *http.Request, q *Request, token *oauth.Token) (_ *http.Response, failure error) {
+	if !q.direct {
+		q.received = req
+	}
 	body := newReplayBody(req, q)
 	defer func() {
 		failure = body.blame(failure, req.Context().Err())
 		body.finish()
 	}()
+	return t.sendWhenAllowed(req, q, token, body)
+}
+
+// sendWithRetry sends a request with token, which may be nil, and replays it once with another one when
+// the API rejects the token (rule 18). If that one is another replica's and is rejected too, the request is
+// replayed once more (rule 29).
+func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.Token, body *replayBody) (*http.Response, error) {
 	res, err := t.sendWithNonce(req, q, token, body)
 	if err != nil || token == nil {
 		return res, err
 	}
-	if !q.replaces(token, req, res) {
+	if q.rejectedBefore || !q.replaces(token, res) {
 		if res.StatusCode < http.StatusBadRequest {
 			q.Conn.Tokens.Accept(token)
 		}
 		return res, nil
 	}
+	q.rejectedBefore = true
 	other := q.replacement(req, token, body)
 	res, err = t.replay(req, q, res, other, body)
-	if err != nil || other == nil || !q.replaces(other, req, res) || !body.replayable() {
+	if err != nil || other == nil || !q.replaces(other, res) || !body.replayable() {
 		return res, err
 	}
 	return t.replay(req, q, res, q.Conn.Tokens.ReplaceAdopted(req.Context(), other), body)
@@ -51,16 +61,16 @@ func (t *Transport) replay(req *http.Request, q *Request, res *http.Response, to
 }
 
 // replaces reports whether a rejected token is to be replaced, because another one may help.
-func (q *Request) replaces(token *oauth.Token, req *http.Request, res *http.Response) bool {
-	return q.rejected(req, res) && q.options.RetryUnauthorized && !oauth.InsufficientScope(res.Header) && !oauth.NeedsNonce(res, token)
+func (q *Request) replaces(token *oauth.Token, res *http.Response) bool {
+	return q.rejected(res) && q.options.RetryUnauthorized && !oauth.InsufficientScope(res.Header) && !oauth.NeedsNonce(res, token)
 }
 
 // rejected reports whether the API's response rejects the token: by its status, or to gRPC clients by
 // UNAUTHENTICATED in a trailers-only response, which has its trailers in the header.
-func (q *Request) rejected(req *http.Request, res *http.Response) bool {
+func (q *Request) rejected(res *http.Response) bool {
 	switch {
 	case res.StatusCode == http.StatusOK:
-		return slices.Equal(res.Header["Grpc-Status"], []string{grpcUnauthenticated}) && grpcType(req) != ""
+		return slices.Equal(res.Header["Grpc-Status"], []string{grpcUnauthenticated}) && grpcType(q.received) != ""
 	case q.Conn.RejectedStatuses == nil:
 		return res.StatusCode == http.StatusUnauthorized
 	default:
@@ -161,6 +171,29 @@ func (b *replayBody) replayable() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return !b.lost
+}
+
+// readAhead reads what is still missing of the body, as far as it may be kept, while no attempt does it:
+// only then does net/http notice that the app leaves. The next attempt ends it.
+func (b *replayBody) readAhead() {
+	if b == nil || b.length > b.limit {
+		return
+	}
+	reader := b.attempt()
+	go func() { _, _ = io.CopyN(io.Discard, reader, b.limit) }()
+}
+
+// abandon gives the body up because the app has left, and waits until nothing reads it any more.
+func (b *replayBody) abandon() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.current = nil
+	for b.reading {
+		b.idle.Wait()
+	}
 }
 
 // blame returns the error for a request that failed because the app did not send its body to the end, and

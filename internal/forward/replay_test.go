@@ -90,7 +90,8 @@ func TestSecondReplay(t *testing.T) {
 				Target: &Target{Base: &url.URL{Scheme: "https", Host: "api.example"}},
 			}
 			transport := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), Base: api}
-			res, err := transport.sendWithRetry(httptest.NewRequest(http.MethodPost, "/x", strings.NewReader("body")), q, &oauth.Token{Value: "first"})
+			req := httptest.NewRequest(http.MethodPost, "/x", strings.NewReader("body"))
+			res, err := transport.sendWithBody(req, q, &oauth.Token{Value: "first"})
 			if err != nil || (res.StatusCode == http.StatusOK) != (attempts[len(attempts)-1] == test.accepts) {
 				t.Errorf("%v, %v", res, err)
 			}

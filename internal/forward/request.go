@@ -30,6 +30,7 @@ type Request struct {
 	Conn    *Connection
 	Target  *Target
 	options *Options
+	ofApp   bool // and not a ping or health check, which need no permission and are not sent again
 	keep    bool // the app's own Authorization is sent, and no token
 
 	host     string // by which the app calls the sidecar
@@ -40,8 +41,13 @@ type Request struct {
 	responded bool   // the app gets a response, and not an error of reverse_proxy
 	broken    error  // why the API's response broke off
 
-	direct bool // a Proxy forwards it, and not reverse_proxy
-	app    appWriter
+	rejectedBefore bool // the API has rejected a token already (rule 18)
+
+	received *http.Request // from the app, or from reverse_proxy, whose copy of the app's it is
+
+	direct    bool // a Proxy forwards it, and not reverse_proxy
+	attempted bool // a Proxy's copy of it has been sent
+	app       appWriter
 
 	counted bool // the metrics include it
 	way     *hop // through this process, if it has sent the request itself

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -135,45 +136,59 @@ func namesSocket(dial reverseproxy.DialInfo) bool {
 	return strings.HasPrefix(dial.Network, "unix") && dial.Upstream != nil && !strings.Contains(dial.Upstream.Dial, "{")
 }
 
-// Send checks where a request goes (rule 16), sends it with the newest token, and once more with a newer
-// one when the API rejects the first (rule 18). The error is a *Error if the request must not be sent.
-// Behind a handler that serves q, use q.RoundTrip instead.
+// Send checks where a request goes (rule 16) and that it is permitted (rule 34), and sends it with the newest
+// token, once more with a newer one when the API rejects the first (rule 18), and again when the API limits the
+// rate (rule 36). The error is a *Error if the request must not be sent. Behind a handler that serves q, use
+// q.RoundTrip instead.
 func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) {
 	if err := t.check(req, q); err != nil {
 		return nil, err
 	}
-	var token *oauth.Token
-	if !q.keep {
-		var err error
-		if token, err = q.Conn.Tokens.Token(req.Context()); err != nil {
-			return nil, NoTokenError(q.Conn.Name, err)
-		}
+	if refused := q.refuse(req); refused != nil {
+		return nil, refused
 	}
-	res, err := t.sendWithRetry(req, q, token)
+	token, err := q.currentToken(req)
+	if err != nil {
+		return nil, NoTokenError(q.Conn.Name, err)
+	}
+	q.rejectedBefore = false
+	res, err := t.sendWithBody(req, q, token)
 	if err != nil {
 		return nil, transportError(err)
 	}
 	if err := q.loopIn(res); err != nil {
 		return nil, err
 	}
-	if err := checkResponse(req, res); err != nil {
+	if err := checkResponse(q.received, res); err != nil {
 		CloseBody(res.Body)
 		return nil, err
 	}
 	q.responded = true
-	if token != nil && q.rejected(req, res) {
+	if token != nil && q.rejected(res) {
 		q.Conn.Metrics.Count(telemetry.Passed)
+	}
+	if q.ofApp && limitsRate(res) {
+		q.Conn.Metrics.Count(telemetry.Limited)
 	}
 	// The response must not lead to the request that carries the token.
 	res.Request = req
 	dropOwnProxyStatus(res.Header)
-	q.rewriteLocations(req, res.Header)
+	q.rewriteLocations(res.Header)
 	if !q.direct {
 		q.maskSecrets(res)
 	}
 	q.markUntyped(res)
 	q.sanitizeBody(res)
 	return res, nil
+}
+
+// currentToken returns the token that a request is sent with now, nil if it has an Authorization of its own.
+// The error is a *oauth.Error, or that of the request's context.
+func (q *Request) currentToken(req *http.Request) (*oauth.Token, error) {
+	if q.keep {
+		return nil, nil
+	}
+	return q.Conn.Tokens.Token(req.Context())
 }
 
 // transportError returns the *Error within an error of the http transport, or an error that quotes
@@ -203,36 +218,48 @@ func (t *Transport) sendWithNonce(req *http.Request, q *Request, token *oauth.To
 	return t.sendOnce(req, q, token, body, nonce)
 }
 
-// sendOnce sends one copy of a request. A proof of possession contains nonce, or the API's newest nonce
+// sendOnce makes one attempt to send a request. A proof of possession contains nonce, or the API's newest nonce
 // if that is empty.
 func (t *Transport) sendOnce(req *http.Request, q *Request, token *oauth.Token, body *replayBody, nonce string) (*http.Response, error) {
-	out := &struct {
-		req http.Request
-		url url.URL
-	}{*req, *req.URL}
-	out.req.URL = &out.url
-	q.Target.rewrite(&out.url)
-	out.req.Host = q.Target.Base.Host
-	if out.req.ContentLength >= 0 {
-		out.req.TransferEncoding = nil // the app's; request_buffers has found out the length
+	out, dialed := q.outgoing(req), req.URL.Host
+	q.Target.rewrite(out.URL)
+	out.Host = q.Target.Base.Host
+	if out.ContentLength >= 0 {
+		out.TransferEncoding = nil // the app's; request_buffers has found out the length
 	}
-	out.req.Header = q.header(req.Header, token, t.proxyFields)
-	q.rewriteDestination(req, out.req.Header)
+	q.setHeader(out.Header, token, t.proxyFields)
 	if reader := body.attempt(); reader != nil {
-		out.req.Body, out.req.GetBody, out.req.Trailer = reader, body.again, reader.trailer
+		out.Body, out.GetBody, out.Trailer = reader, body.again, reader.trailer
 	}
 	if t.pinned || t.ProxyProtocol != "" {
-		out.url.Host = req.URL.Host
+		out.URL.Host = dialed
 	}
 	if token != nil {
 		q.remember(token)
 	}
 	if token == nil || token.DPoP == nil {
-		return t.roundTrip(&out.req, q, token)
+		return t.roundTrip(out, q, token)
 	}
-	place := out.url
+	place := *out.URL
 	place.Host = q.Target.Base.Host // and not the address to dial
-	return t.sendWithProof(&out.req, &place, q, token, nonce)
+	return t.sendWithProof(out, &place, q, token, nonce)
+}
+
+// outgoing returns the request to send in one attempt, with a URL and a header that may be changed. The first
+// attempt of a Proxy sends the proxy's own copy of the app's request. Otherwise there is a new copy, because
+// reverse_proxy still uses its request, and net/http may still read the one of an attempt before.
+func (q *Request) outgoing(req *http.Request) *http.Request {
+	if q.direct && !q.attempted {
+		q.attempted = true
+		return req
+	}
+	out := &struct {
+		req http.Request
+		url url.URL
+	}{*req, *q.received.URL}
+	out.req.URL = &out.url
+	out.req.Header = maps.Clone(req.Header)
+	return &out.req
 }
 
 // sendWithProof sends a request with a proof of possession for place, the URL without the address to

@@ -40,6 +40,15 @@ func RemoveHopByHop(header http.Header) {
 	}
 }
 
+// overrideFields make some servers take a request for one with another method or path.
+var overrideFields = map[string]bool{
+	"X-Http-Method-Override": true, "X-Http-Method": true, "X-Method-Override": true, "X-Original-Url": true, "X-Rewrite-Url": true,
+}
+
+// OverridesRequest reports whether some servers take a request with a field for one with another method or
+// path.
+func OverridesRequest(field string) bool { return overrideFields[WithHyphens(field)] }
+
 // MayTrail reports whether a field may be in a trailer: not one that frames or routes the message, modifies
 // the request, authenticates, or says how to process the content (RFC 9110 §6.5.1).
 func MayTrail(field string) bool {

@@ -3,6 +3,7 @@ package oauth
 import (
 	"context"
 	"errors"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -171,22 +172,23 @@ func retryAfterOf(resp *http.Response) time.Duration {
 	return ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 }
 
-// ParseRetryAfter returns the pause that a Retry-After field requests, in seconds or by an HTTP date (RFC
-// 9110 §10.2.3), at most MaxRetryAfter. It returns 0 for anything else.
+// ParseRetryAfter returns the pause that a Retry-After field requests, at most MaxRetryAfter. It returns 0
+// if the field cannot be read.
 func ParseRetryAfter(value string, now time.Time) time.Duration {
-	if value == "" {
-		return 0
-	}
-	if strings.Trim(value, "0123456789") == "" {
+	pause, _ := ReadRetryAfter(value, now)
+	return min(pause, MaxRetryAfter)
+}
+
+// ReadRetryAfter returns the pause that a Retry-After field requests, in seconds or by an HTTP date (RFC
+// 9110 §10.2.3), and whether the field can be read. A date in the past is no pause.
+func ReadRetryAfter(value string, now time.Time) (time.Duration, bool) {
+	if value != "" && strings.Trim(value, "0123456789") == "" {
 		seconds, err := strconv.ParseInt(value, 10, 64)
-		if err != nil || seconds > int64(MaxRetryAfter/time.Second) {
-			return MaxRetryAfter
+		if err != nil || seconds > int64(math.MaxInt64/time.Second) {
+			return math.MaxInt64, true
 		}
-		return time.Duration(seconds) * time.Second
+		return time.Duration(seconds) * time.Second, true
 	}
 	date, err := http.ParseTime(value)
-	if err != nil {
-		return 0
-	}
-	return min(max(date.Sub(now), 0), MaxRetryAfter)
+	return max(date.Sub(now), 0), err == nil
 }

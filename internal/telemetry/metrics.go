@@ -39,6 +39,8 @@ var (
 
 	unauthorizedTotal = newCounters("unauthorized_total", "Responses of the API that reject a token, by what became of them.", "outcome")
 
+	rateLimitedTotal = newCounters("rate_limited_total", "Requests sent again after a response of the API that limits their rate, and such responses that the app got.", "outcome")
+
 	adoptedTotal = newCounters("tokens_adopted_total", "Tokens taken over from other replicas.", "")
 
 	tokenExpiryDesc = prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, "token_expiry_timestamp_seconds"),
@@ -46,7 +48,7 @@ var (
 )
 
 // vectors are the metrics that are counted.
-var vectors = []prometheus.Collector{tokenRequestsTotal, tokenRequestDuration, requestsTotal, unauthorizedTotal, adoptedTotal, storageOperations}
+var vectors = []prometheus.Collector{tokenRequestsTotal, tokenRequestDuration, requestsTotal, unauthorizedTotal, rateLimitedTotal, adoptedTotal, storageOperations}
 
 // counterVector is a vector of counters with the description of its metrics.
 type counterVector struct {
@@ -131,7 +133,8 @@ func (c expiryCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// Outcome is what became of a request, of a response that rejects a token, or of a token request.
+// Outcome is what became of a request, of a response that rejects a token or limits the rate, or of a token
+// request.
 type Outcome int
 
 // The outcomes.
@@ -143,6 +146,9 @@ const (
 
 	Replayed // a request was sent again with another token after a response that rejects the first
 	Passed   // a response that rejects the token was passed to the app
+
+	Repeated // a request was sent again after a response that limits the rate
+	Limited  // a response that limits the rate was passed to the app
 
 	adopted // a token was taken over from another replica
 
@@ -162,6 +168,8 @@ var counters = [...]struct {
 	Kept:          {requestsTotal, "kept"},
 	Replayed:      {unauthorizedTotal, "replayed"},
 	Passed:        {unauthorizedTotal, "passed"},
+	Repeated:      {rateLimitedTotal, "replayed"},
+	Limited:       {rateLimitedTotal, "passed"},
 	adopted:       {adoptedTotal, ""},
 	granted:       {tokenRequestsTotal, "ok"},
 	misconfigured: {tokenRequestsTotal, string(oauth.ClassConfiguration)},

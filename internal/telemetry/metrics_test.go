@@ -71,6 +71,8 @@ func TestSeriesExistFromTheStart(t *testing.T) {
 		`caddy_http_helper_requests_total{outcome="refused"}`,
 		`caddy_http_helper_unauthorized_total{outcome="replayed"}`,
 		`caddy_http_helper_unauthorized_total{outcome="passed"}`,
+		`caddy_http_helper_rate_limited_total{outcome="replayed"}`,
+		`caddy_http_helper_rate_limited_total{outcome="passed"}`,
 		`caddy_http_helper_tokens_adopted_total`,
 	} {
 		if value, ok := series[name]; !ok || value != 0 {
@@ -94,6 +96,9 @@ func TestEverythingIsCountedOnce(t *testing.T) {
 	c.Count(Replayed)
 	c.Count(Passed)
 	c.Count(Passed)
+	c.Count(Limited)
+	c.Count(Repeated)
+	c.Count(Repeated)
 	for _, event := range []token.Event{
 		{},
 		{Err: &oauth.Error{Class: oauth.ClassConfiguration}},
@@ -111,6 +116,8 @@ func TestEverythingIsCountedOnce(t *testing.T) {
 		`caddy_http_helper_requests_total{outcome="refused"}`:            4,
 		`caddy_http_helper_unauthorized_total{outcome="replayed"}`:       1,
 		`caddy_http_helper_unauthorized_total{outcome="passed"}`:         2,
+		`caddy_http_helper_rate_limited_total{outcome="replayed"}`:       2,
+		`caddy_http_helper_rate_limited_total{outcome="passed"}`:         1,
 		`caddy_http_helper_token_requests_total{result="ok"}`:            1,
 		`caddy_http_helper_token_requests_total{result="configuration"}`: 2,
 		`caddy_http_helper_token_requests_total{result="outage"}`:        1,
