@@ -108,25 +108,37 @@ func (c *Client) Do(ctx context.Context, method, path string, into any) ([]byte,
 		defer cancel()
 		ctx = limited
 	}
+	status, body, err := c.send(ctx, method, path)
+	if err != nil {
+		return nil, err
+	}
+	return body, c.decode(status, body, into)
+}
+
+// send makes a request and reads the response.
+func (c *Client) send(ctx context.Context, method, path string) (status int, body []byte, err error) {
 	// The host does not matter on a unix socket, but there must be one.
 	req, err := http.NewRequestWithContext(ctx, method, cmp.Or(c.origin, "http://127.0.0.1")+path, nil)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	if c.origin != "" {
 		req.Header.Set("Origin", c.origin) // Caddy may insist on it
 	}
 	res, err := c.client.Do(req)
 	if err != nil {
-		return nil, &UnreachableError{Address: c.address, Err: err}
+		return 0, nil, &UnreachableError{Address: c.address, Err: err}
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxResponseBytes))
+	body, err = io.ReadAll(io.LimitReader(res.Body, maxResponseBytes))
 	if err != nil {
-		return nil, fmt.Errorf("reading the response of %s: %s", c.address, innermost(err))
+		return 0, nil, fmt.Errorf("reading the response of %s: %s", c.address, innermost(err))
 	}
-	return body, c.decode(res.StatusCode, body, into)
+	return res.StatusCode, body, nil
 }
+
+// Address is where the admin endpoint is, as people write it.
+func (c *Client) Address() string { return c.address }
 
 // innermost returns the innermost message of a network error.
 func innermost(err error) string {

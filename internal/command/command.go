@@ -45,7 +45,7 @@ func addCommands(cmd *cobra.Command, configuration draft.Configuration) {
 	cmd.AddCommand(
 		runCommand(),
 		listCommand(), showCommand(), refreshCommand(), pingCommand(),
-		connectorsCommand(configuration), newCommand(configuration),
+		connectorsCommand(configuration), newCommand(configuration), consoleCommand(configuration),
 	)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return exit(cmd, usageErrorf("%w; see %s --help", describeFlagError(err), cmd.CommandPath()))
