@@ -9,10 +9,9 @@ import (
 	"runtime"
 )
 
-// leadsOn is a page that leads to a URL.
-var leadsOn = template.Must(template.New("").Parse(
-	`<!doctype html><meta charset="utf-8"><title>Opening the console</title>` +
-		`<meta http-equiv="refresh" content="0; url={{.}}"><p><a href="{{.}}">Open the console</a></p>` + "\n"))
+// leadsOn is the template of a page that leads to a URL.
+const leadsOn = `<!doctype html><meta charset="utf-8"><title>Opening the console</title>` +
+		`<meta http-equiv="refresh" content="0; url={{.}}"><p><a href="{{.}}">Open the console</a></p>` + "\n"
 
 // Open opens a URL in the browser. It leads there through a file that only the user can read: others see
 // the arguments of a process. Remove deletes the file.
@@ -27,7 +26,7 @@ func Open(url string) (remove func(), err error) {
 	if err != nil {
 		return remove, err
 	}
-	err = leadsOn.Execute(file, url)
+	err = template.Must(template.New("").Parse(leadsOn)).Execute(file, url)
 	if closed := file.Close(); err == nil {
 		err = closed
 	}

@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -27,8 +28,9 @@ type page struct {
 	Data    any    // of the page
 }
 
-// layouts are the templates of pages by the name of their file, each with the layout.
-var layouts = parseTemplates()
+// layouts are the templates of pages by the name of their file, each with the layout. They are parsed at the first
+// page: a sidecar shows none.
+var layouts = sync.OnceValue(parseTemplates)
 
 func parseTemplates() map[string]*template.Template {
 	shared := template.Must(template.New("").Funcs(template.FuncMap{
@@ -51,7 +53,7 @@ func parseTemplates() map[string]*template.Template {
 
 // showPage responds with a page.
 func showPage(w http.ResponseWriter, status int, name string, p page) {
-	render(w, status, layouts[name], "layout", p)
+	render(w, status, layouts()[name], "layout", p)
 }
 
 // render responds with a template, all of it or an error.
