@@ -11,7 +11,7 @@ import (
 
 // leadsOn is the template of a page that leads to a URL.
 const leadsOn = `<!doctype html><meta charset="utf-8"><title>Opening the console</title>` +
-		`<meta http-equiv="refresh" content="0; url={{.}}"><p><a href="{{.}}">Open the console</a></p>` + "\n"
+	`<meta http-equiv="refresh" content="0; url={{.}}"><p><a href="{{.}}">Open the console</a></p>` + "\n"
 
 // Open opens a URL in the browser. It leads there through a file that only the user can read: others see
 // the arguments of a process. Remove deletes the file.

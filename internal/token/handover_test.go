@@ -345,7 +345,9 @@ func TestBlackHole(t *testing.T) {
 // TestTimeForTheTokenRequest: whatever the storage does, half of the time is left.
 func TestTimeForTheTokenRequest(t *testing.T) {
 	for name, slow := range map[string]func(*slot){
-		"opening":          func(s *slot) { s.open, s.load = func() { time.Sleep(DefaultTimeout/2 - time.Second) }, takes(time.Hour) },
+		"opening": func(s *slot) {
+			s.open, s.load = func() { time.Sleep(DefaultTimeout/2 - time.Second) }, takes(time.Hour)
+		},
 		"loading":          func(s *slot) { s.load = takes(time.Hour) },
 		"everything":       func(s *slot) { s.open, s.load = func() { time.Sleep(DefaultTimeout / 4) }, takes(DefaultTimeout/4-1) },
 		"opening for ever": func(s *slot) { s.open = func() { time.Sleep(time.Hour) } },
