@@ -173,6 +173,9 @@ func (b *replayBody) replayable() bool {
 	return !b.lost
 }
 
+// fits reports whether the body is within the limit, as far as that is known.
+func (b *replayBody) fits() bool { return b == nil || b.length <= b.limit && b.replayable() }
+
 // readAhead reads what is still missing of the body, as far as it may be kept, while no attempt does it:
 // only then does net/http notice that the app leaves. The next attempt ends it.
 func (b *replayBody) readAhead() {
