@@ -71,7 +71,7 @@ func (q *Request) rejected(res *http.Response) bool {
 	switch {
 	case res.StatusCode == http.StatusOK:
 		return slices.Equal(res.Header["Grpc-Status"], []string{grpcUnauthenticated}) && grpcType(q.received) != ""
-	case q.Conn.RejectedStatuses == nil:
+	case len(q.Conn.RejectedStatuses) == 0:
 		return res.StatusCode == http.StatusUnauthorized
 	default:
 		return slices.Contains(q.Conn.RejectedStatuses, res.StatusCode)
