@@ -47,7 +47,7 @@ type Connector struct {
 	// The values that every connection has to supply.
 	Parameters []Parameter `json:"parameters,omitempty"`
 
-	// The values that the connector supplies itself.
+	// Texts, or results of helper flows, that connections need not give. Found as `{config.<key>}`.
 	ConfigValues []ConfigValue `json:"config_values,omitempty"`
 
 	// The helper flows, which compute config values.
@@ -85,7 +85,7 @@ type Parameter struct {
 
 // Option is an option of a dropdown parameter.
 type Option struct {
-	// The value. Required.
+	// What `{param.<key>}` becomes when a connection chooses this option of the dropdown. Required.
 	Value string `json:"value"`
 
 	// The name for people. Default: the value.

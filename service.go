@@ -121,10 +121,12 @@ type Service struct {
 	// about when the config is loaded. Default: none.
 	AllowInsecure []string `json:"allow_insecure,omitempty"`
 
-	// The label of the client id in the connector's form. Default: `Client ID`.
+	// What the service calls the client id, such as `API key`. The command line asks for it by this label.
+	// Default: `Client ID`.
 	ClientIDLabel string `json:"client_id_label,omitempty"`
 
-	// The label of the client secret in the connector's form. Default: `Client secret`.
+	// What the service calls the client secret. The command line asks for it by this label.
+	// Default: `Client secret`.
 	ClientSecretLabel string `json:"client_secret_label,omitempty"`
 
 	// The request to the API that proves that a connection works. Default: none; a token is proof then.
@@ -146,7 +148,7 @@ type Service struct {
 
 // RequestParam is a further parameter of the token request. It is sent once for each of its values.
 type RequestParam struct {
-	// The parameter's name. Required.
+	// What the token endpoint knows the parameter by, such as `audience`. Required.
 	Name string `json:"name"`
 
 	// The parameter's values, at least one. Required.

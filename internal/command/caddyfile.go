@@ -20,7 +20,14 @@ func (o *runOptions) caddyfile(listen sidecarAddress) (string, error) {
 		w.Line("persist_config", "off")
 		w.Line("auto_https", "off")
 		w.Line("grace_period", "20s") // or a stream that an app keeps open keeps the process running
-		w.Block(func() { w.Line("max_header_size", "64KiB") }, "servers")
+		w.Block(func() {
+			w.Line("protocols", "h1") // without TLS there is no other, and Caddy would warn of each
+			w.Line("max_header_size", "64KiB")
+		}, "servers")
+		if strings.HasPrefix(o.admin, "unix/") {
+			// Caddy warns of every unix socket that it is open to all.
+			w.Block(func() { w.Line("exclude", "admin") }, "log")
+		}
 		w.Flag("debug", o.debug)
 	})
 	w.Block(func() {

@@ -21,7 +21,11 @@ func TestRunPrintsCaddyfile(t *testing.T) {
 	auto_https off
 	grace_period 20s
 	servers {
+		protocols h1
 		max_header_size 64KiB
+	}
+	log {
+		exclude admin
 	}
 }
 http://:8080 {
@@ -44,7 +48,11 @@ http://:8080 {
 	auto_https off
 	grace_period 20s
 	servers {
+		protocols h1
 		max_header_size 64KiB
+	}
+	log {
+		exclude admin
 	}
 	debug
 }

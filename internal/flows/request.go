@@ -53,7 +53,8 @@ type Request struct {
 	// `Content-Type: application/json`.
 	Headers []Header `json:"headers,omitempty"`
 
-	// The body. Default: none.
+	// What is sent to the URL. `{param.<key>}` in it is escaped as JSON or as a form, by `Content-Type`.
+	// Default: no body.
 	Body string `json:"body,omitempty"`
 
 	// The JSON pointer (RFC 6901) to the result in the response: a string, a number or a boolean.
@@ -69,10 +70,10 @@ type Request struct {
 
 // Header is a header field of a helper flow's request.
 type Header struct {
-	// The name of the field. Required.
+	// What the field is called, such as `X-Api-Key`. Required.
 	Name string `json:"name"`
 
-	// The value of the field.
+	// What the field is set to; `{param.<key>}` in it is replaced. Default: empty.
 	Value string `json:"value"`
 }
 

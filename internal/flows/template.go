@@ -24,7 +24,8 @@ const maxTemplateResult = 1 << 20
 // of Go and sprig, as in Caddy's `templates`, without those that read the environment or use the
 // network. Caddy's placeholders are not replaced. White space around the result is trimmed.
 type Template struct {
-	// The template. Required.
+	// A text with actions in double braces, such as `{{ .param.region | upper }}`. An error in it is reported
+	// when the config is loaded. Required.
 	Template string `json:"template,omitempty"`
 
 	template *template.Template
