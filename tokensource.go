@@ -97,6 +97,7 @@ func (t *connectionTokens) Token(ctx context.Context) (*oauth.Token, error) {
 	if current := t.source.TryToken(ctx); current != nil {
 		return current, nil
 	}
+	defer forward.NoteTokenWait(ctx, time.Now())
 	limited, cancel := context.WithTimeout(ctx, t.timeout+timeoutGrace)
 	defer cancel()
 	current, err := t.source.Token(limited)
@@ -109,6 +110,7 @@ func (t *connectionTokens) Token(ctx context.Context) (*oauth.Token, error) {
 // Replace returns a token to retry with after an API has rejected one. The wait is bounded like that for
 // the first token.
 func (t *connectionTokens) Replace(ctx context.Context, rejected *oauth.Token) *oauth.Token {
+	defer forward.NoteTokenWait(ctx, time.Now())
 	limited, cancel := context.WithTimeout(ctx, t.timeout+timeoutGrace)
 	defer cancel()
 	return t.source.Replace(limited, rejected)
@@ -117,6 +119,7 @@ func (t *connectionTokens) Replace(ctx context.Context, rejected *oauth.Token) *
 // ReplaceAdopted returns a token for a second retry, after an adopted one has been rejected too. The wait is
 // bounded like that for the first token.
 func (t *connectionTokens) ReplaceAdopted(ctx context.Context, rejected *oauth.Token) *oauth.Token {
+	defer forward.NoteTokenWait(ctx, time.Now())
 	limited, cancel := context.WithTimeout(ctx, t.timeout+timeoutGrace)
 	defer cancel()
 	return t.source.ReplaceAdopted(limited, rejected)

@@ -57,6 +57,7 @@ func (t *Transport) replay(req *http.Request, q *Request, res *http.Response, to
 	}
 	CloseBody(res.Body)
 	q.Conn.Metrics.Count(telemetry.Replayed)
+	q.record.replayed = replayedUnauthorized
 	return t.sendWithNonce(req, q, token, body)
 }
 

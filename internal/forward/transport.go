@@ -163,7 +163,7 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 		CloseBody(res.Body)
 		return nil, err
 	}
-	q.responded = true
+	q.responded, q.status = true, res.StatusCode
 	if token != nil && q.rejected(res) {
 		q.Conn.Metrics.Count(telemetry.Passed)
 	}
@@ -292,10 +292,14 @@ func (t *Transport) roundTrip(out *http.Request, q *Request, token *oauth.Token)
 	if !t.insecure {
 		out = httptransport.OnlyLoopback(out)
 	}
+	base := t.Base
 	if t.certified != nil && token != nil && token.Certificate != nil {
-		return t.certified.For(token.Certificate).RoundTrip(out)
+		base = t.certified.For(token.Certificate)
 	}
-	return t.Base.RoundTrip(out)
+	began := time.Now()
+	res, err := base.RoundTrip(out)
+	q.took = time.Since(began)
+	return res, err
 }
 
 // Cleanup closes idle connections to the API.
