@@ -111,6 +111,12 @@ func (c *Client) Do(ctx context.Context, method, path string, into any) ([]byte,
 	return body, c.decode(res.StatusCode, body, into)
 }
 
+// Events returns the last events of a connection, the newest first. The error is as of Do.
+func (c *Client) Events(ctx context.Context, connection string) (events []Event, err error) {
+	_, err = c.Do(ctx, http.MethodGet, ConnectionPath(connection, EventsList), &events)
+	return events, err
+}
+
 // innermost returns the innermost message of a network error.
 func innermost(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {

@@ -75,9 +75,9 @@ func TestPage(t *testing.T) {
 	p := newPrinter(&out, now, " --address unix//admin.sock")
 	p.connections(conns)
 	p.line("---")
-	p.connection(conns[0])
+	p.connection(conns[0], nil)
 	p.line("---")
-	p.connection(conns[1])
+	p.connection(conns[1], nil)
 	p.flush()
 	want, err := os.ReadFile("testdata/page.txt")
 	if err != nil {

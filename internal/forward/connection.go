@@ -36,8 +36,9 @@ type Tokens interface {
 	Token(ctx context.Context) (*oauth.Token, error)
 
 	// Replace returns a token to retry with after an API has rejected one, and waits for it. It returns
-	// nil if there is none. Other requests go on with the rejected one meanwhile.
-	Replace(ctx context.Context, rejected *oauth.Token) *oauth.Token
+	// nil if there is none. Other requests go on with the rejected one meanwhile. status is that of the API's
+	// response.
+	Replace(ctx context.Context, rejected *oauth.Token, status int) *oauth.Token
 
 	// ReplaceAdopted returns a token for a second retry after an API has also rejected the token that Replace
 	// has returned, and waits for it. It returns nil unless that was another replica's (rule 29).
@@ -47,7 +48,7 @@ type Tokens interface {
 	Accept(accepted *oauth.Token)
 
 	// Reject has a rejected token replaced without waiting, for a request that cannot be sent again.
-	Reject(ctx context.Context, rejected *oauth.Token)
+	Reject(ctx context.Context, rejected *oauth.Token, status int)
 }
 
 // Options say how requests carry a token, and what follows from the API's response. They are shared by

@@ -216,13 +216,15 @@ const (
 // refusedUnknown counts refused requests whose connection is not known.
 var refusedUnknown = requestsTotal.WithLabelValues("", counters[Refused].label)
 
-// Connection is the series of one connection name. It is shared by all configs that have a connection
+// Connection is the series and the last events of one connection name. It is shared by all configs that have a connection
 // of that name. A series is created when it is first counted, because those that never are would cost
 // more memory than everything else of a connection; withZeros collects them nevertheless.
 type Connection struct {
 	name      string
 	counters  [len(counters)]atomic.Pointer[prometheus.Counter] // by outcome; nil: not counted yet
 	durations [len(durations)]atomic.Pointer[prometheus.Observer]
+
+	history history
 
 	mu      sync.Mutex // held while a series is created or deleted
 	deleted bool
@@ -326,7 +328,12 @@ func (c *Connection) CountResponse(status int, took time.Duration) {
 
 // CountRefusal counts a refused request, which got an error with this status. If c is nil, its connection is not
 // known.
-func (c *Connection) CountRefusal(int) { c.Count(Refused) }
+func (c *Connection) CountRefusal(status int) {
+	c.Count(Refused)
+	if c != nil {
+		c.history.refuse(status)
+	}
+}
 
 // CountNoResponse counts a request that was sent and got no response of the API.
 func (c *Connection) CountNoResponse() {
@@ -342,9 +349,10 @@ func (c *Connection) observe(which int, took time.Duration) {
 	}
 }
 
-// Observe counts a token request, or a token that was adopted. Rejections are counted as responses 401, and an adopted token is no token
-// request.
+// Observe counts a token request, or a token that was adopted, and remembers it. Rejections are only remembered: they are counted as
+// responses 401. An adopted token is no token request.
 func (c *Connection) Observe(event token.Event) {
+	c.history.add(pastOf(event))
 	switch {
 	case event.Rejected:
 		return
