@@ -154,13 +154,13 @@ func (c *activeConnection) release() {
 	}
 }
 
-// metrics returns the connection's metrics. They are nil for a nil connection, that of a request that
-// names none.
-func (c *activeConnection) metrics() *telemetry.Connection {
+// forwarding returns what the connection's requests are forwarded with. It is nil for a nil connection, that of
+// a request that names none.
+func (c *activeConnection) forwarding() *forward.Connection {
 	if c == nil {
 		return nil
 	}
-	return c.forward.Metrics
+	return &c.forward
 }
 
 // use checks the policy of a handler or transport against the connection, and tells it where the API is. Pings are

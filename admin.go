@@ -20,6 +20,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/telemetry"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
@@ -28,6 +29,7 @@ import (
 //
 //   - `GET /http_helper/connections` and `/http_helper/connections/{name}`: the state of connections
 //   - `GET /http_helper/connections/{name}/values`: its parameters and visible config values
+//   - `GET /http_helper/connections/{name}/events`: what has happened to a connection lately
 //   - `POST /http_helper/connections/{name}/refresh`: fetch a new token now
 //   - `POST /http_helper/connections/{name}/ping`: make the request that proves the connection
 //   - `GET /http_helper/connectors` and `/http_helper/connectors/{name}`: what a new connection is asked
@@ -51,6 +53,7 @@ func (AdminAPI) Routes() []caddy.AdminRoute {
 		adminRoute(adminapi.ConnectionsPath, http.MethodGet, listConnections),
 		adminRoute(connection, http.MethodGet, ofConnection(showConnection)),
 		adminRoute(connection+adminapi.ValuesPart, http.MethodGet, ofConnection(showValues)),
+		adminRoute(connection+adminapi.EventsList, http.MethodGet, ofConnection(listEvents)),
 		adminRoute(connection+adminapi.RefreshAction, http.MethodPost, ofConnection(refreshConnection)),
 		adminRoute(connection+adminapi.PingAction, http.MethodPost, ofConnection(pingConnection)),
 		adminRoute(adminapi.ConnectorsPath, http.MethodGet, listConnectors),
@@ -163,6 +166,20 @@ func showValues(_ http.ResponseWriter, _ *http.Request, conn *activeConnection) 
 		shown.ConfigValues = append(shown.ConfigValues, value)
 	}
 	return shown, nil
+}
+
+func listEvents(_ http.ResponseWriter, _ *http.Request, conn *activeConnection) (any, error) {
+	past := conn.forward.Metrics.History()
+	events := make([]adminapi.Event, 0, len(past))
+	for _, p := range past {
+		event := adminapi.Event{At: p.At.UTC(), Kind: p.Kind.String(), Status: optional(int(p.Status)), Code: optional(p.Code), Count: int(p.Count)}
+		if p.Kind == telemetry.TokenObtained || p.Kind == telemetry.TokenFailed {
+			seconds := p.Duration.Seconds()
+			event.Duration = &seconds
+		}
+		events = append(events, event)
+	}
+	return events, nil
 }
 
 // refreshConnection replaces a token, even in a back-off. If that fails, the response has the status that

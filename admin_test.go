@@ -1000,3 +1000,71 @@ func TestTokenRequestsAreTraced(t *testing.T) {
 		t.Fatal("no spans")
 	}
 }
+
+// eventsOf returns the events of the connection c without their times, which must be in order and have fractions of
+// a second.
+func eventsOf(t *testing.T) []map[string]any {
+	t.Helper()
+	var events []map[string]any
+	adminJSON(t, "GET", "/http_helper/connections/c/events", &events)
+	last := time.Now()
+	for _, event := range events {
+		text, _ := event["at"].(string)
+		at, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil || at.After(last) || !strings.HasSuffix(text, "Z") {
+			t.Errorf("the time of %v is wrong", event)
+		}
+		last = at
+		delete(event, "at")
+		if seconds, ok := event["duration"].(float64); ok && seconds > 0 && seconds < 10 {
+			event["duration"] = "some"
+		}
+	}
+	return events
+}
+
+func wantEvents(t *testing.T, want string) {
+	t.Helper()
+	got, _ := json.Marshal(eventsOf(t))
+	if string(got) != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestEventsShown, also after a reload, of requests by both ways.
+func TestEventsShown(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		e, a := newIdP(t), newAPI(t, rejects("t2"))
+		caddyfile := inline(a, e, "name c\n\t\tallow GET\n\t\t"+option)
+		site := runSidecar(t, caddyfile)
+		wantEvents(t, `[]`)
+		call(t, "GET", site+"/%2e%2e/", nil)
+		call(t, "POST", site+"/", nil)
+		call(t, "GET", site+"/", nil)
+		call(t, "DELETE", site+"/", nil)
+		const obtained = `{"code":null,"count":1,"duration":"some","kind":"obtained","status":200}`
+		const before = `{"code":null,"count":2,"duration":null,"kind":"refused","status":403},` + obtained +
+			`,{"code":null,"count":1,"duration":null,"kind":"rejected","status":401},` + obtained +
+			`,{"code":null,"count":1,"duration":null,"kind":"refused","status":400}]`
+		wantEvents(t, "["+before)
+
+		e.respond(func(w http.ResponseWriter, _ int64) {
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = io.WriteString(w, `{"error":"invalid_client"}`)
+		})
+		admin(t, "POST", "/http_helper/connections/c/refresh")
+		loadCaddyfile(t, strings.Replace(onPort(caddyfile, site), "allow GET", "allow GET PUT", 1))
+		wantEvents(t, `[{"code":"invalid_client","count":1,"duration":"some","kind":"failed","status":401},`+before)
+	})
+}
+
+func TestEventsOfNobody(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	runSidecar(t, inline(a, e, "name c"))
+	if status, _, _ := admin(t, "GET", "/http_helper/connections/d/events"); status != http.StatusNotFound {
+		t.Errorf("got %d", status)
+	}
+	if status, _, _ := admin(t, "POST", "/http_helper/connections/c/events"); status != http.StatusMethodNotAllowed {
+		t.Errorf("got %d", status)
+	}
+}

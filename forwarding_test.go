@@ -14,6 +14,7 @@ import (
 	"net/textproto"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -537,4 +538,238 @@ func TestConnectionsEndWithTheConfig(t *testing.T) {
 		}
 		eventually(t, "no connection to the API is open", func() bool { return open.Load() == 0 })
 	})
+}
+
+// wantResponses compares what was counted of the API's responses to the connection c, by class.
+func wantResponses(t *testing.T, want map[string]float64) {
+	t.Helper()
+	expected, answered := make(map[string]float64), 0.0
+	for _, class := range []string{"1xx", "2xx", "3xx", "4xx", "5xx", "error"} {
+		expected["responses_total code="+class+" connection=c"] = want[class]
+		if class != "error" {
+			answered += want[class]
+		}
+	}
+	expected["response_duration_seconds connection=c"] = answered
+	wantSeries(t, expected)
+}
+
+// respondAsAsked responds with the status in the query, at once, or hangs up without one.
+func respondAsAsked(w http.ResponseWriter, r *http.Request) {
+	status, err := strconv.Atoi(r.URL.Query().Get("status"))
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	w.WriteHeader(status)
+}
+
+func TestResponsesCounted(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		e, a := newIdP(t), newAPI(t, respondAsAsked)
+		site := runSidecar(t, inline(a, e, "name c\n\t\t"+option))
+		for _, query := range []string{"?status=200", "?status=204", "?status=302", "?status=404", "?status=503", ""} {
+			call(t, "POST", site+"/"+query, nil)
+		}
+		call(t, "GET", site+"/%2e%2e/", nil)
+		wantResponses(t, map[string]float64{"2xx": 2, "3xx": 1, "4xx": 1, "5xx": 1, "error": 1})
+	})
+}
+
+func TestReplayedRequestsGetOneResponse(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		e, a := newIdP(t), newAPI(t, rejects("t2"))
+		site := runSidecar(t, inline(a, e, "name c\n\t\tping GET /\n\t\t"+option))
+		call(t, "GET", site+"/", nil)
+		adminJSON(t, "POST", "/http_helper/connections/c/ping", new(any))
+		wantResponses(t, map[string]float64{"2xx": 1})
+	})
+}
+
+// TestSwitchedProtocolsCounted as soon as the app knows of them, and not when the connection ends.
+func TestSwitchedProtocolsCounted(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		e, a := newIdP(t), newAPI(t, switchProtocols)
+		site := runSidecar(t, inline(a, e, "name c\n\t\t"+option))
+		conn, err := net.Dial("tcp", strings.TrimPrefix(site, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		if head := readHead(t, textproto.NewReader(bufio.NewReader(conn))); !strings.HasPrefix(head, "HTTP/1.1 101") {
+			t.Fatal(head)
+		}
+		wantResponses(t, map[string]float64{"1xx": 1})
+	})
+}
+
+// TestAppThatLeavesIsNoErrorOfTheAPI.
+func TestAppThatLeavesIsNoErrorOfTheAPI(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		ctx, leave := context.WithCancel(t.Context())
+		e, a := newIdP(t), newAPI(t, func(_ http.ResponseWriter, r *http.Request) {
+			leave()
+			<-r.Context().Done()
+		})
+		log := filepath.Join(t.TempDir(), "access.log")
+		site := runSidecar(t, logged(inline(a, e, "name c\n\t\t"+option), log))
+		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, site, nil)
+		if res, err := http.DefaultClient.Do(req); err == nil {
+			res.Body.Close()
+			t.Fatal("there is a response")
+		}
+		awaitContent(t, log) // then the request has ended
+		wantSeries(t, map[string]float64{"requests_total connection=c outcome=sent": 1})
+		wantResponses(t, nil)
+	})
+}
+
+// TestRetriedRequestsGetOneResponse, the last one, which the app gets.
+func TestRetriedRequestsGetOneResponse(t *testing.T) {
+	e := newIdP(t)
+	var calls atomic.Int32
+	a := newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		if calls.Add(1) == 1 {
+			panic(http.ErrAbortHandler)
+		}
+		echo(w, r)
+	})
+	site := runSidecar(t, inline(a, e, "name c\n\t\tlb_retries 2"))
+	if res, _ := call(t, "GET", site+"/", nil); res.StatusCode != http.StatusOK || calls.Load() != 2 {
+		t.Fatalf("got %d after %d attempts", res.StatusCode, calls.Load())
+	}
+	wantResponses(t, map[string]float64{"2xx": 1})
+}
+
+func TestResponsesToTransportByHandCounted(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, respondAsAsked)
+	site := runSidecar(t, fmt.Sprintf("{\n\thttp_helper {\n\t\tconnection c {\n\t\t\tbase_url %[1]s\n\t\t\ttoken_url %[2]s\n\t\t\tclient_id id\n\t\t\tclient_secret s\n\t\t}\n\t}\n}\n"+
+		"SITE {\n\treverse_proxy %[1]s {\n\t\ttransport http_helper {\n\t\t\tconnection c\n\t\t}\n\t}\n}\n", a.URL, e.URL))
+	for _, query := range []string{"?status=200", "?status=418", ""} {
+		call(t, "POST", site+"/"+query, nil)
+	}
+	wantResponses(t, map[string]float64{"2xx": 1, "4xx": 1, "error": 1})
+}
+
+// logged is a Caddyfile with an access log in its site.
+func logged(caddyfile, file string) string {
+	return strings.Replace(caddyfile, "SITE {\n", "SITE {\n\tlog {\n\t\toutput file "+file+"\n\t}\n", 1)
+}
+
+// TestPlaceholdersAndAccessLog of a request that was replayed, wherever they are evaluated after the response.
+func TestPlaceholdersAndAccessLog(t *testing.T) {
+	for name, options := range map[string]string{
+		"alone":              "",
+		"with reverse_proxy": "header_down X-Down \"{http.http_helper.connection} {http.http_helper.outcome} {http.http_helper.replayed}\"",
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, a := newIdP(t), newAPI(t, rejects("t2"))
+			log := filepath.Join(t.TempDir(), "access.log")
+			const told = "{http.http_helper.connection} {http.http_helper.outcome} {http.http_helper.replayed}"
+			site := runSidecar(t, strings.Replace(logged(inline(a, e, "name c\n\t\t"+options), log), "SITE {\n",
+				"SITE {\n\tlog_append told {http.http_helper.replayed}\n\theader >X-Late \""+told+"\"\n", 1))
+			res, _ := call(t, "GET", site+"/", nil)
+			const want = "c sent unauthorized"
+			if got := res.Header.Get("X-Late"); got != want {
+				t.Errorf("header has %q", got)
+			}
+			if got := res.Header.Get("X-Down"); options != "" && got != want {
+				t.Errorf("header_down has %q", got)
+			}
+			entry := accessLog(t, log)
+			for field, want := range map[string]any{
+				"told": "unauthorized", "http_helper.connection": "c", "http_helper.outcome": "sent", "http_helper.replayed": "unauthorized",
+			} {
+				if entry[field] != want {
+					t.Errorf("in the access log %s is %v, want %v", field, entry[field], want)
+				}
+			}
+			if wait, _ := entry["http_helper.token_wait"].(float64); wait <= 0 || wait > 10 {
+				t.Errorf("in the access log the wait for tokens is %v", entry["http_helper.token_wait"])
+			}
+		})
+	}
+}
+
+// accessLog returns the only line of an access log, once it is there.
+func accessLog(t *testing.T, file string) (entry map[string]any) {
+	t.Helper()
+	if text := awaitContent(t, file); json.Unmarshal(text, &entry) != nil {
+		t.Fatalf("the access log has %s", text)
+	}
+	return entry
+}
+
+// TestNoWaitIsNotLogged: there is a token.
+func TestNoWaitIsNotLogged(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		e, a := newIdP(t), newAPI(t, nil)
+		log := filepath.Join(t.TempDir(), "access.log")
+		site := runSidecar(t, logged(inline(a, e, "name c\n\t\t"+option), log))
+		adminJSON(t, "POST", "/http_helper/connections/c/refresh", new(any))
+		call(t, "GET", site+"/", nil)
+		entry := accessLog(t, log)
+		if wait, there := entry["http_helper.token_wait"]; there || entry["http_helper.replayed"] != "" || entry["http_helper.outcome"] != "sent" {
+			t.Errorf("the wait is %v: %v", wait, entry)
+		}
+	})
+}
+
+// TestRefusedRequestsTellOfThemselves to an error route and in the access log.
+func TestRefusedRequestsTellOfThemselves(t *testing.T) {
+	const route = "\thandle_errors {\n\t\trespond \"<{http.http_helper.connection} {http.http_helper.outcome} {http.http_helper.replayed}>\"\n\t}\n}\n"
+	bothWays(t, func(t *testing.T, option string) {
+		for name, test := range map[string]struct{ path, options, want string }{
+			"by the policy": {"/%2e%2e/", "", "<c refused >"},
+			"by allow":      {"/a", "allow GET /b", "<c refused >"},
+			"without token": {"/", "", "<c no_token >"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				e, a := newIdP(t), newAPI(t, nil)
+				log := filepath.Join(t.TempDir(), "access.log")
+				e.respond(func(w http.ResponseWriter, n int64) {
+					if test.path == "/" {
+						w.WriteHeader(http.StatusBadRequest)
+						return
+					}
+					grantToken(w, "t", 3600)
+				})
+				file := logged(inline(a, e, "name c\n\t\t"+test.options+"\n\t\t"+option), log)
+				site := runSidecar(t, strings.TrimSuffix(file, "}\n")+route)
+				if _, body := call(t, "GET", site+test.path, nil); body != test.want {
+					t.Errorf("the error route has %s, want %s", body, test.want)
+				}
+				entry := accessLog(t, log)
+				if got := fmt.Sprintf("<%v %v %v>", entry["http_helper.connection"], entry["http_helper.outcome"], entry["http_helper.replayed"]); got != test.want {
+					t.Errorf("the access log has %s, want %s", got, test.want)
+				}
+			})
+		}
+	})
+}
+
+// TestPlaceholdersOfTransportByHand: those of the last attempt.
+func TestPlaceholdersOfTransportByHand(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, rejects("t2"))
+	log := filepath.Join(t.TempDir(), "access.log")
+	site := runSidecar(t, logged(fmt.Sprintf("{\n\thttp_helper {\n\t\tconnection c {\n\t\t\tbase_url %[1]s\n\t\t\ttoken_url %[2]s\n\t\t\tclient_id id\n\t\t\tclient_secret s\n\t\t}\n\t}\n}\n"+
+		"SITE {\n\treverse_proxy %[1]s {\n\t\theader_down X-Told \"{http.http_helper.connection} {http.http_helper.outcome} {http.http_helper.replayed}\"\n"+
+		"\t\ttransport http_helper {\n\t\t\tconnection c\n\t\t}\n\t}\n}\n", a.URL, e.URL), log))
+	if res, _ := call(t, "GET", site+"/", nil); res.Header.Get("X-Told") != "c sent unauthorized" {
+		t.Errorf("header_down has %q", res.Header.Get("X-Told"))
+	}
+	if entry := accessLog(t, log); entry["http_helper.connection"] != "c" || entry["http_helper.outcome"] != "sent" || entry["http_helper.replayed"] != "unauthorized" {
+		t.Errorf("the access log has %v", entry)
+	}
+}
+
+// TestAnErrorRouteToAnotherConnection tells of that connection.
+func TestAnErrorRouteToAnotherConnection(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	const header = "header >X-Told \"{http.http_helper.connection} {http.http_helper.outcome} {http.vars.http_helper}\"\n"
+	fallback := strings.NewReplacer("SITE {\n", "\thandle_errors {\n"+header, "\n}\n", "\n\t}\n}\n").Replace(inline(a, e, "name d"))
+	site := runSidecar(t, strings.TrimSuffix(inline(a, e, "name c\n\t\tallow GET /other"), "}\n")+fallback)
+	if res, _ := call(t, "GET", site+"/", nil); res.StatusCode != http.StatusOK || res.Header.Get("X-Told") != "d sent d" {
+		t.Errorf("got %d, %q", res.StatusCode, res.Header.Get("X-Told"))
+	}
 }

@@ -173,12 +173,10 @@ func (h *Handler) admit(r *http.Request) (q *forward.Request, refused *forward.E
 		conn, refused = h.choose(r)
 	}
 	if refused == nil {
-		q, refused = conn.forward.Prepare(r, &h.RequestPolicy.options)
+		return conn.forward.Prepare(r, &h.RequestPolicy.options)
 	}
-	if refused != nil {
-		conn.metrics().Count(refused.Outcome)
-	}
-	return q, refused
+	forward.Refuse(r.Context(), conn.forwarding(), refused)
+	return nil, refused
 }
 
 // choose returns the connection that the placeholder names.

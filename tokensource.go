@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -41,6 +42,8 @@ type connectionTokens struct {
 	metrics  *telemetry.Connection
 	events   *telemetry.Events
 	watching chan struct{} // closed when the client certificate is no longer watched; nil: it is not
+
+	rejectedWith atomic.Int32 // the status of the API's last response that has rejected a token; 0: it is told
 }
 
 // acquireTokens acquires the source of the connection's tokens, which the running config may use
@@ -97,6 +100,7 @@ func (t *connectionTokens) Token(ctx context.Context) (*oauth.Token, error) {
 	if current := t.source.TryToken(ctx); current != nil {
 		return current, nil
 	}
+	defer forward.NoteTokenWait(ctx, time.Now())
 	limited, cancel := context.WithTimeout(ctx, t.timeout+timeoutGrace)
 	defer cancel()
 	current, err := t.source.Token(limited)
@@ -108,7 +112,9 @@ func (t *connectionTokens) Token(ctx context.Context) (*oauth.Token, error) {
 
 // Replace returns a token to retry with after an API has rejected one. The wait is bounded like that for
 // the first token.
-func (t *connectionTokens) Replace(ctx context.Context, rejected *oauth.Token) *oauth.Token {
+func (t *connectionTokens) Replace(ctx context.Context, rejected *oauth.Token, status int) *oauth.Token {
+	t.rejectedWith.Store(int32(status)) //nolint:gosec // G115: statuses have three digits
+	defer forward.NoteTokenWait(ctx, time.Now())
 	limited, cancel := context.WithTimeout(ctx, t.timeout+timeoutGrace)
 	defer cancel()
 	return t.source.Replace(limited, rejected)
@@ -117,6 +123,7 @@ func (t *connectionTokens) Replace(ctx context.Context, rejected *oauth.Token) *
 // ReplaceAdopted returns a token for a second retry, after an adopted one has been rejected too. The wait is
 // bounded like that for the first token.
 func (t *connectionTokens) ReplaceAdopted(ctx context.Context, rejected *oauth.Token) *oauth.Token {
+	defer forward.NoteTokenWait(ctx, time.Now())
 	limited, cancel := context.WithTimeout(ctx, t.timeout+timeoutGrace)
 	defer cancel()
 	return t.source.ReplaceAdopted(limited, rejected)
@@ -126,7 +133,8 @@ func (t *connectionTokens) ReplaceAdopted(ctx context.Context, rejected *oauth.T
 func (t *connectionTokens) Accept(accepted *oauth.Token) { t.source.Accept(accepted) }
 
 // Reject has a rejected token replaced without waiting.
-func (t *connectionTokens) Reject(ctx context.Context, rejected *oauth.Token) {
+func (t *connectionTokens) Reject(ctx context.Context, rejected *oauth.Token, status int) {
+	t.rejectedWith.Store(int32(status)) //nolint:gosec // G115: statuses have three digits
 	t.source.Reject(ctx, rejected)
 }
 
@@ -155,8 +163,12 @@ func (t *connectionTokens) revoke(revoked *oauth.Token) {
 // Endpoint returns the token endpoint as it may be shown.
 func (t *connectionTokens) Endpoint() string { return t.values.Endpoint() }
 
-// Observe counts a token request or a rejection, and emits its event.
+// Observe counts a token request or a rejection, and emits its event. Which status has rejected a token is known
+// if the request was one of this connection, and not of another one with the same token.
 func (t *connectionTokens) Observe(event token.Event) {
+	if event.Rejected {
+		event.Status = int(t.rejectedWith.Swap(0))
+	}
 	t.metrics.Observe(event)
 	t.events.Emit(t.user.Name, event)
 }

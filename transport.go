@@ -246,22 +246,22 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 		forward.CloseBody(req.Body)
 		res, err = refused.Response(req), nil
 	}
-	switch {
-	case healthCheck:
-	case refused != nil:
-		t.own.metrics().Count(refused.Outcome)
-	default:
-		t.own.metrics().Count(q.SentOutcome())
+	if !healthCheck && q != nil {
+		q.Finish(refused)
 	}
 	return res, err
 }
 
 // prepareAlone admits a request, as the handler does.
 func (t *Transport) prepareAlone(req *http.Request, who caller) (*forward.Request, *forward.Error) {
-	if refused := t.RequestPolicy.check(req, who); refused != nil {
+	refused := t.RequestPolicy.check(req, who)
+	switch {
+	case refused != nil && !who.healthCheck:
+		forward.Refuse(req.Context(), &t.own.forward, refused)
 		return nil, refused
-	}
-	if who.healthCheck {
+	case refused != nil:
+		return nil, refused
+	case who.healthCheck:
 		return t.own.forward.PrepareHealthCheck(req, &t.RequestPolicy.options)
 	}
 	if t.own.forward.Limits != nil {

@@ -52,6 +52,30 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
+// TestMetricsThatAreShown: alerts and the dashboard use metrics that there are, and the dashboard shows each.
+func TestMetricsThatAreShown(t *testing.T) {
+	t.Parallel()
+	ours := regexp.MustCompile(`caddy_http_helper_[a-z_]+`)
+	documented := make(map[string]bool)
+	for _, name := range ours.FindAllString(readShipped(t, "docs/operations.md"), -1) {
+		documented[name] = true
+	}
+	dashboard := deployedFile(t, "grafana/http_helper.json")
+	if !json.Valid([]byte(dashboard)) {
+		t.Error("the dashboard is not JSON")
+	}
+	for _, name := range ours.FindAllString(dashboard+deployedFile(t, "prometheus/alerts.yaml"), -1) {
+		if name = strings.TrimSuffix(name, "_bucket"); !documented[name] {
+			t.Errorf("there is no metric %s", name)
+		}
+	}
+	for name := range documented {
+		if !strings.Contains(dashboard, name) && name != "caddy_http_helper_token_storage_degraded" { // which has an alert
+			t.Errorf("the dashboard does not show %s", name)
+		}
+	}
+}
+
 // TestScraping has a Prometheus scrape the sidecar of the example's pod, and nothing else, in each way that is shipped
 // or documented. Debian's knows nothing of Kubernetes: it is told what discovery would have found.
 func TestScraping(t *testing.T) {

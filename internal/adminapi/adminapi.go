@@ -27,6 +27,9 @@ const (
 // ValuesPart follows the path of a connection in that of its Values.
 const ValuesPart = "/values"
 
+// EventsList follows the path of a connection in a GET of its last events.
+const EventsList = "/events"
+
 // ConnectionPath returns the path of a connection, with an action or without.
 func ConnectionPath(name, action string) string {
 	return ConnectionsPath + "/" + url.PathEscape(name) + action
@@ -125,6 +128,25 @@ func (f *Failure) Reason() string {
 	}
 	return f.Message + " (" + *f.Code + ")"
 }
+
+// Event is something that happened to a connection. Refused requests that got the same status are one event.
+type Event struct {
+	At       time.Time `json:"at"`       // of the last one
+	Kind     string    `json:"kind"`     // EventObtained to EventRefused
+	Status   *int      `json:"status"`   // of the token endpoint, of the API (rejected) or that the app got (refused); null: none
+	Code     *string   `json:"code"`     // the OAuth error code; null: none that may be shown
+	Duration *float64  `json:"duration"` // of the token request, in seconds; null: there was none
+	Count    int       `json:"count"`
+}
+
+// Kinds of events.
+const (
+	EventObtained = "obtained" // a token, by a token request
+	EventAdopted  = "adopted"  // a token, from the storage
+	EventFailed   = "failed"   // a token request
+	EventRejected = "rejected" // a token, by the API
+	EventRefused  = "refused"  // requests of the app, which were not sent
+)
 
 // Ping is the result of a ping. Without a response of the API, its status and body are null.
 type Ping struct {

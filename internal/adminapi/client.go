@@ -140,6 +140,12 @@ func (c *Client) send(ctx context.Context, method, path string) (status int, bod
 // Address is where the admin endpoint is, as people write it.
 func (c *Client) Address() string { return c.address }
 
+// Events returns the last events of a connection, the newest first. The error is as of Do.
+func (c *Client) Events(ctx context.Context, connection string) (events []Event, err error) {
+	_, err = c.Do(ctx, http.MethodGet, ConnectionPath(connection, EventsList), &events)
+	return events, err
+}
+
 // innermost returns the innermost message of a network error.
 func innermost(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {

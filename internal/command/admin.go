@@ -40,7 +40,7 @@ func showCommand() *cobra.Command {
 		Use:   "show <connection>",
 		Short: "Shows a connection: its state, and when it does not work, why and what to do",
 	}, func(s *session, name string) error {
-		conn, err := show(s, http.MethodGet, adminapi.ConnectionPath(name, ""), func(p *printer, c adminapi.Connection) { p.connection(c, s.valuesOf(c)) })
+		conn, err := show(s, http.MethodGet, adminapi.ConnectionPath(name, ""), func(p *printer, c adminapi.Connection) { p.connection(c, s.valuesOf(c), s.refusals(name)) })
 		return cmp.Or(err, somethingDown(conn))
 	})
 }
@@ -51,6 +51,16 @@ func (s *session) valuesOf(c adminapi.Connection) (values adminapi.Values) {
 		_ = s.call(http.MethodGet, adminapi.ConnectionPath(c.Name, adminapi.ValuesPart), &values)
 	}
 	return values
+}
+
+// refusals returns the refused requests of a connection, one event for each status. An older sidecar tells nothing.
+func (s *session) refusals(connection string) []adminapi.Event {
+	admin, err := findAdmin(s.cmd)
+	if err != nil {
+		return nil
+	}
+	events, _ := admin.Events(s.cmd.Context(), connection)
+	return slices.DeleteFunc(events, func(e adminapi.Event) bool { return e.Kind != adminapi.EventRefused })
 }
 
 func refreshCommand() *cobra.Command {

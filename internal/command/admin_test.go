@@ -50,6 +50,11 @@ func TestCommandsInEachState(t *testing.T) {
 	ask("show", "c").want(t, 1, "down: it has no token, and cannot get one")
 	ask("ping", "c").want(t, 1, "c does not work: there is no token: ", "invalid_client")
 
+	for range 2 {
+		get(t, site+"/%2e%2e/")
+	}
+	ask("show", "c").want(t, 1, "Requests refused  2 with status 400, the last one now")
+
 	s.idp.Close()
 	site, ask = sidecarWithCLI(t, s, "token_request_param other 2")
 	get(t, site)

@@ -97,8 +97,8 @@ func (p *printer) tokenLeft(t *adminapi.Token) string {
 	return "expires " + p.ago(t.Expires)
 }
 
-// connection prints everything about one connection.
-func (p *printer) connection(c adminapi.Connection, values adminapi.Values) {
+// connection prints everything about one connection, with its refused requests.
+func (p *printer) connection(c adminapi.Connection, values adminapi.Values, refused []adminapi.Event) {
 	p.row("Name", c.Name)
 	p.row("State", string(c.State)+": "+stateMeaning[c.State])
 	p.row("Connector", orDash(c.Connector))
@@ -116,6 +116,11 @@ func (p *printer) connection(c adminapi.Connection, values adminapi.Values) {
 	}
 	p.row("Token requests", fmt.Sprintf("%d, of which %d failed", c.Counts.TokenRequests, c.Counts.TokenFailures))
 	p.row("Tokens rejected", fmt.Sprintf("%d, by the API", c.Counts.Rejected))
+	label := "Requests refused"
+	for _, e := range refused {
+		p.row(label, fmt.Sprintf("%d with status %d, the last one %s", e.Count, orZero(e.Status), p.ago(e.At)))
+		label = ""
+	}
 	if state := c.Shared.State; state == adminapi.SharedOn || state == adminapi.SharedDegraded {
 		p.row("Shared tokens", fmt.Sprintf("%s, %d taken from the storage", state, c.Counts.Adopted))
 	}

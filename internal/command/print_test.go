@@ -87,9 +87,9 @@ func TestPage(t *testing.T) {
 			{Key: "shard", Type: "text", Label: "Shard", Flow: &shardOf},
 			{Key: "key", Type: "password", Label: "Key"},
 		},
-	})
+	}, nil)
 	p.line("---")
-	p.connection(conns[1], adminapi.Values{})
+	p.connection(conns[1], adminapi.Values{}, nil)
 	p.flush()
 	want, err := os.ReadFile("testdata/page.txt")
 	if err != nil {

@@ -36,8 +36,9 @@ type Tokens interface {
 	Token(ctx context.Context) (*oauth.Token, error)
 
 	// Replace returns a token to retry with after an API has rejected one, and waits for it. It returns
-	// nil if there is none. Other requests go on with the rejected one meanwhile.
-	Replace(ctx context.Context, rejected *oauth.Token) *oauth.Token
+	// nil if there is none. Other requests go on with the rejected one meanwhile. status is that of the API's
+	// response.
+	Replace(ctx context.Context, rejected *oauth.Token, status int) *oauth.Token
 
 	// ReplaceAdopted returns a token for a second retry after an API has also rejected the token that Replace
 	// has returned, and waits for it. It returns nil unless that was another replica's (rule 29).
@@ -47,7 +48,7 @@ type Tokens interface {
 	Accept(accepted *oauth.Token)
 
 	// Reject has a rejected token replaced without waiting, for a request that cannot be sent again.
-	Reject(ctx context.Context, rejected *oauth.Token)
+	Reject(ctx context.Context, rejected *oauth.Token, status int)
 }
 
 // Options say how requests carry a token, and what follows from the API's response. They are shared by
@@ -80,36 +81,43 @@ type Options struct {
 // place of the API is known. It waits for both no longer than r's context allows.
 func (c *Connection) Prepare(r *http.Request, o *Options) (*Request, *Error) {
 	q := &Request{Context: r.Context(), Conn: c, options: o, host: r.Host, ofApp: true}
-	return q.prepare(r)
+	q.record.connection = c.Name
+	q.record.show(r.Context())
+	refused := q.prepare(r)
+	if refused != nil {
+		q.count(refused)
+		return nil, refused
+	}
+	return q, nil
 }
 
 // PrepareHealthCheck returns the request that a health check of reverse_proxy is sent as.
 func (c *Connection) PrepareHealthCheck(r *http.Request, o *Options) (*Request, *Error) {
 	q := &Request{Context: r.Context(), Conn: c, options: o, host: r.Host}
-	return q.prepare(r)
+	return q, q.prepare(r)
 }
 
 // prepare refuses a request that must not be sent, and waits for what it needs.
-func (q *Request) prepare(r *http.Request) (*Request, *Error) {
+func (q *Request) prepare(r *http.Request) *Error {
 	if loop := q.enter(r); loop != nil {
-		return nil, loop
+		return loop
 	}
 	if refused := q.refuse(r); refused != nil {
-		return nil, refused
+		return refused
 	}
 	q.trailers = httpguts.HeaderValuesContainsToken(r.Header["Te"], "trailers")
 	q.keep = q.options.KeepAuthorization && len(r.Header["Authorization"]) > 0
 	var err error
 	if !q.keep {
-		_, err = q.Conn.Tokens.Token(r.Context())
+		_, err = q.Conn.Tokens.Token(q)
 	}
 	if err == nil {
 		q.Target, err = q.Conn.Target(r.Context())
 	}
 	if err != nil {
-		return nil, NoTokenError(q.Conn.Name, err)
+		return NoTokenError(q.Conn.Name, err)
 	}
-	return q, nil
+	return nil
 }
 
 // cachedHeader is the header value for a token, made once for many requests.

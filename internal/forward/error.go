@@ -30,6 +30,7 @@ type Error struct {
 	Outcome telemetry.Outcome // of the request that failed; default: Refused
 
 	gated bool // the request was about to go where it must not (rule 16)
+	left  bool // the app has left before the request was complete
 }
 
 // statusClientClosedRequest is the status that Caddy logs when the client has left.
@@ -65,7 +66,7 @@ func brokenBodyError(err error) *Error {
 	case errors.As(err, &status) && status.StatusCode/100 == 4:
 		e.Status, e.Details = status.StatusCode, "the request's body was refused"
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, context.Canceled):
-		e.Details = "the request broke off before its body was complete"
+		e.Details, e.left = "the request broke off before its body was complete", true
 	case neterror.IsTimeout(err):
 		e.Details = "the request's body did not come in time"
 	}

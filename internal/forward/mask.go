@@ -191,6 +191,9 @@ func (w *responseWriter) WriteHeader(status int) {
 	case status < http.StatusOK && status != http.StatusSwitchingProtocols:
 		dropOwnProxyStatus(w.Header())
 	default:
+		if w.request.responded {
+			w.request.countResponse()
+		}
 		keepUntyped(w.Header())
 		w.request.unmask()
 	}

@@ -41,6 +41,7 @@ func (t *Transport) sendWhenAllowed(req *http.Request, q *Request, token *oauth.
 			return nil, failed
 		}
 		q.Conn.Metrics.Count(telemetry.Repeated)
+		q.record.replayed = replayedRateLimit
 	}
 }
 

@@ -39,13 +39,13 @@ func (m manyTokens) Token(context.Context) (*oauth.Token, error) {
 
 func (m manyTokens) Accept(*oauth.Token) {}
 
-func (m manyTokens) Replace(context.Context, *oauth.Token) *oauth.Token {
+func (m manyTokens) Replace(context.Context, *oauth.Token, int) *oauth.Token {
 	return &oauth.Token{Value: "newer"}
 }
 
 func (m manyTokens) ReplaceAdopted(context.Context, *oauth.Token) *oauth.Token { return nil }
 
-func (m manyTokens) Reject(context.Context, *oauth.Token) {}
+func (m manyTokens) Reject(context.Context, *oauth.Token, int) {}
 
 // limitedAPI responds with its responses one after the other, and records what it got.
 type limitedAPI struct {

@@ -41,7 +41,7 @@ func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.To
 		return res, nil
 	}
 	q.rejectedBefore = true
-	other := q.replacement(req, token, body)
+	other := q.replacement(req, token, res.StatusCode, body)
 	res, err = t.replay(req, q, res, other, body)
 	if err != nil || other == nil || !q.replaces(other, res) || !body.replayable() {
 		return res, err
@@ -57,6 +57,7 @@ func (t *Transport) replay(req *http.Request, q *Request, res *http.Response, to
 	}
 	CloseBody(res.Body)
 	q.Conn.Metrics.Count(telemetry.Replayed)
+	q.record.replayed = replayedUnauthorized
 	return t.sendWithNonce(req, q, token, body)
 }
 
@@ -78,13 +79,13 @@ func (q *Request) rejected(res *http.Response) bool {
 	}
 }
 
-// replacement has a rejected token replaced, and waits for the token to replay the request with if it can
-// be replayed at all.
-func (q *Request) replacement(req *http.Request, rejected *oauth.Token, body *replayBody) *oauth.Token {
+// replacement has a token replaced that a response with a status rejects, and waits for the token to replay
+// the request with if it can be replayed at all.
+func (q *Request) replacement(req *http.Request, rejected *oauth.Token, status int, body *replayBody) *oauth.Token {
 	if body.replayable() {
-		return q.Conn.Tokens.Replace(req.Context(), rejected)
+		return q.Conn.Tokens.Replace(req.Context(), rejected, status)
 	}
-	q.Conn.Tokens.Reject(req.Context(), rejected)
+	q.Conn.Tokens.Reject(req.Context(), rejected, status)
 	return nil
 }
 

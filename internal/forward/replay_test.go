@@ -40,9 +40,9 @@ type threeTokens struct {
 
 func (threeTokens) Accept(*oauth.Token) {}
 
-func (threeTokens) Reject(context.Context, *oauth.Token) {}
+func (threeTokens) Reject(context.Context, *oauth.Token, int) {}
 
-func (threeTokens) Replace(context.Context, *oauth.Token) *oauth.Token {
+func (threeTokens) Replace(context.Context, *oauth.Token, int) *oauth.Token {
 	return &oauth.Token{Value: "second"}
 }
 

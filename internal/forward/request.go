@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -37,9 +38,11 @@ type Request struct {
 	trailers bool   // the app understands trailers; reverse_proxy drops a TE field that Connection names
 
 	// Of the last attempt: reverse_proxy may make several.
-	denied    *Error // the error that the app gets in place of a response of the API
-	responded bool   // the app gets a response, and not an error of reverse_proxy
-	broken    error  // why the API's response broke off
+	denied    *Error        // the error that the app gets in place of a response of the API
+	responded bool          // the app gets a response, and not an error of reverse_proxy
+	status    int           // of that response
+	took      time.Duration // from sending it to the header of its response
+	broken    error         // why the API's response broke off
 
 	rejectedBefore bool // the API has rejected a token already (rule 18)
 
@@ -49,8 +52,11 @@ type Request struct {
 	attempted bool // a Proxy's copy of it has been sent
 	app       appWriter
 
-	counted bool // the metrics include it
-	way     *hop // through this process, if it has sent the request itself
+	counted  bool // the metrics include it
+	sent     bool // it was sent, or that was tried
+	answered bool // the metrics include what the app got of the API
+	record   record
+	way      *hop // through this process, if it has sent the request itself
 
 	writer       responseWriter
 	appHeader    http.Header    // of the response to the app; nil: the request is not served by Serve
@@ -84,10 +90,13 @@ func FromContext(ctx context.Context) (*Request, bool) {
 // RoundTrip. It writes the error when the transport refused to send, and adds a Proxy-Status to
 // failures of reverse_proxy itself.
 func (q *Request) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	defer q.count(telemetry.Refused) // unless the transport has counted it
+	defer q.countResponse()
 	q.appHeader = w.Header()
 	q.writer.ResponseWriter, q.writer.request = w, q
 	err := q.serveNext(r, next)
+	if !q.counted {
+		q.count(&Error{Status: statusOf(err)}) // reverse_proxy had nowhere to send it to
+	}
 	if _, ok := errors.AsType[*announcedError](err); ok {
 		return err // of another connection, in a route for the API's response
 	}
@@ -116,11 +125,10 @@ func (q *Request) RoundTrip(t *Transport, req *http.Request) (*http.Response, er
 	q.denied, q.responded = nil, false // of an attempt before
 	res, err := t.Send(req, q)
 	refused, ok := errors.AsType[*Error](err)
+	q.count(refused)
 	if !ok {
-		q.count(q.SentOutcome())
 		return res, err
 	}
-	q.count(refused.Outcome)
 	CloseBody(req.Body)
 	q.denied = refused
 	if refused.gated {
@@ -131,12 +139,48 @@ func (q *Request) RoundTrip(t *Transport, req *http.Request) (*http.Response, er
 	return nil, fmt.Errorf("%s (%w)", refused.Details, context.Canceled)
 }
 
-// count counts the request once: when reverse_proxy tries again, its first attempt counts.
-func (q *Request) count(o telemetry.Outcome) {
-	if !q.counted {
-		q.counted = true
-		q.Conn.Metrics.Count(o)
+// Finish counts a request that Serve does not serve, after it was sent, or refused with an error.
+func (q *Request) Finish(refused *Error) {
+	q.count(refused)
+	q.countResponse()
+}
+
+// count counts the request once: when reverse_proxy tries again, its first attempt counts. The error is nil
+// for a request that was sent.
+func (q *Request) count(refused *Error) {
+	outcome := q.SentOutcome()
+	if refused != nil {
+		outcome = refused.Outcome
 	}
+	q.sent = q.sent || outcome == q.SentOutcome()
+	if q.counted {
+		return
+	}
+	q.counted = true
+	q.record.outcome = outcome.String()
+	if q.sent {
+		q.Conn.Metrics.Count(outcome)
+	} else {
+		countUnsent(q.Conn.Metrics, refused)
+	}
+}
+
+// countResponse counts once what the app got of the API: the response, or none unless the app has left.
+func (q *Request) countResponse() {
+	switch {
+	case q.answered:
+		return
+	case q.responded:
+		q.Conn.Metrics.CountResponse(q.status, q.took)
+	case q.sent && !q.left():
+		q.Conn.Metrics.CountNoResponse()
+	}
+	q.answered = true
+}
+
+// left reports whether the app has left before it got a response.
+func (q *Request) left() bool {
+	return errors.Is(q.Err(), context.Canceled) || q.denied != nil && q.denied.left
 }
 
 // SentOutcome returns the outcome of a request that was sent.
@@ -155,6 +199,7 @@ func (q *Request) describe(w http.ResponseWriter, r *http.Request, err error) er
 		return err
 	}
 	if isRetryMatch(handlerErr) {
+		q.responded = false
 		return q.unacceptable(handlerErr.StatusCode).Write(w, r)
 	}
 	if q.responded {
@@ -180,6 +225,12 @@ func (q *Request) describe(w http.ResponseWriter, r *http.Request, err error) er
 	}
 	handlerErr.Err = failed.announce(w.Header(), r, logged)
 	return handlerErr
+}
+
+// statusOf returns the status that the app gets by an error of a handler, or 0 if there is none.
+func statusOf(err error) int {
+	handlerErr, _ := errors.AsType[caddyhttp.HandlerError](err)
+	return handlerErr.StatusCode
 }
 
 // isRetryMatch reports whether the API's last response matched lb_retry_match. reverse_proxy throws such a

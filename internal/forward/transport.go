@@ -166,7 +166,7 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 		CloseBody(res.Body)
 		return nil, err
 	}
-	q.responded = true
+	q.responded, q.status = true, res.StatusCode
 	if token != nil && q.rejected(res) {
 		q.Conn.Metrics.Count(telemetry.Passed)
 	}
@@ -297,10 +297,14 @@ func (t *Transport) roundTrip(out *http.Request, q *Request, token *oauth.Token)
 	}
 	// Caddy lets requests under way go on after a reload. (The connection of an upgrade is never idle.)
 	out.Close = out.Close || t.cleanedUp.Load() && out.Header.Get("Upgrade") == ""
+	base := t.Base
 	if t.certified != nil && token != nil && token.Certificate != nil {
-		return t.certified.For(token.Certificate).RoundTrip(out)
+		base = t.certified.For(token.Certificate)
 	}
-	return t.Base.RoundTrip(out)
+	began := time.Now()
+	res, err := base.RoundTrip(out)
+	q.took = time.Since(began)
+	return res, err
 }
 
 // Cleanup closes idle connections to the API. Those of requests that are sent later end with them.

@@ -43,7 +43,7 @@ func TestTunnelsAddedLaterAreClosed(t *testing.T) {
 // for an informational response.
 func TestSwitchedProtocolsOfNoResponse(t *testing.T) {
 	recorder := httptest.NewRecorder()
-	w := responseWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: recorder}, new(Request)}
+	w := responseWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: recorder}, &Request{Conn: new(Connection)}}
 	w.WriteHeader(http.StatusSwitchingProtocols)
 	w.request.responded = true
 	w.WriteHeader(http.StatusTeapot)

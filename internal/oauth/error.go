@@ -35,6 +35,8 @@ type Error struct {
 	Transient  bool          // whether to retry within the same attempt
 	Responded  bool          // a response says so; otherwise the cause may be the network on this side
 	Presumed   bool          // a configuration error by the status of a response alone; see AfterSuccess
+
+	ServerStatus int // of the token endpoint's response; 0: none
 }
 
 // AfterSuccess returns what the error means for a client that has had a token with the same credentials. A
@@ -46,6 +48,7 @@ func (e *Error) AfterSuccess() *Error {
 	}
 	outage := OutageErrorf("%s; it worked before with the same credentials", e.Message)
 	outage.Code, outage.RetryAfter, outage.Responded = e.Code, e.RetryAfter, e.Responded
+	outage.ServerStatus = e.ServerStatus
 	return outage
 }
 

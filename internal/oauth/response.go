@@ -43,7 +43,10 @@ func (r *Request) parseResponse(ctx context.Context, resp *http.Response, sent t
 	}
 	granted, err := r.parseWhole(resp, body, err, sent)
 	if failure, ok := errors.AsType[*Error](err); ok {
-		failure.Responded = true
+		failure.Responded, failure.ServerStatus = true, resp.StatusCode
+	}
+	if granted != nil {
+		granted.Status = resp.StatusCode
 	}
 	return granted, err
 }

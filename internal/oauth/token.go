@@ -29,6 +29,8 @@ type Token struct {
 	DPoP        *DPoPKey         // the key that the token is bound to (RFC 9449); nil: none
 
 	RequestSecrets []string // the secrets as they were in the token request
+
+	Status int // of the response that granted it; 0: another replica got it
 }
 
 // HeaderPrefix returns the token's authentication scheme and a space, as in an Authorization field.

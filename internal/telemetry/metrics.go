@@ -27,15 +27,13 @@ const (
 var (
 	tokenRequestsTotal = newCounters("token_requests_total", "Token requests, by result.", "result")
 
-	tokenRequestDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "token_request_duration_seconds",
-		Help:    "How long token requests took.",
-		Buckets: prometheus.DefBuckets,
-	}, []string{"connection"})
-
-	tokenRequestDurationDesc = descOf(tokenRequestDuration)
+	tokenRequestDuration = newHistograms("token_request_duration_seconds", "How long token requests took.")
 
 	requestsTotal = newCounters("requests_total", "Requests of the app, by what became of them.", "outcome")
+
+	responsesTotal = newCounters("responses_total", "What the app got of the API, once per request, by the class of the status; error: no response.", "code")
+
+	responseDuration = newHistograms("response_duration_seconds", "How long the API took, from sending the last attempt of a request to the header of its response.")
 
 	unauthorizedTotal = newCounters("unauthorized_total", "Responses of the API that reject a token, by what became of them.", "outcome")
 
@@ -48,7 +46,7 @@ var (
 )
 
 // vectors are the metrics that are counted.
-var vectors = []prometheus.Collector{tokenRequestsTotal, tokenRequestDuration, requestsTotal, unauthorizedTotal, rateLimitedTotal, adoptedTotal, storageOperations}
+var vectors = []prometheus.Collector{tokenRequestsTotal, tokenRequestDuration, requestsTotal, responsesTotal, responseDuration, unauthorizedTotal, rateLimitedTotal, adoptedTotal, storageOperations}
 
 // counterVector is a vector of counters with the description of its metrics.
 type counterVector struct {
@@ -62,6 +60,20 @@ func newCounters(name, help, label string) counterVector {
 		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: name, Help: help,
 	}, labels("connection", label))
 	return counterVector{vector, descOf(vector)}
+}
+
+// histogramVector is a vector of histograms of durations with the description of its metrics.
+type histogramVector struct {
+	*prometheus.HistogramVec
+	desc *prometheus.Desc
+}
+
+// newHistograms returns histograms of durations with the label connection.
+func newHistograms(name, help string) histogramVector {
+	vector := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: name, Help: help, Buckets: prometheus.DefBuckets,
+	}, labels("connection", ""))
+	return histogramVector{vector, descOf(vector)}
 }
 
 // labels returns the name or value of the label connection, and of a second label unless that is "".
@@ -133,8 +145,8 @@ func (c expiryCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// Outcome is what became of a request, of a response that rejects a token or limits the rate, or of a token
-// request.
+// Outcome is what became of a request, what the app got of the API, or what became of a response that rejects
+// a token or limits the rate, or of a token request.
 type Outcome int
 
 // The outcomes.
@@ -151,6 +163,13 @@ const (
 	Limited  // a response that limits the rate was passed to the app
 
 	adopted // a token was taken over from another replica
+
+	noResponse // the app got none of the API
+	switched   // the app got a response 101; the other classes follow
+	responded2xx
+	responded3xx
+	responded4xx
+	responded5xx
 
 	granted
 	misconfigured
@@ -171,21 +190,41 @@ var counters = [...]struct {
 	Repeated:      {rateLimitedTotal, "replayed"},
 	Limited:       {rateLimitedTotal, "passed"},
 	adopted:       {adoptedTotal, ""},
+	noResponse:    {responsesTotal, "error"},
+	switched:      {responsesTotal, "1xx"},
+	responded2xx:  {responsesTotal, "2xx"},
+	responded3xx:  {responsesTotal, "3xx"},
+	responded4xx:  {responsesTotal, "4xx"},
+	responded5xx:  {responsesTotal, "5xx"},
 	granted:       {tokenRequestsTotal, "ok"},
 	misconfigured: {tokenRequestsTotal, string(oauth.ClassConfiguration)},
 	outage:        {tokenRequestsTotal, string(oauth.ClassOutage)},
 }
 
+// String returns the outcome as it is in the metrics.
+func (o Outcome) String() string { return counters[o].label }
+
+// durations are the histograms of each connection.
+var durations = [...]histogramVector{tokenRequests: tokenRequestDuration, responses: responseDuration}
+
+// The indices of durations.
+const (
+	tokenRequests = iota
+	responses
+)
+
 // refusedUnknown counts refused requests whose connection is not known.
 var refusedUnknown = requestsTotal.WithLabelValues("", counters[Refused].label)
 
-// Connection is the series of one connection name. It is shared by all configs that have a connection
+// Connection is the series and the last events of one connection name. It is shared by all configs that have a connection
 // of that name. A series is created when it is first counted, because those that never are would cost
 // more memory than everything else of a connection; withZeros collects them nevertheless.
 type Connection struct {
-	name     string
-	counters [len(counters)]atomic.Pointer[prometheus.Counter] // by outcome; nil: not counted yet
-	duration atomic.Pointer[prometheus.Observer]
+	name      string
+	counters  [len(counters)]atomic.Pointer[prometheus.Counter] // by outcome; nil: not counted yet
+	durations [len(durations)]atomic.Pointer[prometheus.Observer]
+
+	history history
 
 	mu      sync.Mutex // held while a series is created or deleted
 	deleted bool
@@ -212,7 +251,9 @@ func (c *Connection) Destruct() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.deleted = true
-	tokenRequestDuration.DeleteLabelValues(c.name)
+	for _, duration := range durations {
+		duration.DeleteLabelValues(c.name)
+	}
 	for _, counter := range counters {
 		counter.of.DeleteLabelValues(labels(c.name, counter.label)...)
 	}
@@ -229,8 +270,10 @@ func (c *Connection) zeros() []prometheus.Metric {
 			zeros = append(zeros, prometheus.MustNewConstMetric(counter.of.desc, prometheus.CounterValue, 0, labels(c.name, counter.label)...))
 		}
 	}
-	if c.duration.Load() == nil {
-		zeros = append(zeros, prometheus.MustNewConstHistogram(tokenRequestDurationDesc, 0, 0, noDurations, c.name))
+	for i, duration := range durations {
+		if c.durations[i].Load() == nil {
+			zeros = append(zeros, prometheus.MustNewConstHistogram(duration.desc, 0, 0, noDurations, c.name))
+		}
 	}
 	return zeros
 }
@@ -273,9 +316,43 @@ func find[T any](c *Connection, at *atomic.Pointer[T], create func() T) *T {
 	return &series
 }
 
-// Observe counts a token request, or a token that was adopted. Rejections are counted as responses 401, and an adopted token is no token
-// request.
+// CountResponse counts the response of the API that the app got, and how long the API took for it.
+func (c *Connection) CountResponse(status int, took time.Duration) {
+	if c == nil {
+		return
+	}
+	class := min(max(status/100, 1), 5) //nolint:mnd // 1xx to 5xx
+	c.Count(switched + Outcome(class-1))
+	c.observe(responses, took)
+}
+
+// CountRefusal counts a refused request, which got an error with this status. If c is nil, its connection is not
+// known.
+func (c *Connection) CountRefusal(status int) {
+	c.Count(Refused)
+	if c != nil {
+		c.history.refuse(status)
+	}
+}
+
+// CountNoResponse counts a request that was sent and got no response of the API.
+func (c *Connection) CountNoResponse() {
+	if c != nil {
+		c.Count(noResponse)
+	}
+}
+
+// observe counts a duration.
+func (c *Connection) observe(which int, took time.Duration) {
+	if series := find(c, &c.durations[which], func() prometheus.Observer { return durations[which].WithLabelValues(c.name) }); series != nil {
+		(*series).Observe(took.Seconds())
+	}
+}
+
+// Observe counts a token request, or a token that was adopted, and remembers it. Rejections are only remembered: they are counted as
+// responses 401. An adopted token is no token request.
 func (c *Connection) Observe(event token.Event) {
+	c.history.add(pastOf(event))
 	switch {
 	case event.Rejected:
 		return
@@ -283,9 +360,7 @@ func (c *Connection) Observe(event token.Event) {
 		c.Count(adopted)
 		return
 	}
-	if series := find(c, &c.duration, func() prometheus.Observer { return tokenRequestDuration.WithLabelValues(c.name) }); series != nil {
-		(*series).Observe(event.Duration.Seconds())
-	}
+	c.observe(tokenRequests, event.Duration)
 	switch {
 	case event.Err == nil:
 		c.Count(granted)

@@ -74,6 +74,13 @@ func TestSeriesExistFromTheStart(t *testing.T) {
 		`caddy_http_helper_rate_limited_total{outcome="replayed"}`,
 		`caddy_http_helper_rate_limited_total{outcome="passed"}`,
 		`caddy_http_helper_tokens_adopted_total`,
+		`caddy_http_helper_responses_total{code="1xx"}`,
+		`caddy_http_helper_responses_total{code="2xx"}`,
+		`caddy_http_helper_responses_total{code="3xx"}`,
+		`caddy_http_helper_responses_total{code="4xx"}`,
+		`caddy_http_helper_responses_total{code="5xx"}`,
+		`caddy_http_helper_responses_total{code="error"}`,
+		`caddy_http_helper_response_duration_seconds`,
 	} {
 		if value, ok := series[name]; !ok || value != 0 {
 			t.Errorf("%s is %v, %t", name, value, ok)
@@ -99,6 +106,12 @@ func TestEverythingIsCountedOnce(t *testing.T) {
 	c.Count(Limited)
 	c.Count(Repeated)
 	c.Count(Repeated)
+	for status, times := range map[int]int{101: 1, 200: 2, 299: 1, 304: 4, 404: 5, 503: 5, 999: 1} {
+		for range times {
+			c.CountResponse(status, time.Second)
+		}
+	}
+	c.CountNoResponse()
 	for _, event := range []token.Event{
 		{},
 		{Err: &oauth.Error{Class: oauth.ClassConfiguration}},
@@ -122,6 +135,13 @@ func TestEverythingIsCountedOnce(t *testing.T) {
 		`caddy_http_helper_token_requests_total{result="configuration"}`: 2,
 		`caddy_http_helper_token_requests_total{result="outage"}`:        1,
 		`caddy_http_helper_token_request_duration_seconds`:               4,
+		`caddy_http_helper_responses_total{code="1xx"}`:                  1,
+		`caddy_http_helper_responses_total{code="2xx"}`:                  3,
+		`caddy_http_helper_responses_total{code="3xx"}`:                  4,
+		`caddy_http_helper_responses_total{code="4xx"}`:                  5,
+		`caddy_http_helper_responses_total{code="5xx"}`:                  6,
+		`caddy_http_helper_responses_total{code="error"}`:                1,
+		`caddy_http_helper_response_duration_seconds`:                    19,
 	} {
 		if series[name] != want {
 			t.Errorf("%s is %v, want %v", name, series[name], want)

@@ -104,7 +104,7 @@ func (s *Source) run(a *attempt, cancel context.CancelFunc, u *User) {
 		if err == nil {
 			t, err = r.fetch(a.ctx)
 		}
-		event := Event{Err: err, Duration: s.now().Sub(started)}
+		event := Event{Err: err, Duration: s.now().Sub(started), Status: statusOf(t, err)}
 		switch {
 		case err == nil && s.endsInHand(t) && wait(a.ctx, lookPause):
 			s.noteEnding()
@@ -120,6 +120,14 @@ func (s *Source) run(a *attempt, cancel context.CancelFunc, u *User) {
 		}
 		s.notify(event)
 	}
+}
+
+// statusOf returns the status of the token endpoint's response, or 0 if there was none.
+func statusOf(t *oauth.Token, err *oauth.Error) int {
+	if err != nil {
+		return err.ServerStatus
+	}
+	return t.Status
 }
 
 // request is the token request of one attempt. It is prepared each time that it is made.

@@ -71,11 +71,12 @@ type Observer interface {
 // Event is a token request, a rejection, or a token that was adopted from the storage without a token
 // request. It contains no token.
 type Event struct {
-	Rejected bool          // an API has rejected the token; the other fields are unset
+	Rejected bool          // an API has rejected the token; the other fields are unset, but an observer may set Status
 	Adopted  bool          // a token was adopted; besides, only Expires is set
 	Err      *oauth.Error  // nil: a token was granted
 	Duration time.Duration // of the token request
 	Expires  time.Time     // of the token that was granted or adopted
+	Status   int           // of the token endpoint's response; 0: there was none
 }
 
 // notify passes an event to every connection that uses the source.
