@@ -27,6 +27,7 @@ var documentedUses = map[string]documentedUse{
 	"caddy http-helper":                                    {status: 2, prints: []string{"Available Commands:"}},
 	"caddy http-helper list":                               {prints: []string{"NAME", "billing", "my-connection"}},
 	"./caddy http-helper list --config Caddyfile.example":  {prints: []string{"NAME", "billing", "my-connection"}},
+	"caddy http-helper show":                               {status: 2, prints: []string{"show takes the name of a connection"}},
 	"caddy http-helper show billing":                       {prints: []string{"Name", "billing", "acme", "Token endpoint"}},
 	"caddy http-helper show orders":                        {typed: "caddy http-helper show billing", prints: []string{"Name", "billing"}},
 	"caddy http-helper show NAME":                          {prints: []string{"Name", "billing"}},

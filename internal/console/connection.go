@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -112,7 +113,7 @@ func (p *pages) showConnectionWith(w http.ResponseWriter, r *http.Request, resul
 	view := connectionView{
 		URL: base(r) + "/connections/" + conn.Name, Connection: conn, Connector: orEmpty(conn.Connector), Now: now, Result: result,
 		Problems: problemsOf(conn, now), StateMeaning: stateMeaning[conn.State], Bar: newLifeBar(conn.Token, now), Sharing: sharing(conn.Shared),
-		Values: valueViews(p.sidecar.values(r.Context(), name)), Scopes: scopeViews(conn), Counts: tilesOf(conn, p.sidecar.requestCounts(r.Context())), Events: eventViews(p.sidecar.events(r.Context(), name)),
+		Values: append(allowViews(conn), valueViews(p.sidecar.values(r.Context(), name))...), Scopes: scopeViews(conn), Counts: tilesOf(conn, p.sidecar.requestCounts(r.Context())), Events: eventViews(p.sidecar.events(r.Context(), name)),
 	}
 	if conn.Scopes.Unconfirmed() {
 		view.Unconfirmed = "The server did not list the granted scopes, so that nothing confirms them."
@@ -136,8 +137,25 @@ func valueViews(values adminapi.Values) []valueView {
 		}
 	}
 	for _, v := range values.ConfigValues {
+		if v.Value != nil {
+			v.Flow = nil // it has computed the value already
+		}
 		views = append(views, configValueView(v))
 	}
+	return views
+}
+
+// allowViews say what requests may use a connection for. Without a rule there is no limit.
+func allowViews(c adminapi.Connection) []valueView {
+	var views []valueView
+	list := func(label string, rules []adminapi.Allow) {
+		for _, rule := range rules {
+			methods, paths := cmp.Or(strings.Join(rule.Methods, " "), "any method"), cmp.Or(strings.Join(rule.Paths, " "), "any path")
+			views = append(views, valueView{Label: label, Value: methods + " " + paths, Code: true})
+		}
+	}
+	list("Allowed", c.Allow)
+	list("Allowed by connector", c.ConnectorAllow)
 	return views
 }
 

@@ -154,7 +154,7 @@ func connections(more ...string) map[string]string {
 		adminapi.ConnectionsPath + "/billing/refresh":  oneConnection,
 		adminapi.ConnectionsPath + "/billing/ping":     `{"working": true, "service_response": {"status_code": 200, "message": "the API responded with 200 OK", "response_body": ""}}`,
 		adminapi.ConnectionsPath + "/billing/events":   `[]`,
-		adminapi.ConnectionsPath + "/billing/values":   `{"parameters": [{"key": "tenant", "type": "text", "label": "Your tenant", "value": "emea"}, {"key": "pass", "type": "password", "label": "Passphrase", "value": null}], "config_values": [{"key": "aud", "type": "text", "label": "Audience", "value": "urn:emea", "flow": null}]}`,
+		adminapi.ConnectionsPath + "/billing/values":   `{"parameters": [{"key": "tenant", "type": "text", "label": "Your tenant", "value": "emea"}, {"key": "pass", "type": "password", "label": "Passphrase", "value": null}], "config_values": [{"key": "aud", "type": "text", "label": "Audience", "value": "urn:emea", "flow": "aud"}]}`,
 		adminapi.ConnectorsPath:                        `[{"name": "acme", "label": "Acme", "fields": [], "scopes": [], "connections": ["billing"]}]`,
 		"/metrics":                                     "# TYPE caddy_http_helper_requests_total counter\ncaddy_http_helper_requests_total{connection=\"billing\",outcome=\"sent\"} 41\n",
 		adminapi.ConnectionsPath + "/billing/nonsense": `{}`,
@@ -420,7 +420,7 @@ func TestConnectionPage(t *testing.T) {
 	token := fmt.Sprintf(`"token": {"obtained": %q, "refresh": %q, "expires": %q, "source": "shared"}`,
 		obtained.Format(time.RFC3339), obtained.Add(48*time.Minute).Format(time.RFC3339), obtained.Add(time.Hour).Format(time.RFC3339))
 	says[adminapi.ConnectionsPath+"/billing"] = strings.NewReplacer(
-		`"token": null`, token, `"ready"`, `"failing"`, `"requested": ["a"]`, `"requested": ["a", "b"]`, `"missing": []`, `"missing": ["b"]`,
+		`"token": null`, token+`, "allow": [{"method": ["GET", "HEAD"], "path": ["/contacts/*"]}], "connector_allow": [{}]`, `"ready"`, `"failing"`, `"requested": ["a"]`, `"requested": ["a", "b"]`, `"missing": []`, `"missing": ["b"]`,
 		`"last_error": null, "next_attempt": null`, `"last_error": {"at": "2026-01-02T03:04:05Z", "class": "outage", "code": null, "message": "the server is away"}, "next_attempt": "`+time.Now().Add(2*time.Minute).Format(time.RFC3339)+`"`,
 		`{"state": "off", "last_error": null}`, `{"state": "degraded", "last_error": "loading failed: timeout"}`,
 	).Replace(oneConnection)
@@ -432,7 +432,7 @@ func TestConnectionPage(t *testing.T) {
 		"It has a token, but cannot get a new one.", "the server is away", "It ends by itself", "tried again in 1 minute", "Waiting after a failure",
 		"50 % of the token&#39;s life have passed; it is replaced from 80 % on.", obtained.Format(time.RFC3339), "30 minutes ago", "the shared storage",
 		"not granted", "Not granted: b.", "loading failed: timeout", "not now, because the storage fails",
-		"Your tenant", "emea", "Passphrase", "a secret", "Audience", "urn:emea",
+		"Allowed", "GET HEAD /contacts/*", "Allowed by connector", "any method any path", "Your tenant", "emea", "Passphrase", "a secret", "Audience", "urn:emea",
 		"<dd>41</dd>", "<dt>Token requests</dt><dd>3</dd>", "Token rejected", "API 401, 3 times", "250ms",
 	)
 	w.mu.Lock()

@@ -115,7 +115,7 @@ func configValueView(value adminapi.ConfigValue) valueView {
 	case value.Type == adminapi.TypePassword:
 		return valueView{Label: value.Label, Value: "a secret of the connector"}
 	default:
-		return valueView{Label: value.Label, Value: orEmpty(value.Value), Code: true}
+		return valueView{Label: value.Label, Value: orEmpty(value.Value), Code: true} // empty: not known now
 	}
 }
 
