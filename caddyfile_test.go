@@ -1012,7 +1012,7 @@ func wantDocumented(t *testing.T, text string, names []string) {
 // of them is a part.
 func TestAdminExamplesInDocs(t *testing.T) {
 	blocks := regexp.MustCompile("(?ms)^```json\n(.*?)^```$").FindAllStringSubmatch(documentation(t, "docs/operations.md"), -1)
-	views := []any{new(healthView), new(adminapi.Connection), new(adminapi.Connection), new(adminapi.Ping), new(adminapi.Ping), new(adminapi.Connector)}
+	views := []any{new(healthView), new(adminapi.Connection), new(adminapi.Connection), new([]adminapi.Event), new(adminapi.Ping), new(adminapi.Ping), new(adminapi.Connector)}
 	if len(blocks) != len(views) {
 		t.Fatalf("%d examples", len(blocks))
 	}
