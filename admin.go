@@ -17,6 +17,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
@@ -26,6 +27,7 @@ import (
 // without secrets.
 //
 //   - `GET /http_helper/connections` and `/http_helper/connections/{name}`: the state of connections
+//   - `GET /http_helper/connections/{name}/values`: its parameters and visible config values
 //   - `POST /http_helper/connections/{name}/refresh`: fetch a new token now
 //   - `POST /http_helper/connections/{name}/ping`: make the request that proves the connection
 //   - `GET /http_helper/connectors` and `/http_helper/connectors/{name}`: what a new connection is asked
@@ -48,6 +50,7 @@ func (AdminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
 		adminRoute(adminapi.ConnectionsPath, http.MethodGet, listConnections),
 		adminRoute(connection, http.MethodGet, ofConnection(showConnection)),
+		adminRoute(connection+adminapi.ValuesPart, http.MethodGet, ofConnection(showValues)),
 		adminRoute(connection+adminapi.RefreshAction, http.MethodPost, ofConnection(refreshConnection)),
 		adminRoute(connection+adminapi.PingAction, http.MethodPost, ofConnection(pingConnection)),
 		adminRoute(adminapi.ConnectorsPath, http.MethodGet, listConnectors),
@@ -136,6 +139,30 @@ func listConnections(http.ResponseWriter, *http.Request) (any, error) {
 
 func showConnection(_ http.ResponseWriter, _ *http.Request, conn *activeConnection) (any, error) {
 	return conn.view(), nil
+}
+
+// showValues shows the values that people may see. No server is contacted.
+func showValues(_ http.ResponseWriter, _ *http.Request, conn *activeConnection) (any, error) {
+	shown := adminapi.Values{Parameters: []adminapi.ParameterValue{}, ConfigValues: []adminapi.ConfigValue{}}
+	if conn.connector == nil {
+		return shown, nil
+	}
+	view := conn.values.View()
+	for _, p := range conn.connector.Parameters {
+		value := adminapi.ParameterValue{Key: p.Key, Type: p.Type, Label: cmp.Or(p.Label, p.Key)}
+		if current, ok := view.Value(placeholder.Param, p.Key); ok {
+			value.Value = &current
+		}
+		shown.Parameters = append(shown.Parameters, value)
+	}
+	for _, value := range conn.connector.visibleValues() {
+		value.Value = nil // as it is written
+		if current, ok := view.Value(placeholder.Config, value.Key); ok {
+			value.Value = &current
+		}
+		shown.ConfigValues = append(shown.ConfigValues, value)
+	}
+	return shown, nil
 }
 
 // refreshConnection replaces a token, even in a back-off. If that fails, the response has the status that
@@ -327,8 +354,13 @@ func (c *Connector) scopeViews() []adminapi.Scope {
 }
 
 func pingConnection(_ http.ResponseWriter, r *http.Request, conn *activeConnection) (any, error) {
-	p := conn.ping(r.Context())
-	return adminapi.Ping{Working: p.Working, Response: adminapi.PingResponse{StatusCode: p.Status, Message: p.Message, Body: p.Body}}, nil
+	return conn.pingView(r.Context()), nil
+}
+
+// pingView makes the request that proves the connection, and returns its result as it may be shown.
+func (c *activeConnection) pingView(ctx context.Context) adminapi.Ping {
+	p := c.ping(ctx)
+	return adminapi.Ping{Working: p.Working, Response: adminapi.PingResponse{StatusCode: p.Status, Message: p.Message, Body: p.Body}}
 }
 
 // ping makes the request that proves the connection, in the same way as the app's requests. Without a

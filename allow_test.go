@@ -104,6 +104,31 @@ func TestHeaderUpMustNotOverrideARequest(t *testing.T) {
 	}
 }
 
+// TestConnectionDoesNotHideAnOverride: reverse_proxy removes the fields that Connection names before its transport
+// sees them, so one that is used by hand would judge another request than the handler does.
+func TestConnectionDoesNotHideAnOverride(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	for options, want := range map[string]int{"": http.StatusOK, "allow GET": http.StatusForbidden} {
+		for way, caddyfile := range ways(a.URL+"/base", e, "") {
+			t.Run(way+" "+options, func(t *testing.T) {
+				site := runSidecar(t, strings.Replace(caddyfile, "token_url", options+"\n\t\t\ttoken_url", 1))
+				for _, fields := range []string{"Connection: X-HTTP-Method-Override, close\r\nX-HTTP-Method-Override: DELETE\r\n", "Connection: close, x-rewrite-url\r\nX-Rewrite-URL: /b\r\n"} {
+					res := rawCall(t, site, "GET / HTTP/1.1\r\nHost: localhost\r\nX-Connection: c\r\n"+fields+"\r\n")
+					if res.StatusCode != want {
+						t.Errorf("%q: got %d %q", fields, res.StatusCode, res.Header.Get("Proxy-Status"))
+					}
+					if want != http.StatusOK {
+						continue
+					}
+					if header := a.last(t).Header; header["X-Http-Method-Override"] != nil || header["X-Rewrite-Url"] != nil {
+						t.Errorf("the API got %v", header)
+					}
+				}
+			})
+		}
+	}
+}
+
 // TestAllowInJSON has errors that a Caddyfile cannot have.
 func TestAllowInJSON(t *testing.T) {
 	e, a := newIdP(t), newAPI(t, nil)

@@ -233,8 +233,14 @@ func (a *App) warnAboutSites() {
 	}
 }
 
-// Stop implements caddy.App. Requests in flight may still use the connections.
-func (a *App) Stop() error { return nil }
+// Stop releases the locks of shared tokens: Caddy may clean up its own storage before this app, and locks that
+// nobody releases hold up other replicas. Requests in flight may still use the connections.
+func (a *App) Stop() error {
+	if a.ShareTokens != nil {
+		a.ShareTokens.fleet.ReleaseLocks()
+	}
+	return nil
+}
 
 // Cleanup releases the connections' token sources. A newer config that uses the same ones has
 // acquired them itself.

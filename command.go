@@ -17,28 +17,35 @@ import (
 )
 
 func init() {
-	command.Register(draftConnector)
+	command.Register(draft.Configuration{Find: findForDraft, Check: checkForDraft})
 }
 
-// draftConnector implements command.FindConnector.
-func draftConnector(ctx caddy.Context, config *draft.Config, name string) (*draft.Connector, error) {
+// findForDraft implements draft.Configuration.
+func findForDraft(ctx caddy.Context, config *draft.Config, name string) (*draft.Connector, error) {
 	raw, err := find("connector", name, config.Connectors)
 	if err != nil {
 		return nil, err
 	}
+	connector, err := checkForDraft(ctx, name, raw)
+	if connector == nil {
+		return nil, err
+	}
+	return connector, prefixAll("connector "+name, err)
+}
+
+// checkForDraft implements draft.Configuration.
+func checkForDraft(ctx caddy.Context, name string, raw json.RawMessage) (*draft.Connector, error) {
 	connector := new(Connector)
 	if err := caddy.StrictUnmarshalJSON(raw, connector); err != nil {
 		return nil, errors.New("the connector cannot be read: is it of another version of http_helper?")
 	}
-	if err := connector.provision(ctx, name); err != nil {
-		return nil, err
-	}
-	return connector.forDraft(), nil
+	err := connector.checkAll(ctx, name)
+	return connector.forDraft(), err
 }
 
 // forDraft returns the connector as a draft needs it.
 func (c *Connector) forDraft() *draft.Connector {
-	return &draft.Connector{
+	d := &draft.Connector{
 		Form:                  c.form(),
 		CheckName:             validName,
 		CheckText:             placeholders(),
@@ -46,6 +53,10 @@ func (c *Connector) forDraft() *draft.Connector {
 		Preview:               c.preview,
 		Refresh:               refreshActive,
 	}
+	if c.Service.Ping != nil {
+		d.Ping = pingActive
+	}
+	return d
 }
 
 func (c *Connector) checkAdditionalScopes(typed string) error {
@@ -84,4 +95,9 @@ func refreshActive(ctx context.Context, name string) (adminapi.Connection, error
 		return adminapi.Connection{}, cmp.Or(ctx.Err(), error(oauth.AsError(err)))
 	}
 	return conn.view(), nil
+}
+
+// pingActive makes the request that proves a connection of the running config.
+func pingActive(ctx context.Context, name string) adminapi.Ping {
+	return activeApp().active[name].pingView(ctx)
 }

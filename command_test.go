@@ -20,7 +20,7 @@ func TestTokenRequestByMethod(t *testing.T) {
 		if err := connector.checkAlone("c"); err != nil {
 			t.Fatal(err)
 		}
-		d := draft.New(connector.forDraft(), new(draft.Config), "")
+		d := draft.New(connector.forDraft(), new(draft.Config))
 		for i := range d.Fields {
 			d.Fields[i].Value = "id"
 		}

@@ -127,13 +127,18 @@ type Flow struct {
 
 // provision loads the connector's flows, and checks everything that does not depend on a connection.
 func (c *Connector) provision(ctx caddy.Context, name string) error {
+	return prefixAll("connector "+name, c.checkAll(ctx, name))
+}
+
+// checkAll is provision without the connector's name in errors.
+func (c *Connector) checkAll(ctx caddy.Context, name string) error {
 	errs := make([]error, len(c.Flows))
 	for i := range c.Flows {
 		if checkReadsNothing(c.Flows[i].FlowRaw) == nil { // else checkAlone says so
 			errs[i] = prefixAll("flow "+c.Flows[i].Name, c.Flows[i].provision(ctx, c))
 		}
 	}
-	return prefixAll("connector "+name, validName(name), c.checkAlone(name), errors.Join(errs...))
+	return errors.Join(validName(name), c.checkAlone(name), errors.Join(errs...))
 }
 
 // nameOrNone returns the connector's name, or "" for a nil connector.

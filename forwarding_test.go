@@ -9,11 +9,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -492,5 +494,47 @@ func TestInAResponseRoute(t *testing.T) {
 		if res, _ := call(t, "GET", site+"/", nil); res.StatusCode != http.StatusOK || len(a.seen()) != 1 || len(other.seen()) != 1 {
 			t.Errorf("status %d, %d requests to the API, %d to the other", res.StatusCode, len(a.seen()), len(other.seen()))
 		}
+	})
+}
+
+// TestConnectionsEndWithTheConfig: Caddy lets requests under way go on after a reload. One that is sent only then
+// opens a connection to the API, and no other request comes after it.
+func TestConnectionsEndWithTheConfig(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		e, a := newIdP(t), new(api)
+		var open atomic.Int64
+		a.Server = httptest.NewUnstartedServer(a.record(nil))
+		a.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				open.Add(1)
+			case http.StateClosed, http.StateHijacked:
+				open.Add(-1)
+			default:
+			}
+		}
+		a.Start()
+		t.Cleanup(a.Close)
+		usedAddresses.Store(a.Listener.Addr().String(), true)
+		release := make(chan struct{})
+		e.respond(func(w http.ResponseWriter, _ int64) { <-release; grantToken(w, "t", 3600) })
+		site := runSidecar(t, inline(a, e, option))
+		responded := make(chan int)
+		go func() {
+			res, err := http.Get(site + "/")
+			if err != nil {
+				responded <- 0
+				return
+			}
+			_ = res.Body.Close()
+			responded <- res.StatusCode
+		}()
+		eventually(t, "a token request", func() bool { return e.requests.Load() == 1 })
+		loadCaddyfile(t, onPort("SITE {\n\trespond gone 410\n}\n", site))
+		close(release)
+		if status := <-responded; status != http.StatusOK || len(a.seen()) != 1 {
+			t.Fatalf("status %d, %d requests to the API", status, len(a.seen()))
+		}
+		eventually(t, "no connection to the API is open", func() bool { return open.Load() == 0 })
 	})
 }

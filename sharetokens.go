@@ -38,7 +38,8 @@ type ShareTokens struct {
 	// are replaced at that time too. Required.
 	KeyFiles []string `json:"key_files,omitempty"`
 
-	// The longest wait for one operation of the storage, between 50ms and 5s. Default: 500ms.
+	// The longest wait for one operation of the storage, between 50ms and 5s. All operations before a token
+	// request take half of the connection's `token_timeout` at most. Default: 500ms.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
 	ctx   caddy.Context

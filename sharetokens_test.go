@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +30,7 @@ var fakeStorages struct {
 	provision  func(n int) error // called with the number of the call, the first is 1
 	provisions int
 	cleanups   int
+	locked     []string // files of locks at the last cleanup
 }
 
 func init() { caddy.RegisterModule(fakeStorage{}) }
@@ -50,10 +52,11 @@ func (*fakeStorage) Provision(caddy.Context) error {
 }
 
 // Cleanup implements caddy.CleanerUpper.
-func (*fakeStorage) Cleanup() error {
+func (s *fakeStorage) Cleanup() error {
 	fakeStorages.mu.Lock()
 	defer fakeStorages.mu.Unlock()
 	fakeStorages.cleanups++
+	fakeStorages.locked, _ = filepath.Glob(filepath.Join(s.Root, "locks", "*"))
 	return nil
 }
 
@@ -312,6 +315,31 @@ func TestStorageModuleIsCleanedUp(t *testing.T) {
 		provisions, cleanups := fakeCounts()
 		return provisions == 1 && cleanups == 1
 	})
+}
+
+// TestLocksAreReleasedBeforeTheStorageCloses: Caddy may clean up its own storage before the app.
+func TestLocksAreReleasedBeforeTheStorageCloses(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	e.respond(func(http.ResponseWriter, int64) { <-t.Context().Done() }) // never
+	provisionFakes(t, nil)
+	site, root := "http://"+freeAddress(t), t.TempDir()
+	config := string(fakeJSON(t, onPort(inline(a, e, "warm"), site), root))
+	own := `"storage":{"module":"fake","root":"` + root + `"}`
+	config = `{` + own + `,` + strings.TrimPrefix(strings.Replace(config, `,`+own, ``, 1), "{")
+	loadFake(t, []byte(config))
+	locked := func() []string {
+		files, _ := filepath.Glob(filepath.Join(root, "locks", "*"))
+		return files
+	}
+	eventually(t, "the lock is held", func() bool { return e.requests.Load() == 1 && len(locked()) == 1 })
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	fakeStorages.mu.Lock()
+	defer fakeStorages.mu.Unlock()
+	if fakeStorages.cleanups != 1 || len(fakeStorages.locked) != 0 {
+		t.Errorf("%d cleanups, locks %q", fakeStorages.cleanups, fakeStorages.locked)
+	}
 }
 
 // sharedOf is what the admin API says of the only connection.

@@ -2,11 +2,14 @@ package httphelper
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -23,6 +26,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/keys/keystest"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth/oauthtest"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/resolve"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token/tokentest"
@@ -474,4 +478,142 @@ func TestNoFlowRunsForNoRevocation(t *testing.T) {
 	runSidecar(t, crm(a, e, withShards(s), ""))
 	activeApp().active["billing"].tokens.revoke(&oauth.Token{Value: "t1"})
 	s.wantAsked(t, 0)
+}
+
+// Forced refreshes revoke the old token, unless other replicas may use it.
+
+// sharedMemory is where replicas share one record.
+type sharedMemory struct {
+	mu     sync.Mutex
+	record []byte
+}
+
+// memorySlot is how one replica sees it. Its load function runs before the record is loaded.
+type memorySlot struct {
+	*sharedMemory
+	load func() error
+}
+
+func (s *memorySlot) Slot([]byte) token.Slot { return s }
+
+func (s *memorySlot) Load(context.Context) ([]byte, error) {
+	if err := s.load(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.record, nil
+}
+
+func (s *memorySlot) Store(_ context.Context, record []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.record = record
+	return nil
+}
+
+func (s *memorySlot) Lock(context.Context) (func(), error) { return func() {}, nil }
+
+// sharingReplica returns the tokens of a connection of one replica, and counts the tokens that it revokes.
+func sharingReplica(t *testing.T, f *tokentest.Fetcher, s *memorySlot) (c *connectionTokens, revoked *atomic.Int64) {
+	t.Helper()
+	method, err := oauth.Method("none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := placeholder.Parse("id")
+	revocation, _ := placeholder.Parse("https://auth.example.com/revoke")
+	revoked, values := new(atomic.Int64), new(resolve.Connection)
+	spec := &resolve.Spec{ServiceSpec: &resolve.ServiceSpec{AuthMethod: "none", Method: method, RevocationURL: &revocation}, ClientID: &id}
+	if err := values.Init("billing", spec, zap.NewNop()); err != nil {
+		t.Fatal(err)
+	}
+	values.Client = func(*tls.Certificate) *http.Client { return &http.Client{Transport: countingTransport{revoked}} }
+	f.Identity = []byte("equal")
+	c = &connectionTokens{source: token.NewSource(), values: values, timeout: token.DefaultTimeout}
+	c.user = token.User{Name: "billing", Fetcher: f, Shared: s, Logger: zap.NewNop()}
+	c.source.Attach(&c.user)
+	c.start()
+	return c, revoked
+}
+
+// countingTransport responds to every request with 200.
+type countingTransport struct{ requests *atomic.Int64 }
+
+func (c countingTransport) RoundTrip(*http.Request) (*http.Response, error) {
+	c.requests.Add(1)
+	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+}
+
+// refreshAhead lets the replica begin to replace its token, which takes two seconds, and forces a refresh
+// meanwhile.
+func refreshAhead(t *testing.T, c *connectionTokens, s *memorySlot) {
+	t.Helper()
+	s.load = func() error { time.Sleep(2 * time.Second); return nil }
+	tokentest.MustToken(t, c.source)
+	synctest.Wait()
+	if err := c.refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+func TestRefreshRevokesNoSharedToken(t *testing.T) {
+	works := func() error { return nil }
+	fails := func() error { return errors.New("broken") }
+	always := func(context.Context, int) (*oauth.Token, error) {
+		return &oauth.Token{Value: "always", Lifetime: time.Hour, HasExpiresIn: true}, nil
+	}
+	for name, test := range map[string]struct {
+		grant func(context.Context, int) (*oauth.Token, error)
+		load  func() error // while the first token is fetched
+		run   func(t *testing.T, c, other *connectionTokens, f *tokentest.Fetcher, s *memorySlot)
+		want  int64
+	}{
+		"shared": {nil, works, func(t *testing.T, c, _ *connectionTokens, _ *tokentest.Fetcher, _ *memorySlot) {
+			if err := c.refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}, 0},
+		"not shared": {nil, fails, func(t *testing.T, c, _ *connectionTokens, _ *tokentest.Fetcher, _ *memorySlot) {
+			if err := c.refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}, 1},
+		// The source does not know any more that the token was shared: it has adopted another one since.
+		"forgotten during the refresh": {nil, works, func(t *testing.T, c, other *connectionTokens, _ *tokentest.Fetcher, s *memorySlot) {
+			time.Sleep(30 * time.Minute)
+			if err := other.source.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(28 * time.Minute)
+			refreshAhead(t, c, s)
+			tokentest.WantToken(t, c.source, "token-3")
+		}, 0},
+		// Another replica has been granted the same token.
+		"shared during the refresh": {always, fails, func(t *testing.T, c, other *connectionTokens, f *tokentest.Fetcher, s *memorySlot) {
+			time.Sleep(30 * time.Minute)
+			tokentest.MustToken(t, other.source)
+			time.Sleep(28 * time.Minute)
+			f.SetRespond(nil)
+			refreshAhead(t, c, s)
+			tokentest.WantToken(t, c.source, "token-3")
+		}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, memory := &tokentest.Fetcher{Respond: test.grant}, new(sharedMemory)
+				s := &memorySlot{memory, test.load}
+				c, revoked := sharingReplica(t, f, s)
+				other, _ := sharingReplica(t, f, &memorySlot{memory, works})
+				tokentest.MustToken(t, c.source)
+				synctest.Wait()
+				test.run(t, c, other, f, s)
+				time.Sleep(time.Minute) // what is stored in the background is stored
+				if got := revoked.Load(); got != test.want {
+					t.Errorf("%d tokens revoked, want %d", got, test.want)
+				}
+			})
+		})
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/forward"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/httpguard"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
@@ -263,7 +264,29 @@ func (t *Transport) prepareAlone(req *http.Request, who caller) (*forward.Reques
 	if who.healthCheck {
 		return t.own.forward.PrepareHealthCheck(req, &t.RequestPolicy.options)
 	}
+	if t.own.forward.Limits != nil {
+		showOverrides(req)
+	}
 	return t.own.forward.Prepare(req, &t.RequestPolicy.options)
+}
+
+// showOverrides puts the fields back by which a server may take a request for another, and which reverse_proxy has
+// removed because Connection names them. The request is refused for them, as the handler does it (rule 34).
+func showOverrides(req *http.Request) {
+	repl, ok := req.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return
+	}
+	named, _ := repl.GetString("http.request.header.Connection")
+	for field := range strings.SplitSeq(named, ",") {
+		field = http.CanonicalHeaderKey(strings.TrimSpace(field))
+		if !httpguard.OverridesRequest(field) {
+			continue
+		}
+		if value, _ := repl.GetString("http.request.header." + field); value != "" {
+			req.Header[field] = []string{value}
+		}
+	}
 }
 
 // UnmarshalCaddyfile sets up the transport from Caddyfile tokens. Syntax:

@@ -1,8 +1,11 @@
 package integration
 
 import (
+	"io"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -40,6 +43,15 @@ const acme = `
 		parameter pass password {
 			label "Passphrase"
 		}
+		config_value audience text {
+			label "Audience"
+			value https://{param.instance}.acme.example
+		}
+		config_value shard text {
+			label "Shard"
+			hidden
+			value eu-1
+		}
 		token_request_param region {param.region}
 		api_header X-Pass {param.pass}
 		ping GET /me 200
@@ -70,45 +82,56 @@ func (o *office) command(t *testing.T) *exec.Cmd {
 	return o.user.Command(t, "new", "acme", "--address", "unix/"+o.AdminSocket())
 }
 
-// form is `new` on a terminal on which it draws.
-type form struct{ *harness.Terminal }
+// dialogue is `new` on a terminal.
+type dialogue struct{ *harness.Terminal }
 
-func (o *office) openForm(t *testing.T, columns, rows uint16) form {
+func (o *office) openDialogue(t *testing.T, variables ...string) dialogue {
 	t.Helper()
-	return form{harness.OpenTerminal(t, o.command(t), columns, rows)}
+	cmd := o.command(t)
+	cmd.Env = append(cmd.Env, variables...)
+	return dialogue{harness.OpenTerminal(t, cmd, 120, 60)}
 }
 
-// answer waits for a question's turn and presses keys.
-func (f form) answer(t *testing.T, title string, keys ...string) {
+// answer waits until the last thing on the screen is the question's prompt, and types a line.
+func (d dialogue) answer(t *testing.T, prompt, line string) {
 	t.Helper()
-	f.WaitScreen(t, "┃ "+title)
-	f.Type(t, keys...)
+	d.WaitScreenEnd(t, prompt)
+	d.Type(t, line, harness.Enter)
 }
 
-const tryIt = "Make this request once now, to try it?"
+const (
+	nothingShown = "Nothing is shown. Leave it empty to store it later, without trying it now.\nAnswer:"
+	whichScopes  = "Permissions\n1. Use default scopes: contacts.read contacts.write contacts.delete\n2. Customize scopes\nNumber [1]:"
+	tryIt        = "Make this request once now, to try it?\nThe connector's ping follows, with the token.\nyes or no [no]:"
+)
+
+// answerFields answers the questions up to the scopes.
+func (d dialogue) answerFields(t *testing.T, secret string) {
+	t.Helper()
+	d.answer(t, "Client ID\nAnswer:", "my app")
+	d.answer(t, "API password\n"+nothingShown, secret)
+	d.answer(t, "Your instance name\nAnswer:", "emea")
+	d.answer(t, "Region\n1. Europe\n2. United States\nNumber [1]:", "2")
+	d.answer(t, "Passphrase\n"+nothingShown, "open sesame")
+}
 
 // answerAll answers all questions up to whether to try the connection.
-func (f form) answerAll(t *testing.T, secret string) {
+func (d dialogue) answerAll(t *testing.T, secret string) {
 	t.Helper()
-	f.answer(t, "Client ID", "my app", harness.Enter)
-	f.answer(t, "API password", secret, harness.Enter)
-	f.answer(t, "Your instance name", "emea", harness.Enter)
-	f.answer(t, "Region", harness.Down, harness.Enter)
-	f.answer(t, "Passphrase", "open sesame", harness.Enter)
-	f.answer(t, "Scopes", " ", harness.Enter)
-	f.answer(t, "Additional scopes", "reports.read")
-	f.WaitScreen(t, "12 of 500 characters")
-	f.Type(t, harness.Enter)
-	f.answer(t, "Name of the connection", harness.Enter)
-	f.WaitScreen(t, "┃ "+tryIt)
+	d.answerFields(t, secret)
+	d.answer(t, whichScopes, "2")
+	d.answer(t, "Numbers, separated by spaces:", "1")
+	d.answer(t, "At most 500 characters:", "reports.read")
+	d.answer(t, "Answer [acme]:", "")
+	d.WaitScreenEnd(t, tryIt)
 }
 
-// wantGivenUp checks that nothing has come of a form.
-func (f form) wantGivenUp(t *testing.T) {
+// wantGivenUp checks that nothing has come of a dialogue.
+func (d dialogue) wantGivenUp(t *testing.T) {
 	t.Helper()
-	equal(t, "exit status", f.Ended(t), 1)
-	if !strings.Contains(f.Written(), "Error: given up; nothing was made") || f.Logs() != "" || !f.Restored(t) {
-		t.Errorf("the terminal is restored: %t, printed: %q, screen:\n%s", f.Restored(t), f.Logs(), f.Screen())
+	equal(t, "exit status", d.Ended(t), 1)
+	if !strings.Contains(d.Written(), "Error: given up; nothing was made") || d.Logs() != "" || !d.Restored(t) {
+		t.Errorf("the terminal is restored: %t, printed: %q, screen:\n%s", d.Restored(t), d.Logs(), d.Screen())
 	}
 }
 
@@ -129,50 +152,43 @@ connection acme acme {
 func TestNewOnATerminal(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t)
-	f := o.openForm(t, 120, 40)
-	f.WaitScreen(t, "Client ID", "API password", "Nothing is shown.", "Your instance name", "Region", "Europe", "United States", "Passphrase")
-	f.answer(t, "Client ID", harness.Enter)
-	f.WaitScreen(t, "a value is needed")
-	f.answer(t, "Client ID", "my app", harness.Enter)
-	f.answer(t, "API password", secret, harness.Enter)
-	f.answer(t, "Your instance name", "emea", harness.Enter)
-	f.answer(t, "Region", harness.Down, harness.Enter)
-	f.answer(t, "Passphrase", "open sesame", harness.Enter)
-
-	// What is required is fixed: it cannot be ticked off.
-	f.WaitScreen(t, "┃ ✓ contacts.read: Read contacts (always requested)", "• contacts.write", "• contacts.delete: Delete contacts, also")
-	if strings.Contains(f.Screen(), "• contacts.read") {
-		t.Error("the required scope can be ticked")
+	for name, variable := range map[string]string{"terminal": "TERM=xterm-256color", "simple terminal": "TERM=dumb"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			before := o.server.Count()
+			d := o.openDialogue(t, variable)
+			d.WaitScreen(t, "A connection to Acme CRM\nThe connector sets by itself:\n  Audience  https://{param.instance}.acme.example\n\n")
+			d.answer(t, "Client ID\nAnswer:", "")
+			d.answer(t, "Not so: a value is needed\nAnswer:", "my app")
+			d.answer(t, "API password\n"+nothingShown, "wrong"+harness.CtrlU+secret+"éx\b\x7f")
+			d.answer(t, "Your instance name\nAnswer:", "emea")
+			d.answer(t, "Region\n1. Europe\n2. United States\nNumber [1]:", "asia")
+			d.answer(t, "Not so: must be one of eu, us\nNumber [1]:", "2")
+			d.answer(t, "Passphrase\n"+nothingShown, "open sesame")
+			d.answer(t, whichScopes, "2")
+			d.answer(t, "✓ contacts.read: Read contacts (always requested)\n1. contacts.write\n"+
+				"2. contacts.delete: Delete contacts, also those of other people, for good and without asking anybody again\nNumbers, separated by spaces:", "1")
+			d.answer(t, "See https://help.acme.example/scopes\nAt most 500 characters:", "reports.read "+strings.Repeat("x", 490))
+			d.answer(t, "Not so: 503 characters are more than the 500 that are allowed\nAt most 500 characters:", "reports.read")
+			d.answer(t, "Name of the connection\nSites use it: http_helper <name>\nAnswer [acme]:", "")
+			d.WaitScreen(t, "The token request would be:", "POST "+o.server.URL, "Authorization: Basic with my app and (the client secret)",
+				"grant_type = client_credentials", "region = us", "scope = contacts.read contacts.write reports.read")
+			d.answer(t, tryIt, "y")
+			equal(t, "exit status", d.Ended(t), 0)
+			d.WaitScreen(t, "It works: there is a token.", "It lives 1h0m0s.", "Scopes granted: contacts.read contacts.write reports.read", "The ping works: the API responded with 200 OK, as expected.")
+			equal(t, "printed", d.Logs(), wantBlock)
+			for _, hidden := range []string{secret, "open sesame", "eu-1", "\x1b"} {
+				if strings.Contains(d.Written()+d.Logs(), hidden) {
+					t.Errorf("%q is shown", hidden)
+				}
+			}
+			equal(t, "restored", d.Restored(t), true)
+			if o.server.Count() == before {
+				t.Error("no token request was made")
+			}
+			o.wantWorks(t, d.Logs())
+		})
 	}
-	f.answer(t, "Scopes", " ")
-	f.WaitScreen(t, "✓ contacts.write")
-	f.Type(t, harness.Enter)
-
-	f.answer(t, "Additional scopes", harness.Pasted(strings.Repeat("x", 501)))
-	f.WaitScreen(t, "https://help.acme.example/scopes", "501 of 500 characters")
-	f.Type(t, harness.Enter)
-	f.WaitScreen(t, "501 characters are more than the 500 that are allowed")
-	f.Type(t, harness.CtrlU, "reports.read")
-	f.WaitScreen(t, "12 of 500 characters")
-	f.Type(t, harness.Enter)
-
-	f.WaitScreen(t, "> acme")
-	f.answer(t, "Name of the connection", harness.Enter)
-	f.WaitScreen(t, "The token request would be:", "POST "+o.server.URL, "Authorization: Basic with my app and (the client secret)",
-		"grant_type = client_credentials", "region = us", "scope = contacts.read contacts.write reports.read")
-	equal(t, "token requests before anybody wanted one", o.server.Count(), 0)
-	f.answer(t, tryIt, "y")
-	equal(t, "exit status", f.Ended(t), 0)
-	f.WaitScreen(t, "It works: there is a token.", "It lives 1h0m0s.", "Scopes granted: contacts.read contacts.write reports.read")
-	equal(t, "restored", f.Restored(t), true)
-	equal(t, "printed", f.Logs(), wantBlock)
-	equal(t, "token requests", o.server.Count(), 1)
-	for _, hidden := range []string{secret, "open sesame"} {
-		if strings.Contains(f.Written()+f.Logs(), hidden) {
-			t.Errorf("%s is shown", hidden)
-		}
-	}
-	o.wantWorks(t, f.Logs())
 }
 
 var toStore = regexp.MustCompile(`(?m)^#   environment variable (\w+): (.*)$`)
@@ -196,71 +212,105 @@ func (o *office) wantWorks(t *testing.T, block string) {
 	equal[any](t, "scope", o.server.Introspect(t, "my app", secret, token)["scope"], "contacts.read contacts.write reports.read")
 }
 
-// TestNewShowsNothingOfASecret types secrets of different length: the screen is
-// the same for all of them, while they are typed and afterwards.
+// TestNewWithDefaultScopes has nothing chosen, and the server grants less than was requested.
+func TestNewWithDefaultScopes(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.server.RespondWith(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"access_token":"a-token","token_type":"Bearer","expires_in":3600,"scope":"contacts.read"}`)
+	}))
+	d := o.openDialogue(t)
+	d.answerFields(t, secret)
+	d.answer(t, whichScopes, "")
+	d.answer(t, "Answer [acme]:", "")
+	d.WaitScreen(t, "scope = contacts.read contacts.write contacts.delete")
+	d.answer(t, tryIt, "y")
+	equal(t, "exit status", d.Ended(t), 0)
+	d.WaitScreen(t, "Scopes granted: contacts.read\nScopes not granted: contacts.write contacts.delete\n")
+	if strings.Contains(d.Logs(), "scopes") {
+		t.Errorf("scopes are chosen:\n%s", d.Logs())
+	}
+}
+
+// TestNewShowsNothingOfASecret types secrets of different length: what is written is the same for all of
+// them, while they are typed and afterwards.
 func TestNewShowsNothingOfASecret(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t)
 	var seen []string
 	for _, typed := range []string{"", "abc", strings.Repeat("a long secret ", 3)} {
-		f := o.openForm(t, 120, 40)
-		f.answer(t, "Client ID", "my app", harness.Enter)
-		f.answer(t, "API password", typed, harness.Enter)
-		f.answer(t, "Your instance name", harness.ShiftTab)
-		f.WaitScreen(t, "┃ API password")
-		seen = append(seen, f.Screen())
-		f.Type(t, harness.CtrlC)
-		f.wantGivenUp(t)
-		if typed != "" && strings.Contains(f.Written(), typed) {
-			t.Errorf("%q is written", typed)
-		}
+		d := o.openDialogue(t)
+		d.answer(t, "Client ID\nAnswer:", "my app")
+		d.answer(t, "API password\n"+nothingShown, typed)
+		d.WaitScreenEnd(t, "Your instance name\nAnswer:")
+		seen = append(seen, d.Written())
+		d.Type(t, harness.CtrlC)
+		d.wantGivenUp(t)
 	}
-	for _, screen := range seen[1:] {
-		equal(t, "screen", screen, seen[0])
+	for _, written := range seen[1:] {
+		equal(t, "written", written, seen[0])
 	}
 }
 
 func TestNewTriedInVain(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t)
-	f := o.openForm(t, 120, 40)
-	f.answerAll(t, "wrong secret")
-	f.Type(t, "y")
-	equal(t, "exit status", f.Ended(t), 1)
-	f.WaitScreen(t, "It does not work: the token endpoint refused the request (status 401): check client_id, its", "(invalid_client)")
-	equal(t, "printed", f.Logs(), wantBlock)
-	equal(t, "restored", f.Restored(t), true)
+	d := o.openDialogue(t)
+	d.answerAll(t, "wrong secret")
+	d.Type(t, "y", harness.Enter)
+	equal(t, "exit status", d.Ended(t), 1)
+	d.WaitScreen(t, "It does not work: the token endpoint refused the request (status 401): check client_id, its", "(invalid_client)")
+	equal(t, "printed", d.Logs(), wantBlock)
+	equal(t, "restored", d.Restored(t), true)
 }
 
-// TestNewIsGivenUp presses Ctrl-C at each kind of question.
+// TestNewPingsInVain has a token that the API does not accept.
+func TestNewPingsInVain(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.api.RespondWith(harness.Status(http.StatusForbidden))
+	d := o.openDialogue(t)
+	d.answerAll(t, secret)
+	d.Type(t, "y", harness.Enter)
+	equal(t, "exit status", d.Ended(t), 1)
+	d.WaitScreen(t, "There is a token, but it does not work.", "The ping does not work: ", "403")
+	equal(t, "printed", d.Logs(), wantBlock)
+}
+
+// TestNewIsGivenUp ends a dialogue at each kind of question, also while the terminal shows nothing.
 func TestNewIsGivenUp(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t)
-	for name, until := range map[string]func(t *testing.T, f form){
-		"text": func(t *testing.T, f form) { f.answer(t, "Client ID", "my") },
-		"secret": func(t *testing.T, f form) {
-			f.answer(t, "Client ID", "my app", harness.Enter)
-			f.answer(t, "API password", "abc")
-		},
-		"confirm": func(t *testing.T, f form) { f.answerAll(t, secret) },
+	for key, end := range map[string]func(d dialogue){
+		"Ctrl-C":  func(d dialogue) { d.Type(t, harness.CtrlC) },
+		"Ctrl-D":  func(d dialogue) { d.Type(t, harness.CtrlD) },
+		"SIGTERM": func(d dialogue) { d.Signal(syscall.SIGTERM) }, // as when the terminal's window is closed
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(key+" at a text", func(t *testing.T) {
 			t.Parallel()
-			f := o.openForm(t, 120, 40)
-			until(t, f)
-			f.Type(t, harness.CtrlC)
-			f.wantGivenUp(t)
+			d := o.openDialogue(t)
+			d.WaitScreenEnd(t, "Client ID\nAnswer:")
+			end(d)
+			d.wantGivenUp(t)
+		})
+		t.Run(key+" at a secret", func(t *testing.T) {
+			t.Parallel()
+			d := o.openDialogue(t)
+			d.answer(t, "Client ID\nAnswer:", "my app")
+			d.WaitScreenEnd(t, "API password\n"+nothingShown)
+			d.WaitHidden(t)
+			d.Type(t, "abc")
+			if key == "Ctrl-D" { // which has no effect in a line that is not empty
+				d.Type(t, harness.CtrlU)
+			}
+			end(d)
+			d.wantGivenUp(t)
+			if strings.Contains(d.Written(), "abc") {
+				t.Error("the secret is written")
+			}
 		})
 	}
-}
-
-// TestNewIsEnded has a signal end the command, as when the terminal's window is closed.
-func TestNewIsEnded(t *testing.T) {
-	t.Parallel()
-	f := newOffice(t).openForm(t, 120, 40)
-	f.answer(t, "Client ID", "my app")
-	f.Signal(syscall.SIGTERM)
-	f.wantGivenUp(t)
 }
 
 // TestNewTriedTooLong presses Ctrl-C because the token endpoint does not respond. The
@@ -271,25 +321,40 @@ func TestNewTriedTooLong(t *testing.T) {
 	never := make(chan struct{})
 	defer close(never)
 	o.server.RespondWith(harness.Blocked(never, harness.Status(http.StatusOK)))
-	f := o.openForm(t, 120, 40)
-	f.answerAll(t, secret)
-	f.Type(t, "y")
+	d := o.openDialogue(t)
+	d.answerAll(t, secret)
+	d.Type(t, "y", harness.Enter)
 	o.server.Await(t, 1)
-	f.Type(t, harness.CtrlC)
-	equal(t, "exit status", f.Ended(t), 1)
-	f.WaitScreen(t, "Not tried to the end.")
-	equal(t, "printed", f.Logs(), wantBlock)
+	d.Type(t, harness.CtrlC)
+	equal(t, "exit status", d.Ended(t), 1)
+	d.WaitScreen(t, "Not tried to the end.")
+	equal(t, "printed", d.Logs(), wantBlock)
 }
 
-// TestNewOnASmallTerminal has every question fit on the screen of a phone.
-func TestNewOnASmallTerminal(t *testing.T) {
+// TestNewSaves writes the connection and its secrets as files, and a sidecar loads them.
+func TestNewSaves(t *testing.T) {
 	t.Parallel()
-	f := newOffice(t).openForm(t, 44, 13)
-	f.answerAll(t, secret)
-	f.Type(t, "n")
-	equal(t, "exit status", f.Ended(t), 0)
-	equal(t, "printed", f.Logs(), wantBlock)
-	if !strings.Contains(f.Written(), "contacts.delete: Delete contacts, a…") {
-		t.Error("a long option is not cut")
+	o := newOffice(t)
+	dir := filepath.Join(t.TempDir(), "connections")
+	cmd := o.command(t)
+	cmd.Args = append(cmd.Args, "--save", dir)
+	d := dialogue{harness.OpenTerminal(t, cmd, 200, 60)}
+	d.answerAll(t, secret)
+	d.Type(t, "n", harness.Enter)
+	equal(t, "exit status", d.Ended(t), 0)
+	for path, mode := range map[string]os.FileMode{
+		"acme.caddyfile": 0o644, "secrets": os.ModeDir | 0o700, "secrets/acme": os.ModeDir | 0o700,
+		"secrets/acme/client_secret": 0o600, "secrets/acme/pass": 0o600,
+	} {
+		info, err := os.Stat(filepath.Join(dir, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "mode of "+path, info.Mode(), mode)
 	}
+	d.WaitScreen(t, "Written: "+dir+"/acme.caddyfile")
+	w := &world{Sidecar: harness.New(t), tokens: o.tokens, api: o.api}
+	w.Run(t, w.expand(options{}, harness.Config{Options: "http_helper {\n" + acme + "\nimport " + dir + "/*.caddyfile\n}", Site: "http_helper acme"}))
+	w.wantGranted(t)
+	equal(t, "X-Pass", o.api.Last(t).Header.Get("X-Pass"), "open sesame")
 }

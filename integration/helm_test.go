@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
@@ -67,4 +68,17 @@ func TestHelmNewCaddyfile(t *testing.T) {
 	}
 	equal(t, "same again", render(":8080"), before)
 	equal(t, "label of the pods", only(t, "Deployment", before).template().Metadata.Labels["http-helper.sidecar"], "enabled")
+}
+
+// TestHelmSharedTokens gives the sidecar a second Secret, and the app none.
+func TestHelmSharedTokens(t *testing.T) {
+	t.Parallel()
+	manifests := renderHelm(t, "--set", "httpHelper.shareTokens.secret=shared-tokens")
+	wantValid(t, manifests)
+	equal(t, "second secrets", wantSharedSecret(t, podOf(t, manifests)), 1)
+	equal(t, "second secrets by default", wantSharedSecret(t, podOf(t, renderHelm(t))), 0)
+	out, err := helm.command(t, "template", "demo", helmExample(t), "--set", "httpHelper.shareTokens.other=x").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "httpHelper.shareTokens.secret is missing") {
+		t.Errorf("without the secret's name: %v, %s", err, out)
+	}
 }

@@ -20,8 +20,10 @@ type kustomization string
 func newKustomization(t *testing.T) kustomization {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.CopyFS(filepath.Join(dir, "component"), os.DirFS(filepath.Join(harness.Root(), "deploy/kubernetes/component"))); err != nil {
-		t.Fatal(err)
+	for _, component := range []string{"component", "shared-tokens"} {
+		if err := os.CopyFS(filepath.Join(dir, component), os.DirFS(filepath.Join(harness.Root(), "deploy/kubernetes", component))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return kustomization(dir)
 }
@@ -182,6 +184,72 @@ func wantNames(t *testing.T, pod pod, app string) {
 	if !strings.HasPrefix(names["config"], app+"-http-helper-") {
 		t.Errorf("the configuration is %s", names["config"])
 	}
+}
+
+// shareTokens adds the component for shared tokens to an app, with more lines of its HttpHelper.
+func (k kustomization) shareTokens(t *testing.T, app, more string) {
+	t.Helper()
+	files := documentedKustomization(t)
+	k.add(t, app+"/kustomization.yaml", strings.ReplaceAll(strings.Replace(files[0], "  - ../component\n", "  - ../component\n  - ../shared-tokens\n", 1), "orders", app))
+	k.add(t, app+"/http-helper.yaml", strings.ReplaceAll(files[1], "orders", app)+more)
+}
+
+// TestKustomizeSharedTokens gives the sidecar of every kind of workload a second Secret, and the app none.
+func TestKustomizeSharedTokens(t *testing.T) {
+	t.Parallel()
+	k := newKustomization(t)
+	var workloads string
+	for _, kind := range []string{"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"} {
+		workloads += workload(kind, "orders-"+strings.ToLower(kind), sidecarLabel, "")
+	}
+	k.addApp(t, "orders", workloads+workload("Deployment", "orders-cache", "app: cache", ""))
+	k.shareTokens(t, "orders", "sharedTokensSecret: shared-tokens\n")
+	text, err := k.build(t, "orders")
+	if err != nil {
+		t.Fatal(text)
+	}
+	wantValid(t, text)
+	for _, m := range parseManifests(t, text) {
+		if m.Kind == "ConfigMap" {
+			continue
+		}
+		want := 1
+		if m.Metadata.Name == "orders-cache" {
+			want = 0
+		}
+		equal(t, m.Metadata.Name+": second secrets", wantSharedSecret(t, m.template().Spec), want)
+	}
+
+	k.shareTokens(t, "orders", "")
+	if out, err := k.build(t, "orders"); err == nil || !strings.Contains(out, "sharedTokensSecret") {
+		t.Errorf("without sharedTokensSecret: %v, %s", err, out)
+	}
+}
+
+// wantSharedSecret returns how often a pod has the Secret for shared tokens, which only the sidecar may mount.
+func wantSharedSecret(t *testing.T, pod pod) (found int) {
+	t.Helper()
+	for _, v := range pod.Volumes {
+		if v.Name != "http-helper-shared" {
+			continue
+		}
+		found++
+		equal(t, "mode", v.Projected.DefaultMode, 0o440)
+		equal(t, "secret", v.Projected.Sources[0].Secret.Name, "shared-tokens")
+		equal(t, "number of secrets", len(v.Projected.Sources), 1)
+		mounts := 0
+		for _, c := range append(pod.Init, pod.Containers...) {
+			for _, mount := range c.VolumeMounts {
+				if mount.Name == v.Name {
+					mounts++
+					equal(t, "mounted by", c.Name, "http-helper")
+					equal(t, "mount", fmt.Sprint(mount), "{http-helper-shared /run/secrets/http_helper_shared  true}")
+				}
+			}
+		}
+		equal(t, "mounts", mounts, 1)
+	}
+	return found
 }
 
 // TestKustomizeMistakes has the build fail where the sidecar would be missing or would not start.

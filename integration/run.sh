@@ -39,10 +39,12 @@ install_golangci_lint() {
 install_step() {
 	install_gofumpt
 	install_golangci_lint
-	local npm=integration/oidc-provider
-	if [ ! "$npm/node_modules/.package-lock.json" -nt "$npm/package-lock.json" ]; then
-		(cd "$npm" && npm ci --no-fund --no-audit)
-	fi
+	local npm
+	for npm in integration/oidc-provider integration/axe; do
+		if [ ! "$npm/node_modules/.package-lock.json" -nt "$npm/package-lock.json" ]; then
+			(cd "$npm" && npm ci --no-fund --no-audit)
+		fi
+	done
 	install_debian redis-server redis-server
 	install_debian chromium chromium
 }

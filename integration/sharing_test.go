@@ -337,6 +337,7 @@ func readTree(t *testing.T, dir string) string {
 func TestRestartWithADirectory(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 1, "file_system {\nroot "+t.TempDir()+"\n}")
+	f.timeout = patient
 	restart := func(what string, requests int) {
 		t.Helper()
 		f.replicas[0].Signal(syscall.SIGTERM)

@@ -68,9 +68,12 @@ func OpenBrowser(tb testing.TB, options BrowserOptions) *Browser {
 	return b
 }
 
+// browserStart is how long a browser may take to start, on a machine that does much else.
+const browserStart = 2 * time.Minute
+
 func (o BrowserOptions) flags(path, profile string) []chromedp.ExecAllocatorOption {
 	options := []chromedp.ExecAllocatorOption{
-		chromedp.ExecPath(path), chromedp.UserDataDir(profile), chromedp.WindowSize(o.Width, o.Height),
+		chromedp.ExecPath(path), chromedp.WSURLReadTimeout(browserStart), chromedp.UserDataDir(profile), chromedp.WindowSize(o.Width, o.Height),
 		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
 	}
 	names := []string{
@@ -103,7 +106,7 @@ func (b *Browser) start(tb testing.TB) {
 		if err != nil {
 			tb.Fatalf("starting chromium: %v", err)
 		}
-	case <-time.After(Timeout):
+	case <-time.After(browserStart):
 		tb.Fatal("chromium does not start")
 	}
 }

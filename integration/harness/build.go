@@ -40,6 +40,7 @@ type program struct {
 
 var (
 	caddyProgram    = &program{dir: "integration/cmd/caddy", name: "caddy" + raceSuffix, flags: caddyFlags()}
+	caddyS3Program  = &program{dir: "integration/cmd/caddys3", name: "caddys3" + raceSuffix, flags: caddyFlags()}
 	hydraProgram    = &program{dir: "integration/hydra", name: "hydra", flags: []string{"-tags", "sqlite,sqlite_omit_load_extension"}}
 	goOAuth2Program = &program{dir: "integration/gooauth2", name: "gooauth2"}
 )
@@ -79,4 +80,10 @@ func Caddy(tb testing.TB) string {
 		return path
 	}
 	return caddyProgram.build(tb)
+}
+
+// CaddyWithS3 returns the path of a sidecar that can store tokens in S3.
+func CaddyWithS3(tb testing.TB) string {
+	tb.Helper()
+	return caddyS3Program.build(tb)
 }

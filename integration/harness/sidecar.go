@@ -23,6 +23,7 @@ type Config struct {
 	Env     []string // of the process, as NAME=value; counts at start only
 	Hosts   string   // the content of /etc/hosts; it needs root. Empty: the machine's
 	Whole   string   // the whole Caddyfile, instead of the parts
+	Program string   // the path of another sidecar than Caddy returns
 }
 
 // Sidecar is a running Caddy with the plugin.
@@ -140,7 +141,11 @@ func (s *Sidecar) Adapt(tb testing.TB, config Config) (output string, err error)
 func (s *Sidecar) command(tb testing.TB, config Config, args ...string) *exec.Cmd {
 	tb.Helper()
 	file := s.File(tb, "Caddyfile", s.Caddyfile(config))
-	program := append([]string{Caddy(tb)}, append(args, "--config", file, "--adapter", "caddyfile")...)
+	caddy := config.Program
+	if caddy == "" {
+		caddy = Caddy(tb)
+	}
+	program := append([]string{caddy}, append(args, "--config", file, "--adapter", "caddyfile")...)
 	if config.Hosts != "" {
 		hosts := s.File(tb, "hosts", config.Hosts)
 		program = append([]string{"unshare", "--mount", "sh", "-c", `mount --bind "$0" /etc/hosts && exec "$@"`, hosts}, program...)

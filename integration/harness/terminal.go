@@ -16,16 +16,11 @@ import (
 
 // Keys that a person may press.
 const (
-	Enter    = "\r"
-	Down     = "\x1b[B"
-	ShiftTab = "\x1b[Z"
-	CtrlC    = "\x03"
-	CtrlD    = "\x04"
-	CtrlU    = "\x15" // deletes what was typed
+	Enter = "\r"
+	CtrlC = "\x03"
+	CtrlD = "\x04"
+	CtrlU = "\x15" // deletes what was typed
 )
-
-// Pasted is what a terminal makes of text that is pasted.
-func Pasted(text string) string { return "\x1b[200~" + text + "\x1b[201~" }
 
 // Terminal is a process on a pseudo-terminal, with the screen that a person sees. What goes to
 // standard output is redirected, and standard error where the command says so.

@@ -24,6 +24,9 @@ const (
 	PingAction    = "/ping"    // makes the request that proves the connection
 )
 
+// ValuesPart follows the path of a connection in that of its Values.
+const ValuesPart = "/values"
+
 // ConnectionPath returns the path of a connection, with an action or without.
 func ConnectionPath(name, action string) string {
 	return ConnectionsPath + "/" + url.PathEscape(name) + action
@@ -184,6 +187,21 @@ type ConfigValue struct {
 	Label string  `json:"label"`
 	Value *string `json:"value"`
 	Flow  *string `json:"flow"`
+}
+
+// Values are the values of a connection's parameters, and its connector's config values that operators may
+// see, as they are now: without placeholders, but without secrets too. The lists are never null.
+type Values struct {
+	Parameters   []ParameterValue `json:"parameters"`
+	ConfigValues []ConfigValue    `json:"config_values"`
+}
+
+// ParameterValue is the value of a parameter.
+type ParameterValue struct {
+	Key   string  `json:"key"`
+	Type  string  `json:"type"`
+	Label string  `json:"label"`
+	Value *string `json:"value"` // null: it is a secret, or not known
 }
 
 // Scope is a scope of a connector.

@@ -39,23 +39,40 @@ type Client struct {
 // A POST may take as long as the server does.
 func New(address string) (*Client, error) {
 	address = UnixPath(address)
-	a, err := caddy.ParseNetworkAddress(address)
-	if err != nil || a.PortRangeSize() > 1 || !a.IsUnixNetwork() && !strings.HasPrefix(a.Network, "tcp") {
-		return nil, fmt.Errorf("%s is not the address of an admin endpoint, such as localhost:2019 or unix//path/to/admin.sock", address)
+	network, dial, err := parse(address)
+	if err != nil {
+		return nil, err
 	}
-	dial := a.JoinHostPort(0)
-	c := &Client{address: address, origin: "http://" + dial, patience: getPatience}
-	if a.IsUnixNetwork() {
-		dial, _, _ = strings.Cut(dial, "|") // permissions
-		c.origin = ""
+	c := &Client{address: address, patience: getPatience}
+	if !caddy.IsUnixNetwork(network) {
+		c.origin = "http://" + dial
 	}
 	c.client = &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, a.Network, dial)
+			return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, dial)
 		},
 	}}
 	return c, nil
+}
+
+// parse returns what to dial for the address of an admin endpoint.
+func parse(address string) (network, dial string, err error) {
+	a, err := caddy.ParseNetworkAddress(address)
+	if err != nil || a.PortRangeSize() > 1 || !a.IsUnixNetwork() && !strings.HasPrefix(a.Network, "tcp") {
+		return "", "", fmt.Errorf("%s is not the address of an admin endpoint, such as localhost:2019 or unix//path/to/admin.sock", address)
+	}
+	dial = a.JoinHostPort(0)
+	if a.IsUnixNetwork() {
+		dial, _, _ = strings.Cut(dial, "|") // permissions
+	}
+	return a.Network, dial, nil
+}
+
+// Responds reports whether something accepts connections at the address of an admin endpoint.
+func Responds(address string) bool {
+	network, dial, err := parse(UnixPath(address))
+	return err == nil && Accepts(network, dial)
 }
 
 // UnixPath returns an address, completed if it is only the path of a unix socket.
@@ -91,25 +108,37 @@ func (c *Client) Do(ctx context.Context, method, path string, into any) ([]byte,
 		defer cancel()
 		ctx = limited
 	}
+	status, body, err := c.send(ctx, method, path)
+	if err != nil {
+		return nil, err
+	}
+	return body, c.decode(status, body, into)
+}
+
+// send makes a request and reads the response.
+func (c *Client) send(ctx context.Context, method, path string) (status int, body []byte, err error) {
 	// The host does not matter on a unix socket, but there must be one.
 	req, err := http.NewRequestWithContext(ctx, method, cmp.Or(c.origin, "http://127.0.0.1")+path, nil)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	if c.origin != "" {
 		req.Header.Set("Origin", c.origin) // Caddy may insist on it
 	}
 	res, err := c.client.Do(req)
 	if err != nil {
-		return nil, &UnreachableError{Address: c.address, Err: err}
+		return 0, nil, &UnreachableError{Address: c.address, Err: err}
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxResponseBytes))
+	body, err = io.ReadAll(io.LimitReader(res.Body, maxResponseBytes))
 	if err != nil {
-		return nil, fmt.Errorf("reading the response of %s: %s", c.address, innermost(err))
+		return 0, nil, fmt.Errorf("reading the response of %s: %s", c.address, innermost(err))
 	}
-	return body, c.decode(res.StatusCode, body, into)
+	return res.StatusCode, body, nil
 }
+
+// Address is where the admin endpoint is, as people write it.
+func (c *Client) Address() string { return c.address }
 
 // innermost returns the innermost message of a network error.
 func innermost(err error) string {

@@ -7,19 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
@@ -28,7 +29,7 @@ func listCommand() *cobra.Command {
 		Use:   "list",
 		Short: "Lists the connections and how they are doing",
 		Args:  takes(0, 0, "no argument"),
-	}, "", func(s *session, _ string) error {
+	}, nil, func(s *session, _ string) error {
 		conns, err := show(s, http.MethodGet, adminapi.ConnectionsPath, (*printer).connections)
 		return cmp.Or(err, somethingDown(conns...))
 	})
@@ -39,9 +40,17 @@ func showCommand() *cobra.Command {
 		Use:   "show <connection>",
 		Short: "Shows a connection: its state, and when it does not work, why and what to do",
 	}, func(s *session, name string) error {
-		conn, err := show(s, http.MethodGet, adminapi.ConnectionPath(name, ""), (*printer).connection)
+		conn, err := show(s, http.MethodGet, adminapi.ConnectionPath(name, ""), func(p *printer, c adminapi.Connection) { p.connection(c, s.valuesOf(c)) })
 		return cmp.Or(err, somethingDown(conn))
 	})
+}
+
+// valuesOf gets what is told of a connection's values: nothing by a sidecar of an older version.
+func (s *session) valuesOf(c adminapi.Connection) (values adminapi.Values) {
+	if c.Connector != nil {
+		_ = s.call(http.MethodGet, adminapi.ConnectionPath(c.Name, adminapi.ValuesPart), &values)
+	}
+	return values
 }
 
 func refreshCommand() *cobra.Command {
@@ -55,31 +64,95 @@ func refreshCommand() *cobra.Command {
 }
 
 func pingCommand() *cobra.Command {
-	return connectionCommand(&cobra.Command{
-		Use:   "ping <connection>",
+	cmd := connectionCommand(&cobra.Command{
+		Use:   "ping [<connection>]",
 		Short: "Makes the request that proves a connection",
+		Long: `
+Makes the request that proves a connection. The name may be left out when there is
+only one.`,
 	}, func(s *session, name string) error {
+		if name == "" {
+			only, err := s.onlyConnection()
+			if err != nil {
+				return err
+			}
+			name = only
+		}
 		result, err := show(s, http.MethodPost, adminapi.ConnectionPath(name, adminapi.PingAction), func(p *printer, result adminapi.Ping) { p.ping(name, result) })
 		if err == nil && !result.Working {
 			return errReported
 		}
 		return err
 	})
+	cmd.Args = takes(0, 1, "the name of a connection, if there are several")
+	return cmd
 }
 
-func connectorsCommand() *cobra.Command {
-	return adminCommand(&cobra.Command{
+// onlyConnection returns the name of the connection, if there is one and no other.
+func (s *session) onlyConnection() (string, error) {
+	names, err := listedNames(adminapi.ConnectionsPath)(s.cmd)
+	switch {
+	case err != nil:
+		return "", err
+	case len(names) == 0:
+		return "", errors.New("there are no connections")
+	case len(names) > 1:
+		return "", usageErrorf("there are several connections; name one of them: %s", strings.Join(names, ", "))
+	}
+	return names[0], nil
+}
+
+func connectorsCommand(configuration draft.Configuration) *cobra.Command {
+	cmd := adminCommand(&cobra.Command{
 		Use:   "connectors [<connector>]",
 		Short: "Lists the connectors, or shows what one asks of a new connection",
-		Args:  takes(0, 1, "the name of a connector, if any"),
-	}, adminapi.ConnectorsPath, func(s *session, name string) error {
-		if name == "" {
-			_, err := show(s, http.MethodGet, adminapi.ConnectorsPath, (*printer).connectors)
+		Long: `
+Lists the connectors, or shows what one asks of a new connection. They are those of
+the file --config, for which nothing needs to run, or of the running Caddy.`,
+		Args: takes(0, 1, "the name of a connector, if any"),
+	}, connectorNames, func(s *session, name string) error {
+		config, err := connectorsInFile(s.cmd)
+		if err != nil {
 			return err
 		}
-		_, err := show(s, http.MethodGet, adminapi.ConnectorPath(name), (*printer).form)
+		if config != nil {
+			return s.showFromFile(configuration, config, name)
+		}
+		if name == "" {
+			_, err = show(s, http.MethodGet, adminapi.ConnectorsPath, (*printer).connectors)
+			return err
+		}
+		_, err = show(s, http.MethodGet, adminapi.ConnectorPath(name), (*printer).form)
 		return err
 	})
+	cmd.Flag("config").Usage = "Configuration file with the connectors, or that names the admin endpoint"
+	return cmd
+}
+
+// connectorsInFile reads the file --config. It returns nil if there is none, or one without connectors, which
+// only names the admin endpoint.
+func connectorsInFile(cmd *cobra.Command) (*draft.Config, error) {
+	if !readsFile(cmd) {
+		return nil, nil
+	}
+	config, err := findConfig(cmd)
+	if err != nil || len(config.Connectors) == 0 {
+		return nil, err
+	}
+	return config, nil
+}
+
+// showFromFile shows the connectors of a configuration file, or one of them.
+func (s *session) showFromFile(configuration draft.Configuration, config *draft.Config, name string) error {
+	if name == "" {
+		forms, err := configuration.Forms(s.cmd.Context(), config)
+		return cmp.Or(err, s.print(forms, func(p *printer) { p.connectors(forms) }))
+	}
+	form, err := configuration.Form(s.cmd.Context(), config, name)
+	if err != nil {
+		return explain(s.cmd, err)
+	}
+	return s.print(form, func(p *printer) { p.form(form) })
 }
 
 // session is one use of a command that talks to a running Caddy.
@@ -88,19 +161,33 @@ type session struct {
 	json bool // print what the admin API responds, for programs
 }
 
+// print prints a value for programs, or as it is rendered for people.
+func (s *session) print(value any, render func(*printer)) error {
+	if s.json {
+		encoder := json.NewEncoder(s.cmd.OutOrStdout())
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(value)
+	}
+	p := newPrinter(s.cmd.OutOrStdout(), time.Now(), adminFlags(s.cmd))
+	render(p)
+	p.flush()
+	return nil
+}
+
 // connectionCommand completes a command that is about one connection.
 func connectionCommand(cmd *cobra.Command, run func(s *session, name string) error) *cobra.Command {
 	cmd.Args = takes(1, 1, "the name of a connection")
-	return adminCommand(cmd, adminapi.ConnectionsPath, run)
+	return adminCommand(cmd, listedNames(adminapi.ConnectionsPath), run)
 }
 
 // adminCommand completes a command that talks to a running Caddy. Its argument is completed with
-// the names in a list of the admin API's.
-func adminCommand(cmd *cobra.Command, list string, run func(s *session, argument string) error) *cobra.Command {
+// the names that list returns, if there is one.
+func adminCommand(cmd *cobra.Command, list func(*cobra.Command) ([]string, error), run func(s *session, argument string) error) *cobra.Command {
 	addAdminFlags(cmd)
 	asJSON := cmd.Flags().Bool("json", false, "Print the admin API's response, for programs")
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
-	if list != "" {
+	if list != nil {
 		cmd.ValidArgsFunction = completeNames(list)
 	}
 	cmd.RunE = withExitStatus(func(cmd *cobra.Command, args []string) error {
@@ -130,9 +217,7 @@ func (s *session) call(method, path string, into any) error {
 func show[T any](s *session, method, path string, render func(*printer, T)) (response T, err error) {
 	err = s.call(method, path, &response)
 	if err == nil && !s.json {
-		p := newPrinter(s.cmd.OutOrStdout(), time.Now(), adminFlags(s.cmd))
-		render(p, response)
-		p.flush()
+		err = s.print(response, func(p *printer) { render(p, response) })
 	}
 	return response, err
 }
@@ -161,7 +246,7 @@ func findAdmin(cmd *cobra.Command) (*adminapi.Client, error) {
 }
 
 // adminAddress returns the address that a command's flags mean. Without any, that is the one of the user's
-// own sidecar, or else Caddy's default.
+// own sidecar, or of a Caddyfile in the current directory, or else Caddy's default.
 func adminAddress(cmd *cobra.Command) (string, error) {
 	flags := caddycmd.Flags{FlagSet: cmd.Flags()}
 	address, config, adapter := flags.String("address"), flags.String("config"), flags.String("adapter")
@@ -169,16 +254,48 @@ func adminAddress(cmd *cobra.Command) (string, error) {
 		return "", errors.New("--adapter needs --config")
 	}
 	if address != "" || config != "" {
-		return quietly(func() (string, error) { return caddycmd.DetermineAdminAPIAddress(address, nil, config, adapter) })
+		return draft.Quietly(func() (string, error) { return caddycmd.DetermineAdminAPIAddress(address, nil, config, adapter) })
 	}
 	switch running, _ := adminapi.Sockets(); len(running) {
 	case 0:
-		return caddy.DefaultAdminListen, nil
+		return addressHere(), nil
 	case 1:
 		return running[0], nil
 	default:
 		return "", fmt.Errorf("several sidecars are running; choose one:\n  --address %s", strings.Join(running, "\n  --address "))
 	}
+}
+
+// filesHere are the Caddyfiles whose admin endpoint is looked for in the current directory.
+var filesHere = []string{"Caddyfile", "Caddyfile.example"}
+
+// addressHere returns the admin endpoint of the first Caddyfile in the current directory whose Caddy runs.
+// If none does, it is Caddy's default, if one runs there, or else the first that a Caddyfile names.
+func addressHere() string {
+	var named []string
+	for _, file := range filesHere {
+		if address := addressIn(file); address != "" {
+			named = append(named, address)
+		}
+	}
+	for _, address := range append(named, caddy.DefaultAdminListen) {
+		if adminapi.Responds(address) {
+			return address
+		}
+	}
+	return append(named, caddy.DefaultAdminListen)[0]
+}
+
+// addressIn returns the admin endpoint that a Caddyfile names, or "" if there is none that can be read.
+func addressIn(file string) string {
+	if _, err := os.Stat(file); err != nil {
+		return ""
+	}
+	address, err := draft.Quietly(func() (string, error) { return caddycmd.DetermineAdminAPIAddress("", nil, file, "caddyfile") })
+	if err != nil || address == caddy.DefaultAdminListen {
+		return ""
+	}
+	return address
 }
 
 // adminFlags are the flags that say which Caddy a command talks to, for another command.
@@ -202,17 +319,6 @@ func shellWord(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// quietly does something without the lines of Caddy's log about it, which would stand between those of
-// a command.
-func quietly[T any](do func() (T, error)) (T, error) {
-	_, log, buffer := caddy.BufferedLog()
-	defer func() {
-		buffer.FlushTo(zap.NewNop())
-		caddy.UnbufferDefaultLogger(log)
-	}()
-	return do()
-}
-
 // explain adds to an error of a client's what to do about it. A name that is not there was typed wrongly.
 func explain(cmd *cobra.Command, err error) error {
 	if failed, ok := errors.AsType[caddy.APIError](err); ok && failed.HTTPStatus == http.StatusNotFound {
@@ -228,26 +334,40 @@ func explain(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("no caddy http-helper run of yours is running, and %w; for a Caddy with a configuration file give --config <file>, or its admin endpoint with --address", err)
 	}
 	start := "start it"
+	if adminFlags(cmd) == "" {
+		if i := slices.IndexFunc(filesHere, func(file string) bool { return addressIn(file) == unreachable.Address }); i >= 0 {
+			return fmt.Errorf("%w, where %s has its admin endpoint; start it with caddy run --config %[2]s if it does not run, or choose another one with --address or --config", err, filesHere[i])
+		}
+	}
 	if cmd.Flag("address").Value.String() == "" && cmd.Flag("config").Value.String() != "" {
 		start += " with caddy run" + adminFlags(cmd)
 	}
 	return fmt.Errorf("%w; %s if it does not run, or choose another one with --address or --config", err, start)
 }
 
-// completeNames completes an argument with the names in a list of the admin API's.
-func completeNames(path string) cobra.CompletionFunc {
+// completeNames completes an argument with the names that list returns.
+func completeNames(list func(*cobra.Command) ([]string, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		var list []struct{ Name string }
-		if (&session{cmd: cmd}).call(http.MethodGet, path, &list) != nil {
+		names, err := list(cmd)
+		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		names := make([]cobra.Completion, len(list))
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// listedNames returns a function that gets the names in a list of the admin API's.
+func listedNames(path string) func(*cobra.Command) ([]string, error) {
+	return func(cmd *cobra.Command) ([]string, error) {
+		var list []struct{ Name string }
+		err := (&session{cmd: cmd}).call(http.MethodGet, path, &list)
+		names := make([]string, len(list))
 		for i, item := range list {
 			names[i] = item.Name
 		}
-		return names, cobra.ShellCompDirectiveNoFileComp
+		return names, err
 	}
 }

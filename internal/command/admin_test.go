@@ -73,6 +73,63 @@ func TestUnknownNames(t *testing.T) {
 	}
 }
 
+// The name is not needed when there is only one connection.
+func TestPingOfTheOnlyConnection(t *testing.T) {
+	s := newServices(t, nil)
+	_, ask := sidecarWithCLI(t, s, "")
+	ask("ping").want(t, 0, "c works: a token was obtained")
+	got := ask("ping", "--json")
+	got.want(t, 0, `"working": true`)
+	if strings.Contains(got.stdout, `"name"`) {
+		t.Errorf("more is printed than the response: %s", got.stdout)
+	}
+
+	s.run(t, strings.Replace(crm(s, "", ""), "connection billing", "connection other acme_crm {\n\t\t\tclient_id i\n\t\t\tclient_secret s\n\t\t\tparameter instance x\n\t\t}\n\t\tconnection billing", 1))
+	cli(t, "", "ping", "--address", s.admin).want(t, exitUsage, "there are several connections; name one of them: billing, other")
+
+	s.run(t, "")
+	cli(t, "", "ping", "--address", s.admin).want(t, 1, "there are no connections")
+}
+
+// What a connection was given is shown, and secrets are not.
+func TestShowValues(t *testing.T) {
+	t.Setenv("TEST_INSTANCE", "emea")
+	s := newServices(t, nil)
+	s.run(t, strings.Replace(crm(s, full, "parameter pass my-pass\n\t\t\tparameter region us"), "parameter instance emea", "parameter instance {env.TEST_INSTANCE}", 1))
+	got := cli(t, "", "show", "billing", "--address", s.admin)
+	got.want(t, 0, "Its parameters:\n  Your instance name  emea\n  Your passphrase     a secret\n  region              us\n",
+		"The connector sets by itself:\n  audience  https://emea.example\n  asked     computed by the flow f\n")
+	for _, hidden := range []string{"my-pass", "hidden-value"} {
+		if strings.Contains(got.stdout, hidden) {
+			t.Errorf("%s is shown", hidden)
+		}
+	}
+}
+
+// The connectors of a file are shown as those of a running sidecar.
+func TestConnectorsOfAFile(t *testing.T) {
+	s := newServices(t, nil)
+	flags := configFile(t, s, full, "parameter pass p")
+	connectors := func(args ...string) result {
+		return cli(t, "", append(append([]string{"connectors"}, args...), flags...)...)
+	}
+	connectors().want(t, 0, "NAME      LABEL     CONNECTIONS\nacme_crm  Acme CRM  billing\n")
+	connectors("acme_crm").want(t, 0, "Connections     billing", "Your passphrase     password", "https://{param.instance}.example")
+	connectors("acme").want(t, exitUsage, `there is no connector "acme"`)
+	cli(t, "", "connectors", "--config", "/none/Caddyfile").want(t, exitUsage, "/none/Caddyfile")
+
+	s.run(t, crm(s, full, "parameter pass p"))
+	for _, args := range [][]string{{"--json"}, {"acme_crm", "--json"}, {}, {"acme_crm"}} {
+		running := cli(t, "", append(append([]string{"connectors"}, args...), "--address", s.admin)...)
+		running.want(t, 0)
+		offline := connectors(args...)
+		want := strings.ReplaceAll(running.stdout, "--address "+s.admin, strings.Join(flags, " "))
+		if offline.stdout != want || offline.status != 0 {
+			t.Errorf("%s: got\n%s\nwant\n%s", args, offline.stdout, want)
+		}
+	}
+}
+
 func TestPingNotWorking(t *testing.T) {
 	status := http.StatusForbidden
 	s := newServices(t, func(w http.ResponseWriter, _ *http.Request) {

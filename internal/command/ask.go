@@ -13,8 +13,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -59,7 +61,7 @@ func (q *question) accepts(answer string) error {
 	switch {
 	case q.kind == choice:
 		return q.offers(answer)
-	case q.kind == multiSelect:
+	case q.kind == multiSelect && q.check == nil:
 		return q.offers(strings.Fields(answer)...)
 	case q.kind == yesOrNo:
 		return subdirective.OneOf(yes, no)(answer)
@@ -109,10 +111,7 @@ func newAsker(cmd *cobra.Command) (ask func([]*question) error, piped *lines) {
 	if !ok {
 		return typed.ask, typed
 	}
-	if columns, rows, err := term.GetSize(int(out.Fd())); err == nil && drawsOn(columns, rows) {
-		return (&screen{in: in, out: out, columns: columns, rows: rows}).ask, nil
-	}
-	return (&dialogue{lines: typed, in: int(in.Fd()), out: out}).ask, nil
+	return (&dialogue{lines: typed, in: in, out: out}).ask, nil
 }
 
 // terminal is the terminal that a command runs on, if somebody types there. Where standard error leads
@@ -126,18 +125,6 @@ func terminal(cmd *cobra.Command) (in, out *os.File, ok bool) {
 	}
 	out, err := os.OpenFile("/dev/tty", os.O_WRONLY, 0)
 	return in, out, err == nil
-}
-
-const (
-	leastColumns = 40
-	leastRows    = 12
-)
-
-// drawsOn reports whether forms can be drawn on the terminal: not on a simple or a tiny one, nor for a
-// screen reader.
-func drawsOn(columns, rows int) bool {
-	kind := os.Getenv("TERM")
-	return kind != "" && kind != "dumb" && os.Getenv("ACCESSIBLE") == "" && columns >= leastColumns && rows >= leastRows
 }
 
 // lines are answers one to a line, in the order of the questions. An empty line means the
@@ -178,37 +165,39 @@ func (l *lines) finish() error {
 // dialogue asks a person in plain lines of text, one question after the other.
 type dialogue struct {
 	*lines
-	in  int // the terminal's file descriptor
+	in  *os.File // the terminal
 	out io.Writer
 }
 
 func (d *dialogue) ask(questions []*question) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	for _, q := range questions {
-		d.show(q)
+		text := q.text()
 		for {
-			typed, err := d.read(ctx, q)
+			typed, err := d.read(ctx, q, text+q.prompt())
 			if err != nil {
 				return err
 			}
 			if err = q.set(q.byNumber(typed)); err == nil {
 				break
 			}
-			fmt.Fprintf(d.out, "Not so: %v\n", err)
+			text = fmt.Sprintf("Not so: %v\n", err)
 		}
 	}
 	return nil
 }
 
-func (d *dialogue) show(q *question) {
-	fmt.Fprintf(d.out, "\n%s\n", q.title)
-	if q.help != "" {
-		fmt.Fprintln(d.out, q.help)
-	}
+// text returns the question in lines. What comes from a connector cannot steer the terminal.
+func (q *question) text() string {
+	lines := append([]string{"", q.title}, strings.FieldsFunc(q.help, func(r rune) bool { return r == '\n' })...)
 	for i, o := range q.options {
-		fmt.Fprintf(d.out, "%d. %s\n", i+1, o.Label)
+		lines = append(lines, fmt.Sprintf("%d. %s", i+1, o.Label))
 	}
+	for i, line := range lines {
+		lines[i] = oneLine(line) + "\n"
+	}
+	return strings.Join(lines, "")
 }
 
 // prompt returns the text before the place where the answer is typed.
@@ -253,10 +242,10 @@ func (q *question) byNumber(typed string) string {
 	return strings.Join(words, " ")
 }
 
-// read asks for an answer. A secret is not shown, even if it is typed before the prompt. An interrupt
-// gives up, with the terminal as it was.
-func (d *dialogue) read(ctx context.Context, q *question) (string, error) {
-	before, err := term.GetState(d.in)
+// read asks for an answer. A secret is not shown, even if it is typed before the question is. A signal that
+// ends the process gives up, with the terminal as it was.
+func (d *dialogue) read(ctx context.Context, q *question, text string) (string, error) {
+	before, err := term.GetState(int(d.in.Fd()))
 	if err != nil {
 		return "", err
 	}
@@ -268,8 +257,9 @@ func (d *dialogue) read(ctx context.Context, q *question) (string, error) {
 	}()
 	if q.kind == secretText {
 		d.awaitChange(before)
+		text = strings.ReplaceAll(text, "\n", "\r\n") // as the terminal does otherwise
 	}
-	fmt.Fprint(d.out, q.prompt())
+	fmt.Fprint(d.out, text)
 	select {
 	case <-answered:
 		if q.kind == secretText {
@@ -281,7 +271,7 @@ func (d *dialogue) read(ctx context.Context, q *question) (string, error) {
 		return typed, err
 	case <-ctx.Done():
 		fmt.Fprintln(d.out)
-		return "", errors.Join(errGivenUp, term.Restore(d.in, before))
+		return "", errors.Join(errGivenUp, term.Restore(int(d.in.Fd()), before))
 	}
 }
 
@@ -289,15 +279,55 @@ func (d *dialogue) typed(q *question) (string, error) {
 	if q.kind != secretText {
 		return d.line()
 	}
-	secret, err := term.ReadPassword(d.in)
-	return string(secret), err
+	return d.secret()
+}
+
+// Keys at a secret, where the terminal does not edit the line.
+const (
+	keyInterrupt = 0x03 // Ctrl-C
+	keyEnd       = 0x04 // Ctrl-D
+	keyBackspace = '\b'
+	keyKill      = 0x15 // Ctrl-U
+	keyDelete    = 0x7f
+)
+
+// secret reads a line of which nothing is shown. (term.ReadPassword never returns after Ctrl-D.)
+func (d *dialogue) secret() (string, error) {
+	before, err := term.MakeRaw(int(d.in.Fd()))
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = term.Restore(int(d.in.Fd()), before) }()
+	var typed []byte
+	for key := make([]byte, 1); ; {
+		if _, err := d.in.Read(key); err != nil {
+			return "", err
+		}
+		switch key[0] {
+		case '\r', '\n':
+			return string(typed), nil
+		case keyInterrupt:
+			return "", errGivenUp
+		case keyEnd:
+			if len(typed) == 0 {
+				return "", io.EOF
+			}
+		case keyKill:
+			typed = nil
+		case keyBackspace, keyDelete:
+			_, size := utf8.DecodeLastRune(typed)
+			typed = typed[:len(typed)-size]
+		default:
+			typed = append(typed, key[0])
+		}
+	}
 }
 
 // awaitChange waits until the terminal is in another state, or until it seems to have been in that one
 // all along.
 func (d *dialogue) awaitChange(before *term.State) {
 	for range 100 {
-		if now, err := term.GetState(d.in); err != nil || !reflect.DeepEqual(now, before) {
+		if now, err := term.GetState(int(d.in.Fd())); err != nil || !reflect.DeepEqual(now, before) {
 			return
 		}
 		time.Sleep(time.Millisecond)

@@ -14,20 +14,14 @@ import (
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
 )
 
 // exitUsage is the exit status of a command that was used wrongly. Other failures end with 1.
 const exitUsage = 2
 
-// FindConnector finds a connector in a configuration. What it loads lives as long as ctx. The error is a
-// caddy.APIError with status 404 when there is none of this name.
-type FindConnector func(ctx caddy.Context, config *draft.Config, name string) (*draft.Connector, error)
-
 // Register adds the command `caddy http-helper`.
-func Register(find FindConnector) {
+func Register(configuration draft.Configuration) {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "http-helper",
 		Usage: "<command>",
@@ -38,19 +32,20 @@ and refreshes them, and writes new ones.
 
 The commands that show and steer talk to the admin endpoint of a running Caddy: the
 one at --address, or that of the file --config; without either, that of your own
-'caddy http-helper run', or else Caddy's default.
+'caddy http-helper run', that of the Caddyfile or Caddyfile.example in the current
+directory, or else Caddy's default.
 
 They exit with 0 when all is well, 1 when something does not work, and 2 when they
 are used wrongly.`,
-		CobraFunc: func(cmd *cobra.Command) { addCommands(cmd, find) },
+		CobraFunc: func(cmd *cobra.Command) { addCommands(cmd, configuration) },
 	})
 }
 
-func addCommands(cmd *cobra.Command, find FindConnector) {
+func addCommands(cmd *cobra.Command, configuration draft.Configuration) {
 	cmd.AddCommand(
 		runCommand(),
 		listCommand(), showCommand(), refreshCommand(), pingCommand(),
-		connectorsCommand(), newCommand(find),
+		connectorsCommand(configuration), newCommand(configuration), consoleCommand(configuration),
 	)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return exit(cmd, usageErrorf("%w; see %s --help", describeFlagError(err), cmd.CommandPath()))

@@ -108,7 +108,7 @@ func TestCommandsUsedWrongly(t *testing.T) {
 		{"show"},
 		{"show", "a", "b"},
 		{"refresh"},
-		{"ping"},
+		{"ping", "a", "b"},
 		{"connectors", "a", "b"},
 		{"new"},
 		{"list", "--adapter", "caddyfile"},
@@ -228,6 +228,49 @@ func TestFindsOwnSidecars(t *testing.T) {
 	cli(t, "", "list", "--address", address).want(t, 0, "first")
 }
 
+// A Caddyfile in the current directory is asked for its admin endpoint, after the user's own sidecars and
+// before Caddy's default.
+func TestFindsTheCaddyfileHere(t *testing.T) {
+	dir := socketDir(t)
+	t.Chdir(dir)
+	t.Setenv("XDG_RUNTIME_DIR", dir)
+	t.Setenv("XDG_CACHE_HOME", dir)
+	saved := caddy.DefaultAdminListen
+	t.Cleanup(func() { caddy.DefaultAdminListen = saved })
+	caddy.DefaultAdminListen = freeAddress(t)
+	list := func(name string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `[{"name":%q,"state":"idle"}]`, name) })
+	}
+	file := func(name, admin string) {
+		if err := os.WriteFile(name, []byte("{\n\tadmin "+admin+"\n}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file("Caddyfile", "unix/not-there.sock")
+	cli(t, "", "list").want(t, 1, "no Caddy responds at unix/not-there.sock (no such file or directory), where Caddyfile has its admin endpoint; start it with caddy run --config Caddyfile if")
+
+	caddy.DefaultAdminListen = serveAdmin(t, filepath.Join(dir, "default.sock"), list("default"))
+	cli(t, "", "list").want(t, 0, "default")
+
+	serveAdmin(t, filepath.Join(dir, "example.sock"), list("example"))
+	file("Caddyfile.example", "unix/example.sock") // relative to the directory
+	cli(t, "", "list").want(t, 0, "example")
+
+	file("Caddyfile", serveAdmin(t, filepath.Join(dir, "admin.sock"), list("here")))
+	cli(t, "", "list").want(t, 0, "here")
+
+	if err := os.WriteFile("Caddyfile", []byte("what is {\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cli(t, "", "list").want(t, 0, "example")
+
+	if err := os.Mkdir("http_helper", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	serveAdmin(t, filepath.Join(dir, "http_helper/run-8080-1.sock"), list("own"))
+	cli(t, "", "list").want(t, 0, "own")
+}
+
 func TestAdminFromConfigFile(t *testing.T) {
 	address := serveAdmin(t, filepath.Join(socketDir(t), "admin.sock"), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte(`[]`))
@@ -288,6 +331,7 @@ func TestCompletion(t *testing.T) {
 		{"refresh", "billing\n:4"},
 		{"ping", "billing\n:4"},
 		{"connectors", "acme_crm\n:4"},
+		{"connectors --config " + configFile(t, s, "", "")[1], "acme_crm\n:4"},
 		{"new", "acme_crm\n:4"},
 		{"list", ":4"},
 		{"show billing", ":4"},

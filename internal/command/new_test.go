@@ -138,6 +138,8 @@ func TestNewWrongAnswers(t *testing.T) {
 		{"id\ns\nemea\np\neu\n\n\nsales\nmaybe\n", "must be one of yes, no"},
 		{"id\ns\nemea\np\neu\n\n\nsales\nno\nmore\n", "more answers than questions"},
 		{"id\n\nemea\np\neu\n\n\nsales\nyes\n", "a secret was left empty"},
+		{"id\ns\nemea\np\neu\ndefault contacts.write\n", "Scopes: must be one of contacts.write, contacts.delete"},
+		{"id\ns\nemea\np\neu\ndefault\na b\n", "Additional scopes: the default scopes have none"},
 	} {
 		got := newConnection(t, test.answers, flags)
 		got.want(t, exitUsage, test.want)
@@ -192,6 +194,95 @@ func TestNewTries(t *testing.T) {
 	if strings.Contains(got.stdout+got.stderr, "my-secret") {
 		t.Error("a secret is shown")
 	}
+}
+
+// The ping follows the token request, with the token.
+func TestNewTriesThePing(t *testing.T) {
+	status := http.StatusOK
+	s := newServices(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer a-token" || r.URL.Path != "/emea/api/me" {
+			t.Errorf("the ping is %s %v", r.URL, r.Header)
+		}
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte("about my-secret"))
+	})
+	flags := configFile(t, s, "ping GET /me 200", "")
+	const answers = "id\nmy-secret\nemea\ncontacts.write\nsales\ny\n"
+	newConnection(t, answers, flags).want(t, 0, "It works: there is a token.", "The ping works: the API responded with 200 OK, as expected.", "connection sales acme_crm {")
+
+	status = http.StatusForbidden
+	got := newConnection(t, answers, flags)
+	got.want(t, 1, "There is a token, but it does not work.", "The ping does not work: ", "403", "about ", "connection sales acme_crm {")
+	if strings.Contains(got.stdout+got.stderr, "my-secret") || strings.Contains(got.stderr, "It works") {
+		t.Errorf("%s%s", got.stdout, got.stderr)
+	}
+}
+
+// A secret is sent as it was typed, whatever is in it, and is nowhere in the environment.
+func TestNewTriesTheSecretItself(t *testing.T) {
+	const odd = `a{env.HOME}\{b}\\{x}{`
+	s := newServices(t, nil)
+	s.respond(func(w http.ResponseWriter, r *http.Request) {
+		if secret := r.PostFormValue("client_secret"); secret != odd {
+			t.Errorf("the secret is %q", secret)
+		}
+		for _, variable := range os.Environ() {
+			if strings.Contains(variable, odd) {
+				t.Errorf("the secret is in the environment: %s", variable)
+			}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"access_token":"the-token","expires_in":3600}`))
+	})
+	newConnection(t, "id\n"+odd+"\nemea\n\nsales\ny\n", configFile(t, s, "auth_method client_secret_post", "")).want(t, 0, "It works")
+}
+
+// Without choosing, a connection has all of the connector's scopes.
+func TestNewDefaultScopes(t *testing.T) {
+	s := newServices(t, nil)
+	got := newConnection(t, "id\n\nemea\n\n\ndefault\n\n\n\n", configFile(t, s, full, "parameter pass p"))
+	got.want(t, 0, "scope = contacts.read contacts.write contacts.delete\n")
+	if strings.Contains(got.stdout, "scopes") {
+		t.Errorf("scopes are chosen:\n%s", got.stdout)
+	}
+	// A scope of this name is that scope.
+	got = newConnection(t, "id\n\nemea\ndefault\n\n", configFile(t, s, "scope default", ""))
+	got.want(t, 0, "\tscopes contacts.read default\n")
+}
+
+// The connection and its secrets are saved, and the sidecar that imports them works.
+func TestNewSaves(t *testing.T) {
+	s := newServices(t, nil)
+	const connector = "parameter pass password {\nlabel Passphrase\n}\ntoken_request_param pass {param.pass}"
+	flags := configFile(t, s, connector, "parameter pass p")
+	dir := filepath.Join(socketDir(t), "connections")
+	answers := "id\nmy-secret\nemea\nmy-pass\n\nsales\nno\n"
+	got := newConnection(t, answers, append(flags, "--save", dir))
+	secrets := filepath.Join(dir, "secrets", "sales")
+	got.want(t, 0, "connection sales acme_crm {", "client_secret {file."+secrets+"/client_secret}",
+		"Written: "+secrets+"/client_secret\nWritten: "+secrets+"/pass\nWritten: "+dir+"/sales.caddyfile\n")
+	if strings.Contains(got.stdout+got.stderr, "my-secret") || strings.Contains(got.stdout+got.stderr, "my-pass") {
+		t.Error("a secret is shown")
+	}
+	if block, err := os.ReadFile(filepath.Join(dir, "sales.caddyfile")); string(block) != got.stdout || err != nil {
+		t.Errorf("%s %v", block, err)
+	}
+	config := strings.Replace(crm(s, connector, "parameter pass p"), "connection billing", "import "+dir+"/*.caddyfile\n\t\tconnection billing", 1)
+	s.respond(func(w http.ResponseWriter, r *http.Request) {
+		if id, secret, _ := r.BasicAuth(); id != "id" || secret != "my-secret" || r.PostFormValue("pass") != "my-pass" {
+			t.Errorf("the token request has %s, %s and %s", id, secret, r.PostForm)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"access_token":"the-token","expires_in":3600}`))
+	})
+	s.run(t, config)
+	cli(t, "", "refresh", "sales", "--address", s.admin).want(t, 0)
+
+	newConnection(t, answers, append(flags, "--save", dir)).want(t, exitUsage, "Name of the connection: there is a file of this name already")
+	t.Chdir(filepath.Dir(dir))
+	newConnection(t, strings.Replace(answers, "sales", "other", 1), append(flags, "--save", filepath.Base(dir))).want(t, 0, "Written: "+dir+"/other.caddyfile")
+	newConnection(t, answers, append(flags, "--save", dir, "--secret-files", "/run/secrets")).want(t, exitUsage, "exclude each other")
+	newConnection(t, answers, append(flags, "--save", "a}b")).want(t, exitUsage, "--save: the path has braces")
 }
 
 func TestNewFromRunningCaddy(t *testing.T) {

@@ -30,10 +30,18 @@ func newPrinter(w io.Writer, now time.Time, flags string) *printer {
 
 func (p *printer) flush() { _ = p.Flush() }
 
-// row prints a row of a table.
+// row prints a row of a table. Nothing in a cell can steer the terminal, or end the row.
 func (p *printer) row(cells ...string) {
+	for i, cell := range cells {
+		cells[i] = oneLine(cell)
+	}
 	fmt.Fprintln(p, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
 }
+
+var anyControl = regexp.MustCompile(`\p{Cc}`)
+
+// oneLine returns a text without control characters, with which it could steer the terminal.
+func oneLine(text string) string { return anyControl.ReplaceAllString(text, "\uFFFD") }
 
 // line prints a line that belongs to no table.
 func (p *printer) line(format string, args ...any) {
@@ -90,7 +98,7 @@ func (p *printer) tokenLeft(t *adminapi.Token) string {
 }
 
 // connection prints everything about one connection.
-func (p *printer) connection(c adminapi.Connection) {
+func (p *printer) connection(c adminapi.Connection, values adminapi.Values) {
 	p.row("Name", c.Name)
 	p.row("State", string(c.State)+": "+stateMeaning[c.State])
 	p.row("Connector", orDash(c.Connector))
@@ -111,8 +119,34 @@ func (p *printer) connection(c adminapi.Connection) {
 	if state := c.Shared.State; state == adminapi.SharedOn || state == adminapi.SharedDegraded {
 		p.row("Shared tokens", fmt.Sprintf("%s, %d taken from the storage", state, c.Counts.Adopted))
 	}
+	p.values(values)
 	c.TokenURL = nil // it is above
 	p.problems(c)
+}
+
+// values prints the values that are told of a connection.
+func (p *printer) values(v adminapi.Values) {
+	if len(v.Parameters) > 0 {
+		p.line("\nIts parameters:")
+	}
+	for _, one := range v.Parameters {
+		p.row("  "+one.Label, parameterWords(one))
+	}
+	if len(v.ConfigValues) > 0 {
+		p.line("\nThe connector sets by itself:")
+		p.configValues(v.ConfigValues)
+	}
+}
+
+func parameterWords(v adminapi.ParameterValue) string {
+	switch {
+	case v.Value != nil:
+		return *v.Value
+	case v.Type == adminapi.TypePassword:
+		return "a secret"
+	default:
+		return "not known now"
+	}
 }
 
 // allowed prints what requests may use a connection for, a row for each rule. Without a rule there is no limit.
@@ -186,9 +220,7 @@ func (p *printer) form(f adminapi.Connector) {
 	}
 	if len(f.ConfigValues) > 0 {
 		p.line("\nIt sets by itself:")
-		for _, v := range f.ConfigValues {
-			p.row("  "+v.Label, origin(v))
-		}
+		p.configValues(f.ConfigValues)
 	}
 	p.line("\n%s", scopeRule(f))
 	for _, s := range f.Scopes {
@@ -210,6 +242,13 @@ func choices(f adminapi.Field) string {
 		}
 	}
 	return strings.Join(all, "; ")
+}
+
+// configValues prints config values that people may see.
+func (p *printer) configValues(values []adminapi.ConfigValue) {
+	for _, v := range values {
+		p.row("  "+v.Label, origin(v))
+	}
 }
 
 func origin(v adminapi.ConfigValue) string {

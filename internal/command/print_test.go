@@ -75,9 +75,21 @@ func TestPage(t *testing.T) {
 	p := newPrinter(&out, now, " --address unix//admin.sock")
 	p.connections(conns)
 	p.line("---")
-	p.connection(conns[0])
+	emea, audience, shardOf := "emea", "https://emea.acme.example\x1b[31m", "shard_of"
+	p.connection(conns[0], adminapi.Values{
+		Parameters: []adminapi.ParameterValue{
+			{Key: "instance", Type: "text", Label: "Your instance name", Value: &emea},
+			{Key: "pass", Type: "password", Label: "Passphrase"},
+			{Key: "region", Type: "dropdown", Label: "Region"},
+		},
+		ConfigValues: []adminapi.ConfigValue{
+			{Key: "audience", Type: "text", Label: "Audience", Value: &audience},
+			{Key: "shard", Type: "text", Label: "Shard", Flow: &shardOf},
+			{Key: "key", Type: "password", Label: "Key"},
+		},
+	})
 	p.line("---")
-	p.connection(conns[1])
+	p.connection(conns[1], adminapi.Values{})
 	p.flush()
 	want, err := os.ReadFile("testdata/page.txt")
 	if err != nil {

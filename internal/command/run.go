@@ -102,6 +102,9 @@ func (o *runOptions) addFlags(f *pflag.FlagSet) {
 }
 
 func (o *runOptions) run(cmd *cobra.Command) error {
+	if o.callerTokenFile == "" && cmd.Flags().Changed("caller-token-file") {
+		return usageErrorf("--caller-token-file: must not be empty; leave it out if callers need no token") // a variable is not set
+	}
 	if err := o.check(); err != nil {
 		return err
 	}

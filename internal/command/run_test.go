@@ -112,6 +112,7 @@ func TestRunUsedWrongly(t *testing.T) {
 		{append(enough, "--scope", `a"b`), "is not a scope"},
 		{append(enough, "--ping", "nowhere"), "ping"},
 		{append(enough, "--allow-hosts", "http://tools"), "connection api.example.com: --allow-hosts: takes names of hosts, without scheme, port"},
+		{append(enough, "--caller-token-file", ""), "--caller-token-file: must not be empty; leave it out if callers need no token"},
 		{append(enough, "--to", "http://api.example.com"), "--to is http and its host is not loopback: use https, or permit it with --allow-insecure\n"},
 		{append(enough, "--to", "api.example.com/v2"), "--to: a URL is needed"},
 		{append(enough, "--token-url", "nonsense"), "connection api.example.com: --token-url: not an http or https URL: write it in full, beginning with https://\n"},

@@ -1,6 +1,6 @@
-// Package draft contains the draft of a connection, which is made by filling in a connector's form. It
-// is checked, shown as the token request that follows from it, tried, and written as a block for the
-// Caddyfile.
+// Package draft contains the drafts of a connection and of a connector, which are made by filling in forms.
+// A connection's is checked, shown as the token request that follows from it, tried, written as a block for
+// the Caddyfile, and saved.
 //
 // A draft asks and prints nothing itself, so that a terminal and a page can use it alike. It does not
 // know the configuration's types: what needs them is in a Connector.
@@ -11,22 +11,17 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
-
-// Config is the part of Caddy's configuration that drafts are about, by name.
-type Config struct {
-	Connectors  map[string]json.RawMessage `json:"connectors"`
-	Connections map[string]json.RawMessage `json:"connections"`
-}
 
 // Connector is what a draft needs of its connector.
 type Connector struct {
@@ -43,18 +38,29 @@ type Connector struct {
 	// Refresh makes a token request of a connection of the running config. The error is an *oauth.Error
 	// or ctx's.
 	Refresh func(ctx context.Context, name string) (adminapi.Connection, error)
+
+	// Ping makes the request that proves a connection of the running config. It is nil for a connector
+	// without one.
+	Ping func(ctx context.Context, name string) adminapi.Ping
 }
 
 // Draft is the draft of a connection. Its fields are what was filled in.
 type Draft struct {
 	*Connector
-	Fields           []Field // those of the form
-	Name             string
-	Scopes           string // those chosen of the connector's, separated by spaces
-	AdditionalScopes string // as typed
+	Fields []Field // those of the form
+	Name   string
 
-	config    *Config
-	secretDir string // where secrets will be files; empty: they will be variables
+	// Whether scopes are chosen, where the form permits it. Otherwise the connection requests the default
+	// scopes, all of the connector's, and the two fields below do not count.
+	Customize        bool
+	Scopes           []string // those chosen of the connector's; the required ones need not be among them
+	AdditionalScopes string   // as typed
+
+	// Where secrets will be: below SaveDir, which is absolute and where Save writes, or as files in
+	// SecretDir, or without either as environment variables.
+	SaveDir, SecretDir string
+
+	config *Config
 }
 
 // Field is a field of the form.
@@ -63,10 +69,17 @@ type Field struct {
 	Value string // what was filled in; at first the default
 }
 
-// New returns a draft for a connector, with the form's defaults. Secrets will be files in
-// secretDir or, without one, environment variables.
-func New(connector *Connector, config *Config, secretDir string) *Draft {
-	d := &Draft{Connector: connector, config: config, secretDir: secretDir}
+// ID identifies the field in its form, and in a Problem: a parameter may have the key of a fixed field.
+func (f Field) ID() string {
+	if f.Fixed {
+		return f.Key
+	}
+	return parametersID + f.Key
+}
+
+// New returns a draft for a connector, with the form's defaults and a name that the config does not have.
+func New(connector *Connector, config *Config) *Draft {
+	d := &Draft{Connector: connector, config: config}
 	for _, field := range d.Form.Fields {
 		d.Fields = append(d.Fields, Field{Field: field, Value: field.Default})
 	}
@@ -85,14 +98,18 @@ func Unique[V any](name, separator string, taken map[string]V) string {
 	}
 }
 
-// CheckValue checks a value that is typed for a field. A secret may be left empty, and is not checked: it
-// will not be in the Caddyfile.
+// CheckValue checks a value that is typed for a field. A secret may be left empty: it will not be in the
+// Caddyfile.
 func (d *Draft) CheckValue(field adminapi.Field, value string) error {
 	switch {
+	case strings.ContainsFunc(value, unicode.IsControl):
+		return errControl
 	case field.Type == adminapi.TypePassword:
 		return nil
 	case value == "":
 		return errors.New("a value is needed")
+	case field.Type == adminapi.TypeDropdown:
+		return subdirective.OneOf(values(field.Options)...)(value)
 	}
 	if err := subdirective.CheckWord(value); err != nil {
 		return err
@@ -100,10 +117,23 @@ func (d *Draft) CheckValue(field adminapi.Field, value string) error {
 	return d.CheckText(value)
 }
 
+func values(options []adminapi.Option) []string {
+	all := make([]string, len(options))
+	for i, o := range options {
+		all[i] = o.Value
+	}
+	return all
+}
+
 // CheckName checks the name of the connection.
 func (d *Draft) CheckName(name string) error {
 	if _, taken := d.config.Connections[name]; taken {
-		return errors.New("there is a connection of this name already")
+		return errTaken("connection")
+	}
+	if d.SaveDir != "" && filepath.IsLocal(name) {
+		if _, err := os.Lstat(d.blockFile(name)); err == nil {
+			return errTaken("file")
+		}
 	}
 	return d.Connector.CheckName(name)
 }
@@ -116,89 +146,78 @@ func (d *Draft) Complete() bool {
 // Preview checks the draft as far as that is possible here, and describes the token request that
 // follows from it. Nobody is contacted, and no secret is in it.
 func (d *Draft) Preview() (string, error) {
-	return d.Connector.Preview(d.Name, d.connection())
+	return d.Connector.Preview(d.Name, d.connection(func(e entry) string { return e.written }))
 }
 
-// Try makes one token request in this process, in a Caddy that does nothing else. It gets the secrets as
-// environment variables. The error is an *oauth.Error when there is no token, or ctx's; any other one says
-// why trying was not possible.
-func (d *Draft) Try(ctx context.Context) (adminapi.Connection, error) {
-	tried := *d
-	tried.secretDir = ""
-	for _, e := range tried.entries() {
-		if e.variable == "" {
-			continue
-		}
-		if err := os.Setenv(e.variable, e.Value); err != nil {
-			return adminapi.Connection{}, err
-		}
-	}
-	err := caddy.Load(caddyconfig.JSON(map[string]any{
-		"admin":   map[string]any{"disabled": true, "config": map[string]any{"persist": false}},
-		"logging": json.RawMessage(`{"logs": {"default": {"level": "FATAL"}}}`),
-		"apps": map[string]any{"http_helper": Config{
-			Connectors:  map[string]json.RawMessage{d.Form.Name: d.config.Connectors[d.Form.Name]},
-			Connections: map[string]json.RawMessage{d.Name: tried.connection()},
-		}},
-	}, nil), true)
-	if err != nil {
-		return adminapi.Connection{}, errors.New(err.Error()) // whatever it wraps, nothing was requested
-	}
-	defer func() { _ = caddy.Stop() }()
-	return d.Refresh(ctx, d.Name)
-}
-
-// connection returns the connection as JSON. Fixed fields have the names of a connection's options.
-func (d *Draft) connection() json.RawMessage {
+// connection returns the connection as JSON, with what is written for each field. Fixed fields have the
+// names of a connection's options.
+func (d *Draft) connection(written func(entry) string) json.RawMessage {
 	parameters := make(map[string]any)
-	connection := map[string]any{
-		"connector":         d.Form.Name,
-		"parameters":        parameters,
-		"additional_scopes": strings.TrimSpace(d.AdditionalScopes),
-	}
+	connection := map[string]any{"connector": d.Form.Name, "parameters": parameters}
 	for _, e := range d.entries() {
 		if e.Fixed {
-			connection[e.Key] = e.written
+			connection[e.Key] = written(e)
 		} else {
-			parameters[e.Key] = map[string]string{"value": e.written}
+			parameters[e.Key] = map[string]string{"value": written(e)}
 		}
 	}
-	if d.Form.Permissions.CustomizeScopes {
-		connection["scopes"] = d.chosenScopes()
+	if d.customizes() {
+		connection["scopes"] = d.ChosenScopes()
+		connection["additional_scopes"] = strings.TrimSpace(d.AdditionalScopes)
 	}
 	return caddyconfig.JSON(connection, nil)
 }
 
-// chosenScopes returns those of the connector's scopes that are requested, in its order.
-func (d *Draft) chosenScopes() []string {
+// customizes reports whether the connection chooses its scopes.
+func (d *Draft) customizes() bool { return d.Customize && d.Form.Permissions.CustomizeScopes }
+
+// ChosenScopes returns those of the connector's scopes that are requested, in its order: with the default
+// scopes all of them.
+func (d *Draft) ChosenScopes() []string {
 	chosen := []string{}
 	for _, s := range d.Form.Scopes {
-		if s.Required || slices.Contains(strings.Fields(d.Scopes), s.Name) {
+		if !d.customizes() || s.Required || slices.Contains(d.Scopes, s.Name) {
 			chosen = append(chosen, s.Name)
 		}
 	}
 	return chosen
 }
 
-// Block returns the connection as a block for the Caddyfile, with comments on what to store where.
+// Block returns the connection as a block for the Caddyfile, with comments on where its secrets are.
 func (d *Draft) Block() (string, error) {
 	entries := d.entries()
 	w := new(subdirective.Writer)
-	secrets := slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return e.storage == "" })
-	if len(secrets) > 0 {
-		w.Comment("Secrets to store:")
-	}
-	for _, s := range secrets {
-		w.Comment("  %s: %s", s.storage, s.Label)
-	}
+	d.comments(w)
 	w.Block(func() {
 		writeFields(w, entries)
-		if d.Form.Permissions.CustomizeScopes {
-			w.Line(append([]string{"scopes"}, d.chosenScopes()...)...)
+		if d.customizes() {
+			w.Line(append([]string{"scopes"}, d.ChosenScopes()...)...)
+			w.Option("additional_scopes", strings.TrimSpace(d.AdditionalScopes))
 		}
-		w.Option("additional_scopes", strings.TrimSpace(d.AdditionalScopes))
 	}, "connection", d.Name, d.Form.Name)
 	return w.Result()
+}
+
+// comments writes which secrets are stored where, and which have to be.
+func (d *Draft) comments(w *subdirective.Writer) {
+	var stored, missing []Secret
+	for _, s := range d.Secrets() {
+		if d.SaveDir != "" && s.Value != "" {
+			stored = append(stored, s)
+		} else {
+			missing = append(missing, s)
+		}
+	}
+	list := func(title string, secrets []Secret) {
+		if len(secrets) > 0 {
+			w.Comment("%s", title)
+		}
+		for _, s := range secrets {
+			w.Comment("  %s: %s", s.Place(), s.Label)
+		}
+	}
+	list("Secrets:", stored)
+	list("Secrets to store:", missing)
 }
 
 // writeFields writes the fields as options of a connection. The Caddyfile has one option for both files of

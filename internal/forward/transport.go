@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -41,6 +42,8 @@ type Transport struct {
 
 	// insecure: requests in the clear may go to any address, also where they are for localhost.
 	insecure bool
+
+	cleanedUp atomic.Bool // whether nobody closes idle connections any more
 }
 
 // TransportOptions say which requests a transport is for.
@@ -292,14 +295,17 @@ func (t *Transport) roundTrip(out *http.Request, q *Request, token *oauth.Token)
 	if !t.insecure {
 		out = httptransport.OnlyLoopback(out)
 	}
+	// Caddy lets requests under way go on after a reload. (The connection of an upgrade is never idle.)
+	out.Close = out.Close || t.cleanedUp.Load() && out.Header.Get("Upgrade") == ""
 	if t.certified != nil && token != nil && token.Certificate != nil {
 		return t.certified.For(token.Certificate).RoundTrip(out)
 	}
 	return t.Base.RoundTrip(out)
 }
 
-// Cleanup closes idle connections to the API.
+// Cleanup closes idle connections to the API. Those of requests that are sent later end with them.
 func (t *Transport) Cleanup() error {
+	t.cleanedUp.Store(true)
 	if t.certified != nil {
 		t.certified.CloseIdleConnections()
 	}

@@ -88,7 +88,6 @@ var (
 	errAllowQuery  = errors.New("a path has no ? and no #, because queries are not looked at; the characters themselves are %3F and %23")
 	errAllowBraces = errors.New("a path has no braces, because placeholders are not replaced in it; the characters themselves are %7B and %7D")
 	errAllowEscape = errors.New("a path has a % without two hexadecimal digits after it; the character itself is %25")
-	errAllowTwice  = errors.New("it is given more than once")
 )
 
 // SplitAllow separates the words of a rule: first methods, then paths.
@@ -111,23 +110,19 @@ func ParseAllow(methods, paths []string) (AllowRule, error) {
 	rule := AllowRule{methods: methods}
 	errs := make([]error, 0, len(methods)+len(paths))
 	for i, method := range methods {
-		errs = append(errs, inList("method", i, methods, checkAllowedMethod(method)))
+		errs = append(errs, inList("method", i, len(methods), checkAllowedMethod(method)))
 	}
 	for i, path := range paths {
 		pattern, err := parsePathPattern(path)
 		rule.paths = append(rule.paths, pattern)
-		errs = append(errs, inList("path", i, paths, err))
+		errs = append(errs, inList("path", i, len(paths), err))
 	}
 	return rule, errors.Join(errs...)
 }
 
-// inList adds to an error about one of several values which one it is. A value that is there again is an
-// error.
-func inList(what string, i int, values []string, err error) error {
-	if err == nil && slices.Contains(values[:i], values[i]) {
-		err = errAllowTwice
-	}
-	if err == nil || len(values) == 1 {
+// inList adds to an error about one of several values which one it is.
+func inList(what string, i, count int, err error) error {
+	if err == nil || count == 1 {
 		return err
 	}
 	return fmt.Errorf("%s %d: %w", what, i+1, err)

@@ -10,7 +10,7 @@ import (
 
 // PlausibleName reports whether a text looks like a name or a scope.
 func PlausibleName(text string) bool {
-	return nameLike.MatchString(text) && !looksRandom(text)
+	return len(text) <= maxName && nameLike.MatchString(text) && !looksRandom(text)
 }
 
 // PlausiblePath reports whether a text looks like the path of a file: one that begins with a slash or a
@@ -23,13 +23,16 @@ func PlausiblePath(text string) bool {
 }
 
 var (
-	nameLike     = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.:,/@*-]{0,199}$`)
+	nameLike     = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.:,/@*-]*$`)
 	absolutePath = regexp.MustCompile(`^(?:\.{0,2}/|~/|[A-Za-z]:[/\\])[\w .@~:/\\-]*$`)
 	relativePath = regexp.MustCompile(`^[a-z0-9_.-]+(?:/[a-z0-9_.-]+)+$`)
 
 	uuid     = regexp.MustCompile(`^[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$`)
 	longWord = regexp.MustCompile(`[A-Za-z0-9]{8,}`)
 )
+
+// maxName is the length up to which a text may be a name. In the expression it would cost memory in each process.
+const maxName = 200
 
 // manyLetters is from which length on a word with digits in it counts as random.
 const manyLetters = 16

@@ -65,6 +65,24 @@ func (c *Connection) HiddenInHost(host string) []string {
 	return hidden
 }
 
+// Value returns a parameter's or config value. It is not there if people must not see it, or if it is not
+// known without a request.
+func (v *View) Value(kind, key string) (string, bool) {
+	if !v.mayShow(kind, key) {
+		return "", false
+	}
+	value, err := v.resolver.lookup(kind, key)
+	if err != nil || v.hasSecret(value) {
+		return "", false
+	}
+	return value, true
+}
+
+// hasSecret reports whether a secret of the connection is in a text.
+func (v *View) hasSecret(text string) bool {
+	return slices.ContainsFunc(v.resolver.connectionSecrets(), func(secret string) bool { return strings.Contains(text, secret) })
+}
+
 // url returns a URL without its query, or its template if it cannot be resolved offline or contains a
 // secret.
 func (v *View) url(t *placeholder.Template) string {
@@ -72,7 +90,7 @@ func (v *View) url(t *placeholder.Template) string {
 	if err != nil {
 		return WithoutQuery(t.String())
 	}
-	if slices.ContainsFunc(v.resolver.connectionSecrets(), func(secret string) bool { return strings.Contains(u.Host+u.Path, secret) }) {
+	if v.hasSecret(u.Host + u.Path) {
 		return WithoutQuery(t.String())
 	}
 	shown := (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()

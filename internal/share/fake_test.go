@@ -179,6 +179,13 @@ func (s *fakeStorage) Unlock(ctx context.Context, name string) error {
 	return nil
 }
 
+// forceUnlock releases all locks.
+func (s *fakeStorage) forceUnlock() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.locks)
+}
+
 func (s *fakeStorage) locked() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

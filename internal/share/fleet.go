@@ -71,6 +71,9 @@ type Fleet struct {
 	cancel context.CancelFunc
 	ended  chan struct{} // is closed when the background work has ended; until begin nobody closes it
 
+	locking     context.Context // ends with ReleaseLocks
+	stopLocking context.CancelFunc
+
 	opened     chan struct{} // is closed when the first attempt to open the storage has ended, or is overdue
 	openedOnce sync.Once
 
@@ -114,6 +117,7 @@ func New(o Options) *Fleet {
 		held:       make(map[*heldLock]bool),
 	}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
+	f.locking, f.stopLocking = context.WithCancel(f.ctx)
 	return f
 }
 

@@ -1,15 +1,21 @@
 package share
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // maxLocks is how many calls of Lock may be under way. They may wait for long, and must leave places for
 // other operations.
 const maxLocks = maxOperations / 2
+
+// unlockRetries is how often unlocking is tried again that has failed: for half a minute. A lock that nobody
+// releases may hold up others for longer.
+const unlockRetries = 5
 
 // heldLock is a lock that somebody holds.
 type heldLock struct {
@@ -17,9 +23,10 @@ type heldLock struct {
 	name    string
 	cancel  context.CancelFunc // of the context that Lock was called with
 	once    sync.Once
+	gone    atomic.Bool // whether the storage has released it
 }
 
-// Lock waits for the lock of the place until ctx ends, and returns the function that releases it, in the
+// Lock waits for the lock of the place until ctx ends or ReleaseLocks is called, and returns the function that releases it, in the
 // background. The lock need not be exclusive. An error says that there is no lock and is no failure of the
 // storage; a lock that comes after ctx has ended is released at once.
 func (s *Slot) Lock(ctx context.Context) (unlock func(), err error) {
@@ -33,17 +40,21 @@ func (s *Slot) Lock(ctx context.Context) (unlock func(), err error) {
 		return nil, errBusy
 	}
 	l := &heldLock{storage: storage, name: s.places[0].lock}
+	ctx, stopWaiting := context.WithCancel(ctx)
+	defer stopWaiting()
+	defer context.AfterFunc(f.locking, stopWaiting)()
 	// The storage may need its context while the lock is held, so it does not end with ctx then.
 	held, cancel := context.WithCancel(storage.ctx)
 	l.cancel = cancel
 	unlink := context.AfterFunc(ctx, cancel)
 	err = f.obtain(held, l)
-	if !unlink() { // ctx has ended
+	if !unlink() || f.locking.Err() != nil { // nobody waits any more
 		if err == nil {
 			f.release(l)
 		}
+		cancel()
 		f.options.Count("lock", "held")
-		return nil, ctx.Err()
+		return nil, cmp.Or(ctx.Err(), context.Canceled)
 	}
 	if err != nil {
 		cancel()
@@ -131,14 +142,54 @@ func (f *Fleet) release(l *heldLock) {
 func (f *Fleet) unlock(l *heldLock) {
 	defer f.busy.add(-1)
 	defer l.cancel()
+	if returned := f.tryUnlock(l); !l.gone.Load() {
+		go f.unlockAgain(l, returned)
+	}
+}
+
+// tryUnlock releases the lock once. It returns a channel that is closed when the call has returned, which may
+// hang for longer than an operation takes.
+func (f *Fleet) tryUnlock(l *heldLock) (returned <-chan struct{}) {
 	if !f.awaitPlace() {
 		f.options.Count("unlock", "skipped")
-		return
+		return closedChannel()
 	}
 	o := f.startAtPlace(l.storage, unlocking, func(ctx context.Context) error {
-		return l.storage.storage.Unlock(ctx, l.name)
+		err := l.storage.storage.Unlock(ctx, l.name)
+		l.gone.Store(err == nil)
+		return err
 	})
 	<-o.done
+	return o.returned
+}
+
+// unlockAgain tries again to release the lock, unless this process has locked the same again.
+func (f *Fleet) unlockAgain(l *heldLock, returned <-chan struct{}) {
+	var pause backoff
+	closed := l.storage.ctx.Done()
+	for range unlockRetries {
+		select {
+		case <-returned:
+		case <-closed:
+			return
+		}
+		if l.gone.Load() || wait(closed, pause.next()) || f.holds(l.name) {
+			return
+		}
+		returned = f.tryUnlock(l)
+	}
+}
+
+// holds reports whether a lock with this name is held.
+func (f *Fleet) holds(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for l := range f.held {
+		if l.name == name {
+			return true
+		}
+	}
+	return false
 }
 
 // releaseAll releases all locks that are held, and reports whether there are any.

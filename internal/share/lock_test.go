@@ -268,3 +268,116 @@ func TestUnlock(t *testing.T) {
 		})
 	})
 }
+
+// TestUnlockThatFails is tried again, unless the lock is gone meanwhile or held again.
+func TestUnlockThatFails(t *testing.T) {
+	failingUnlock := func(_ context.Context, operation, _ string) error {
+		if operation == "unlock" {
+			return errors.New(moduleText)
+		}
+		return nil
+	}
+	start := func(t *testing.T, fault func(context.Context, string, string) error) (*fakeStorage, *fixture) {
+		t.Helper()
+		storage := newStorage()
+		x := newFixture(t, storage)
+		unlock, err := x.slot("i").Lock(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		storage.setFault(fault)
+		took(t, 0, unlock)
+		synctest.Wait()
+		return storage, x
+	}
+	t.Run("for a while", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			storage, x := start(t, failingUnlock)
+			time.Sleep(2 * time.Second)
+			storage.setFault(nil)
+			time.Sleep(2 * time.Second)
+			if storage.locked() != 0 {
+				t.Error("the lock is not released")
+			}
+			time.Sleep(time.Hour)
+			x.wantCounts("lock ok:1 provision ok:1 unlock error:2 unlock ok:1")
+			x.wantDegraded()
+		})
+	})
+	t.Run("for ever", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			_, x := start(t, failingUnlock)
+			time.Sleep(time.Hour)
+			x.wantCounts(fmt.Sprintf("lock ok:1 provision ok:1 unlock error:%d", 1+unlockRetries))
+		})
+	})
+	t.Run("late", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			storage, x := start(t, func(_ context.Context, operation, _ string) error {
+				time.Sleep(2 * testTimeout)
+				return nil
+			})
+			time.Sleep(time.Hour)
+			x.wantCounts("lock ok:1 provision ok:1 unlock timeout:1")
+			if storage.locked() != 0 {
+				t.Error("the lock is not released")
+			}
+		})
+	})
+	t.Run("held again", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			storage, x := start(t, failingUnlock)
+			storage.setFault(nil)
+			storage.forceUnlock()
+			if _, err := x.slot("i").Lock(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+			if storage.locked() != 1 {
+				t.Error("the lock of another attempt is released")
+			}
+		})
+	})
+	t.Run("stopped", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			_, x := start(t, failingUnlock)
+			x.Stop()
+			time.Sleep(time.Hour)
+			if n := x.count("unlock error"); n != 1 {
+				t.Errorf("unlocked %d times", n)
+			}
+		})
+	})
+}
+
+// TestReleaseLocks also ends the waiting for locks. Everything else continues.
+func TestReleaseLocks(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		storage := newStorage()
+		x := newFixture(t, storage)
+		if _, err := x.slot("i").Lock(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		waited := make(chan error)
+		go func() {
+			_, err := x.slot("i").Lock(t.Context())
+			waited <- err
+		}()
+		synctest.Wait()
+		took(t, 0, x.ReleaseLocks)
+		if err := <-waited; !errors.Is(err, context.Canceled) {
+			t.Errorf("waiting for a lock: %v", err)
+		}
+		synctest.Wait()
+		if storage.locked() != 0 {
+			t.Error("a lock is not released")
+		}
+		if _, err := x.slot("i").Lock(t.Context()); !errors.Is(err, errLeftAlone) {
+			t.Errorf("lock after ReleaseLocks: %v", err)
+		}
+		mustStore(t, x.slot("i"), "content")
+		mustLoad(t, x.slot("i"), "content")
+		took(t, 0, x.ReleaseLocks)
+		took(t, 0, x.Stop)
+	})
+}

@@ -8,6 +8,15 @@ import (
 // stopWait is how long each step of Stop waits at most.
 func (f *Fleet) stopWait() time.Duration { return min(f.options.Timeout, time.Second) }
 
+// ReleaseLocks releases all locks, and takes none any more. Records are still loaded and stored. It waits for
+// what is under way, but only for a moment.
+func (f *Fleet) ReleaseLocks() {
+	f.stopLocking()
+	if f.releaseAll() {
+		wait(f.busy.idle(), f.stopWait())
+	}
+}
+
 // Stop ends the background work and closes the storage. It lets operations end that are under way and
 // locks that are held, but only for a moment: locks are then released, and what still hangs is left to
 // its cancelled context. Slots return errors afterwards.
@@ -23,6 +32,7 @@ func (f *Fleet) Stop() {
 	if f.releaseAll() {
 		wait(f.busy.idle(), f.stopWait())
 	}
+	f.stopLocking()
 	f.cancel()
 	if begun {
 		f.firstAttemptEnded()

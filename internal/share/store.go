@@ -157,7 +157,7 @@ func (f *Fleet) ready(ctx context.Context, name string) (*session, error) {
 	}
 	f.mu.Lock()
 	s, usable := f.current, f.current != nil && !f.degraded
-	if f.stopped && name == "lock" { // Stop is about to release all locks
+	if name == "lock" && (f.stopped || f.locking.Err() != nil) { // all locks are about to be released
 		usable = false
 	}
 	f.mu.Unlock()

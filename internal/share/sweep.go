@@ -36,7 +36,8 @@ func (f *Fleet) sweepDaily() {
 }
 
 // sweep deletes what lies among the records and has not been written for long: those of connections that
-// there are no more, of old secrets, keys and versions. Whatever fails ends it until the next day; nobody
+// there are no more, of old secrets, keys and versions. So it does with what probes have left behind whose
+// process has ended before the storage worked again. Whatever fails ends it until the next day; nobody
 // waits for it, so the storage is not left alone because of it.
 func (f *Fleet) sweep() {
 	f.mu.Lock()
@@ -65,16 +66,17 @@ func (f *Fleet) sweep() {
 	f.options.Logger.Debug("deleted old shared tokens from the token storage", zap.Int("count", deleted))
 }
 
-// list returns the keys that lie among the records.
+// list returns the keys that lie among the records, and those of probes.
 func (f *Fleet) list(s *session) ([]string, error) {
 	var keys []string
 	err := f.call(s.ctx, s, listing, func(ctx context.Context) error {
-		all, err := s.storage.List(ctx, strings.TrimSuffix(tokenPrefix, "/"), true)
+		all, err := s.storage.List(ctx, "http_helper", true)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		for _, key := range all {
-			if strings.HasPrefix(key, tokenPrefix) && path.Clean(key) == key {
+			ours := strings.HasPrefix(key, tokenPrefix) || strings.HasPrefix(key, probePrefix)
+			if ours && path.Clean(key) == key {
 				keys = append(keys, key)
 			}
 		}

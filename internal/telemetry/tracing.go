@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -45,23 +46,26 @@ type tracedFetcher struct {
 
 // Prepare implements token.Fetcher. A request that cannot be prepared has a span too, which says why.
 func (f tracedFetcher) Prepare(ctx context.Context) (token.Prepared, string, error) {
+	began := time.Now()
 	p, fingerprint, err := f.Fetcher.Prepare(ctx)
+	took := time.Since(began)
 	if err != nil {
-		_, span := f.tracing.start(ctx, f.connection)
+		_, span := f.tracing.start(ctx, f.connection, took)
 		end(span, err)
 		return nil, fingerprint, err
 	}
-	return tracedRequest{p, f}, fingerprint, nil
+	return tracedRequest{p, f, took}, fingerprint, nil
 }
 
 type tracedRequest struct {
 	token.Prepared
-	by tracedFetcher
+	by   tracedFetcher
+	took time.Duration // to prepare it
 }
 
 // Fetch implements token.Prepared.
 func (r tracedRequest) Fetch(ctx context.Context) (*oauth.Token, error) {
-	ctx, span := r.by.tracing.start(ctx, r.by.connection)
+	ctx, span := r.by.tracing.start(ctx, r.by.connection, r.took)
 	t, err := r.Prepared.Fetch(ctx)
 	end(span, err)
 	return t, err
@@ -78,14 +82,15 @@ func end(span trace.Span, err error) {
 	}
 }
 
-// start begins a span: a child of the span of the request that caused the token request, or a root.
-func (t *Tracing) start(ctx context.Context, connection string) (context.Context, trace.Span) {
+// start begins a span: a child of the span of the request that caused the token request, or a root. It is
+// longer by the time that it took to prepare the token request, which may have waited since for other replicas.
+func (t *Tracing) start(ctx context.Context, connection string, preparing time.Duration) (context.Context, trace.Span) {
 	t.Learn(ctx)
 	provider := t.provider.Load()
 	if provider == nil {
 		return ctx, trace.SpanFromContext(context.Background())
 	}
 	return (*provider).Tracer(tracerName).Start(ctx, "http_helper token",
-		trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(time.Now().Add(-preparing)),
 		trace.WithAttributes(attribute.String("http_helper.connection", connection)))
 }

@@ -95,7 +95,7 @@ func (s *Source) resetBackoff(failed *Failure) {
 // than for a token, because reading may hang.
 func (s *Source) somethingNew(ctx context.Context, failed *Failure) bool {
 	s.mu.Lock()
-	may := (failed != nil || s.place != nil) && s.mayRecheck(s.now())
+	may := (failed != nil || s.mayFindPlace()) && s.mayRecheck(s.now())
 	u, timeout := s.primary(), s.timeout()
 	s.mu.Unlock()
 	if !may {

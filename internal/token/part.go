@@ -1,8 +1,10 @@
 package token
 
 import (
+	"bytes"
 	"context"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,11 +15,13 @@ import (
 // part is the part of the storage in one attempt. The first operation that fails ends it: then the attempt
 // continues as without sharing. A nil *part has ended.
 type part struct {
-	s       *Source
-	attempt *attempt
-	request *request
-	slot    Slot          // nil: the part has ended
-	timeout time.Duration // of the attempt
+	s        *Source
+	attempt  *attempt
+	request  *request
+	identity []byte        // of the token request, for the storage of another config; nil: no other one is used
+	shared   Shared        // where slot is
+	slot     Slot          // nil: the part has ended
+	timeout  time.Duration // of the attempt
 
 	record record // as it was loaded last
 	loaded bool   // whether it was
@@ -27,34 +31,57 @@ type part struct {
 	since        time.Time    // when this replica began to make the token request
 	publishes    bool         // whether the result is stored
 
-	queue  <-chan func() // yields the lock, or nil if that has failed; nil: not requested
-	leave  func()        // gives the lock up; nil: not requested
-	locked bool          // the lock is there, or cannot be had
-	unlock func()        // nil: there is nothing to unlock
-	quiet  func()        // ends the announcements; nil: there are none
+	queue  <-chan func()   // yields the lock, or nil if that has failed; nil: not requested
+	leave  func()          // gives the lock up; nil: not requested
+	locked bool            // the lock is there, or cannot be had
+	unlock func()          // nil: there is nothing to unlock
+	hush   func()          // ends the announcements; nil: there are none
+	silent <-chan struct{} // is closed when they have ended
 }
 
-// openPart finds the place of the record. That needs the values of the token request.
-func (s *Source) openPart(a *attempt, r *request) *part {
+// openPart finds the place of the record. That needs the values of the token request. The attempt may be nil.
+func (s *Source) openPart(ctx context.Context, a *attempt, r *request) *part {
 	s.mu.Lock()
-	p := &part{s: s, attempt: a, request: r, timeout: s.timeout(), began: s.now()}
+	p := &part{s: s, attempt: a, request: r, shared: r.user.Shared, timeout: s.timeout(), began: s.now()}
 	s.mu.Unlock()
-	slot, _ := do(p, a.ctx, patienceFor(p.timeout), func(context.Context) (Slot, error) {
-		identity := r.prepared.Identity()
-		if identity == nil {
-			return nil, nil
-		}
-		return r.user.Shared.Slot(identity), nil
-	})
-	p.slot = slot
+	p.identity = r.identity(ctx)
+	p.openSlot(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.place = nil
-	if slot != nil {
-		s.place = &place{slot, &request{user: r.user, prepared: r.prepared, credentials: r.credentials}}
-		s.forgetPlace()
+	s.place, s.placeLost = nil, r.user != s.primary()
+	if p.slot != nil && !s.placeLost {
+		s.place = &place{p.slot, &request{user: r.user, prepared: r.prepared, credentials: r.credentials}}
 	}
 	return p
+}
+
+// openSlot finds the place of the record in the storage, if there are both.
+func (p *part) openSlot(ctx context.Context) {
+	p.slot = nil
+	if p.identity == nil || p.shared == nil {
+		return
+	}
+	p.slot, _ = do(p, ctx, p.halfTime(), func(context.Context) (Slot, error) { return p.shared.Slot(p.identity), nil })
+}
+
+// move moves the part to the storage of the running config, since a reload stops that of the config before. It
+// reports whether it has.
+func (p *part) move(ctx context.Context) bool {
+	if p.identity == nil {
+		return false
+	}
+	p.s.mu.Lock()
+	running := p.s.primary().Shared
+	p.s.mu.Unlock()
+	if running == p.shared {
+		return false
+	}
+	if !p.publishes { // it waits, and must begin anew
+		p.giveUpLock()
+	}
+	p.shared = running
+	p.openSlot(ctx)
+	return true
 }
 
 // outcome is that of an operation of the storage.
@@ -63,8 +90,23 @@ type outcome[T any] struct {
 	err   error
 }
 
-// do runs an operation of the storage until ctx ends, for at most limit. If the operation fails, panics or
-// hangs, it ends the part and reports false.
+// operate runs an operation of the storage like do. One that fails because of a reload is run in the storage of
+// the running config.
+func operate[T any](p *part, ctx context.Context, limit time.Duration, operation func(context.Context, Slot) (T, error)) (value T, ok bool) {
+	p.move(ctx)
+	for p.slot != nil {
+		slot := p.slot
+		value, ok = do(p, ctx, limit, func(ctx context.Context) (T, error) { return operation(ctx, slot) })
+		if ok || !p.move(ctx) {
+			return value, ok
+		}
+	}
+	return value, false
+}
+
+// do runs an operation until ctx ends, for at most limit. It reports false if there is no result. If the
+// operation fails, panics or hangs, that ends the part. If it only takes longer than limit, it does not: what
+// follows has more time.
 func do[T any](p *part, ctx context.Context, limit time.Duration, operation func(context.Context) (T, error)) (value T, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -75,19 +117,15 @@ func do[T any](p *part, ctx context.Context, limit time.Duration, operation func
 		r.value, r.err = operation(ctx)
 		return r
 	})
-	if !ok || r.err != nil {
+	if !ok || r.err != nil && ctx.Err() == nil {
 		p.slot = nil
-		return value, false
 	}
-	return r.value, true
+	return r.value, ok && r.err == nil
 }
 
-// load loads the record, in the time of limit. It reports false if the part has ended.
+// load loads the record, in the time of limit, and reports whether it has.
 func (p *part) load(ctx context.Context, limit time.Duration) bool {
-	if p.slot == nil {
-		return false
-	}
-	text, ok := do(p, ctx, limit, p.slot.Load)
+	text, ok := operate(p, ctx, limit, func(ctx context.Context, slot Slot) ([]byte, error) { return slot.Load(ctx) })
 	if !ok {
 		return false
 	}
@@ -114,18 +152,21 @@ func (p *part) listen() {
 // save changes the record as it is now, and ends the part if that fails. The attempt may have ended.
 func (p *part) save(change func(*record)) {
 	ctx := context.Background()
-	if !p.load(ctx, p.timeout) {
+	if !p.load(ctx, saveLimit) {
 		return
 	}
 	change(&p.record)
-	slot, text := p.slot, p.record.encode()
-	do(p, ctx, p.timeout, func(ctx context.Context) (struct{}, error) { return struct{}{}, slot.Store(ctx, text) })
+	text := p.record.encode()
+	operate(p, ctx, saveLimit, func(ctx context.Context, slot Slot) (struct{}, error) { return struct{}{}, slot.Store(ctx, text) })
 }
+
+// saveLimit is for a storage that does not end its operations itself. Nobody waits for it.
+const saveLimit = 10 * time.Second
 
 // await waits until a decision can be made about the attempt.
 func (p *part) await() decision {
 	if !p.look() {
-		return requesting
+		return p.unsettled()
 	}
 	pause, queueAt := firstPause, p.began.Add(p.s.courtesy(p.timeout))
 	for {
@@ -141,15 +182,29 @@ func (p *part) await() decision {
 		}
 		pause = min(2*pause, longestPause, patienceFor(p.timeout)/2)
 		if !p.look() {
-			return requesting
+			return p.unsettled()
 		}
 	}
 }
 
-// look loads the record while the attempt waits. The storage gets hardly more than the time that is left for
-// waiting, so that there is enough for a token request.
+// look loads the record while the attempt waits. The storage gets half of the attempt's time, so that there is
+// enough for a token request, and more only while another replica makes one.
 func (p *part) look() bool {
-	return p.load(p.attempt.ctx, max(p.left(), patienceFor(p.timeout)/4))
+	limit := p.halfTime() - p.s.now().Sub(p.began)
+	if p.heard.After(p.began) {
+		limit = max(limit, patienceFor(p.timeout))
+	}
+	return p.load(p.attempt.ctx, limit)
+}
+
+func (p *part) halfTime() time.Duration { return p.timeout / 2 }
+
+// unsettled returns what follows if the record cannot be loaded in time.
+func (p *part) unsettled() decision {
+	if p.attempt.ctx.Err() != nil {
+		return givingUp
+	}
+	return requesting
 }
 
 // left returns how long the attempt continues to wait if it hears nothing.
@@ -261,7 +316,7 @@ func (p *part) beginRequest() {
 // not broken off, as it could not be told from a failure of the storage.
 func (p *part) announce(atOnce bool) {
 	quiet, silent := make(chan struct{}), make(chan struct{})
-	p.quiet = func() { close(quiet); <-silent }
+	p.hush, p.silent = sync.OnceFunc(func() { close(quiet) }), silent
 	go func() {
 		defer close(silent)
 		if atOnce {
@@ -282,6 +337,21 @@ func (p *part) announce(atOnce bool) {
 	}()
 }
 
+// stopAnnouncing ends the announcements, and does not wait for one that is under way.
+func (p *part) stopAnnouncing() {
+	if p != nil && p.hush != nil {
+		p.hush()
+	}
+}
+
+// beQuiet ends the announcements.
+func (p *part) beQuiet() {
+	if p.hush != nil {
+		p.hush()
+		<-p.silent
+	}
+}
+
 func (p *part) saveAnnouncement() {
 	p.save(func(r *record) { r.Announce = &announcement{At: p.s.now().Round(0).UTC(), Replica: p.s.replica} })
 }
@@ -289,37 +359,63 @@ func (p *part) saveAnnouncement() {
 // willPublish reports whether the result of the token request is stored, unless that fails.
 func (p *part) willPublish() bool { return p != nil && p.publishes }
 
+// fits reports whether the part is that of the token request, which may have been prepared again since.
+func (p *part) fits(ctx context.Context) bool {
+	return p.identity == nil || bytes.Equal(p.request.identity(ctx), p.identity)
+}
+
+// withdraw ends the part before the attempt ends, in the background.
+func (p *part) withdraw() {
+	go func() {
+		p.beQuiet()
+		p.end()
+	}()
+}
+
 // publish stores the result of the token request: a token that is the current one now, or a failure.
 func (p *part) publish(c *cached, failed *Failure) {
-	if p == nil {
+	if !p.willPublish() {
 		return
 	}
-	if p.quiet != nil {
-		p.quiet()
-	}
+	p.beQuiet()
 	p.save(func(r *record) {
 		r.Announce = nil
-		if p.attempt.rejected != "" {
+		refused := r.Token != nil && p.refuses(r.Token.Value)
+		if p.attempt.replaces {
 			r.Replaced = p.since.Round(0).UTC()
 		}
-		if c != nil {
-			r.obtained(newRecordToken(&c.Token), p.attempt.rejected, p.s.now())
-			return
-		}
-		r.Failure = newRecordFailure(failed, p.s.replica)
-		if r.Token != nil && r.Token.Value == p.attempt.rejected {
-			r.Token.Rejected = true
+		switch {
+		case c != nil:
+			r.obtained(newRecordToken(&c.Token), refused, p.s.now())
+		case p.request.prepared == nil:
+			// The failure of a retry that could not be prepared is nobody else's.
+		case !refused && r.Token.usable(p.s.now()) && r.Token.Sent.After(p.since):
+			// Another replica's token request has had more success since.
+		default:
+			r.failed(newRecordFailure(failed, p.s.replica), refused)
 		}
 	})
 }
 
-// end gives up the lock.
-func (p *part) end() {
-	if p == nil {
-		return
-	}
+// refuses reports whether APIs have rejected the token with this value.
+func (p *part) refuses(value string) bool {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	return value == p.s.rejected || value == p.attempt.rejected
+}
+
+// giveUpLock gives the lock up, or stops waiting for it.
+func (p *part) giveUpLock() {
 	release(p.unlock, p.request.user.log())
 	if p.leave != nil {
 		p.leave()
+	}
+	p.queue, p.leave, p.unlock, p.locked = nil, nil, nil, false
+}
+
+// end ends the part with the attempt.
+func (p *part) end() {
+	if p != nil {
+		p.giveUpLock()
 	}
 }

@@ -100,12 +100,21 @@ func (r record) fromFuture(now time.Time) bool {
 // differ a little.
 func (r record) replacedAgo(now time.Time) time.Duration { return now.Sub(r.Replaced).Abs() }
 
-// obtained notes that a token request has yielded t. A token that was obtained later stays, unless it is the
-// one that an API has rejected.
-func (r *record) obtained(t *recordToken, rejected string, now time.Time) {
+// obtained notes that a token request has yielded t. A token that was obtained later stays, unless it is
+// refused: an API has rejected it.
+func (r *record) obtained(t *recordToken, refused bool, now time.Time) {
 	r.Failure = nil
-	if !r.Token.usable(now) || !r.Token.Sent.After(t.Sent) || r.Token.Value == rejected {
+	if !r.Token.usable(now) || !r.Token.Sent.After(t.Sent) || refused {
 		r.Token = t
+	}
+}
+
+// failed notes that a token request has failed. If an API has rejected the token that there is, no starting
+// replica may use that.
+func (r *record) failed(f *recordFailure, refused bool) {
+	r.Failure = f
+	if refused {
+		r.Token.Rejected = true
 	}
 }
 

@@ -190,7 +190,7 @@ func TestObtainedTokenInARecord(t *testing.T) {
 		"rejected now":    {tokenInRecord("rejected", 0, time.Hour), "new"}, // by a clock that is ahead it is later
 	} {
 		r := record{Token: test.before, Failure: failureInRecord(0, time.Minute, true)}
-		r.obtained(tokenInRecord("new", time.Second, time.Hour), "rejected", recordNow)
+		r.obtained(tokenInRecord("new", time.Second, time.Hour), name == "rejected now", recordNow)
 		if r.Token.Value != test.want || r.Failure != nil {
 			t.Errorf("%s: %+v", name, r)
 		}
@@ -226,7 +226,11 @@ func TestDecide(t *testing.T) {
 		"first use, future":         {record{Token: tokenInRecord("theirs", -time.Minute, time.Hour)}, view{began: began}, waiting},
 		"token beside a failure":    {record{Token: tokenInRecord("theirs", 0, time.Hour), Failure: failureInRecord(0, time.Minute, true)}, view{began: began}, adopting},
 		"expired, later":            {record{Token: tokenInRecord("theirs", time.Minute, time.Hour)}, view{began: began, inHand: inHand(time.Hour, time.Hour)}, adopting},
-		"expired, the same":         {record{Token: tokenInRecord("mine", time.Minute, time.Hour)}, view{began: began, inHand: inHand(time.Hour, time.Hour)}, waiting},
+		"expired, the same":         {record{Token: tokenInRecord("mine", time.Hour, 2*time.Hour)}, view{began: began, inHand: inHand(time.Hour, time.Hour)}, waiting},
+		"expired, granted again":    {record{Token: tokenInRecord("mine", time.Minute, time.Hour)}, view{began: began, inHand: inHand(time.Hour, time.Hour)}, adopting},
+		"ahead, the same":           {record{Token: tokenInRecord("mine", 55*time.Minute, time.Hour)}, view{began: began, inHand: inHand(55*time.Minute, time.Hour)}, waiting},
+		"ahead, granted again":      {record{Token: tokenInRecord("mine", time.Minute, time.Hour)}, view{began: began, inHand: inHand(55*time.Minute, time.Hour)}, adopting},
+		"granted again, rejected":   {record{Token: tokenInRecord("mine", time.Minute, time.Hour)}, view{began: began, inHand: inHand(55*time.Minute, time.Hour), rejected: "mine"}, waiting},
 		"expired, earlier":          {record{Token: tokenInRecord("theirs", 2*time.Hour, 10*time.Hour)}, view{began: began, inHand: inHand(time.Hour, time.Hour)}, waiting},
 		"ahead, lives longer":       {record{Token: tokenInRecord("theirs", time.Minute, time.Hour)}, view{began: began, inHand: inHand(55*time.Minute, time.Hour)}, adopting},
 		"ahead, later but shorter":  {record{Token: tokenInRecord("theirs", time.Minute, 3*time.Minute)}, view{began: began, inHand: inHand(55*time.Minute, time.Hour)}, waiting},

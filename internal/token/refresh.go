@@ -31,7 +31,8 @@ type attempt struct {
 	ctx  context.Context // ends at the attempt's deadline
 	done chan struct{}   // closed when token or err is set
 
-	inARow int // how many token requests in a row have failed by the record
+	inARow   int  // how many token requests in a row have failed by the record
+	replaces bool // whether an API has rejected the token that was in hand, once it has ended
 
 	token   *oauth.Token
 	err     error // an *oauth.Error
@@ -110,6 +111,9 @@ func (s *Source) run(a *attempt, cancel context.CancelFunc, u *User) {
 			event.Expires = t.Sent.Add(t.Lifetime).Round(0)
 		case err != nil && err.Transient && i < len(retryPauses) && wait(a.ctx, jitter(retryPauses[i], 0.5)):
 			s.failures.Add(1)
+			if !err.Responded {
+				r.part.stopAnnouncing() // the cause may be on this side, and others must not wait for retries
+			}
 		default:
 			r.part.publish(s.finish(a, t, r, event))
 			return
@@ -118,7 +122,7 @@ func (s *Source) run(a *attempt, cancel context.CancelFunc, u *User) {
 	}
 }
 
-// request is the token request of one attempt. It is prepared once and may be made several times.
+// request is the token request of one attempt. It is prepared each time that it is made.
 type request struct {
 	user        *User
 	prepared    Prepared // nil: not prepared
@@ -139,11 +143,10 @@ func (r *request) fetch(ctx context.Context) (*oauth.Token, *oauth.Error) {
 	}
 }
 
-// prepare prepares the request, unless it is. Every failure is an *oauth.Error, panics included.
+// prepare prepares the request with the values as they are now (rule 12). Every failure is an *oauth.Error,
+// panics included.
 func (r *request) prepare(ctx context.Context) *oauth.Error {
-	if r.prepared != nil {
-		return nil
-	}
+	r.prepared = nil
 	// It returns soon after ctx has ended even if reading a file hangs: otherwise no attempt could follow.
 	p, ok := InTime(ctx, func() preparation { return r.prepareOrRecover(ctx) })
 	switch {
@@ -160,6 +163,15 @@ func (r *request) prepare(ctx context.Context) *oauth.Error {
 		r.credentials = p.credentials
 		return failure(ctx, p.err)
 	}
+}
+
+// identity returns the identity of the request, or nil if it must not be shared or has none in time.
+func (r *request) identity(ctx context.Context) []byte {
+	identity, _ := InTime(ctx, func() []byte {
+		defer RecoverAndLog(r.user.log(), "preparing a token request")
+		return r.prepared.Identity()
+	})
+	return identity
 }
 
 // failure returns why there is no token: err, or a timeout. It returns errPanicked if err is nil.

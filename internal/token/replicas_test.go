@@ -49,14 +49,37 @@ type slot struct {
 	load, store, locking func(context.Context) error
 	torn                 func([]byte) []byte // what is loaded instead of the record
 	notExclusive         bool
+	stopped              atomic.Bool // all operations fail
+	open                 func()      // runs before the slot is there
+}
+
+func (s *slot) stop() { s.stopped.Store(true) }
+
+// setLoad sets load while the slot is in use.
+func (s *slot) setLoad(load func(context.Context) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.load = load
+}
+
+// before runs before an operation.
+func (s *slot) before(ctx context.Context, operation *func(context.Context) error) error {
+	if s.stopped.Load() {
+		return errStorage
+	}
+	s.mu.Lock()
+	run := *operation
+	s.mu.Unlock()
+	if run == nil {
+		return nil
+	}
+	return run(ctx)
 }
 
 func (s *slot) Load(ctx context.Context) ([]byte, error) {
 	s.loads.Add(1)
-	if s.load != nil {
-		if err := s.load(ctx); err != nil {
-			return nil, err
-		}
+	if err := s.before(ctx, &s.load); err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,10 +91,8 @@ func (s *slot) Load(ctx context.Context) ([]byte, error) {
 
 func (s *slot) Store(ctx context.Context, record []byte) error {
 	s.stores.Add(1)
-	if s.store != nil {
-		if err := s.store(ctx); err != nil {
-			return err
-		}
+	if err := s.before(ctx, &s.store); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,10 +105,8 @@ func (s *slot) Store(ctx context.Context, record []byte) error {
 
 func (s *slot) Lock(ctx context.Context) (func(), error) {
 	s.locks.Add(1)
-	if s.locking != nil {
-		if err := s.locking(ctx); err != nil {
-			return nil, err
-		}
+	if err := s.before(ctx, &s.locking); err != nil {
+		return nil, err
 	}
 	if s.notExclusive {
 		return func() {}, nil
@@ -101,7 +120,12 @@ func (s *slot) Lock(ctx context.Context) (func(), error) {
 }
 
 // Slot implements Shared: everybody has the same identity.
-func (s *slot) Slot([]byte) Slot { return s }
+func (s *slot) Slot([]byte) Slot {
+	if s.open != nil {
+		s.open()
+	}
+	return s
+}
 
 // errStorage is a failure of the storage.
 var errStorage = errors.New("hunter2")

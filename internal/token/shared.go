@@ -99,15 +99,13 @@ func decide(r record, v view, now time.Time) decision {
 }
 
 // prefers reports whether the record's token is better than the one in hand: ahead of expiry it must live
-// longer, otherwise it must have been obtained later.
+// longer, otherwise it must have been obtained later. It may be the same token, which was granted again.
 func (v view) prefers(t *recordToken, now time.Time) bool {
 	switch {
 	case !t.usable(now), t.Value == v.rejected:
 		return false
 	case v.inHand == nil:
 		return true
-	case t.Value == v.inHand.Value:
-		return false
 	case v.inHand.usable(now) && v.inHand.Value != v.rejected:
 		return t.expires().After(v.inHand.expires())
 	default:
@@ -118,10 +116,17 @@ func (v view) prefers(t *recordToken, now time.Time) bool {
 // settle ends the attempt by what the record holds, and reports whether it has. Otherwise this replica makes
 // the token request.
 func (s *Source) settle(a *attempt, r *request) bool {
-	if r.user.Shared == nil || r.part != nil {
+	switch {
+	case r.user.Shared == nil:
+		return false
+	case r.part != nil: // this is a retry
+		if !r.part.fits(a.ctx) {
+			r.part.withdraw()
+			r.part = &part{request: r}
+		}
 		return false
 	}
-	r.part = s.openPart(a, r)
+	r.part = s.openPart(a.ctx, a, r)
 	if a.forced || !s.settleBy(r.part.await(), a, r) {
 		r.part.beginRequest()
 		return false
@@ -224,6 +229,7 @@ func (s *Source) finishFailed(a *attempt, r *request, failure func(now time.Time
 // look adopts the record's token if it is better than the one in hand, and reports whether it has. It makes
 // no token request, so it may be called inside a back-off.
 func (s *Source) look() bool {
+	s.findPlace()
 	s.mu.Lock()
 	place, timeout := s.place, s.timeout()
 	s.mu.Unlock()
@@ -231,7 +237,7 @@ func (s *Source) look() bool {
 		return false
 	}
 	p := &part{s: s, request: place.request, slot: place.slot, timeout: timeout, began: s.now()}
-	if !p.load(context.Background(), patienceFor(timeout)) {
+	if !p.load(context.Background(), p.halfTime()) {
 		return false
 	}
 	t := p.bound(s.now())
@@ -339,7 +345,32 @@ type place struct {
 // forgetPlace forgets the place of the record if that belongs to a user whose settings do not apply any
 // more: it keeps the config of that user alive. Call it with mu held.
 func (s *Source) forgetPlace() {
-	if s.place != nil && s.place.request.user != s.primary() {
-		s.place = nil
+	if s.place == nil || s.place.request.user != s.primary() {
+		s.place, s.placeLost = nil, true
+	}
+}
+
+// mayFindPlace reports whether the place of the record is known, or a reload has made the source forget it. Call
+// it with mu held.
+func (s *Source) mayFindPlace() bool {
+	return s.place != nil || s.placeLost && s.primary().Shared != nil
+}
+
+// findPlace finds the place of the record anew, once after a reload.
+func (s *Source) findPlace() {
+	s.mu.Lock()
+	lost, timeout := s.place == nil && s.mayFindPlace(), s.timeout()
+	r := &request{user: s.primary()}
+	if lost {
+		s.placeLost = false
+	}
+	s.mu.Unlock()
+	if !lost {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout/2)
+	defer cancel()
+	if r.prepare(ctx) == nil {
+		s.openPart(ctx, nil, r)
 	}
 }

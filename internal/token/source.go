@@ -88,6 +88,7 @@ type Source struct {
 	rejected        string      // the value of the token that an API has rejected last
 	replacedAt      time.Time   // when an attempt last began because of a rejection
 	place           *place      // of the record that is shared with other replicas, as of the last attempt; nil: none
+	placeLost       bool        // whether a reload has made the source forget that
 	healthAskedAt   time.Time   // when a health check last asked about the source
 	closed          bool        // no more background work
 	timer           *time.Timer // for the next attempt in the background, or nil
@@ -212,6 +213,7 @@ func (s *Source) beginFor(cause context.Context, why purpose) *attempt {
 	if s.attempt == nil {
 		ctx, cancel := context.WithTimeout(causedBy(cause), s.timeout())
 		s.attempt = &attempt{purpose: why, ctx: ctx, done: make(chan struct{})}
+		s.placeLost = false // the attempt looks for it
 		go s.run(s.attempt, cancel, s.primary())
 	}
 	return s.attempt
@@ -221,8 +223,9 @@ func (s *Source) beginFor(cause context.Context, why purpose) *attempt {
 // waits, and returns it.
 func (s *Source) finish(a *attempt, t *oauth.Token, r *request, event Event) (obtained *cached, failed *Failure) {
 	s.mu.Lock()
-	now := s.now()
+	now, before := s.now(), s.cached.Load()
 	s.attempt = nil
+	a.replaces = a.rejected != "" || before != nil && before.Value == s.rejected
 	if event.Err == nil {
 		event.Err = s.keep(s.withMeaning(t, now), origin{shared: r.part.willPublish()}, now)
 	}
@@ -317,7 +320,7 @@ func (s *Source) Detach(u *User) bool {
 func (s *Source) Destruct() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closed = true
+	s.closed, s.place = true, nil
 	s.schedule()
 	u, c := s.lastUser, s.cached.Load()
 	if c.usable(s.now()) && !c.shared && u.started && u.Observer != nil {

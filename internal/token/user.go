@@ -40,8 +40,7 @@ type Fetcher interface {
 	Fingerprint() string
 }
 
-// Prepared is a token request that can be made, any number of times within one attempt. It is an alias, so
-// that the fetcher in tokentest, which this package's tests use, can return one without an import cycle.
+// Prepared is a token request that can be made. It is an alias, so that the fetcher in tokentest, which this package's tests use, can return one without an import cycle.
 type Prepared = interface {
 	// Fetch makes the token request once. The error is an *oauth.Error or ctx's.
 	Fetch(ctx context.Context) (*oauth.Token, error)

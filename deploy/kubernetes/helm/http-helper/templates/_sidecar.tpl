@@ -5,6 +5,9 @@ What a chart includes to give its pods the sidecar. The values are those of .Val
   caddyfile     its configuration. Required; it listens on loopback for the app, and on port 8081 for
                 /live, /ready and /metrics.
   secret        the name of the Secret that is mounted at /run/secrets/http_helper. Required.
+  shareTokens   for share_tokens in the caddyfile. Its secret is the name of a second Secret, mounted at
+                /run/secrets/http_helper_shared: what several apps have in common that share their
+                tokens, such as token_key and redis_password. Default: none.
   env           a list of variables, for example HTTPS_PROXY or SSL_CERT_FILE. Default: none.
   volumes       a list of volumes, for example with a private CA or a client certificate. Default: none.
   volumeMounts  where the sidecar has them. Default: none.
@@ -68,6 +71,11 @@ platform gives it one, as OpenShift does.
       readOnly: true
     - name: http-helper-run
       mountPath: /run/http_helper
+    {{- if .Values.httpHelper.shareTokens }}
+    - name: http-helper-shared
+      mountPath: /run/secrets/http_helper_shared
+      readOnly: true
+    {{- end }}
     {{- with .Values.httpHelper.volumeMounts }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -110,6 +118,14 @@ http-helper.sidecar: enabled
   emptyDir:
     medium: Memory
     sizeLimit: 1Mi
+{{- with .Values.httpHelper.shareTokens }}
+- name: http-helper-shared
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret:
+          name: {{ required "httpHelper.shareTokens.secret is missing" .secret | quote }}
+{{- end }}
 {{- with .Values.httpHelper.volumes }}
 {{ toYaml . }}
 {{- end }}

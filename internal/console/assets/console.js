@@ -1,0 +1,175 @@
+// What makes the console's pages nicer where scripts run. Without them everything works too.
+"use strict";
+
+const refreshEvery = 5000;
+
+// refresh replaces the part of the page that shows what the sidecar says. It waits while the page is hidden.
+async function refresh(live) {
+	if (document.hidden) return;
+	let response;
+	try {
+		response = await fetch(live.dataset.refresh);
+	} catch {
+		say("The console has ended. Start the command again, and open its new URL.");
+		return;
+	}
+	const page = new DOMParser().parseFromString(await response.text(), "text/html");
+	const fresh = page.getElementById("live");
+	if (!fresh) {
+		say(page.querySelector("h1")?.textContent ?? "The page cannot be refreshed.");
+		return;
+	}
+	say("");
+	if (live.contains(document.activeElement) && document.activeElement !== live) {
+		const place = placeOf(live, document.activeElement);
+		live.replaceChildren(...fresh.childNodes);
+		live.querySelectorAll("a, button, [tabindex]")[place]?.focus({ preventScroll: true });
+		return;
+	}
+	live.replaceChildren(...fresh.childNodes);
+}
+
+function placeOf(live, element) {
+	return [...live.querySelectorAll("a, button, [tabindex]")].indexOf(element);
+}
+
+// say shows a line above the part that is refreshed; an empty one removes it.
+function say(text) {
+	let line = document.getElementById("said");
+	if (!line) {
+		if (!text) return;
+		line = document.createElement("p");
+		line.id = "said";
+		line.className = "notice notice-warn";
+		line.setAttribute("role", "status");
+		document.getElementById("live").before(line);
+	}
+	line.hidden = !text;
+	if (line.textContent !== text) line.textContent = text;
+}
+
+const live = document.querySelector("#live[data-refresh]");
+if (live) {
+	setInterval(() => refresh(live), refreshEvery);
+	document.addEventListener("visibilitychange", () => refresh(live));
+}
+
+// A result is read out, and is where the keyboard goes on.
+document.querySelector("[data-focus]")?.focus();
+
+// A button whose request takes long says so, and is not pressed twice.
+document.addEventListener("submit", (event) => {
+	const button = event.submitter;
+	if (!button?.dataset.busy) return;
+	if (button.getAttribute("aria-disabled") === "true") {
+		event.preventDefault();
+		return;
+	}
+	button.setAttribute("aria-disabled", "true");
+	button.textContent = button.dataset.busy;
+});
+
+// The form of a dialog: what follows from it is shown while it is filled in. Secrets stay in the page until
+// a button is pressed.
+const form = document.querySelector("form[data-live]");
+const touched = new Set();
+
+function setUp(page) {
+	for (const button of page.querySelectorAll("[data-copy]")) button.hidden = false;
+	for (const button of page.querySelectorAll("[data-without-script]")) button.hidden = true;
+	for (const text of page.querySelectorAll("[data-limit]")) countCharacters(text);
+}
+
+// countCharacters counts as the server does: characters, not halves of them.
+function countCharacters(text) {
+	const counter = document.querySelector(`[data-counter-for="${CSS.escape(text.id)}"]`);
+	const count = [...text.value].length;
+	counter.textContent = `${count} of ${text.dataset.limit} characters`;
+	counter.classList.toggle("over", count > Number(text.dataset.limit));
+}
+
+async function post(fields) {
+	for (const secret of form.querySelectorAll("input[type=password]")) fields.delete(secret.name);
+	const response = await fetch(form.action, { method: "POST", body: new URLSearchParams(fields) });
+	return new DOMParser().parseFromString(await response.text(), "text/html");
+}
+
+let latest = 0;
+let timer;
+
+async function check() {
+	const number = ++latest;
+	const fields = new FormData(form);
+	fields.set("do", "check");
+	let page;
+	try {
+		page = await post(fields);
+	} catch {
+		return;
+	}
+	if (number !== latest || !page.getElementById("preview")) return;
+	document.getElementById("preview").replaceChildren(...page.getElementById("preview").childNodes);
+	for (const fresh of page.querySelectorAll("#form [data-error-for]")) showErrors(fresh);
+	for (const fresh of page.querySelectorAll("#form [data-follows]")) document.getElementById(fresh.id)?.replaceChildren(...fresh.childNodes);
+	setUp(document.getElementById("preview"));
+}
+
+// showErrors shows what is wrong with a field, once somebody has left it.
+function showErrors(fresh) {
+	const id = fresh.dataset.errorFor;
+	const shown = document.querySelector(`#form [data-error-for="${CSS.escape(id)}"]`);
+	if (!shown || (shown.hidden && !touched.has(id))) return;
+	shown.hidden = fresh.hidden;
+	shown.replaceChildren(...fresh.childNodes);
+	document.getElementById(id)?.toggleAttribute("aria-invalid", false);
+	if (!fresh.hidden) document.getElementById(id)?.setAttribute("aria-invalid", "true");
+}
+
+// changeRows adds or removes a row without loading the page anew.
+async function changeRows(button) {
+	latest++;
+	const fields = new FormData(form, button);
+	const page = await post(fields);
+	const fresh = page.getElementById("form");
+	if (!fresh) return;
+	const list = button.closest("[id^=list-]").id;
+	form.replaceChildren(...fresh.childNodes);
+	document.getElementById("preview").replaceChildren(...page.getElementById("preview").childNodes);
+	setUp(document);
+	const next = fresh.dataset.added ? document.getElementById(fresh.dataset.added) : document.querySelector(`#${list} button`);
+	next?.focus();
+	check();
+}
+
+if (form) {
+	form.addEventListener("input", (event) => {
+		if (event.target.dataset.limit) countCharacters(event.target);
+		if (event.target.type === "password") return;
+		clearTimeout(timer);
+		timer = setTimeout(check, 250);
+	});
+	form.addEventListener("change", (event) => {
+		touched.add(event.target.name);
+		clearTimeout(timer);
+		timer = setTimeout(check, 0);
+	});
+	form.addEventListener("submit", (event) => {
+		if (event.submitter?.dataset.partial === undefined) return;
+		event.preventDefault();
+		changeRows(event.submitter);
+	});
+}
+setUp(document);
+
+document.addEventListener("click", async (event) => {
+	const button = event.target.closest("[data-copy]");
+	if (!button) return;
+	const text = document.getElementById(button.dataset.copy);
+	try {
+		await navigator.clipboard.writeText(text.textContent);
+		button.textContent = "Copied";
+	} catch {
+		getSelection().selectAllChildren(text);
+		button.textContent = "Selected";
+	}
+});

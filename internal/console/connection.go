@@ -1,0 +1,315 @@
+package console
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
+)
+
+// connectionView is the page of one connection.
+type connectionView struct {
+	URL          string
+	Connection   adminapi.Connection
+	Connector    string
+	Now          time.Time
+	Result       *notice // of a button
+	Problems     []notice
+	StateMeaning string
+	Bar          *lifeBar
+	Sharing      string
+	Values       []valueView // what it was given
+	Scopes       []scopeView
+	Unconfirmed  string
+	Counts       []tile
+	Events       []eventView
+}
+
+// scopeView is a scope of the connection.
+type scopeView struct {
+	Name, Kind, Words string
+}
+
+// tile is a number with a label.
+type tile struct {
+	Label, Value string
+	Bad          bool
+}
+
+func (p *pages) showConnection(w http.ResponseWriter, r *http.Request) {
+	p.showConnectionWith(w, r, nil)
+}
+
+// leaveAction leads from the result of a button, when it is loaded again, to the connection.
+func (p *pages) leaveAction(w http.ResponseWriter, r *http.Request) {
+	if !grammar.MatchString(r.PathValue("name")) {
+		p.notFound(w, r)
+		return
+	}
+	http.Redirect(w, r, base(r)+"/connections/"+r.PathValue("name"), http.StatusSeeOther) //nolint:gosec // the name is one, and no URL
+}
+
+func (p *pages) refreshConnection(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	if !grammar.MatchString(name) {
+		p.notFound(w, r)
+		return
+	}
+	conn, err := p.sidecar.refresh(r.Context(), name)
+	result := &notice{Tone: toneGood, Title: "There is a new token"}
+	switch {
+	case err != nil:
+		result = &notice{Tone: toneBad, Title: "There is no new token", Lines: []string{sentence(err.Error())}}
+	case conn.Token != nil:
+		result.Lines = []string{"It expires " + ago(conn.Token.Expires, time.Now()) + "."}
+	}
+	p.showConnectionWith(w, r, result)
+}
+
+func (p *pages) pingConnection(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	if !grammar.MatchString(name) {
+		p.notFound(w, r)
+		return
+	}
+	ping, err := p.sidecar.ping(r.Context(), name)
+	if err != nil {
+		p.showConnectionWith(w, r, &notice{Tone: toneBad, Title: "There was no ping", Lines: []string{sentence(err.Error())}})
+		return
+	}
+	p.showConnectionWith(w, r, pingNotice(ping))
+}
+
+// pingNotice says how a ping went.
+func pingNotice(ping adminapi.Ping) *notice {
+	result := &notice{Tone: toneGood, Title: "It works", Lines: []string{sentence(ping.Response.Message)}}
+	if !ping.Working {
+		result.Tone, result.Title = toneBad, "It does not work"
+		result.Body = strings.TrimSpace(orEmpty(ping.Response.Body))
+	}
+	return result
+}
+
+// showConnectionWith shows a connection, with the result of a button, if there is one.
+func (p *pages) showConnectionWith(w http.ResponseWriter, r *http.Request, result *notice) {
+	name := r.PathValue("name")
+	if !grammar.MatchString(name) {
+		p.notFound(w, r)
+		return
+	}
+	conn, err := p.sidecar.connection(r.Context(), name)
+	if err != nil {
+		p.fail(w, r, statusOf(err), problem{Title: "The connection cannot be shown", Text: sentence(err.Error())})
+		return
+	}
+	now := time.Now()
+	view := connectionView{
+		URL: base(r) + "/connections/" + conn.Name, Connection: conn, Connector: orEmpty(conn.Connector), Now: now, Result: result,
+		Problems: problemsOf(conn, now), StateMeaning: stateMeaning[conn.State], Bar: newLifeBar(conn.Token, now), Sharing: sharing(conn.Shared),
+		Values: valueViews(p.sidecar.values(r.Context(), name)), Scopes: scopeViews(conn), Counts: tilesOf(conn, p.sidecar.requestCounts(r.Context())), Events: eventViews(p.sidecar.events(r.Context(), name)),
+	}
+	if conn.Scopes.Unconfirmed() {
+		view.Unconfirmed = "The server did not list the granted scopes, so that nothing confirms them."
+	}
+	p.show(w, r, http.StatusOK, "connection", page{
+		Section: "connections", Title: conn.Name, Data: view, Refresh: view.URL + "?" + automatic + "=1", Still: result != nil,
+	})
+}
+
+// valueViews are the values of a connection's parameters, and the config values that operators may see.
+func valueViews(values adminapi.Values) []valueView {
+	views := make([]valueView, 0, len(values.Parameters)+len(values.ConfigValues))
+	for _, p := range values.Parameters {
+		switch {
+		case p.Value != nil:
+			views = append(views, valueView{Label: p.Label, Value: *p.Value, Code: true})
+		case p.Type == adminapi.TypePassword:
+			views = append(views, valueView{Label: p.Label, Value: "a secret"})
+		default:
+			views = append(views, valueView{Label: p.Label, Value: "not known"})
+		}
+	}
+	for _, v := range values.ConfigValues {
+		views = append(views, configValueView(v))
+	}
+	return views
+}
+
+// stateMeaning explains a state.
+var stateMeaning = map[token.State]string{
+	token.StateIdle:    "It has no token, and none was needed lately.",
+	token.StateReady:   "It has a token.",
+	token.StateFailing: "It has a token, but cannot get a new one.",
+	token.StateDown:    "It has no token, and cannot get one.",
+}
+
+var sharingWords = map[string]string{
+	adminapi.SharedOff: "not with other replicas", adminapi.SharedOn: "with other replicas", adminapi.SharedDegraded: "not now, because the storage fails",
+}
+
+func sharing(s adminapi.Shared) string { return sharingWords[s.State] }
+
+// scopeViews are the scopes that are requested or were granted, with what is known about each.
+func scopeViews(c adminapi.Connection) []scopeView {
+	var views []scopeView
+	for _, name := range c.Scopes.Requested {
+		view := scopeView{name, "requested", "requested"}
+		switch {
+		case slices.Contains(c.Scopes.Missing, name):
+			view.Kind, view.Words = "missing", "not granted"
+		case c.Scopes.Unconfirmed():
+			view.Kind, view.Words = "unconfirmed", "not confirmed"
+		case slices.Contains(c.Scopes.Granted, name):
+			view.Kind, view.Words = "granted", "granted"
+		}
+		views = append(views, view)
+	}
+	for _, name := range c.Scopes.Granted {
+		if !slices.Contains(c.Scopes.Requested, name) {
+			views = append(views, scopeView{name, "granted", "granted, not requested"})
+		}
+	}
+	return views
+}
+
+// tilesOf are the counts of a connection.
+func tilesOf(c adminapi.Connection, counts map[string]adminapi.RequestCounts) []tile {
+	var tiles []tile
+	if counts != nil {
+		requests := counts[c.Name]
+		tiles = append(tiles,
+			tile{"Requests", count(requests.Requests), false},
+			tile{"Refused", count(requests.Refused), requests.Refused > 0},
+			tile{"Without a token", count(requests.NoToken), requests.NoToken > 0},
+			tile{"Failed at the API", count(requests.Failed), requests.Failed > 0})
+	}
+	return append(tiles,
+		tile{"Token requests", count(c.Counts.TokenRequests), false},
+		tile{"of which failed", count(c.Counts.TokenFailures), c.Counts.TokenFailures > 0},
+		tile{"Tokens rejected by the API", count(c.Counts.Rejected), c.Counts.Rejected > 0},
+		tile{"Tokens taken from the storage", count(c.Counts.Adopted), false})
+}
+
+// lifeBar shows the life of a token in hundredths of it.
+type lifeBar struct {
+	Left, Gone    int // sum up to 100
+	Refresh, Rest int // from where it is replaced
+	Now           int
+	Words         string
+}
+
+// newLifeBar returns the bar of a token; nil: there is none.
+func newLifeBar(t *adminapi.Token, now time.Time) *lifeBar {
+	if t == nil || !t.Expires.After(t.Obtained) {
+		return nil
+	}
+	part := func(at time.Time) int {
+		return min(max(int(100*at.Sub(t.Obtained)/t.Expires.Sub(t.Obtained)), 0), 100)
+	}
+	gone, refresh := part(now), part(t.Refresh)
+	return &lifeBar{
+		Left: 100 - gone, Gone: gone, Refresh: refresh, Rest: 100 - refresh, Now: min(gone, 99),
+		Words: fmt.Sprintf("%d %% of the token's life have passed; it is replaced from %d %% on.", gone, refresh),
+	}
+}
+
+// problemsOf returns what is wrong with a connection, and what to do about it.
+func problemsOf(c adminapi.Connection, now time.Time) []notice {
+	var all []notice
+	if e := c.LastError; e != nil {
+		all = append(all, notice{
+			Tone: toneOf[c.State], Title: sentence(trouble[c.State] + e.Reason()), Lines: []string{advice(c.State, e.Class), tried(e.At, c.NextAttempt, now)},
+		})
+	}
+	if missing := c.Scopes.Missing; len(missing) > 0 {
+		all = append(all, notice{
+			Tone: toneWarn, Title: "Not granted: " + strings.Join(missing, " ") + ".",
+			Lines: []string{"Have the client granted them at the authorization server, or do not request them."},
+		})
+	}
+	if c.Shared.State == adminapi.SharedDegraded {
+		all = append(all, notice{
+			Tone: toneWarn, Title: sentence("the token is not shared with other replicas: " + orEmpty(c.Shared.LastError)),
+			Lines: []string{"Requests go on with tokens of its own. It ends by itself once the storage works."},
+		})
+	}
+	return all
+}
+
+var toneOf = map[token.State]string{
+	token.StateIdle: toneWarn, token.StateReady: toneWarn, token.StateFailing: toneWarn, token.StateDown: toneBad,
+}
+
+var trouble = map[token.State]string{
+	token.StateFailing: "no new token, while the one in hand lives: ",
+	token.StateDown:    "no token: ",
+}
+
+// advice says what to do about a failure.
+func advice(state token.State, class oauth.Class) string {
+	switch {
+	case class == oauth.ClassConfiguration:
+		return "Fix what is named here. The next request sees a changed file, after a second at most; Refresh tries it now."
+	case state == token.StateDown: // may never have worked
+		return "It ends by itself once that server responds as it should. If it never has, fix what is named here. Refresh tries it now."
+	default:
+		return "It ends by itself once that server responds as it should. Refresh tries it now."
+	}
+}
+
+// tried says when a token was requested last, and when that may happen again.
+func tried(at time.Time, next *time.Time, now time.Time) string {
+	when := "Last tried " + ago(at, now)
+	if next == nil || next.Sub(now) < time.Second {
+		return when + "."
+	}
+	return when + "; tried again " + ago(*next, now) + " at the earliest."
+}
+
+// eventView is something that happened to the connection, in words.
+type eventView struct {
+	At                  time.Time
+	Tone, What, Details string
+	Took                string
+}
+
+// eventKinds are what may happen to a connection.
+var eventKinds = map[string]struct{ tone, what, status string }{
+	"obtained": {toneGood, "Token obtained", "token endpoint"},
+	"adopted":  {toneGood, "Token taken from the storage", ""},
+	"failed":   {toneBad, "Token request failed", "token endpoint"},
+	"rejected": {toneWarn, "Token rejected", "API"},
+	"refused":  {toneWarn, "Request refused", "the app got"},
+}
+
+func eventViews(events []event) []eventView {
+	views := make([]eventView, 0, len(events))
+	for _, e := range events {
+		kind, known := eventKinds[e.Kind]
+		if !known {
+			kind.what = e.Kind
+		}
+		var details []string
+		if e.Status != nil {
+			details = append(details, strings.TrimSpace(kind.status+" "+strconv.Itoa(*e.Status)))
+		}
+		if e.Code != nil {
+			details = append(details, *e.Code)
+		}
+		if e.Count > 1 {
+			details = append(details, strconv.Itoa(e.Count)+" times, the last one then")
+		}
+		view := eventView{At: e.At, Tone: kind.tone, What: kind.what, Details: strings.Join(details, ", ")}
+		if e.Duration != nil {
+			view.Took = time.Duration(*e.Duration * float64(time.Second)).Round(time.Millisecond).String()
+		}
+		views = append(views, view)
+	}
+	return views
+}

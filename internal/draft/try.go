@@ -1,0 +1,66 @@
+package draft
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+)
+
+// Trial is the result of trying a draft: there is a token.
+type Trial struct {
+	Connection adminapi.Connection // with the times of the token, and which scopes were granted
+	Ping       *adminapi.Ping      // nil: the connector has none
+}
+
+// Working reports whether nothing speaks against the connection: the ping, if there is one, worked. Scopes
+// may be missing.
+func (t Trial) Working() bool { return t.Ping == nil || t.Ping.Working }
+
+// trying is taken by the one draft that is tried: there is one running config in a process.
+var trying = make(chan struct{}, 1)
+
+// Try makes one token request in this process, in a Caddy that does nothing else, and then the connector's
+// ping. The draft must be complete, and there is only one trial at a time. The error is an *oauth.Error when
+// there is no token, or ctx's; any other one says why trying was not possible.
+func (d *Draft) Try(ctx context.Context) (Trial, error) {
+	select {
+	case trying <- struct{}{}:
+		defer func() { <-trying }()
+	case <-ctx.Done():
+		return Trial{}, ctx.Err()
+	}
+	connection := d.connection(func(e entry) string {
+		if e.secret != nil {
+			return literal.Replace(e.Value)
+		}
+		return e.written
+	})
+	err := caddy.Load(caddyconfig.JSON(map[string]any{
+		"admin":   map[string]any{"disabled": true, "config": map[string]any{"persist": false}},
+		"logging": json.RawMessage(`{"logs": {"default": {"level": "FATAL"}}}`),
+		"apps": map[string]any{"http_helper": Config{
+			Connectors:  map[string]json.RawMessage{d.Form.Name: d.config.Connectors[d.Form.Name]},
+			Connections: map[string]json.RawMessage{d.Name: connection},
+		}},
+	}, nil), true)
+	if err != nil {
+		return Trial{}, errors.New(err.Error()) // whatever it wraps, nothing was requested
+	}
+	defer func() { _ = caddy.Stop() }()
+	var trial Trial
+	if trial.Connection, err = d.Refresh(ctx, d.Name); err != nil || d.Ping == nil {
+		return trial, err
+	}
+	ping := d.Ping(ctx, d.Name)
+	trial.Ping = &ping
+	return trial, ctx.Err()
+}
+
+// literal escapes the braces of a secret, which is no text with placeholders.
+var literal = strings.NewReplacer("{", `\{`, "}", `\}`)
