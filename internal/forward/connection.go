@@ -25,7 +25,7 @@ type Connection struct {
 	Tracing *telemetry.Tracing
 
 	Limits           *Limits         // what the app may use the credential for; nil: everything
-	RejectedStatuses []int           // with which the API says that it rejects a token; nil: 401
+	RejectedStatuses []int           // with which the API says that it rejects a token; none: 401
 	Own              *OwnConnections // of the config; nil: loops are not detected
 	looped           atomic.Bool     // a request has come back
 }

@@ -46,7 +46,7 @@ func (t *Transport) sendWhenAllowed(req *http.Request, q *Request, token *oauth.
 
 // mayRepeat reports whether a request may be sent again after the API's response.
 func (q *Request) mayRepeat(req *http.Request, res *http.Response, body *replayBody) bool {
-	return q.options.RateLimitWait > 0 && limitsRate(res) && q.ofApp && slices.Contains(repeatable, req.Method) && body.replayable()
+	return q.options.RateLimitWait > 0 && limitsRate(res) && q.ofApp && slices.Contains(repeatable, req.Method) && body.fits()
 }
 
 // limitsRate reports whether a response says that the request came too early: with the status 429, or with 503

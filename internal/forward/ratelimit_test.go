@@ -372,6 +372,33 @@ func TestABodyThatTurnsOutTooLarge(t *testing.T) {
 	})
 }
 
+// TestABodyThatIsKnownToBeTooLarge does not fit, even when the API responds before anything of it is read.
+func TestABodyThatIsKnownToBeTooLarge(t *testing.T) {
+	for length, want := range map[int64]int{10: 2, 11: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			sent := 0
+			transport := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), Base: roundTripper(func(*http.Request) (*http.Response, error) {
+				if sent++; sent > 1 {
+					return &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: http.NoBody}, nil
+				}
+				return &http.Response{StatusCode: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"1"}}, Body: http.NoBody}, nil
+			})}
+			req := withVars(httptest.NewRequest(http.MethodPut, "/", strings.NewReader(strings.Repeat("a", int(length)))))
+			metrics := telemetry.Acquire(t.Name())
+			defer metrics.Release()
+			q := &Request{
+				Context: req.Context(), options: &Options{Field: "Authorization", ReplayBuffer: 10, RateLimitWait: time.Minute}, ofApp: true, direct: true, received: req.Clone(req.Context()),
+				Conn:   &Connection{Name: "c", Tracing: new(telemetry.Tracing), Tokens: manyTokens{given: new(int)}, Metrics: metrics},
+				Target: &Target{Base: &url.URL{Scheme: "https", Host: "api.example"}, Dial: "api.example:443"},
+			}
+			res, err := transport.Send(req, q)
+			if err != nil || sent != want {
+				t.Errorf("%d bytes: %v, %v after %d requests", length, res, err, sent)
+			}
+		})
+	}
+}
+
 // TestRetriesDoNotMultiply: the attempts of a reverse_proxy for one request of the app share its repetitions.
 func TestRetriesDoNotMultiply(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -71,7 +71,7 @@ func (q *Request) rejected(res *http.Response) bool {
 	switch {
 	case res.StatusCode == http.StatusOK:
 		return slices.Equal(res.Header["Grpc-Status"], []string{grpcUnauthenticated}) && grpcType(q.received) != ""
-	case q.Conn.RejectedStatuses == nil:
+	case len(q.Conn.RejectedStatuses) == 0:
 		return res.StatusCode == http.StatusUnauthorized
 	default:
 		return slices.Contains(q.Conn.RejectedStatuses, res.StatusCode)
@@ -172,6 +172,9 @@ func (b *replayBody) replayable() bool {
 	defer b.mu.Unlock()
 	return !b.lost
 }
+
+// fits reports whether the body is within the limit, as far as that is known.
+func (b *replayBody) fits() bool { return b == nil || b.length <= b.limit && b.replayable() }
 
 // readAhead reads what is still missing of the body, as far as it may be kept, while no attempt does it:
 // only then does net/http notice that the app leaves. The next attempt ends it.

@@ -131,3 +131,13 @@ func TestEachAttemptHasItsTrailers(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// TestNoRejectedStatuses: an empty list in JSON is none, so that a 401 counts.
+func TestNoRejectedStatuses(t *testing.T) {
+	for _, statuses := range [][]int{nil, {}} {
+		q := &Request{Conn: &Connection{RejectedStatuses: statuses}}
+		if !q.rejected(&http.Response{StatusCode: http.StatusUnauthorized}) || q.rejected(&http.Response{StatusCode: http.StatusForbidden}) {
+			t.Errorf("%v is not the default", statuses)
+		}
+	}
+}
