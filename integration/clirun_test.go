@@ -121,6 +121,7 @@ func TestRun(t *testing.T) {
 	if !strings.Contains(got.Stdout, "127.0.0.1  -          ready") {
 		t.Errorf("list says %s", got.Stdout)
 	}
+	wantQuiet(t, r.Logs())
 	r.wantGone(t, syscall.SIGTERM)
 	if got := l.Run(t, "list"); got.Status != 1 || !strings.Contains(got.Stderr, "no caddy http-helper run of yours is running") {
 		t.Errorf("list without a sidecar: %+v", got)

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"net/http"
 	"os"
@@ -17,7 +18,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/integration/harness"
 )
 
-// example is a Caddyfile of docs/examples.md that was made to run on this machine. Its servers speak
+// example is a Caddyfile of the documentation that was made to run on this machine. Its servers speak
 // TLS as the real ones do.
 type example struct {
 	*world
@@ -25,13 +26,19 @@ type example struct {
 	caddyfile string
 }
 
-// newExample takes the Caddyfile below a heading.
+// newExample takes the Caddyfile below a heading of docs/examples.md.
 func newExample(t *testing.T, heading string) *example {
 	t.Helper()
-	_, section, found := strings.Cut(readShipped(t, "docs/examples.md"), "\n## "+heading+"\n")
+	return newExampleOf(t, "docs/examples.md", heading)
+}
+
+// newExampleOf takes the Caddyfile below a heading of a page.
+func newExampleOf(t *testing.T, page, heading string) *example {
+	t.Helper()
+	_, section, found := strings.Cut(readShipped(t, page), "\n## "+heading+"\n")
 	block := fence.FindStringSubmatch(section)
 	if !found || block == nil {
-		t.Fatalf("docs/examples.md has no Caddyfile below %q", heading)
+		t.Fatalf("%s has no Caddyfile below %q", page, heading)
 	}
 	ca := harness.NewCA(t)
 	e := &example{world: newWorld(t, ca), ca: ca}
@@ -167,4 +174,26 @@ func TestExampleUnixSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, "permissions", info.Mode().Perm(), 0o660)
+}
+
+// TestRecipeStandIn is an SDK that fetches a token first, of the sidecar itself.
+func TestRecipeStandIn(t *testing.T) {
+	t.Parallel()
+	e := newExampleOf(t, "docs/recipes.md", "An SDK that insists on fetching a token")
+	e.run(t, "secrets/client_secret")
+	token := e.Send(t, http.MethodPost, "/oauth2/token", []byte("grant_type=client_credentials"), "Authorization", "Basic YW55OmFueQ==")
+	wantStatus(t, token, http.StatusOK)
+	equal(t, "Content-Type", token.Header.Get("Content-Type"), "application/json")
+	var fields struct {
+		AccessToken string `json:"access_token"`
+		TokenType   string `json:"token_type"`
+	}
+	if err := json.Unmarshal([]byte(token.Text), &fields); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "token requests for the stand-in", e.tokens.Count(), 0)
+	e.wantReached(t, "/orders/17", "/v2/orders/17", "Authorization", fields.TokenType+" "+fields.AccessToken)
+	if sent := e.api.Last(t).Header.Get("Authorization"); strings.Contains(sent, fields.AccessToken) {
+		t.Errorf("the API got the stand-in's token: %q", sent)
+	}
 }

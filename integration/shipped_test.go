@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -145,13 +146,15 @@ func TestCaddyfilesInDocs(t *testing.T) {
 	}
 }
 
-// TestExample runs Caddyfile.example as it is but for the ports, and makes the request it names.
+// TestExample runs Caddyfile.example as it is but for the ports, and makes the request it names. Then list
+// prints what README.md shows. The log warns of nothing but the literal secret.
 func TestExample(t *testing.T) {
 	t.Parallel()
 	sidecar := harness.New(t)
 	_, own, _ := net.SplitHostPort(sidecar.Addr)
 	ports := strings.NewReplacer(":8080", ":"+own, ":8081", ":"+harness.Port(t), ":8082", ":"+harness.Port(t))
-	sidecar.Run(t, harness.Config{Whole: ports.Replace(readShipped(t, "Caddyfile.example"))})
+	caddyfile := ports.Replace(readShipped(t, "Caddyfile.example"))
+	sidecar.Run(t, harness.Config{Whole: caddyfile})
 	for _, address := range []string{sidecar.URL, "http://localhost:" + own} {
 		response, err := harness.Get(sidecar.Client, address+"/hello")
 		if err != nil {
@@ -161,6 +164,23 @@ func TestExample(t *testing.T) {
 		equal(t, "body", response.Text, "The API saw the token and was asked: GET /v2/hello")
 		if !strings.Contains(readShipped(t, "README.md"), "\n"+response.Text+"\n") {
 			t.Errorf("README.md does not show %q", response.Text)
+		}
+	}
+	list := exec.Command(harness.Caddy(t), "http-helper", "list", "--config", sidecar.File(t, "Caddyfile.example", caddyfile))
+	list.Dir = sidecar.Dir
+	if printed := output(t, list); !strings.Contains(readShipped(t, "README.md"), "\n"+printed+"```\n") {
+		t.Errorf("README.md does not show %q", printed)
+	}
+	wantQuiet(t, sidecar.Logs(), "client_secret is a literal in the configuration")
+}
+
+// wantQuiet checks that a log has no warnings and errors, except those that say something known.
+func wantQuiet(t *testing.T, log string, known ...string) {
+	t.Helper()
+	for line := range strings.Lines(log) {
+		loud := strings.Contains(line, `"level":"warn"`) || strings.Contains(line, `"level":"error"`)
+		if loud && !slices.ContainsFunc(known, func(text string) bool { return strings.Contains(line, text) }) {
+			t.Errorf("the log is not quiet: %s", line)
 		}
 	}
 }

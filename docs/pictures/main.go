@@ -7,10 +7,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"html"
 	"os"
-	"path/filepath"
 	"strings"
 )
 
@@ -24,27 +24,29 @@ func main() {
 	}
 }
 
-func makePictures(record bool) error {
-	recording := filepath.Join(directory, "terminal.txt")
+func makePictures(record bool) (err error) {
+	root, err := os.OpenRoot(directory)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
 	if record {
 		transcript, err := recordTerminal(os.Getenv("CADDY"))
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(recording, []byte(transcript), 0o644); err != nil {
+		if err := root.WriteFile("terminal.txt", []byte(transcript), 0o600); err != nil {
 			return err
 		}
 	}
-	transcript, err := os.ReadFile(recording)
+	transcript, err := root.ReadFile("terminal.txt")
 	if err != nil {
 		return err
 	}
-	for name, picture := range map[string]string{"request.svg": requestPicture(), "terminal.svg": terminalPicture(string(transcript))} {
-		if err := os.WriteFile(filepath.Join(directory, name), []byte(picture), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(
+		root.WriteFile("request.svg", []byte(requestPicture()), 0o600),
+		root.WriteFile("terminal.svg", []byte(terminalPicture(string(transcript))), 0o600),
+	)
 }
 
 // colours are the same in both pictures: ink, paper, faint, accent and what is wrong.

@@ -93,12 +93,17 @@ func prepare(dir, caddy string) error {
 	}
 	_, servers, found := strings.Cut(string(example), "# Stands in for the authorization server")
 	if !found {
-		return errors.New("Caddyfile.example has no stand-ins")
+		return errors.New("no stand-ins in Caddyfile.example")
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
 	}
 	return errors.Join(
-		os.Symlink(absolute, filepath.Join(dir, "caddy")),
-		os.WriteFile(filepath.Join(dir, "secret"), []byte("demo-secret\n"), 0o600),
-		os.WriteFile(filepath.Join(dir, "servers"), []byte("{\nadmin off\npersist_config off\n}\n#"+servers), 0o600),
+		root.Symlink(absolute, "caddy"),
+		root.WriteFile("secret", []byte("demo-secret\n"), 0o600),
+		root.WriteFile("servers", []byte("{\nadmin off\npersist_config off\n}\n#"+servers), 0o600),
+		root.Close(),
 	)
 }
 
