@@ -584,7 +584,7 @@ func (w *leakWorld) admin(t *testing.T, method, path, contentType, body string) 
 func (w *leakWorld) look(t *testing.T) {
 	t.Helper()
 	for _, path := range []string{
-		"/http_helper/connections", "/http_helper/connections/env", "/http_helper/connections/env/values", "/http_helper/connectors", "/http_helper/connectors/service", "/metrics",
+		"/http_helper/connections", "/http_helper/connections/env", "/http_helper/connections/env/values", "/http_helper/connections/env/events", "/http_helper/connectors", "/http_helper/connectors/service", "/metrics",
 		"/reverse_proxy/upstreams", "/debug/vars", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2", "/debug/pprof/goroutine?debug=1",
 		"/debug/pprof/heap?debug=1", "/debug/pprof/allocs", "/debug/pprof/trace?seconds=0.2", "/debug/pprof/profile?seconds=1", "/config/", "/id/x",
 	} {
