@@ -52,11 +52,11 @@ type Request struct {
 	attempted bool // a Proxy's copy of it has been sent
 	app       appWriter
 
-	counted  bool // the metrics include it
-	sent     bool // it was sent, or that was tried
-	answered bool // the metrics include what the app got of the API
-	record   record
-	way      *hop // through this process, if it has sent the request itself
+	counted         bool // the metrics include it
+	sent            bool // it was sent, or that was tried
+	responseCounted bool // the metrics include what the app got of the API
+	record          record
+	way             *hop // through this process, if it has sent the request itself
 
 	writer       responseWriter
 	appHeader    http.Header    // of the response to the app; nil: the request is not served by Serve
@@ -168,14 +168,14 @@ func (q *Request) count(refused *Error) {
 // countResponse counts once what the app got of the API: the response, or none unless the app has left.
 func (q *Request) countResponse() {
 	switch {
-	case q.answered:
+	case q.responseCounted:
 		return
 	case q.responded:
 		q.Conn.Metrics.CountResponse(q.status, q.took)
 	case q.sent && !q.left():
 		q.Conn.Metrics.CountNoResponse()
 	}
-	q.answered = true
+	q.responseCounted = true
 }
 
 // left reports whether the app has left before it got a response.

@@ -81,7 +81,7 @@ func (c *Connection) History() []Past {
 
 // pastOf returns the event of a token for the history.
 func pastOf(event token.Event) Past {
-	p := Past{At: time.Now(), Duration: event.Duration, Status: uint16(event.Status), Count: 1} //nolint:gosec // G115: statuses have three digits
+	p := Past{At: event.At, Duration: event.Duration, Status: uint16(event.Status), Count: 1} //nolint:gosec // G115: statuses have three digits
 	switch {
 	case event.Rejected:
 		p.Kind = TokenRejected

@@ -22,13 +22,13 @@ func past(events []Past) []string {
 func TestHistory(t *testing.T) {
 	c := Acquire(t.Name())
 	defer c.Release()
-	c.Observe(token.Event{Status: 201, Duration: time.Second})
+	c.Observe(token.Event{At: time.Now(), Status: 201, Duration: time.Second})
 	c.CountRefusal(403)
-	c.Observe(token.Event{Adopted: true})
-	c.Observe(token.Event{Rejected: true, Status: 401})
+	c.Observe(token.Event{At: time.Now(), Adopted: true})
+	c.Observe(token.Event{At: time.Now(), Rejected: true, Status: 401})
 	c.CountRefusal(400)
 	c.CountRefusal(403)
-	c.Observe(token.Event{Err: &oauth.Error{Code: "invalid_client"}, Status: 400, Duration: time.Minute})
+	c.Observe(token.Event{At: time.Now(), Err: &oauth.Error{Code: "invalid_client"}, Status: 400, Duration: time.Minute})
 	want := []string{
 		`failed 400 "invalid_client" 1m0s 1`,
 		`refused 403 "" 0s 2`,
@@ -54,7 +54,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	defer c.Release()
 	c.CountRefusal(403)
 	for i := range 3*MaxHistory + 7 {
-		c.Observe(token.Event{Duration: time.Duration(i)})
+		c.Observe(token.Event{At: time.Now(), Duration: time.Duration(i)})
 	}
 	events := c.History()
 	if len(events) != MaxHistory {

@@ -42,9 +42,10 @@ func (s *Source) Reject(ctx context.Context, rejected *oauth.Token) {
 // reject returns the attempt that yields a token other than the rejected one. If there is none to be had
 // now, it returns the failure of the last attempt, if that failed. It reports the rejection.
 func (s *Source) reject(ctx context.Context, rejected *oauth.Token) (*attempt, *Failure) {
+	at := s.now()
 	a, failed, news := s.replacement(ctx, rejected)
 	if news {
-		s.noteRejection()
+		s.noteRejection(at)
 	}
 	return a, failed
 }
@@ -58,11 +59,11 @@ func (s *Source) rejectAgain(ctx context.Context, rejected *oauth.Token, failed 
 	return a
 }
 
-// noteRejection counts the rejection of a token and tells of it.
-func (s *Source) noteRejection() {
+// noteRejection counts the rejection of a token and tells of it. at is when the API rejected it.
+func (s *Source) noteRejection(at time.Time) {
 	s.rejections.Add(1)
-	s.notify(Event{Rejected: true})
-	s.reportRejection(s.now())
+	s.notify(Event{At: at, Rejected: true})
+	s.reportRejection(at)
 }
 
 // replacement decides what follows a rejection. If it must not begin an attempt yet, it returns the

@@ -259,9 +259,10 @@ func (s *Source) look() bool {
 // that Replace has returned. It returns nil unless that was adopted from the record. Otherwise it returns a
 // token that this replica has requested itself, or nil if none could be had.
 func (s *Source) ReplaceAdopted(ctx context.Context, rejected *oauth.Token) *oauth.Token {
+	at := s.now()
 	a, news := s.ownReplacement(ctx, rejected)
 	if news {
-		s.noteRejection()
+		s.noteRejection(at)
 	}
 	if a == nil {
 		return nil

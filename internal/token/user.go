@@ -71,7 +71,8 @@ type Observer interface {
 // Event is a token request, a rejection, or a token that was adopted from the storage without a token
 // request. It contains no token.
 type Event struct {
-	Rejected bool          // an API has rejected the token; the other fields are unset, but an observer may set Status
+	At       time.Time     // when it happened; a rejection may be told of after the token that follows it
+	Rejected bool          // an API has rejected the token; the fields below are unset, but an observer may set Status
 	Adopted  bool          // a token was adopted; besides, only Expires is set
 	Err      *oauth.Error  // nil: a token was granted
 	Duration time.Duration // of the token request
@@ -81,6 +82,9 @@ type Event struct {
 
 // notify passes an event to every connection that uses the source.
 func (s *Source) notify(event Event) {
+	if event.At.IsZero() {
+		event.At = s.now()
+	}
 	for _, u := range s.newestUsers() {
 		if u.Observer != nil {
 			u.observe(event)
