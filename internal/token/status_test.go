@@ -98,15 +98,18 @@ func TestExpiredIdleSourceIsIdle(t *testing.T) {
 	})
 }
 
-// events collects what an observer is told.
+// events collects what an observer is told, and when that happened.
 type events struct {
 	mu   sync.Mutex
 	told []Event
+	at   []time.Time
 }
 
 func (e *events) observe(event Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.at = append(e.at, event.At)
+	event.At = time.Time{}
 	e.told = append(e.told, event)
 }
 
@@ -143,6 +146,9 @@ func TestObserverIsToldOfEachTokenRequest(t *testing.T) {
 		synctest.Wait()
 		if len(current.told) != 4 || current.told[2] != (Event{Rejected: true}) {
 			t.Errorf("told %+v", current.told)
+		}
+		if !slices.IsSortedFunc(current.at, time.Time.Compare) || current.at[0].Before(token.Sent.Add(-time.Minute)) {
+			t.Errorf("the events are of %v", current.at)
 		}
 	})
 }
