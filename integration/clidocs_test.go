@@ -56,9 +56,10 @@ var documentedUses = map[string]documentedUse{
 	"caddy adapt":                                                                          {prints: []string{`"handler":"http_helper"`}},
 	"caddy list-modules --versions":                                                        {prints: []string{"http.handlers.http_helper v"}},
 	"caddy validate --config Caddyfile":                                                    {prints: []string{"Valid configuration"}},
-	"docker exec sidecar /caddy http-helper list --address unix//run/http_helper/admin.sock":  {prints: []string{"billing"}},
-	"caddy reload --config Caddyfile --address unix//run/http_helper/admin.sock":              {},
-	"curl --unix-socket /run/http_helper/admin.sock http://localhost/http_helper/connections": {prints: []string{`[{"name":"billing","connector":"acme"`}},
+	"docker exec sidecar /caddy http-helper list --address unix//run/http_helper/admin.sock":                                   {prints: []string{"billing"}},
+	"kubectl exec deploy/orders --container http-helper -- /caddy http-helper list --address unix//run/http_helper/admin.sock": {prints: []string{"billing"}},
+	"caddy reload --config Caddyfile --address unix//run/http_helper/admin.sock":                                               {},
+	"curl --unix-socket /run/http_helper/admin.sock http://localhost/http_helper/connections":                                  {prints: []string{`[{"name":"billing","connector":"acme"`}},
 }
 
 // documentedCaddyfile has what the commands in the documentation are about.
@@ -144,7 +145,7 @@ func TestCommandsInDocs(t *testing.T) {
 	u.InstallCaddy(t)
 	u.Env = append(u.Env, whole.Env...)
 	here := strings.NewReplacer(
-		"unix//run/http_helper/admin.sock", "unix/"+socket, "/run/http_helper/admin.sock", socket, "docker exec sidecar /caddy", "caddy", "./caddy", "caddy",
+		"unix//run/http_helper/admin.sock", "unix/"+socket, "/run/http_helper/admin.sock", socket, "docker exec sidecar /caddy", "caddy", "kubectl exec deploy/orders --container http-helper -- /caddy", "caddy", "./caddy", "caddy",
 		"NAME", "billing", "<connection>", "billing", "<connector>", "acme",
 	)
 	commands := documentedCommands(t)
