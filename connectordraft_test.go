@@ -151,6 +151,39 @@ func TestConnectorDraftProblems(t *testing.T) {
 	}
 }
 
+// TestPlaceOfOddMistakes: names with colons and parameters that do not exist, wherever they stand.
+func TestPlaceOfOddMistakes(t *testing.T) {
+	for name, test := range map[string]struct {
+		mistake func(*draft.ConnectorDraft)
+		field   string
+	}{
+		"scope with a colon": {func(d *draft.ConnectorDraft) {
+			d.CustomizeScopes, d.AdditionalScopes = false, false
+			d.Scopes[0].Name = "contacts:read"
+		}, "scopes.0.required"},
+		"scopes that begin alike": {func(d *draft.ConnectorDraft) {
+			d.CustomizeScopes, d.AdditionalScopes, d.Scopes[0].Required = false, false, false
+			d.Scopes[0].Name, d.Scopes[1].Name, d.Scopes[1].Required = "read", "read:all", true
+		}, "scopes.1.required"},
+		"scope that is there twice": {func(d *draft.ConnectorDraft) {
+			d.Scopes[0].Name, d.Scopes[2].Name = "https://a.example/.default", "https://a.example/.default"
+		}, "scopes.2.name"},
+		"parameter in a header": {func(d *draft.ConnectorDraft) {
+			d.ConfigValues[1].Headers[0].Value = "{param.instanc}"
+		}, "config_values.1.headers"},
+		"parameter in a body": {func(d *draft.ConnectorDraft) {
+			d.ConfigValues[1].Body = "{param.url}"
+		}, "config_values.1.body"},
+	} {
+		d := fullConnector()
+		test.mistake(d)
+		_, problems := d.Form(t.Context())
+		if len(problems) == 0 || slices.ContainsFunc(problems, func(p draft.Problem) bool { return p.Field != test.field }) {
+			t.Errorf("%s: %q, want it at %s", name, problems, test.field)
+		}
+	}
+}
+
 // Drafts are tried one after the other, also when they are tried at the same time, and who gives up does not
 // wait.
 func TestDraftsTriedAtOnce(t *testing.T) {

@@ -224,9 +224,13 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 	forward.Withdraw(req.Context())
 	if t.own == nil {
 		forward.CloseBody(req.Body)
-		return forward.NotAllowed("neither a handler http_helper nor the transport's option connection says whose token to send").Response(req), nil
+		refused := forward.NotAllowed("neither a handler http_helper nor the transport's option connection says whose token to send")
+		if !isHealthCheck(req) {
+			forward.Refuse(req.Context(), nil, refused)
+		}
+		return refused.Response(req), nil
 	}
-	healthCheck := req.Context().Value(caddyhttp.VarsCtxKey) == nil
+	healthCheck := isHealthCheck(req)
 	who := caller{healthCheck: true}
 	if !healthCheck {
 		who = callerBehindProxy(req)
@@ -251,6 +255,9 @@ func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
 	}
 	return res, err
 }
+
+// isHealthCheck reports whether reverse_proxy itself makes a request: it is none that Caddy's server has served.
+func isHealthCheck(req *http.Request) bool { return req.Context().Value(caddyhttp.VarsCtxKey) == nil }
 
 // prepareAlone admits a request, as the handler does.
 func (t *Transport) prepareAlone(req *http.Request, who caller) (*forward.Request, *forward.Error) {

@@ -130,6 +130,9 @@ the file --config, for which nothing needs to run, or of the running Caddy.`,
 		}
 		if name == "" {
 			_, err = show(s, http.MethodGet, adminapi.ConnectorsPath, (*printer).connectors)
+			if _, unreachable := errors.AsType[*adminapi.UnreachableError](err); unreachable && readsFile(s.cmd) {
+				return s.print([]adminapi.Connector{}, func(p *printer) { p.connectors(nil) }) // the file has none
+			}
 			return err
 		}
 		_, err = show(s, http.MethodGet, adminapi.ConnectorPath(name), (*printer).form)

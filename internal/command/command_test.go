@@ -178,6 +178,17 @@ func TestNoSecretAsArgument(t *testing.T) {
 	}
 }
 
+// TestConsoleWhosePortIsTaken does not work, but is used rightly.
+func TestConsoleWhosePortIsTaken(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	cli(t, "", "console", "--listen", listener.Addr().String()).want(t, 1, "address already in use")
+	cli(t, "", "console", "--listen", "0.0.0.0:0").want(t, exitUsage, "loopback")
+}
+
 func TestNobodyAnswers(t *testing.T) {
 	dir := socketDir(t)
 	t.Setenv("XDG_RUNTIME_DIR", dir)
@@ -190,7 +201,8 @@ func TestNobodyAnswers(t *testing.T) {
 	if err := os.WriteFile(file, []byte("{\n\tadmin unix//none.sock\n}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cli(t, "", "connectors", "--config", file).want(t, 1, "no Caddy responds at unix//none.sock (no such file or directory); "+
+	cli(t, "", "connectors", "--config", file).want(t, 0, "There are no connectors.")
+	cli(t, "", "list", "--config", file).want(t, 1, "no Caddy responds at unix//none.sock (no such file or directory); "+
 		"start it with caddy run --config "+file+" if it does not run, or choose another one with --address or --config\n")
 	cli(t, "", "list", "--address", "unix//none.sock").want(t, 1, "no Caddy responds at unix//none.sock (no such file or directory); start it if it does not run, or choose another one with")
 	cli(t, "", "list").want(t, 1, "no caddy http-helper run of yours is running", caddy.DefaultAdminListen, "refused", "--config <file>", "--address")

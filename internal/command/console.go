@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -78,6 +79,9 @@ func serveConsole(cmd *cobra.Command, listen string, open bool, options console.
 		return usageError{err}
 	}
 	listener, err := console.Listen(listen)
+	if _, taken := errors.AsType[*net.OpError](err); taken {
+		return err
+	}
 	if err != nil {
 		return usageError{err}
 	}

@@ -113,7 +113,11 @@ func writeConnection(cmd *cobra.Command, configuration draft.Configuration, name
 		return usageError{err}
 	}
 	fmt.Fprint(cmd.OutOrStdout(), block)
-	return errors.Join(failed, w.save())
+	saved := w.save()
+	if saved != nil && errors.Is(failed, errReported) {
+		cmd.PrintErrln("Error:", saved)
+	}
+	return errors.Join(failed, saved)
 }
 
 // findConfig gets the configuration from the file --config, or else from the running Caddy.

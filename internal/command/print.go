@@ -231,6 +231,9 @@ func (p *printer) form(f adminapi.Connector) {
 	for _, s := range f.Scopes {
 		p.row("  "+s.Name, map[bool]string{true: "always"}[s.Required], orZero(s.Description))
 	}
+	if help := f.Permissions.ScopesHelp; help != nil {
+		p.line("\nA scope is missing? See %s", *help)
+	}
 	p.line("\nTo write a connection, run: caddy http-helper new %s%s", f.Name, p.flags)
 }
 

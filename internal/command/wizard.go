@@ -148,7 +148,7 @@ func (w *wizard) isDefault(answer string) bool {
 
 func (w *wizard) whichScopes() *question {
 	return &question{
-		kind: choice, title: "Permissions", value: &w.which,
+		kind: choice, title: "Permissions", value: &w.which, help: w.scopesHelp(),
 		options: []adminapi.Option{
 			{Value: defaultScopes, Label: "Use default scopes: " + words(w.ChosenScopes())},
 			{Value: customizedScopes, Label: "Customize scopes"},
@@ -159,7 +159,7 @@ func (w *wizard) whichScopes() *question {
 func (w *wizard) scopeQuestion(options []adminapi.Option, fixed []string) *question {
 	q := &question{
 		kind: multiSelect, title: "Scopes", options: options, value: &w.scopes,
-		help: strings.Join(append([]string{"Choose no more than is needed."}, fixed...), "\n"),
+		help: strings.Join(append([]string{"Choose no more than is needed.", w.scopesHelp()}, fixed...), "\n"),
 	}
 	if w.piped != nil {
 		q.check = func(answer string) error {
@@ -170,6 +170,14 @@ func (w *wizard) scopeQuestion(options []adminapi.Option, fixed []string) *quest
 		}
 	}
 	return q
+}
+
+// scopesHelp says where to ask for scopes that the connector lacks.
+func (w *wizard) scopesHelp() string {
+	if page := w.Form.Permissions.ScopesHelp; page != nil {
+		return "A scope is missing? See " + *page
+	}
+	return ""
 }
 
 func (w *wizard) additionalQuestion() *question {

@@ -27,7 +27,7 @@ type connectionView struct {
 	Sharing      string
 	Values       []valueView // what it was given
 	Scopes       []scopeView
-	Unconfirmed  string
+	Confirmation string
 	Counts       []tile
 	Events       []eventView
 }
@@ -115,8 +115,11 @@ func (p *pages) showConnectionWith(w http.ResponseWriter, r *http.Request, resul
 		Problems: problemsOf(conn, now), StateMeaning: stateMeaning[conn.State], Bar: newLifeBar(conn.Token, now), Sharing: sharing(conn.Shared),
 		Values: append(allowViews(conn), valueViews(p.sidecar.values(r.Context(), name))...), Scopes: scopeViews(conn), Counts: tilesOf(conn, p.sidecar.requestCounts(r.Context())), Events: eventViews(p.sidecar.events(r.Context(), name)),
 	}
-	if conn.Scopes.Unconfirmed() {
-		view.Unconfirmed = "The server did not list the granted scopes, so that nothing confirms them."
+	switch {
+	case conn.Scopes.Unconfirmed():
+		view.Confirmation = "The server did not list the granted scopes, so that nothing confirms them."
+	case conn.Scopes.Confirmed != nil:
+		view.Confirmation = "The server has confirmed the granted scopes."
 	}
 	p.show(w, r, http.StatusOK, "connection", page{
 		Section: "connections", Title: conn.Name, Data: view, Refresh: view.URL + "?" + automatic + "=1", Still: result != nil,

@@ -122,6 +122,9 @@ func configValueOf(form url.Values, i int) draft.ConfigValueDraft {
 	value := draft.ConfigValueDraft{
 		Key: text("key"), Type: text("type"), Label: text("label"), Hidden: form.Has(control("config_values", i, "hidden")), Source: text("source"),
 	}
+	if value.Type == adminapi.TypePassword {
+		form.Del(control("config_values", i, "value"))
+	}
 	switch value.Source {
 	case draft.SourceRequest:
 		value.Method, value.URL, value.Body, value.Pointer = text("method"), text("url"), text("body"), text("pointer")
@@ -130,7 +133,6 @@ func configValueOf(form url.Values, i int) draft.ConfigValueDraft {
 		value.Template = text("template")
 	default:
 		if value.Type == adminapi.TypePassword {
-			form.Del(control("config_values", i, "value"))
 			value.Value = map[bool]string{true: secretOfConnector}[value.Key != ""]
 			break
 		}

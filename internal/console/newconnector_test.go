@@ -53,4 +53,8 @@ func TestSecretOfAConnector(t *testing.T) {
 	if value := configValueOf(form, 0); value.Value != secretOfConnector || form.Get("config_values.0.value") != "" {
 		t.Errorf("%+v of %v", value, form)
 	}
+	form = url.Values{"config_values.0.source": {draft.SourceRequest}, "config_values.0.type": {adminapi.TypePassword}, "config_values.0.value": {"typed"}}
+	if value := configValueOf(form, 0); value.Value != "" || form.Get("config_values.0.value") != "" {
+		t.Errorf("%+v of %v", value, form)
+	}
 }

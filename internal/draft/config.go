@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync"
 
 	"go.uber.org/zap"
 
@@ -55,9 +56,14 @@ func RunningConfig(ctx context.Context, admin *adminapi.Client) (*Config, error)
 	return &config.Apps.HTTPHelper, err
 }
 
+// quiet is held while Caddy's log is put aside, which is one for the process.
+var quiet sync.Mutex
+
 // Quietly does something without the lines of Caddy's log about it, which would stand between those of
 // a command.
 func Quietly[T any](do func() (T, error)) (T, error) {
+	quiet.Lock()
+	defer quiet.Unlock()
 	_, log, buffer := caddy.BufferedLog()
 	defer func() {
 		buffer.FlushTo(zap.NewNop())

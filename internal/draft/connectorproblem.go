@@ -113,7 +113,7 @@ var plainOptions = []string{
 // fieldOf returns the field that an error of loading is about. It begins with its option, which may be that
 // of a row.
 func (d *ConnectorDraft) fieldOf(message string) string {
-	option, key := optionAndKey(message)
+	option, _ := optionAndKey(message)
 	_, reason, _ := strings.Cut(message, ": ")
 	switch {
 	case strings.HasPrefix(message, "a name consists of"):
@@ -123,11 +123,7 @@ func (d *ConnectorDraft) fieldOf(message string) string {
 	}
 	switch option {
 	case "scope":
-		i := slices.IndexFunc(d.Scopes, func(s ScopeDraft) bool { return s.Name == key && key != "" })
-		if key == "" {
-			i = slices.IndexFunc(d.Scopes, func(s ScopeDraft) bool { return s != (ScopeDraft{}) && !oauth.IsScope(s.Name) })
-		}
-		return inRow("scopes", i, scopePart(message))
+		return inRow("scopes", d.aboutScope(message), scopePart(message))
 	case "parameter":
 		i := lastIndex(d.Parameters, func(p ParameterDraft) bool { return !p.empty() && isAbout(message, option, p.Key) })
 		return inRow("parameters", i, part(reason, parameterParts))
@@ -145,6 +141,33 @@ func (d *ConnectorDraft) fieldOf(message string) string {
 		return part(reason, pingParts)
 	}
 	return ""
+}
+
+// aboutScope returns the index of the scope that an error is about, or -1. A scope may have colons in its name. An
+// error that names none is about the first that is no scope, or that is there again.
+func (d *ConnectorDraft) aboutScope(message string) int {
+	const again = "is defined twice"
+	i := lastIndex(d.Scopes, func(s ScopeDraft) bool {
+		return s.Name != "" && (isAbout(message, "scope", s.Name) || message == "scope "+s.Name+" "+again)
+	})
+	switch {
+	case i >= 0:
+		return i
+	case strings.HasSuffix(message, again):
+		return lastIndex(d.Scopes, func(s ScopeDraft) bool { return s.Name != "" && d.countScopes(s.Name) > 1 })
+	default:
+		return slices.IndexFunc(d.Scopes, func(s ScopeDraft) bool { return s != (ScopeDraft{}) && !oauth.IsScope(s.Name) })
+	}
+}
+
+func (d *ConnectorDraft) countScopes(name string) int {
+	n := 0
+	for _, s := range d.Scopes {
+		if s.Name == name {
+			n++
+		}
+	}
+	return n
 }
 
 // isAbout reports whether an error is about the option of a name.
@@ -231,7 +254,26 @@ func (d *ConnectorDraft) flowField(i int, reason string) string {
 	if i >= 0 && d.ConfigValues[i].Source == SourceTemplate {
 		return inRow("config_values", i, "template")
 	}
+	if field := d.fieldWithParameter(i, reason); field != "" {
+		return inRow("config_values", i, field)
+	}
 	return inRow("config_values", i, part(reason, requestParts))
+}
+
+// fieldWithParameter returns the field of a config value that has the parameter which an error says does not
+// exist, or "" if it says something else.
+func (d *ConnectorDraft) fieldWithParameter(i int, reason string) string {
+	rest, ok := strings.CutPrefix(reason, "there is no parameter ")
+	if !ok || i < 0 {
+		return ""
+	}
+	name := strings.TrimRight(strings.FieldsFunc(rest, func(r rune) bool { return r == ' ' || r == ';' || r == ',' })[0], ":.")
+	for _, text := range d.ConfigValues[i].texts() {
+		if strings.Contains(text.value, "{param."+strings.Trim(name, `"`)+"}") {
+			return text.field
+		}
+	}
+	return ""
 }
 
 // pairField returns the field of the pair that an error is about. One that names none is about the first

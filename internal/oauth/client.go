@@ -24,6 +24,6 @@ func (t noRedirects) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body.Close()
 	failure := ConfigurationErrorf("the server responded with a redirect (status %d), which is not followed: check the URL", resp.StatusCode)
-	failure.Responded = true
+	failure.Responded, failure.ServerStatus = true, resp.StatusCode
 	return nil, failure
 }

@@ -284,7 +284,7 @@ func TestRedirectGetsNoSecret(t *testing.T) {
 		for _, location := range []string{elsewhere.URL, "http://[::1", ""} {
 			endpoint := oauthtest.NewEndpoint(t, oauthtest.Responds(status, "", "Location", location))
 			failure := failOnce(t, basicRequest(endpoint.URL))
-			if failure.Class != ClassConfiguration || failure.Status != 502 || !strings.Contains(failure.Message, "redirect") || failure.Transient || !failure.Responded {
+			if failure.Class != ClassConfiguration || failure.Status != 502 || !strings.Contains(failure.Message, "redirect") || failure.Transient || !failure.Responded || failure.ServerStatus != status {
 				t.Errorf("%d to %q: %+v", status, location, failure)
 			}
 		}

@@ -104,7 +104,10 @@ func (s *Source) run(a *attempt, cancel context.CancelFunc, u *User) {
 		if err == nil {
 			t, err = r.fetch(a.ctx)
 		}
-		event := Event{Err: err, Duration: s.now().Sub(started), Status: statusOf(t, err)}
+		event := Event{Err: err, Duration: s.now().Sub(started)}
+		if r.prepared != nil { // otherwise the response is that of a flow or of discovery
+			event.Status = statusOf(t, err)
+		}
 		switch {
 		case err == nil && s.endsInHand(t) && wait(a.ctx, lookPause):
 			s.noteEnding()
