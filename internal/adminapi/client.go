@@ -24,7 +24,7 @@ const (
 	// getPatience is how long a client waits for a response that costs no request to anybody else.
 	getPatience = 10 * time.Second
 
-	maxResponseBytes = 8 << 20
+	maxResponseBytes = 64 << 20 // the metrics of 10,000 connections have 50 MB
 )
 
 // Client talks to the admin endpoint of a running Caddy.

@@ -23,13 +23,54 @@ import (
 type Config struct {
 	Connectors  map[string]json.RawMessage `json:"connectors"`
 	Connections map[string]json.RawMessage `json:"connections"`
+
+	inline map[string]bool // names of connections that handlers define in place
+}
+
+// names returns the names that a new connection cannot have.
+func (c *Config) names() map[string]bool {
+	names := maps.Clone(c.inline)
+	if names == nil {
+		names = make(map[string]bool)
+	}
+	for name := range c.Connections {
+		names[name] = true
+	}
+	return names
+}
+
+// addInline adds the names of the connections that handlers in a part of Caddy's configuration define in place.
+func (c *Config) addInline(part any) {
+	switch part := part.(type) {
+	case []any:
+		for _, child := range part {
+			c.addInline(child)
+		}
+	case map[string]any:
+		if name, ok := part["connection"].(string); ok && part["handler"] == "http_helper" && part["define"] != nil {
+			if c.inline == nil {
+				c.inline = make(map[string]bool)
+			}
+			c.inline[name] = true
+		}
+		for _, child := range part {
+			c.addInline(child)
+		}
+	}
 }
 
 // caddyConfig is Caddy's configuration, of which parts may not be there.
 type caddyConfig struct {
 	Apps struct {
 		HTTPHelper Config `json:"http_helper"`
+		HTTP       any    `json:"http"`
 	} `json:"apps"`
+}
+
+// forDrafts returns the part that drafts are about.
+func (c *caddyConfig) forDrafts() *Config {
+	c.Apps.HTTPHelper.addInline(c.Apps.HTTP)
+	return &c.Apps.HTTPHelper
 }
 
 // ReadConfig reads a configuration file. Without an adapter, that follows from the file's name.
@@ -45,7 +86,7 @@ func ReadConfig(file, adapter string) (*Config, error) {
 	if err := json.Unmarshal(text, &config); err != nil {
 		return nil, err
 	}
-	return &config.Apps.HTTPHelper, nil
+	return config.forDrafts(), nil
 }
 
 // RunningConfig gets the configuration of a running Caddy: whole connectors, not only their forms, because
@@ -53,7 +94,7 @@ func ReadConfig(file, adapter string) (*Config, error) {
 func RunningConfig(ctx context.Context, admin *adminapi.Client) (*Config, error) {
 	var config caddyConfig
 	_, err := admin.Do(ctx, http.MethodGet, "/config/", &config)
-	return &config.Apps.HTTPHelper, err
+	return config.forDrafts(), err
 }
 
 // quiet is held while Caddy's log is put aside, which is one for the process.

@@ -83,7 +83,7 @@ func New(connector *Connector, config *Config) *Draft {
 	for _, field := range d.Form.Fields {
 		d.Fields = append(d.Fields, Field{Field: field, Value: field.Default})
 	}
-	d.Name = Unique(d.Form.Name, "-", config.Connections)
+	d.Name = Unique(d.Form.Name, "-", config.names())
 	return d
 }
 
@@ -127,7 +127,7 @@ func values(options []adminapi.Option) []string {
 
 // CheckName checks the name of the connection.
 func (d *Draft) CheckName(name string) error {
-	if _, taken := d.config.Connections[name]; taken {
+	if d.config.names()[name] {
 		return errTaken("connection")
 	}
 	if d.SaveDir != "" && filepath.IsLocal(name) {
