@@ -73,11 +73,17 @@ type patience struct {
 // patience returns that of the app's request. It is the same for all attempts of a reverse_proxy, which may
 // make one after the other, so that its retries do not multiply the repetitions.
 func (q *Request) patience(req *http.Request) *patience {
-	key := "http_helper.rate_limit." + q.Conn.Name
-	p, ok := caddyhttp.GetVar(req.Context(), key).(*patience)
+	first, ok := caddyhttp.GetVar(req.Context(), recordKey).(*record)
 	if !ok {
+		first = &q.record
+	}
+	if first.patience == nil {
+		first.patience = make(map[string]*patience)
+	}
+	p := first.patience[q.Conn.Name]
+	if p == nil {
 		p = new(patience)
-		caddyhttp.SetVar(req.Context(), key, p)
+		first.patience[q.Conn.Name] = p
 	}
 	return p
 }

@@ -118,7 +118,14 @@ func (a *limitedAPI) send(req *http.Request, tokens Tokens, o Options) (*http.Re
 		Target: &Target{Base: &url.URL{Scheme: "https", Host: "api.example"}, Dial: "api.example:443"},
 	}
 	transport := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), Base: a}
-	return transport.Send(req, q)
+	q.record.show(req.Context())
+	vars, _ := req.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	before := len(vars)
+	res, err := transport.Send(req, q)
+	if len(vars) != before {
+		a.t.Error("variables were written, which Caddy's dialer may read meanwhile")
+	}
+	return res, err
 }
 
 // withVars gives a request what each request has that Caddy's server serves.

@@ -19,6 +19,11 @@ type record struct {
 	outcome    string // "": not known yet
 	replayed   string // why it was sent again last; "": it was not
 	tokenWait  time.Duration
+
+	// Of the first record of a request of the app: a reverse_proxy may make several attempts, and an error route
+	// may forward the request once more.
+	newest   *record
+	patience map[string]*patience // by the names of connections
 }
 
 // Values of record.replayed.
@@ -30,21 +35,23 @@ const (
 // recordKey is the name of the record in the request's variables and among the fields of its access log.
 const recordKey = "http_helper"
 
-// show makes the placeholders and the access log of the request with this context tell of r. A request that is
-// forwarded once more, by an error route for instance, has a newer record, which replaces the one before.
+// show makes the placeholders and the access log of the request with this context tell of r, from now on. The
+// request's variables are written only once, before it is sent: net/http may still dial for an attempt that has
+// ended, and Caddy's dialer reads them.
 func (r *record) show(ctx context.Context) {
 	vars, ok := ctx.Value(caddyhttp.VarsCtxKey).(map[string]any)
 	if !ok {
 		return // a health check
 	}
-	_, again := vars[recordKey]
-	vars[recordKey] = r
-	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok && !again {
-		repl.Map(func(key string) (any, bool) {
-			newest, _ := vars[recordKey].(*record)
-			return newest.value(key)
-		})
+	first, again := vars[recordKey].(*record)
+	if !again {
+		first = r
+		vars[recordKey] = r
+		if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+			repl.Map(func(key string) (any, bool) { return first.newest.value(key) })
+		}
 	}
+	first.newest = r
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); !ok || server.Logs == nil {
 		return // there is no access log, so nothing is spent on it
 	}
@@ -55,9 +62,6 @@ func (r *record) show(ctx context.Context) {
 
 // value returns the value of a placeholder.
 func (r *record) value(key string) (any, bool) {
-	if r == nil {
-		return nil, false
-	}
 	switch key {
 	case "http.http_helper.connection":
 		return r.connection, true
@@ -82,7 +86,7 @@ func (r *record) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 }
 
 // String is what the placeholder of the variable shows.
-func (r *record) String() string { return r.connection }
+func (r *record) String() string { return r.newest.connection }
 
 // NoteTokenWait notes that the request with this context has waited for a token since a time.
 func NoteTokenWait(ctx context.Context, since time.Time) {
