@@ -157,7 +157,7 @@ fuzz() {
 
 integration_step() {
 	# shellcheck disable=SC2086 # several flags in one variable
-	(cd integration && tests -timeout 20m -parallel 4 ${GO_TEST_FLAGS-})
+	(cd integration && tests -timeout 25m -parallel 4 ${GO_TEST_FLAGS-})
 }
 
 # What both ways of forwarding must do alike. The whole suite has the handler forward; these tests run once
