@@ -101,7 +101,7 @@ func (d dialogue) answer(t *testing.T, prompt, line string) {
 
 const (
 	nothingShown = "Nothing is shown. Leave it empty to store it later, without trying it now.\nAnswer:"
-	whichScopes  = "Permissions\n1. Use default scopes: contacts.read contacts.write contacts.delete\n2. Customize scopes\nNumber [1]:"
+	whichScopes  = "Permissions\nA scope is missing? See https://help.acme.example/scopes\n1. Use default scopes: contacts.read contacts.write contacts.delete\n2. Customize scopes\nNumber [1]:"
 	tryIt        = "Make this request once now, to try it?\nThe connector's ping follows, with the token.\nyes or no [no]:"
 )
 
