@@ -1,8 +1,18 @@
 package httphelper
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
 )
@@ -36,6 +46,221 @@ func TestTokenRequestByMethod(t *testing.T) {
 		}
 		if strings.Contains(preview, "query-secret") || strings.Contains(preview, "scope") {
 			t.Errorf("%s:\n%s", method, preview)
+		}
+	}
+}
+
+// forDrafts is what drafts are given here.
+var forDrafts = draft.Configuration{Find: findForDraft, Check: checkForDraft}
+
+// fullConnector is a draft with everything that the dialog asks.
+func fullConnector() *draft.ConnectorDraft {
+	d := draft.NewConnector(forDrafts, nil)
+	d.Name, d.Label = "acme_crm", `Acme "CRM" {x}`
+	d.BaseURL, d.TokenURL, d.AuthMethod = "https://{param.instance}.acme.example/api", "https://{param.instance}.acme.example/oauth2/token?v=1", "client_secret_post"
+	d.Scopes = []draft.ScopeDraft{{Name: "contacts.read", Description: "Read # contacts", Required: true}, {}, {Name: "contacts.write"}}
+	d.CustomizeScopes, d.AdditionalScopes, d.ScopesDelimiter, d.ScopesHelp = true, true, "comma", "https://help.example/scopes"
+	d.Parameters = []draft.ParameterDraft{
+		{Key: "instance", Type: "text", Label: "Your instance"},
+		{Key: "pass", Type: "password"},
+		{Type: "text"},
+		{Key: "region", Type: "dropdown", Options: []draft.OptionDraft{{Value: "eu", Label: "Europe"}, {Value: "us"}, {}}, Default: "us"},
+	}
+	d.ConfigValues = []draft.ConfigValueDraft{
+		{Key: "audience", Type: "text", Label: "Audience", Value: "https://{param.instance}.acme.example"},
+		{
+			Key: "shard", Type: "text", Hidden: true, Source: draft.SourceRequest, URL: "https://discovery.acme.example/{param.instance}", Method: "post",
+			Headers: []draft.PairDraft{{Name: "X-Key", Value: "{param.pass}"}, {}}, Body: `{"instance": "{param.instance}"}`, Pointer: "/data/shard",
+		},
+		{Key: "plain", Type: "password", Source: draft.SourceRequest, URL: "https://discovery.acme.example/plain"},
+		{Key: "upper", Type: "text", Source: draft.SourceTemplate, Template: "{{ upper .param.instance }}"},
+		{Type: "text", Source: draft.SourceTemplate},
+	}
+	d.TokenRequestParams = []draft.PairDraft{{Name: "audience", Value: "{config.audience}"}, {}}
+	d.APIHeaders = []draft.PairDraft{{Name: "X-Shard", Value: "{config.shard} {config.plain}"}}
+	d.APIQuery = []draft.PairDraft{{Name: "tenant", Value: "{config.upper}"}}
+	d.Ping = draft.PingDraft{Method: "get", Path: "/me?x=1", Statuses: " 200 204"}
+	return d
+}
+
+// The block of a connector's draft means what its JSON says, and both load.
+func TestConnectorDraft(t *testing.T) {
+	empty := draft.NewConnector(forDrafts, nil)
+	empty.Name, empty.BaseURL, empty.TokenURL = "small", "https://api.example", "https://auth.example/token"
+	for _, d := range []*draft.ConnectorDraft{fullConnector(), empty} {
+		form, problems := d.Form(t.Context())
+		if len(problems) > 0 {
+			t.Errorf("%s: %v", d.Name, problems)
+		}
+		if form.Name != d.Name || len(form.Fields) < 2 || form.Fields[0].Key != "client_id" {
+			t.Errorf("%s: the form is %+v", d.Name, form)
+		}
+		block, err := d.Block()
+		if err != nil {
+			t.Fatal(err)
+		}
+		adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte("{\n\thttp_helper {\n"+indented(block)+"\t}\n}\n"), nil)
+		if err != nil || len(warnings) > 0 {
+			t.Fatalf("%v %v\n%s", err, warnings, block)
+		}
+		var config struct {
+			Apps struct {
+				HTTPHelper struct {
+					Connectors map[string]any `json:"connectors"`
+				} `json:"http_helper"`
+			} `json:"apps"`
+		}
+		var direct any
+		if json.Unmarshal(adapted, &config) != nil || json.Unmarshal(d.JSON(), &direct) != nil {
+			t.Fatal("no JSON")
+		}
+		if got := config.Apps.HTTPHelper.Connectors[d.Name]; !reflect.DeepEqual(got, direct) {
+			t.Errorf("the block\n%s\nmeans %v,\nnot %v", block, got, direct)
+		}
+	}
+}
+
+// indented returns a block as it is in the global option.
+func indented(block string) string {
+	var b strings.Builder
+	for line := range strings.Lines(block) {
+		b.WriteString("\t\t" + line)
+	}
+	return b.String()
+}
+
+// Each mistake is at its field.
+func TestConnectorDraftProblems(t *testing.T) {
+	for field, mistake := range map[string]func(*draft.ConnectorDraft){
+		"name":                     func(d *draft.ConnectorDraft) { d.Name = "../x" },
+		"label":                    func(d *draft.ConnectorDraft) { d.Label = "a\nb" },
+		"base_url":                 func(d *draft.ConnectorDraft) { d.BaseURL = "" },
+		"token_url":                func(d *draft.ConnectorDraft) { d.TokenURL = "http://auth.example/token" },
+		"auth_method":              func(d *draft.ConnectorDraft) { d.AuthMethod = "basic" },
+		"scopes.0.required":        func(d *draft.ConnectorDraft) { d.CustomizeScopes, d.AdditionalScopes = false, false },
+		"additional_scopes":        func(d *draft.ConnectorDraft) { d.CustomizeScopes, d.Scopes[0].Required = false, false },
+		"scopes.2.name":            func(d *draft.ConnectorDraft) { d.Scopes[2].Name = "contacts read" },
+		"scopes.1.name":            func(d *draft.ConnectorDraft) { d.Scopes[1].Description = "Without a name" },
+		"scopes.0.description":     func(d *draft.ConnectorDraft) { d.Scopes[0].Description = "{$X}" },
+		"scopes_delimiter":         func(d *draft.ConnectorDraft) { d.ScopesDelimiter = ";" },
+		"scopes_help":              func(d *draft.ConnectorDraft) { d.ScopesHelp = "ask Bob" },
+		"parameters.3.key":         func(d *draft.ConnectorDraft) { d.Parameters[3].Key = "instance" },
+		"parameters.1.key":         func(d *draft.ConnectorDraft) { d.Parameters[1].Key = "1: pass"; d.ConfigValues[1].Headers = nil },
+		"parameters.2.key":         func(d *draft.ConnectorDraft) { d.Parameters[2].Label = "Without a key" },
+		"parameters.0.type":        func(d *draft.ConnectorDraft) { d.Parameters[0].Type = "number" },
+		"parameters.3.options":     func(d *draft.ConnectorDraft) { d.Parameters[3].Options, d.Parameters[3].Default = nil, "" },
+		"parameters.3.default":     func(d *draft.ConnectorDraft) { d.Parameters[3].Default = "asia" },
+		"config_values.0.type":     func(d *draft.ConnectorDraft) { d.ConfigValues[0].Type = "dropdown" },
+		"config_values.0.value":    func(d *draft.ConnectorDraft) { d.ConfigValues[0].Value = "{env.HOME}" },
+		"config_values.0.key":      func(d *draft.ConnectorDraft) { d.ConfigValues[0].Key = "pass"; d.TokenRequestParams = nil },
+		"config_values.1.url":      func(d *draft.ConnectorDraft) { d.ConfigValues[1].URL = "http://discovery.example/" },
+		"config_values.1.method":   func(d *draft.ConnectorDraft) { d.ConfigValues[1].Method = "TRACE" },
+		"config_values.1.pointer":  func(d *draft.ConnectorDraft) { d.ConfigValues[1].Pointer = "data" },
+		"config_values.1.headers":  func(d *draft.ConnectorDraft) { d.ConfigValues[1].Headers[0].Name = "X Key" },
+		"config_values.1.body":     func(d *draft.ConnectorDraft) { d.ConfigValues[1].Body = "{param.instance" },
+		"config_values.3.template": func(d *draft.ConnectorDraft) { d.ConfigValues[3].Template = "{{ .param.instance" },
+		"config_values.2.url": func(d *draft.ConnectorDraft) { // what is of another source does not count
+			d.ConfigValues[2].URL, d.ConfigValues[2].Value, d.ConfigValues[2].Template = "https://x\n", "\n", "\n"
+		},
+		"token_request_params.0.value": func(d *draft.ConnectorDraft) {
+			d.TokenRequestParams[0].Value = "{config.audiense}"
+		},
+		"token_request_params.1.name": func(d *draft.ConnectorDraft) { d.TokenRequestParams[1] = draft.PairDraft{Name: "scope", Value: "x"} },
+		"api_headers.0.name":          func(d *draft.ConnectorDraft) { d.APIHeaders[0].Name = "X Shard" },
+		"api_query.0.name":            func(d *draft.ConnectorDraft) { d.APIQuery[0].Name = "" },
+		"ping.method":                 func(d *draft.ConnectorDraft) { d.Ping.Method = "TRACE" },
+		"ping.path":                   func(d *draft.ConnectorDraft) { d.Ping.Path = "me" },
+		"ping.statuses":               func(d *draft.ConnectorDraft) { d.Ping.Statuses = "ok" },
+	} {
+		d := fullConnector()
+		mistake(d)
+		form, problems := d.Form(t.Context())
+		if len(problems) == 0 || slices.ContainsFunc(problems, func(p draft.Problem) bool { return p.Field != field }) {
+			t.Errorf("%s: %q", field, problems)
+		}
+		if len(form.Fields) < 4 { // without a method there is no secret
+			t.Errorf("%s: no form", field)
+		}
+	}
+}
+
+// TestPlaceOfOddMistakes: names with colons and parameters that do not exist, wherever they stand.
+func TestPlaceOfOddMistakes(t *testing.T) {
+	for name, test := range map[string]struct {
+		mistake func(*draft.ConnectorDraft)
+		field   string
+	}{
+		"scope with a colon": {func(d *draft.ConnectorDraft) {
+			d.CustomizeScopes, d.AdditionalScopes = false, false
+			d.Scopes[0].Name = "contacts:read"
+		}, "scopes.0.required"},
+		"scopes that begin alike": {func(d *draft.ConnectorDraft) {
+			d.CustomizeScopes, d.AdditionalScopes, d.Scopes[0].Required = false, false, false
+			d.Scopes[0].Name, d.Scopes[1].Name, d.Scopes[1].Required = "read", "read:all", true
+		}, "scopes.1.required"},
+		"scope that is there twice": {func(d *draft.ConnectorDraft) {
+			d.Scopes[0].Name, d.Scopes[2].Name = "https://a.example/.default", "https://a.example/.default"
+		}, "scopes.2.name"},
+		"parameter in a header": {func(d *draft.ConnectorDraft) {
+			d.ConfigValues[1].Headers[0].Value = "{param.instanc}"
+		}, "config_values.1.headers"},
+		"parameter in a body": {func(d *draft.ConnectorDraft) {
+			d.ConfigValues[1].Body = "{param.url}"
+		}, "config_values.1.body"},
+	} {
+		d := fullConnector()
+		test.mistake(d)
+		_, problems := d.Form(t.Context())
+		if len(problems) == 0 || slices.ContainsFunc(problems, func(p draft.Problem) bool { return p.Field != test.field }) {
+			t.Errorf("%s: %q, want it at %s", name, problems, test.field)
+		}
+	}
+}
+
+// Drafts are tried one after the other, also when they are tried at the same time, and who gives up does not
+// wait.
+func TestDraftsTriedAtOnce(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	builder := draft.NewConnector(forDrafts, nil)
+	builder.Name, builder.BaseURL, builder.TokenURL, builder.Ping.Path = "c", a.URL, e.URL+"/token", "/me"
+	config := &draft.Config{Connectors: map[string]json.RawMessage{"c": builder.JSON()}}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+	defer cancel()
+	connector, err := findForDraft(ctx, config, "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := draft.New(connector, config)
+	d.Fields[0].Value, d.Fields[1].Value = "id", "secret"
+	begun, finish := make(chan struct{}), make(chan struct{})
+	e.respond(func(w http.ResponseWriter, n int64) {
+		if n == 1 {
+			close(begun)
+			<-finish
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"access_token":"a-token","expires_in":3600}`))
+	})
+	results := make(chan error, 2)
+	try := func() {
+		trial, err := d.Try(t.Context())
+		if err == nil && (!trial.Working() || trial.Ping == nil || trial.Connection.Name != "c") {
+			err = fmt.Errorf("%+v", trial)
+		}
+		results <- err
+	}
+	go try()
+	<-begun
+	givenUp, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	if _, err := d.Try(givenUp); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	go try()
+	close(finish)
+	for range 2 {
+		if err := <-results; err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -543,14 +543,14 @@ func TestConnectionsEndWithTheConfig(t *testing.T) {
 // wantResponses compares what was counted of the API's responses to the connection c, by class.
 func wantResponses(t *testing.T, want map[string]float64) {
 	t.Helper()
-	expected, answered := make(map[string]float64), 0.0
+	expected, responses := make(map[string]float64), 0.0
 	for _, class := range []string{"1xx", "2xx", "3xx", "4xx", "5xx", "error"} {
 		expected["responses_total code="+class+" connection=c"] = want[class]
 		if class != "error" {
-			answered += want[class]
+			responses += want[class]
 		}
 	}
-	expected["response_duration_seconds connection=c"] = answered
+	expected["response_duration_seconds connection=c"] = responses
 	wantSeries(t, expected)
 }
 

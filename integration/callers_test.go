@@ -54,7 +54,7 @@ const attack = async () => {
 </script>`
 
 // openPage has a browser load the page from evil.example, at the port of a sidecar that does not run yet. Then the name
-// is rebound: what answers there is the sidecar.
+// is rebound: the sidecar is what responds there.
 func openPage(t *testing.T, w *world) *harness.Browser {
 	t.Helper()
 	shared := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) (err error) {

@@ -47,19 +47,27 @@ func (p *pages) showConnection(w http.ResponseWriter, r *http.Request) {
 	p.showConnectionWith(w, r, nil)
 }
 
+// connectionName returns the name of a connection in the path, or responds that there is none.
+func (p *pages) connectionName(w http.ResponseWriter, r *http.Request) (name string, ok bool) {
+	name = r.PathValue("name")
+	if ok = grammar.MatchString(name); !ok {
+		p.notFound(w, r)
+	}
+	return name, ok
+}
+
 // leaveAction leads from the result of a button, when it is loaded again, to the connection.
 func (p *pages) leaveAction(w http.ResponseWriter, r *http.Request) {
-	if !grammar.MatchString(r.PathValue("name")) {
-		p.notFound(w, r)
+	name, ok := p.connectionName(w, r)
+	if !ok {
 		return
 	}
-	http.Redirect(w, r, base(r)+"/connections/"+r.PathValue("name"), http.StatusSeeOther) //nolint:gosec // the name is one, and no URL
+	http.Redirect(w, r, base(r)+"/connections/"+name, http.StatusSeeOther) //nolint:gosec // the name is one, and no URL
 }
 
 func (p *pages) refreshConnection(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("name")
-	if !grammar.MatchString(name) {
-		p.notFound(w, r)
+	name, ok := p.connectionName(w, r)
+	if !ok {
 		return
 	}
 	conn, err := p.sidecar.refresh(r.Context(), name)
@@ -74,9 +82,8 @@ func (p *pages) refreshConnection(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *pages) pingConnection(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("name")
-	if !grammar.MatchString(name) {
-		p.notFound(w, r)
+	name, ok := p.connectionName(w, r)
+	if !ok {
 		return
 	}
 	ping, err := p.sidecar.ping(r.Context(), name)
@@ -99,9 +106,8 @@ func pingNotice(ping adminapi.Ping) *notice {
 
 // showConnectionWith shows a connection, with the result of a button, if there is one.
 func (p *pages) showConnectionWith(w http.ResponseWriter, r *http.Request, result *notice) {
-	name := r.PathValue("name")
-	if !grammar.MatchString(name) {
-		p.notFound(w, r)
+	name, ok := p.connectionName(w, r)
+	if !ok {
 		return
 	}
 	conn, err := p.sidecar.connection(r.Context(), name)

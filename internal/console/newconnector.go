@@ -128,7 +128,7 @@ func configValueOf(form url.Values, i int) draft.ConfigValueDraft {
 	switch value.Source {
 	case draft.SourceRequest:
 		value.Method, value.URL, value.Body, value.Pointer = text("method"), text("url"), text("body"), text("pointer")
-		value.Headers = headerLines(form.Get(control("config_values", i, "headers")))
+		value.Headers = pairLines(form.Get(control("config_values", i, "headers")), ":")
 	case draft.SourceTemplate:
 		value.Template = text("template")
 	default:
@@ -151,22 +151,22 @@ func pairs(form url.Values, list string) []draft.PairDraft {
 
 // optionLines reads the options of a dropdown: one on a line, as value or as value = label.
 func optionLines(text string) []draft.OptionDraft {
-	var options []draft.OptionDraft
-	for line := range strings.Lines(text) {
-		value, label, _ := strings.Cut(line, "=")
-		options = append(options, draft.OptionDraft{Value: strings.TrimSpace(value), Label: strings.TrimSpace(label)})
+	lines := pairLines(text, "=")
+	options := make([]draft.OptionDraft, len(lines))
+	for i, p := range lines {
+		options[i] = draft.OptionDraft{Value: p.Name, Label: p.Value}
 	}
 	return options
 }
 
-// headerLines reads header fields: one on a line.
-func headerLines(text string) []draft.PairDraft {
-	var headers []draft.PairDraft
+// pairLines reads pairs: one on a line, with a separator between name and value.
+func pairLines(text, separator string) []draft.PairDraft {
+	var all []draft.PairDraft
 	for line := range strings.Lines(text) {
-		name, value, _ := strings.Cut(line, ":")
-		headers = append(headers, draft.PairDraft{Name: strings.TrimSpace(name), Value: strings.TrimSpace(value)})
+		name, value, _ := strings.Cut(line, separator)
+		all = append(all, draft.PairDraft{Name: strings.TrimSpace(name), Value: strings.TrimSpace(value)})
 	}
-	return headers
+	return all
 }
 
 // lists are the lists of the form, with the control of a row that somebody fills in first.

@@ -41,7 +41,7 @@ func TestLines(t *testing.T) {
 	if want := []draft.OptionDraft{{Value: "eu", Label: "Europe"}, {Value: "us"}, {Label: "x"}, {Value: "a", Label: "b=c"}}; !reflect.DeepEqual(options, want) {
 		t.Errorf("%v, want %v", options, want)
 	}
-	headers := headerLines("Accept: application/json\nX-Empty:\nno colon")
+	headers := pairLines("Accept: application/json\nX-Empty:\nno colon", ":")
 	if want := []draft.PairDraft{{Name: "Accept", Value: "application/json"}, {Name: "X-Empty"}, {Name: "no colon"}}; !reflect.DeepEqual(headers, want) {
 		t.Errorf("%v, want %v", headers, want)
 	}
