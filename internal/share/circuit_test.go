@@ -60,7 +60,7 @@ func TestStorageThatFails(t *testing.T) {
 						}
 					})
 					if x.count(operation+" "+test.result) != 1 || x.count(operation+" skipped") != 1 {
-						t.Errorf("counted %v", x.counts)
+						t.Errorf("counted %s", x.counted())
 					}
 				})
 			})
@@ -131,7 +131,7 @@ func TestProbe(t *testing.T) {
 			t.Errorf("the probe leaves something behind: %v", names)
 		}
 		if x.count("probe error") != 7 || x.count("probe ok") != 1 {
-			t.Errorf("counted %v", x.counts)
+			t.Errorf("counted %s", x.counted())
 		}
 		for _, c := range calls {
 			if !strings.HasPrefix(c.key, probePrefix) {

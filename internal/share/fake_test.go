@@ -381,11 +381,15 @@ func (x *fixture) count(what string) int {
 	return x.counts[what]
 }
 
-func (x *fixture) wantCounts(want string) {
-	x.t.Helper()
+func (x *fixture) counted() string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if got := fmt.Sprint(x.counts); got != "map["+want+"]" {
+	return fmt.Sprint(x.counts)
+}
+
+func (x *fixture) wantCounts(want string) {
+	x.t.Helper()
+	if got := x.counted(); got != "map["+want+"]" {
 		x.t.Errorf("counted %s, want %s", got, want)
 	}
 }

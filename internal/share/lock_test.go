@@ -263,7 +263,7 @@ func TestUnlock(t *testing.T) {
 			unlock()
 			time.Sleep(testTimeout + 1)
 			if x.count("unlock skipped") != 1 {
-				t.Errorf("counted %v", x.counts)
+				t.Errorf("counted %s", x.counted())
 			}
 		})
 	})
