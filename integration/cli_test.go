@@ -176,7 +176,7 @@ func TestManyConnections(t *testing.T) {
 		return strings.Count(got.Stdout, "  down ") == many
 	})
 	want(t, got, 1, "\na-tenant-with-a-rather-long-name.1, a-tenant-with-a-rather-long-name.10, a-tenant-with-a-rather-long-name.100 and 297 more cannot get a token: ",
-		"to try now, run: caddy http-helper refresh <connection> --address "+o.admin+"\n")
+		"To try now, run: caddy http-helper refresh <connection> --address "+o.admin+"\n")
 	if lines := strings.Count(got.Stdout, "\n"); lines > many+10 {
 		t.Errorf("%d lines about %d connections", lines, many)
 	}

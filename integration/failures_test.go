@@ -39,7 +39,7 @@ var troubles = map[string]trouble{
 		connection: "client_secret {env.WRONG}",
 		cause:      func(*testing.T, *world) {},
 		status:     http.StatusBadGateway, details: "connection billing: " + invalidClient, documented: "`invalid_client`",
-		list:       []string{"billing  service    down   none", "billing cannot get a token: " + invalidClient, "Fix what is named here. The next request sees a changed file, after a second at most; to try now, run: caddy http-helper refresh billing"},
+		list:       []string{"billing  service    down   none", "billing cannot get a token: " + invalidClient, "Fix what is named here. The next request sees a changed file, after a second at most. To try now, run: caddy http-helper refresh billing"},
 		listStatus: 1, show: []string{"State             down: it has no token, and cannot get one", "Token requests    1, of which 1 failed"},
 		ping: []string{"billing does not work: there is no token: " + invalidClient + "."}, pingStatus: 1,
 		refresh: "Error: connection billing: " + invalidClient,

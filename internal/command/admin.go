@@ -267,7 +267,7 @@ func adminAddress(cmd *cobra.Command) (string, error) {
 		return "", errors.New("--adapter needs --config")
 	}
 	if address != "" || config != "" {
-		return draft.Quietly(func() (string, error) { return caddycmd.DetermineAdminAPIAddress(address, nil, config, adapter) })
+		return addressIn(address, config, adapter)
 	}
 	switch running, _ := adminapi.Sockets(); len(running) {
 	case 0:
@@ -287,7 +287,7 @@ var filesHere = []string{"Caddyfile", "Caddyfile.example"}
 func addressHere() string {
 	var named []string
 	for _, file := range filesHere {
-		if address := addressIn(file); address != "" {
+		if address := addressNamedIn(file); address != "" {
 			named = append(named, address)
 		}
 	}
@@ -299,16 +299,23 @@ func addressHere() string {
 	return append(named, caddy.DefaultAdminListen)[0]
 }
 
-// addressIn returns the admin endpoint that a Caddyfile names, or "" if there is none that can be read.
-func addressIn(file string) string {
+// addressNamedIn returns the admin endpoint that a Caddyfile names, or "" if there is none that can be read.
+func addressNamedIn(file string) string {
 	if _, err := os.Stat(file); err != nil {
 		return ""
 	}
-	address, err := draft.Quietly(func() (string, error) { return caddycmd.DetermineAdminAPIAddress("", nil, file, "caddyfile") })
+	address, err := addressIn("", file, "caddyfile")
 	if err != nil || address == caddy.DefaultAdminListen {
 		return ""
 	}
 	return address
+}
+
+// addressIn returns the address that was given, or the admin endpoint of a configuration, whose placeholders
+// Caddy resolves when it starts.
+func addressIn(address, config, adapter string) (string, error) {
+	address, err := draft.Quietly(func() (string, error) { return caddycmd.DetermineAdminAPIAddress(address, nil, config, adapter) })
+	return caddy.NewReplacer().ReplaceKnown(address, ""), err
 }
 
 // adminFlags are the flags that say which Caddy a command talks to, for another command.
@@ -348,7 +355,7 @@ func explain(cmd *cobra.Command, err error) error {
 	}
 	start := "start it"
 	if adminFlags(cmd) == "" {
-		if i := slices.IndexFunc(filesHere, func(file string) bool { return addressIn(file) == unreachable.Address }); i >= 0 {
+		if i := slices.IndexFunc(filesHere, func(file string) bool { return addressNamedIn(file) == unreachable.Address }); i >= 0 {
 			return fmt.Errorf("%w, where %s has its admin endpoint; start it with caddy run --config %[2]s if it does not run, or choose another one with --address or --config", err, filesHere[i])
 		}
 	}

@@ -293,6 +293,12 @@ func TestAdminFromConfigFile(t *testing.T) {
 	}
 	cli(t, "", "list", "--config", file, "--adapter", "caddyfile").want(t, 0, "There are no connections.")
 	cli(t, "", "list", "--address", strings.TrimPrefix(address, "unix/")).want(t, 0, "There are no connections.")
+
+	t.Setenv("ADMIN_SOCKET", strings.TrimPrefix(address, "unix/"))
+	if err := os.WriteFile(file, []byte("{\n\tadmin unix/{env.ADMIN_SOCKET}\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cli(t, "", "list", "--config", file, "--adapter", "caddyfile").want(t, 0, "There are no connections.")
 }
 
 func TestOddAdminEndpoints(t *testing.T) {

@@ -13,7 +13,6 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
-	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
@@ -79,14 +78,6 @@ func (p *printer) ago(t time.Time) string {
 	return humanize.RelTime(t, p.now, "ago", "")
 }
 
-// stateMeaning explains a state.
-var stateMeaning = map[token.State]string{
-	token.StateIdle:    "it has no token, and none was needed lately",
-	token.StateReady:   "it has a token",
-	token.StateFailing: "it has a token, but cannot get a new one",
-	token.StateDown:    "it has no token, and cannot get one",
-}
-
 // unconfirmed is said of scopes that the server has not listed as granted.
 const unconfirmed = "not confirmed by the server"
 
@@ -100,7 +91,7 @@ func (p *printer) tokenLeft(t *adminapi.Token) string {
 // connection prints everything about one connection, with its refused requests.
 func (p *printer) connection(c adminapi.Connection, values adminapi.Values, refused []adminapi.Event) {
 	p.row("Name", c.Name)
-	p.row("State", string(c.State)+": "+stateMeaning[c.State])
+	p.row("State", string(c.State)+": "+adminapi.StateMeaning[c.State])
 	p.row("Connector", orDash(c.Connector))
 	p.row("API", c.BaseURL)
 	p.row("Token endpoint", orDash(c.TokenURL))
@@ -157,9 +148,7 @@ func parameterWords(v adminapi.ParameterValue) string {
 // allowed prints what requests may use a connection for, a row for each rule. Without a rule there is no limit.
 func (p *printer) allowed(label string, rules []adminapi.Allow) {
 	for _, rule := range rules {
-		methods := cmp.Or(strings.Join(rule.Methods, " "), "any method")
-		paths := cmp.Or(strings.Join(rule.Paths, " "), "any path")
-		p.row(label, methods+" "+paths)
+		p.row(label, rule.String())
 		label = ""
 	}
 }
@@ -330,7 +319,7 @@ func (p *printer) problems(conns ...adminapi.Connection) {
 		if one.endpoint != "" {
 			p.line("  Token endpoint: %s", one.endpoint)
 		}
-		p.line("  %scaddy http-helper refresh %s%s", one.advice, oneOfThem(one.names), p.flags)
+		p.line("  %s To try now, run: caddy http-helper refresh %s%s", one.advice, oneOfThem(one.names), p.flags)
 	}
 }
 
@@ -339,20 +328,20 @@ func problemsOf(c adminapi.Connection) []*problem {
 	var all []*problem
 	if e := c.LastError; e != nil {
 		all = append(all, &problem{
-			names: []string{c.Name}, text: trouble[c.State] + e.Reason(), advice: adviceFor(c.State, e.Class),
+			names: []string{c.Name}, text: trouble[c.State] + e.Reason(), advice: c.Advice(),
 			tried: e.At, next: orZero(c.NextAttempt), endpoint: orZero(c.TokenURL),
 		})
 	}
 	if missing := c.Scopes.Missing; len(missing) > 0 {
 		all = append(all, &problem{
 			names: []string{c.Name}, text: "did not get scopes that were requested: " + strings.Join(missing, " "),
-			advice: "Have the client granted them at the authorization server, or do not request them.",
+			advice: adminapi.AdviceMissingScopes,
 		})
 	}
 	if c.Shared.State == adminapi.SharedDegraded {
 		all = append(all, &problem{
 			names: []string{c.Name}, text: "does not share its token with other replicas: " + orDash(c.Shared.LastError),
-			advice: "Requests go on with tokens of its own. It ends by itself once the storage works.",
+			advice: adminapi.AdviceDegraded,
 		})
 	}
 	return all
@@ -361,18 +350,6 @@ func problemsOf(c adminapi.Connection) []*problem {
 var trouble = map[token.State]string{
 	token.StateFailing: "cannot get a new token, while the one in hand lives: ",
 	token.StateDown:    "cannot get a token: ",
-}
-
-// adviceFor begins the sentence that ends with the command to run.
-func adviceFor(state token.State, class oauth.Class) string {
-	switch {
-	case class == oauth.ClassConfiguration:
-		return "Fix what is named here. The next request sees a changed file, after a second at most; to try now, run: "
-	case state == token.StateDown: // may never have worked
-		return "It ends by itself once that server responds as it should. If it never has, fix what is named here. To try now, run: "
-	default:
-		return "It ends by itself once that server responds as it should. To try now, run: "
-	}
 }
 
 // merged adds a problem to others, or to the one of them that is the same.

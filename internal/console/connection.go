@@ -1,7 +1,6 @@
 package console
 
 import (
-	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
-	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token"
 )
 
@@ -118,7 +116,7 @@ func (p *pages) showConnectionWith(w http.ResponseWriter, r *http.Request, resul
 	now := time.Now()
 	view := connectionView{
 		URL: base(r) + "/connections/" + conn.Name, Connection: conn, Connector: orEmpty(conn.Connector), Now: now, Result: result,
-		Problems: problemsOf(conn, now), StateMeaning: stateMeaning[conn.State], Bar: newLifeBar(conn.Token, now), Sharing: sharing(conn.Shared),
+		Problems: problemsOf(conn, now), StateMeaning: sentence(adminapi.StateMeaning[conn.State]), Bar: newLifeBar(conn.Token, now), Sharing: sharing(conn.Shared),
 		Values: append(allowViews(conn), valueViews(p.sidecar.values(r.Context(), name))...), Scopes: scopeViews(conn), Counts: tilesOf(conn, p.sidecar.requestCounts(r.Context())), Events: eventViews(p.sidecar.events(r.Context(), name)),
 	}
 	switch {
@@ -159,21 +157,12 @@ func allowViews(c adminapi.Connection) []valueView {
 	var views []valueView
 	list := func(label string, rules []adminapi.Allow) {
 		for _, rule := range rules {
-			methods, paths := cmp.Or(strings.Join(rule.Methods, " "), "any method"), cmp.Or(strings.Join(rule.Paths, " "), "any path")
-			views = append(views, valueView{Label: label, Value: methods + " " + paths, Code: true})
+			views = append(views, valueView{Label: label, Value: rule.String(), Code: true})
 		}
 	}
 	list("Allowed", c.Allow)
 	list("Allowed by connector", c.ConnectorAllow)
 	return views
-}
-
-// stateMeaning explains a state.
-var stateMeaning = map[token.State]string{
-	token.StateIdle:    "It has no token, and none was needed lately.",
-	token.StateReady:   "It has a token.",
-	token.StateFailing: "It has a token, but cannot get a new one.",
-	token.StateDown:    "It has no token, and cannot get one.",
 }
 
 var sharingWords = map[string]string{
@@ -251,19 +240,19 @@ func problemsOf(c adminapi.Connection, now time.Time) []notice {
 	var all []notice
 	if e := c.LastError; e != nil {
 		all = append(all, notice{
-			Tone: toneOf[c.State], Title: sentence(trouble[c.State] + e.Reason()), Lines: []string{advice(c.State, e.Class), tried(e.At, c.NextAttempt, now)},
+			Tone: toneOf[c.State], Title: sentence(trouble[c.State] + e.Reason()), Lines: []string{c.Advice() + " Refresh tries it now.", tried(e.At, c.NextAttempt, now)},
 		})
 	}
 	if missing := c.Scopes.Missing; len(missing) > 0 {
 		all = append(all, notice{
 			Tone: toneWarn, Title: "Not granted: " + strings.Join(missing, " ") + ".",
-			Lines: []string{"Have the client granted them at the authorization server, or do not request them."},
+			Lines: []string{adminapi.AdviceMissingScopes},
 		})
 	}
 	if c.Shared.State == adminapi.SharedDegraded {
 		all = append(all, notice{
 			Tone: toneWarn, Title: sentence("the token is not shared with other replicas: " + orEmpty(c.Shared.LastError)),
-			Lines: []string{"Requests go on with tokens of its own. It ends by itself once the storage works."},
+			Lines: []string{adminapi.AdviceDegraded},
 		})
 	}
 	return all
@@ -276,18 +265,6 @@ var toneOf = map[token.State]string{
 var trouble = map[token.State]string{
 	token.StateFailing: "no new token, while the one in hand lives: ",
 	token.StateDown:    "no token: ",
-}
-
-// advice says what to do about a failure.
-func advice(state token.State, class oauth.Class) string {
-	switch {
-	case class == oauth.ClassConfiguration:
-		return "Fix what is named here. The next request sees a changed file, after a second at most; Refresh tries it now."
-	case state == token.StateDown: // may never have worked
-		return "It ends by itself once that server responds as it should. If it never has, fix what is named here. Refresh tries it now."
-	default:
-		return "It ends by itself once that server responds as it should. Refresh tries it now."
-	}
 }
 
 // tried says when a token was requested last, and when that may happen again.
