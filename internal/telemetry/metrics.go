@@ -40,7 +40,7 @@ var (
 
 	adoptedTotal = newDesc("tokens_adopted_total", "Tokens taken over from other replicas.", "")
 
-	tokenExpiry = newDesc("token_expiry_timestamp_seconds", "When the token in hand expires, in Unix time. Absent without a live token.", "")
+	tokenExpiry = newDesc("token_expiry_timestamp_seconds", "When the current token expires, in Unix time. Absent without a live token.", "")
 )
 
 // newDesc describes a metric with the label connection, and a second label unless that is "".
