@@ -27,7 +27,7 @@ type Connector struct {
 	// What requests may use the credentials of every connection for: a request must be permitted by one of
 	// these rules, and by one of the connection's own if there are any, else it gets a 403 and is not sent.
 	// So does one with `X-HTTP-Method-Override`, `X-HTTP-Method`, `X-Method-Override`, `X-Original-URL` or
-	// `X-Rewrite-URL`, by which some servers take a request for another. The connector's `ping` must be
+	// `X-Rewrite-URL`, which can make some servers treat the request as a different one. The connector's `ping` must be
 	// permitted too; health checks need no permission. An empty list is an error. Default: all requests.
 	Allow []Allow `json:"allow,omitempty"`
 

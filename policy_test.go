@@ -425,7 +425,7 @@ func TestAllowOnTheFinalRequest(t *testing.T) {
 		`{"handler": "rewrite", "uri": "/b"}`:                                   "connection c: GET /b is not in its allow",
 		`{"handler": "rewrite", "uri": "/a/"}`:                                  "connection c: GET /a/ is not in its allow",
 		`{"handler": "rewrite", "method": "DELETE"}`:                            "connection c: DELETE /a is not in its allow",
-		`{"handler": "headers", "request": {"set": {"X-Rewrite-Url": ["/b"]}}}`: "connection c: GET /a has X-Rewrite-Url, by which some servers take a request for another",
+		`{"handler": "headers", "request": {"set": {"X-Rewrite-Url": ["/b"]}}}`: "connection c: GET /a has X-Rewrite-Url, which can make some servers treat it as a different request",
 	} {
 		t.Run(change, func(t *testing.T) {
 			before, address := len(a.seen()), freeAddress(t)

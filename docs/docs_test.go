@@ -23,6 +23,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/caddy-httphelper/caddy-httphelper"
@@ -96,6 +97,17 @@ func TestCaddyfilesInDocsLoad(t *testing.T) {
 				}
 				loadDocumented(t, withFiles(t, fmt.Sprintf(frame, text)))
 			})
+		}
+	}
+}
+
+// TestCaddyfilesInDocsAreFormatted as `caddy fmt` does it, so that Caddy does not warn about a copy.
+func TestCaddyfilesInDocsAreFormatted(t *testing.T) {
+	for _, file := range documents(t) {
+		for _, block := range caddyfileFence.FindAllStringSubmatch(readDocument(t, file), -1) {
+			if formatted := string(caddyfile.Format([]byte(block[2]))); strings.TrimSpace(formatted) != strings.TrimSpace(block[2]) {
+				t.Errorf("%s: caddy fmt makes of a block\n%s", file, formatted)
+			}
 		}
 	}
 }

@@ -44,7 +44,7 @@ const (
 // reasons are what the refusals say.
 var reasons = map[int]string{
 	byConnector: "is not in the allow of its connector", byConnection: "is not in its allow",
-	byField: "by which some servers take a request for another", byGRPC: "is not in the allow of its connector",
+	byField: "which can make some servers treat it as a different request", byGRPC: "is not in the allow of its connector",
 }
 
 // limitedRequest is a request of the app, and what becomes of it on each way.

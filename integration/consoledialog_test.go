@@ -180,7 +180,7 @@ func (d *desk) separateByComma(t *testing.T, o *office) {
 	} else {
 		d.press(t, "check")
 	}
-	if got := d.Text(t, ".field-foot"); !strings.Contains(got, "Separate them by a comma.") {
+	if got := d.Text(t, ".field-foot"); !strings.Contains(got, "Separate them with a comma.") {
 		t.Errorf("the delimiter is not named: %s", got)
 	}
 	if got := d.Text(t, "#request"); !strings.Contains(got, "scope = reports.read contacts.write") {

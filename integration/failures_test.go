@@ -66,7 +66,7 @@ var troubles = map[string]trouble{
 			w.api.RespondWith(harness.Reply(http.StatusForbidden, `{"error":"no"}`, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="b c"`))
 		},
 		status: http.StatusForbidden, documented: "403 without `Proxy-Status`",
-		list:       []string{"billing  service    ready  expires in 59 minutes", "billing did not get scopes that were requested: b\n  Have the client granted them at the authorization server, or do not request them."},
+		list:       []string{"billing  service    ready  expires in 59 minutes", "billing did not get scopes that were requested: b\n  Grant them to the client at the authorization server, or stop requesting them."},
 		show:       []string{"Scopes requested     a b", "Scopes granted       a\n", "billing did not get scopes that were requested: b"},
 		ping:       []string{"billing does not work: the API refuses the request (403 Forbidden): it wants the scope b c; the connection does not request c; the token endpoint did not grant b.\nThe API's response:\n{\"error\":\"no\"}\n"},
 		pingStatus: 1, ready: http.StatusOK, health: `"state":"ready"`,

@@ -18,7 +18,7 @@ var StateMeaning = map[token.State]string{
 
 // Advice for problems other than a failed token request.
 const (
-	AdviceMissingScopes = "Have the client granted them at the authorization server, or do not request them."
+	AdviceMissingScopes = "Grant them to the client at the authorization server, or stop requesting them."
 	AdviceDegraded      = "Requests go on with tokens of its own. It ends by itself once the storage works."
 )
 

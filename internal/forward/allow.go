@@ -60,7 +60,7 @@ func (l *Limits) forbid(r *http.Request) string {
 	for _, header := range []http.Header{r.Header, r.Trailer} {
 		for field := range header {
 			if httpguard.OverridesRequest(field) {
-				return "has " + field + ", by which some servers take a request for another: with allow this is refused"
+				return "has " + field + ", which can make some servers treat it as a different request; it is refused when allow is set"
 			}
 		}
 	}
