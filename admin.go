@@ -406,7 +406,7 @@ func (c *activeConnection) ping(ctx context.Context) forward.PingResult {
 // aboutToken says of a connection with a usable token how that came.
 func (c *activeConnection) aboutToken() string {
 	if failed := c.tokens.source.Status().LastError; failed != nil {
-		return "the token in hand is usable, but getting a new one failed: " + failed.Message
+		return "the current token is usable, but getting a new one failed: " + failed.Message
 	}
 	return "a token was obtained"
 }

@@ -529,7 +529,7 @@ func TestPingWithoutAnyAfterAFailedRefresh(t *testing.T) {
 	if status, _, _ := admin(t, http.MethodPost, "/http_helper/connections/c/refresh"); status != http.StatusBadGateway {
 		t.Fatalf("refreshing: status %d", status)
 	}
-	wantPing(t, true, 0, "the token in hand is usable, but getting a new one failed: the token endpoint refused", "no ping is configured")
+	wantPing(t, true, 0, "the current token is usable, but getting a new one failed: the token endpoint refused", "no ping is configured")
 }
 
 // A connection that no handler uses can be pinged too.

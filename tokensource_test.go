@@ -165,7 +165,7 @@ func watchedTokens(t *testing.T, f *tokentest.Fetcher) *connectionTokens {
 }
 
 // TestBoundTokenIsReplacedWithItsCertificate in the background: the request that finds it out goes
-// on with the token in hand, and none is fetched without a request.
+// on with the current token, and none is fetched without a request.
 func TestBoundTokenIsReplacedWithItsCertificate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(tokentest.Fetcher)

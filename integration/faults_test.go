@@ -209,7 +209,7 @@ func (f fault) check(t *testing.T, outcomes []outcome, began, recovered time.Tim
 	if failures == 0 {
 		t.Error("no request failed although no token was alive")
 	}
-	// The token in hand was at most refresh-due when the fault began, so a fifth of its lifetime was left,
+	// The current token was at most refresh-due when the fault began, so a fifth of its lifetime was left,
 	// less the margin of a tenth in which it is not sent.
 	for _, o := range outcomes {
 		if o.status != http.StatusOK && o.ended.Sub(began) < lifetime/20 {

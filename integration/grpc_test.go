@@ -111,12 +111,42 @@ func startGRPCWorld(t *testing.T, ca *harness.CA, lines ...string) (*world, *grp
 		transport = "transport http {\ntls_trust_pool file " + ca.File + "\n}"
 	}
 	w.Run(t, w.inline(options{directive: transport + "\n" + strings.Join(lines, "\n"), global: "servers {\nprotocols h1 h2c\n}"}))
-	conn, err := grpc.NewClient(w.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return w, api, dialGRPC(t, w.Addr)
+}
+
+// dialGRPC returns a client of the service at an address in the clear.
+func dialGRPC(t *testing.T, addr string) testpb.TestServiceClient {
+	t.Helper()
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return w, api, testpb.NewTestServiceClient(conn)
+	return testpb.NewTestServiceClient(conn)
+}
+
+// TestQuietStreamEndsWithCaddysTimeout shows what docs/examples.md says of read_body_idle: it decides when a stream ends
+// on which the app is silent.
+func TestQuietStreamEndsWithCaddysTimeout(t *testing.T) {
+	w := newWorld(t, nil)
+	api := startGRPC(t, nil, w.tokens)
+	w.api.URL = "http://" + api.addr
+	w.Run(t, w.inline(options{directive: "transport http {\nversions h2c\n}", global: "servers {\nprotocols h1 h2c\ntimeouts {\nread_body_idle 300ms\n}\n}"}))
+	stream, err := dialGRPC(t, w.Addr).FullDuplexCall(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&testpb.StreamingOutputCallRequest{Payload: &testpb.Payload{Body: []byte("a")}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("the stream ended with %v, want an error", err)
+	} else {
+		t.Log(err)
+	}
 }
 
 func TestGRPC(t *testing.T) {

@@ -3,8 +3,8 @@
 # tools are installed into .tools (ignored by git) by exact version.
 #
 #   ./integration/run.sh                  everything
-#   ./integration/run.sh lint unit …      only these steps: install format vet lint vuln unit fuzz integration
-#                                         reverse_proxy instructions
+#   ./integration/run.sh lint unit …      only these steps: install format vet lint spelling vuln unit fuzz
+#                                         integration reverse_proxy instructions
 #   GO_TEST_FLAGS='-run Foo -v' ./integration/run.sh integration
 #
 # FUZZTIME (default 10s) is the time for each fuzz target, SOAK (default 20s) the time for the soak test.
@@ -39,14 +39,17 @@ install_golangci_lint() {
 install_step() {
 	install_gofumpt
 	install_golangci_lint
-	local npm
-	for npm in integration/oidc-provider integration/axe; do
-		if [ ! "$npm/node_modules/.package-lock.json" -nt "$npm/package-lock.json" ]; then
-			(cd "$npm" && npm ci --no-fund --no-audit)
-		fi
+	local directory
+	for directory in integration/oidc-provider integration/axe integration/spelling; do
+		install_npm "$directory"
 	done
 	install_debian redis-server redis-server
 	install_debian chromium chromium
+}
+
+# install_npm <directory> installs what its package-lock.json lists, unless that is there.
+install_npm() {
+	[ "$1/node_modules/.package-lock.json" -nt "$1/package-lock.json" ] || (cd "$1" && npm ci --no-fund --no-audit)
 }
 
 # install_debian <program> <package> installs a program that tests run, as root on Debian, without starting a server.
@@ -81,6 +84,12 @@ lint_step() {
 	"$golangci_lint" run ./...
 	(cd integration && "$golangci_lint" run ./...)
 	(cd integration/gooauth2 && "$golangci_lint" run ./...)
+}
+
+# Words that no dictionary has are listed in cspell.json.
+spelling_step() {
+	install_npm integration/spelling
+	(cd integration/spelling && npx --no-install cspell lint --no-progress --config cspell.json)
 }
 
 vuln_step() {
@@ -155,9 +164,10 @@ fuzz() {
 	"${command[@]}"
 }
 
+# Go does not know that these tests depend on the sidecar, so it must not keep their results.
 integration_step() {
 	# shellcheck disable=SC2086 # several flags in one variable
-	(cd integration && tests -timeout 25m -parallel 4 ${GO_TEST_FLAGS-})
+	(cd integration && tests -count=1 -timeout 25m -parallel 4 ${GO_TEST_FLAGS-})
 }
 
 # What both ways of forwarding must do alike. The whole suite has the handler forward; these tests run once
@@ -166,7 +176,7 @@ both_ways='Websockets|ServerSentEvents|Expect|EarlyHints|Cancelled|LargeBod|GRPC
 
 reverse_proxy_step() {
 	# shellcheck disable=SC2086 # several flags in one variable
-	(cd integration && FORWARD_BY=reverse_proxy tests -timeout 20m -parallel 4 -run "$both_ways" ${GO_TEST_FLAGS-})
+	(cd integration && FORWARD_BY=reverse_proxy tests -count=1 -timeout 20m -parallel 4 -run "$both_ways" ${GO_TEST_FLAGS-})
 }
 
 # What a request costs, of a stock Caddy's instructions: 0.69 when this was written, 0.97 through reverse_proxy.
@@ -175,7 +185,7 @@ instructions_step() {
 	integration/bench/run.sh -instructions -rounds 4 -limit 0.76 -proxies "^(sidecar|caddy)\$"
 }
 
-all=(install format vet lint vuln unit fuzz integration reverse_proxy instructions)
+all=(install format vet lint spelling vuln unit fuzz integration reverse_proxy instructions)
 steps=("$@")
 [ ${#steps[@]} -gt 0 ] || steps=("${all[@]}")
 for step in "${steps[@]}"; do

@@ -241,7 +241,7 @@ func clientOf(request *harness.TokenRequest) (id, password string, ok bool) {
 	return r.BasicAuth()
 }
 
-// TestAnOlderCopyOfARecord is not preferred to a newer token in hand. Who has none adopts it; if it was revoked
+// TestAnOlderCopyOfARecord is not preferred to a newer current token. Who has none adopts it; if it was revoked
 // meanwhile, that costs one token request.
 func TestAnOlderCopyOfARecord(t *testing.T) {
 	t.Parallel()

@@ -28,7 +28,7 @@ var typed = []string{
 	"# Somebody puts a wrong secret into the file.",
 	"echo wrong >secret; caddy http-helper refresh 127.0.0.1",
 	"caddy http-helper list",
-	"# The token in hand still works, and the right secret needs no restart.",
+	"# The current token still works, and the right secret needs no restart.",
 	"echo demo-secret >secret; caddy http-helper refresh 127.0.0.1",
 	"caddy http-helper list",
 }

@@ -114,7 +114,7 @@ func chooseForwarding(caddyfile string) string {
 	return strings.Join(lines, "\n")
 }
 
-// Run runs the sidecar until the test ends, and returns when it accepts connections.
+// Run runs the sidecar until the test ends, and returns when it accepts connections and has loaded its configuration.
 func (s *Sidecar) Run(tb testing.TB, config Config) {
 	tb.Helper()
 	s.process = startProcess(tb, s.command(tb, config, "run"))
@@ -128,6 +128,15 @@ func (s *Sidecar) Run(tb testing.TB, config Config) {
 		}
 	})
 	s.waitReady(tb, "the sidecar", s.dial)
+	s.waitLoaded()
+}
+
+// waitLoaded waits until the configuration is loaded, if its admin endpoint is where it is by default: Caddy holds
+// a request for the configuration back until then, and accepts connections of its sites before.
+func (s *Sidecar) waitLoaded() {
+	if _, err := os.Stat(s.AdminSocket()); err == nil {
+		_, _, _ = s.Admin(http.MethodGet, "/config/", "", "")
+	}
 }
 
 // Adapt has the configuration adapted and validated by a process of its own, and returns the JSON,

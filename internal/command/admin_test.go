@@ -40,7 +40,7 @@ func TestCommandsInEachState(t *testing.T) {
 	}
 	s.respond(refuse)
 	ask("refresh", "c").want(t, 1, "Error: connection c: ", "invalid_client", "check client_id")
-	ask("list").want(t, 0, "failing", "c cannot get a new token, while the one in hand lives: ", "invalid_client",
+	ask("list").want(t, 0, "failing", "c cannot get a new token, while the current one is valid: ", "invalid_client",
 		"Token endpoint: "+s.idp.URL+"/token\n", "Fix what is named here. The next request sees a changed file, after a second at most. To try now, run: caddy http-helper refresh c --address unix/")
 	ask("show", "c").want(t, 0, "State                failing", "Last tried ", "; tried again when it is needed")
 

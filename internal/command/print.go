@@ -348,7 +348,7 @@ func problemsOf(c adminapi.Connection) []*problem {
 }
 
 var trouble = map[token.State]string{
-	token.StateFailing: "cannot get a new token, while the one in hand lives: ",
+	token.StateFailing: "cannot get a new token, while the current one is valid: ",
 	token.StateDown:    "cannot get a token: ",
 }
 

@@ -263,7 +263,7 @@ var toneOf = map[token.State]string{
 }
 
 var trouble = map[token.State]string{
-	token.StateFailing: "no new token, while the one in hand lives: ",
+	token.StateFailing: "no new token, while the current one is valid: ",
 	token.StateDown:    "no token: ",
 }
 

@@ -11,7 +11,7 @@ import (
 // 1, 0, then a new one. Others say 0 always and mean nothing by it. The next response tells them apart,
 // if it is asked for a second later (rule 5).
 
-// lookPause is the shortest pause after a response without news: one that repeats the token in hand, or
+// lookPause is the shortest pause after a response without news: one that repeats the current token, or
 // says that nothing is left of its life.
 const lookPause = time.Second
 

@@ -32,7 +32,7 @@ type attempt struct {
 	done chan struct{}   // closed when token or err is set
 
 	inARow   int  // how many token requests in a row have failed by the record
-	replaces bool // whether an API has rejected the token that was in hand, once it has ended
+	replaces bool // whether an API has rejected the token that was current, once it has ended
 
 	token   *oauth.Token
 	err     error // an *oauth.Error

@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/token/tokentest"
 )
 
-// TestRejection has one token rejected once in each situation. The others go on with the token in hand in
+// TestRejection has one token rejected once in each situation. The others go on with the current token in
 // all of them.
 func TestRejection(t *testing.T) {
 	const slow = 3 * time.Second

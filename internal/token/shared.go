@@ -16,7 +16,7 @@ import (
 // Whoever has the lock looks once more, makes the token request, and stores the result. A request that takes
 // long is announced in the record; if the others hear nothing, they do not wait for the lock any more.
 //
-// What is right follows from comparing the record with what is in hand. Without the lock, or with an old
+// What is right follows from comparing the record with the current token. Without the lock, or with an old
 // record, there are more token requests, and nothing else differs.
 
 // Shared gives a source the place that it shares with equal sources of other processes.
@@ -62,7 +62,7 @@ const (
 	requesting decision = iota // this replica makes the token request
 	adopting                   // the record's token is the better one
 	failing                    // another replica's token request has just failed
-	staying                    // no token request may be made yet to replace the token in hand
+	staying                    // no token request may be made yet to replace the current token
 	waiting                    // for the lock, or for another replica
 	givingUp                   // no time is left
 )
@@ -72,7 +72,7 @@ type view struct {
 	replica   string
 	inHand    *cached // the last token obtained, or nil
 	rejected  string  // the value of the token that an API has rejected last
-	replacing bool    // the token in hand is to be replaced because of that
+	replacing bool    // the current token is to be replaced because of that
 	own       bool    // an adopted token was of no use: it has to be one that this replica requests
 	locked    bool
 	began     time.Time     // when the attempt began to wait
@@ -98,7 +98,7 @@ func decide(r record, v view, now time.Time) decision {
 	}
 }
 
-// prefers reports whether the record's token is better than the one in hand: ahead of expiry it must live
+// prefers reports whether the record's token is better than the current one: ahead of expiry it must live
 // longer, otherwise it must have been obtained later. It may be the same token, which was granted again.
 func (v view) prefers(t *recordToken, now time.Time) bool {
 	switch {
@@ -194,7 +194,7 @@ func (s *Source) reportAdopted(c *cached) {
 	s.notify(Event{Adopted: true, Expires: c.expires()})
 }
 
-// finishStaying ends the attempt with the token in hand, as another replica has just made a token request
+// finishStaying ends the attempt with the current token, as another replica has just made a token request
 // because of a rejection. It reports false if that token has expired meanwhile.
 func (s *Source) finishStaying(a *attempt, r record) bool {
 	s.mu.Lock()
@@ -226,7 +226,7 @@ func (s *Source) finishFailed(a *attempt, r *request, failure func(now time.Time
 	close(a.done)
 }
 
-// look adopts the record's token if it is better than the one in hand, and reports whether it has. It makes
+// look adopts the record's token if it is better than the current one, and reports whether it has. It makes
 // no token request, so it may be called inside a back-off.
 func (s *Source) look() bool {
 	s.findPlace()
@@ -275,7 +275,7 @@ func (s *Source) ReplaceAdopted(ctx context.Context, rejected *oauth.Token) *oau
 }
 
 // ownReplacement returns the attempt that yields a token which this replica requests, or nil if there is
-// none to be had now. news reports whether the rejection is the first one of the token in hand.
+// none to be had now. news reports whether the rejection is the first one of the current token.
 func (s *Source) ownReplacement(ctx context.Context, rejected *oauth.Token) (a *attempt, news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
