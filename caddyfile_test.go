@@ -1011,7 +1011,7 @@ func wantDocumented(t *testing.T, text string, names []string) {
 // TestAdminExamplesInDocs decodes the documented responses, which must have every field of their type; one
 // of them is a part.
 func TestAdminExamplesInDocs(t *testing.T) {
-	blocks := regexp.MustCompile("(?ms)^```json\n(.*?)^```$").FindAllStringSubmatch(documentation(t, "docs/operations.md"), -1)
+	blocks := regexp.MustCompile("(?ms)^```json\n(.*?)^```$").FindAllStringSubmatch(documentation(t, "docs/operations.md")+documentation(t, "docs/admin-api.md"), -1)
 	views := []any{new(healthView), new(adminapi.Connection), new(adminapi.Connection), new([]adminapi.Event), new(adminapi.Ping), new(adminapi.Ping), new(adminapi.Connector)}
 	if len(blocks) != len(views) {
 		t.Fatalf("%d examples", len(blocks))
@@ -1091,6 +1091,7 @@ var putTogether = map[string]string{
 	"there is no connection …; a base URL begins with https://":                     "there is no …a base URL begins with https://",
 	"has no token at /access_token":                                                 "has no token at …/access_token",
 	"cannot be reached: no such host":                                               "cannot be reached: …no such host",
+	"cannot be reached: timed out":                                                  "cannot be reached: …timed out",
 	"refused the request (status 401): check token_url, the client's credentials …": "refused the request (status …): …check token_url, the client's credentials",
 	"refused the request (status 404): check token_url":                             "refused the request (status …): …check token_url",
 	"refused the request (status …): …; it worked before with the same credentials": "refused the request (status …): …; it worked before with the same credentials",

@@ -26,10 +26,10 @@ type documentedUse struct {
 var documentedUses = map[string]documentedUse{
 	"caddy http-helper":                                    {status: 2, prints: []string{"Available Commands:"}},
 	"caddy http-helper list":                               {prints: []string{"NAME", "billing", "my-connection"}},
-	"./caddy http-helper list --config Caddyfile.example":  {prints: []string{"NAME", "billing", "my-connection"}},
+	"caddy http-helper list --config Caddyfile.example":    {prints: []string{"NAME", "billing", "my-connection"}},
 	"caddy http-helper show":                               {status: 2, prints: []string{"show takes the name of a connection"}},
 	"caddy http-helper show billing":                       {prints: []string{"Name", "billing", "acme", "Token endpoint"}},
-	"caddy http-helper show orders":                        {typed: "caddy http-helper show billing", prints: []string{"Name", "billing"}},
+	"caddy http-helper show orders":                        {prints: []string{"Name", "billing"}},
 	"caddy http-helper show NAME":                          {prints: []string{"Name", "billing"}},
 	"caddy http-helper ping NAME":                          {prints: []string{"billing works: the API responded with 200 OK"}},
 	"caddy http-helper ping billing":                       {prints: []string{"billing works: the API responded with 200 OK"}},
@@ -56,10 +56,13 @@ var documentedUses = map[string]documentedUse{
 	"caddy adapt":                                                                          {prints: []string{`"handler":"http_helper"`}},
 	"caddy list-modules --versions":                                                        {prints: []string{"http.handlers.http_helper v"}},
 	"caddy validate --config Caddyfile":                                                    {prints: []string{"Valid configuration"}},
-	"docker exec sidecar /caddy http-helper list --address unix//run/http_helper/admin.sock":                                   {prints: []string{"billing"}},
-	"kubectl exec deploy/orders --container http-helper -- /caddy http-helper list --address unix//run/http_helper/admin.sock": {prints: []string{"billing"}},
-	"caddy reload --config Caddyfile --address unix//run/http_helper/admin.sock":                                               {},
-	"curl --unix-socket /run/http_helper/admin.sock http://localhost/http_helper/connections":                                  {prints: []string{`[{"name":"billing","connector":"acme"`}},
+	"docker exec sidecar /caddy http-helper list --address unix//run/http_helper/admin.sock":                                      {prints: []string{"billing"}},
+	"kubectl exec POD --container http-helper -- /caddy http-helper list --address unix//run/http_helper/admin.sock":              {prints: []string{"billing"}},
+	"kubectl exec POD --container http-helper -- /caddy http-helper ping orders --address unix//run/http_helper/admin.sock":       {prints: []string{"billing works"}},
+	`kubectl exec "$pod" --container http-helper -- /caddy http-helper refresh orders --address unix//run/http_helper/admin.sock`: {prints: []string{"billing has a new token"}},
+	"caddy reload --config Caddyfile --address unix//run/http_helper/admin.sock":                                                  {},
+	"curl --unix-socket /run/http_helper/admin.sock http://localhost/http_helper/connections/billing":                             {prints: []string{`{"name":"billing","connector":"acme"`}},
+	"curl --unix-socket /run/http_helper/admin.sock http://localhost/http_helper/connections":                                     {prints: []string{`[{"name":"billing","connector":"acme"`}},
 }
 
 // documentedCaddyfile has what the commands in the documentation are about.
@@ -105,6 +108,7 @@ func documentedCommands(t *testing.T) []string {
 	t.Helper()
 	var commands []string
 	add := func(command string) {
+		command = strings.TrimPrefix(command, "./") // ./caddy is a caddy
 		if command = strings.Join(strings.Fields(shellRemark.ReplaceAllString(command, "")), " "); ours.MatchString(command) {
 			commands = append(commands, command)
 		}
@@ -145,8 +149,9 @@ func TestCommandsInDocs(t *testing.T) {
 	u.InstallCaddy(t)
 	u.Env = append(u.Env, whole.Env...)
 	here := strings.NewReplacer(
-		"unix//run/http_helper/admin.sock", "unix/"+socket, "/run/http_helper/admin.sock", socket, "docker exec sidecar /caddy", "caddy", "kubectl exec deploy/orders --container http-helper -- /caddy", "caddy", "./caddy", "caddy",
-		"NAME", "billing", "<connection>", "billing", "<connector>", "acme",
+		"unix//run/http_helper/admin.sock", "unix/"+socket, "/run/http_helper/admin.sock", socket, "docker exec sidecar /caddy", "caddy",
+		"kubectl exec POD --container http-helper -- /caddy", "caddy", `kubectl exec "$pod" --container http-helper -- /caddy`, "caddy",
+		"NAME", "billing", "<connection>", "billing", " orders", " billing", "<connector>", "acme",
 	)
 	commands := documentedCommands(t)
 	for _, command := range commands {

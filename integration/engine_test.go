@@ -116,6 +116,32 @@ func (e *engine) wantServes(t *testing.T) {
 	t.Logf("%v from the command to the first response; %s", took.Round(time.Millisecond), resident(status))
 }
 
+// wantValidates checks the example's Caddyfile with the command of the documentation, and one with a mistake.
+func (e *engine) wantValidates(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	caddyfile := deployedFile(t, "kubernetes/example/Caddyfile")
+	if err := os.Mkdir(filepath.Join(dir, "dummy"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{"Caddyfile": caddyfile, "dummy/client_id": "my-app", "dummy/client_secret": "dummy"} {
+		harness.WriteFile(t, filepath.Join(dir, name), content)
+		if err := os.Chmod(filepath.Join(dir, name), 0o444); err != nil {
+			t.Fatal(err)
+		}
+	}
+	validate := documented(t, "docs/upgrading.md", "docker run --rm ")
+	if out, err := e.run(dir, validate).CombinedOutput(); err != nil || !strings.Contains(string(out), "Valid configuration") {
+		t.Errorf("the documented command: %v\n%s", err, out)
+	}
+	if err := os.Remove(filepath.Join(dir, "dummy/client_secret")); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := e.run(dir, validate).CombinedOutput(); err == nil || !strings.Contains(string(out), "client_secret") {
+		t.Errorf("without the secret: %v\n%s", err, out)
+	}
+}
+
 // wantWritable checks that a process could write to one place only, as any user: the rest is
 // mounted read-only, or belongs to the kernel.
 func wantWritable(t *testing.T, pid, place string) {
@@ -147,6 +173,7 @@ func TestContainerInAnEngine(t *testing.T) {
 		t.Skipf("no container can be run here: %v\n%s", err, out)
 	}
 	e.wantServes(t)
+	e.wantValidates(t)
 	e.buildDockerfile(t)
 	e.wantServes(t)
 }

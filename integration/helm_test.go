@@ -53,6 +53,17 @@ func TestHelmMore(t *testing.T) {
 	equal(t, "resources", fmt.Sprint(sidecarOf(t, manifests).Resources), "{map[memory:64Mi] map[]}")
 }
 
+// TestHelmPort has the probes and Prometheus ask another port, by the same name.
+func TestHelmPort(t *testing.T) {
+	t.Parallel()
+	for option, want := range map[string]string{"httpHelper.port=null": "[{http-helper 8081}]", "httpHelper.port=8181": "[{http-helper 8181}]"} {
+		manifests := renderHelm(t, "--set", option)
+		wantValid(t, manifests)
+		wantSidecarApart(t, manifests)
+		equal(t, "ports with "+option, fmt.Sprint(sidecarOf(t, manifests).Ports), want)
+	}
+}
+
 // TestHelmNewCaddyfile changes the configuration: the pods are replaced, and the object that old pods mount
 // has the same name, or Helm would delete it before they have ended.
 func TestHelmNewCaddyfile(t *testing.T) {

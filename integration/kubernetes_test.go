@@ -55,7 +55,7 @@ func TestDocumentedRendering(t *testing.T) {
 		t.Fatal(err)
 	}
 	tools := fmt.Sprintf("helm() { %s \"$@\"; }\nkubectl() { shift; %s build \"$@\"; }\n", helm.command(t).Path, kustomize.command(t).Path)
-	cmd := exec.Command("sh", "-ec", tools+documented(t, "docs/deployment.md", "helm template "))
+	cmd := exec.Command("sh", "-ec", tools+documented(t, "docs/kubernetes.md", "helm template "))
 	cmd.Dir = dir
 	manifests := output(t, cmd)
 	equal(t, "native sidecars", strings.Count(manifests, "restartPolicy: Always"), 2)
@@ -132,6 +132,7 @@ type pod struct {
 	Volumes                      []volume
 	ShareProcessNamespace        bool  `yaml:"shareProcessNamespace"`
 	AutomountServiceAccountToken *bool `yaml:"automountServiceAccountToken"`
+	GracePeriod                  int   `yaml:"terminationGracePeriodSeconds"`
 	SecurityContext              struct {
 		FSGroup int `yaml:"fsGroup"`
 	} `yaml:"securityContext"`
@@ -266,6 +267,7 @@ func wantSidecarApart(t *testing.T, manifests string) {
 		t.Errorf("the sidecar has the resources %v", sidecar.Resources)
 	}
 	equal(t, "the pod's group", pod.SecurityContext.FSGroup, 65532)
+	equal(t, "time for app and sidecar to end", pod.GracePeriod, 60)
 	equal(t, "mounts of the app", len(pod.Containers[0].VolumeMounts), 0)
 	equal(t, "shared process namespace", pod.ShareProcessNamespace, false)
 	equal(t, "no token for the API of Kubernetes", pod.AutomountServiceAccountToken != nil && !*pod.AutomountServiceAccountToken, true)

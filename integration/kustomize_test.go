@@ -57,16 +57,18 @@ func (k kustomization) build(t *testing.T, dir string) (string, error) {
 // documentedKustomization are the two files of the documentation, kustomization.yaml and http-helper.yaml.
 func documentedKustomization(t *testing.T) [2]string {
 	t.Helper()
-	page := readShipped(t, "docs/deployment.md")
-	var files [2]string
-	for i, begin := range []string{"resources:\n  - app.yaml\n", "apiVersion: http-helper/v1\n"} {
-		block := regexp.MustCompile("(?ms)^```yaml\n(" + begin + ".*?)^```$").FindStringSubmatch(page)
-		if block == nil {
-			t.Fatalf("docs/deployment.md has no file that begins with %q", begin)
-		}
-		files[i] = block[1]
+	const page = "docs/kubernetes.md"
+	return [2]string{documentedYAML(t, page, "resources:\n  - app.yaml\n"), documentedYAML(t, page, "apiVersion: http-helper/v1\n")}
+}
+
+// documentedYAML is the block of YAML in a document that begins with a text.
+func documentedYAML(t *testing.T, file, begin string) string {
+	t.Helper()
+	block := regexp.MustCompile("(?ms)^```yaml\n(" + begin + ".*?)^```$").FindStringSubmatch(readShipped(t, file))
+	if block == nil {
+		t.Fatalf("%s has no YAML that begins with %q", file, begin)
 	}
-	return files
+	return block[1]
 }
 
 // TestDocumentedKustomization adds the component to an app with the files of the documentation.
@@ -85,12 +87,40 @@ func TestDocumentedKustomization(t *testing.T) {
 			t.Errorf("the manifests lack %q:\n%s", want, manifests)
 		}
 	}
-	look, _, _ := strings.Cut(documented(t, "docs/deployment.md", "kubectl kustomize . "), "\n")
+	look, _, _ := strings.Cut(documented(t, "docs/kubernetes.md", "kubectl kustomize . "), "\n")
 	cmd := exec.Command("sh", "-ec", "kubectl() { shift; "+kustomize.command(t).Path+" build \"$@\"; }\n"+look)
 	cmd.Dir = filepath.Join(string(k), "orders")
 	equal(t, "what the documented look shows", output(t, cmd), "          name: http-helper-run\n        name: http-helper-run\n")
 	if strings.Contains(manifests, "HttpHelper") {
 		t.Errorf("the manifests have what the cluster does not know:\n%s", manifests)
+	}
+}
+
+// TestDocumentedPatch adapts the sidecar with the patch of the documentation: one port takes the other's place, and what
+// the patch does not name stays.
+func TestDocumentedPatch(t *testing.T) {
+	t.Parallel()
+	k := newKustomization(t)
+	k.addApp(t, "orders", deployedFile(t, "kubernetes/example/app.yaml"))
+	before, err := k.build(t, "orders")
+	if err != nil {
+		t.Fatal(before)
+	}
+	k.add(t, "orders/kustomization.yaml", documentedKustomization(t)[0]+documentedYAML(t, "docs/kubernetes.md", "patches:\n"))
+	after, err := k.build(t, "orders")
+	if err != nil {
+		t.Fatal(after)
+	}
+	wantValid(t, after)
+	want, got := sidecarOf(t, before), sidecarOf(t, after)
+	equal(t, "variables", fmt.Sprint(got.Env), "[{HTTPS_PROXY http://proxy.example:3128}]")
+	equal(t, "ports", fmt.Sprint(got.Ports), "[{http-helper 8181}]")
+	equal(t, "readiness", fmt.Sprint(got.Readiness), "{{/live http-helper}}")
+	equal(t, "CPU", got.Resources.Requests["cpu"], "100m")
+	got.Env, got.Ports, got.Readiness = want.Env, want.Ports, want.Readiness
+	got.Resources.Requests["cpu"] = want.Resources.Requests["cpu"]
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("the rest is\n%+v\nand not\n%+v", got, want)
 	}
 }
 

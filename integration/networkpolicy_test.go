@@ -62,7 +62,7 @@ func TestNetworkPolicies(t *testing.T) {
 		if err := yaml.Unmarshal([]byte(text), &policy); err != nil {
 			t.Fatal(err)
 		}
-		equal(t, "pods of "+name, fmt.Sprint(policy.Spec.PodSelector.MatchLabels), "map[http-helper.sidecar:enabled]")
+		equal(t, "pods of "+name, fmt.Sprint(policy.Spec.PodSelector.MatchLabels), "map[app:app http-helper.sidecar:enabled]")
 		return policy
 	}
 	ingress, egress := read("networkpolicy.yaml"), read("networkpolicy-egress.yaml")
@@ -94,14 +94,28 @@ func TestNetworkPolicies(t *testing.T) {
 		equal(t, fmt.Sprint("the way to ", way.peer, way.port), permits(egress.Spec.Egress, way.peer, way.protocol, way.port), way.open)
 	}
 
-	// What is in a comment, for Redis.
+	// What is in comments.
 	shipped := deployedFile(t, "kubernetes/example/networkpolicy-egress.yaml")
-	_, comment, _ := strings.Cut(shipped, "    # With share_tokens, Redis:\n")
-	comment, _, _ = strings.Cut(comment, "    # The app's own")
-	withRedis := strings.Replace(shipped, comment, strings.ReplaceAll(comment, "    # ", "    "), 1)
-	wantValid(t, withRedis)
-	if err := yaml.Unmarshal([]byte(withRedis), &egress); err != nil {
+	shipped = uncomment(shipped, "        # With NodeLocal DNSCache:\n", "      ports:\n")
+	shipped = uncomment(shipped, "    # With share_tokens, Redis:\n", "    # The app's own")
+	wantValid(t, shipped)
+	if err := yaml.Unmarshal([]byte(shipped), &egress); err != nil {
 		t.Fatal(err)
 	}
+	equal(t, "the way to NodeLocal DNSCache", permits(egress.Spec.Egress, "169.254.20.10/32", "UDP", 53), true)
 	equal(t, "the way to Redis", permits(egress.Spec.Egress, "shared", "TCP", 6379), true)
+
+	// What is left of the policy where another one restricts ingress.
+	var documented struct{ Ingress []networkRule }
+	if err := yaml.Unmarshal([]byte(documentedYAML(t, "docs/kubernetes.md", "ingress:\n")), &documented); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "the documented rule", fmt.Sprint(documented.Ingress), fmt.Sprint(ingress.Spec.Ingress[1:]))
+}
+
+// uncomment makes the lines between two texts part of a file.
+func uncomment(text, begin, end string) string {
+	_, comment, _ := strings.Cut(text, begin)
+	comment, _, _ = strings.Cut(comment, end)
+	return strings.Replace(text, comment, strings.ReplaceAll(comment, "# ", ""), 1)
 }

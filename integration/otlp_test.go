@@ -147,7 +147,7 @@ func (c *collector) span(name string) *trace.Span {
 	return nil
 }
 
-// TestOTLP has a collector receive the sidecar's metrics and spans, by both protocols, as docs/otlp.md says.
+// TestOTLP has a collector receive the sidecar's metrics and spans, by both protocols, as docs/observability.md says.
 func TestOTLP(t *testing.T) {
 	t.Parallel()
 	for protocol, serve := range map[string]func(*collector, *testing.T) string{"http/protobuf": (*collector).serveHTTP, "grpc": (*collector).serveGRPC} {

@@ -30,15 +30,15 @@ func TestAlerts(t *testing.T) {
 	var file struct {
 		Groups []struct {
 			Rules []struct {
-				Alert, For  string
-				Annotations map[string]string
+				Alert, For          string
+				Labels, Annotations map[string]string
 			}
 		}
 	}
 	if err := yaml.Unmarshal([]byte(readFile(t, rules)), &file); err != nil {
 		t.Fatal(err)
 	}
-	tested, page := readFile(t, "testdata/alerts.yaml"), readShipped(t, "docs/operations.md")
+	tested, page, list := readFile(t, "testdata/alerts.yaml"), readShipped(t, "docs/operations.md"), readShipped(t, "docs/observability.md")
 	for _, rule := range file.Groups[0].Rules {
 		equal(t, "runbook of "+rule.Alert, rule.Annotations["runbook_url"], "https://"+pluginModule+"/blob/main/docs/operations.md#"+strings.ToLower(rule.Alert))
 		for where, text := range map[string]string{"docs/operations.md": page, "testdata/alerts.yaml": tested} {
@@ -46,10 +46,32 @@ func TestAlerts(t *testing.T) {
 				t.Errorf("%s does not have %s", where, rule.Alert)
 			}
 		}
+		if row := fmt.Sprintf("| [%s](operations.md#%s) | %s |", rule.Alert, strings.ToLower(rule.Alert), rule.Labels["severity"]); !strings.Contains(list, row) {
+			t.Errorf("docs/observability.md does not list %s", row)
+		}
 		if rule.For == "" {
 			t.Errorf("%s fires at once", rule.Alert)
 		}
 	}
+}
+
+// TestDocumentedObjectives has Prometheus evaluate the recording rules of the documentation, and check the
+// configuration beside them.
+func TestDocumentedObjectives(t *testing.T) {
+	t.Parallel()
+	promtool := debianProgram(t, "promtool", "prometheus")
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"objectives.yaml":      documentedYAML(t, "docs/observability.md", "groups:\n"),
+		"objectives_test.yaml": readFile(t, "testdata/objectives.yaml"),
+		"prometheus.yaml":      documentedYAML(t, "docs/observability.md", "scrape_configs:\n"),
+		"alerts.yaml":          deployedFile(t, "prometheus/alerts.yaml"),
+	} {
+		harness.WriteFile(t, filepath.Join(dir, name), content)
+	}
+	output(t, exec.Command(promtool, "check", "rules", filepath.Join(dir, "objectives.yaml")))
+	output(t, exec.Command(promtool, "test", "rules", filepath.Join(dir, "objectives_test.yaml")))
+	output(t, exec.Command(promtool, "check", "config", filepath.Join(dir, "prometheus.yaml")))
 }
 
 // TestMetricsThatAreShown: alerts and the dashboard use metrics that there are, and the dashboard shows each.
@@ -57,7 +79,7 @@ func TestMetricsThatAreShown(t *testing.T) {
 	t.Parallel()
 	ours := regexp.MustCompile(`caddy_http_helper_[a-z_]+`)
 	documented := make(map[string]bool)
-	for _, name := range ours.FindAllString(readShipped(t, "docs/operations.md"), -1) {
+	for _, name := range ours.FindAllString(readShipped(t, "docs/observability.md"), -1) {
 		documented[name] = true
 	}
 	dashboard := deployedFile(t, "grafana/http_helper.json")
@@ -186,12 +208,8 @@ func examplePod(t *testing.T, port string) pod {
 // documentedAnnotations are those of the documentation, with the port of this machine.
 func documentedAnnotations(t *testing.T, port string) map[string]string {
 	t.Helper()
-	block := regexp.MustCompile("(?ms)^```yaml\n(annotations:\n.*?)^```$").FindStringSubmatch(readShipped(t, "docs/operations.md"))
-	if block == nil {
-		t.Fatal("docs/operations.md has no annotations")
-	}
 	var documented struct{ Annotations map[string]string }
-	if err := yaml.Unmarshal([]byte(block[1]), &documented); err != nil {
+	if err := yaml.Unmarshal([]byte(documentedYAML(t, "docs/observability.md", "annotations:\n")), &documented); err != nil {
 		t.Fatal(err)
 	}
 	equal(t, "documented port", documented.Annotations["prometheus.io/port"], "8081")
@@ -236,19 +254,44 @@ func discovered(t *testing.T, pod pod, port string) (file string) {
 
 var notInLabel = regexp.MustCompile("[^a-zA-Z0-9_]")
 
-// TestPodMonitorIsValid checks the PodMonitor against the operator's own definition.
-func TestPodMonitorIsValid(t *testing.T) {
+// TestOperatorFilesAreValid checks the PodMonitor and the PrometheusRule against the operator's own definitions.
+func TestOperatorFilesAreValid(t *testing.T) {
 	t.Parallel()
 	definitions := t.TempDir()
-	const file = "monitoring.coreos.com_podmonitors.yaml"
 	operator := goModuleDir(t, "github.com/prometheus-operator/prometheus-operator@v0.79.2")
-	harness.WriteFile(t, filepath.Join(definitions, file), readFile(t, filepath.Join(operator, "example/prometheus-operator-crd", file)))
-	monitor := deployedFile(t, "prometheus/podmonitor.yaml")
-	if out, err := validateManifests(t, monitor, "1.30", "--local-crds", definitions); err != nil {
-		t.Error(out)
+	for _, kind := range []string{"podmonitors", "prometheusrules"} {
+		file := "monitoring.coreos.com_" + kind + ".yaml"
+		harness.WriteFile(t, filepath.Join(definitions, file), readFile(t, filepath.Join(operator, "example/prometheus-operator-crd", file)))
 	}
-	wrong := strings.Replace(monitor, "podMetricsEndpoints", "endpoints", 1)
-	if _, err := validateManifests(t, wrong, "1.30", "--local-crds", definitions); err == nil {
-		t.Error("a PodMonitor with a mistake passes")
+	for name, required := range map[string]string{"podmonitor.yaml": "podMetricsEndpoints", "prometheusrule.yaml": "expr"} {
+		manifest := deployedFile(t, "prometheus/"+name)
+		if out, err := validateManifests(t, manifest, "1.30", "--local-crds", definitions); err != nil {
+			t.Error(out)
+		}
+		wrong := strings.Replace(manifest, required+":", "wrong:", 1)
+		if _, err := validateManifests(t, wrong, "1.30", "--local-crds", definitions); err == nil {
+			t.Errorf("%s passes with a mistake", name)
+		}
+	}
+}
+
+// TestPrometheusRule compares the operator's alert rules with Prometheus's, which are the ones that are tested. To make
+// them equal again, copy the groups and indent them: sed 's/^./  &/'.
+func TestPrometheusRule(t *testing.T) {
+	t.Parallel()
+	_, rules, _ := strings.Cut(deployedFile(t, "prometheus/alerts.yaml"), "groups:\n")
+	_, copied, _ := strings.Cut(deployedFile(t, "prometheus/prometheusrule.yaml"), "spec:\n  groups:\n")
+	if copied == "" || copied != regexp.MustCompile("(?m)^.").ReplaceAllString(rules, "  $0") {
+		t.Error("prometheusrule.yaml has other groups than alerts.yaml")
+	}
+}
+
+// TestFilesForTheOperator has the files that the documented commands apply be there.
+func TestFilesForTheOperator(t *testing.T) {
+	t.Parallel()
+	files := regexp.MustCompile(`--(?:filename|from-file) (\S+)`).FindAllStringSubmatch(documented(t, "docs/observability.md", "kubectl apply "), -1)
+	equal(t, "files", len(files), 3)
+	for _, file := range files {
+		readShipped(t, file[1])
 	}
 }

@@ -2,8 +2,9 @@
 What a chart includes to give its pods the sidecar. The values are those of .Values.httpHelper:
 
   image         the sidecar's image. Required.
-  caddyfile     its configuration. Required; it listens on loopback for the app, and on port 8081 for
-                /live, /ready and /metrics.
+  caddyfile     its configuration. Required; it listens on loopback for the app, and on port for /live, /ready
+                and /metrics.
+  port          where the probes and Prometheus ask. Default: 8081.
   secret        the name of the Secret that is mounted at /run/secrets/http_helper. Required.
   shareTokens   for share_tokens in the caddyfile. Its secret is the name of a second Secret, mounted at
                 /run/secrets/http_helper_shared: what several apps have in common that share their
@@ -32,7 +33,7 @@ platform gives it one, as OpenShift does.
     {{- end }}
   ports:
     - name: http-helper
-      containerPort: 8081
+      containerPort: {{ .Values.httpHelper.port | default 8081 }}
   startupProbe:
     httpGet:
       path: /live
