@@ -57,15 +57,18 @@ const (
 // provision checks the options. The storage is not contacted.
 func (s *ShareTokens) provision(ctx caddy.Context) error {
 	s.ctx = ctx
-	if err := errors.Join(s.check(), s.unreadable()); err != nil {
+	err := s.check()
+	keys, keysErr := s.readKeys()
+	if err := errors.Join(err, keysErr); err != nil {
 		return prefixAll("share_tokens", err)
 	}
 	s.fleet = share.New(share.Options{
-		Open:    s.open,
-		Keys:    s.readKeys,
-		Timeout: time.Duration(s.Timeout),
-		Logger:  ctx.Logger(),
-		Count:   telemetry.CountStorage,
+		Open:     s.open,
+		Keys:     s.readKeys,
+		GoodKeys: keys,
+		Timeout:  time.Duration(s.Timeout),
+		Logger:   ctx.Logger(),
+		Count:    telemetry.CountStorage,
 	})
 	return nil
 }

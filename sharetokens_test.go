@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -196,6 +198,24 @@ func TestShareTokensInTheStorageOfThisCaddy(t *testing.T) {
 	}
 	wantOKFrom(t, runSidecar(t, caddyfile))
 	wantRequests(t, e, 1)
+}
+
+// TestKeyFileThatIsGoneAfterTheLoad: the key of the load is the last good one.
+func TestKeyFileThatIsGoneAfterTheLoad(t *testing.T) {
+	e, a := newIdP(t), newAPI(t, nil)
+	root := t.TempDir()
+	config := withShareTokens(t, inline(a, e, ""), "timeout 5s\nstorage file_system "+root)
+	key := regexp.MustCompile(`key_file (\S+)`).FindStringSubmatch(config)[1]
+	site := runSidecar(t, config)
+	if err := os.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	wantOKFrom(t, site)
+	eventually(t, "a record in the storage", func() bool { return len(tokenRecords(t, root)) == 1 })
+	shared := sharedOf(t)
+	if last := fmt.Sprint(shared["last_error"]); shared["state"] != "on" || !strings.HasSuffix(last, "; the last good keys stay in use") {
+		t.Errorf("shared is %v", shared)
+	}
 }
 
 func tokenRecords(t *testing.T, root string) []string {

@@ -170,18 +170,23 @@ func TestDamagedRecordsCountAsAbsent(t *testing.T) {
 	f.wantCalls(t, "first use", 1)
 	records := server.records(t)
 	key := records.keys(t, 1)[0]
+	sealed := func(change func([]byte) []byte) func(string) string {
+		return func(record string) string { return changeSealed(t, record, change) }
+	}
 	for _, c := range []struct {
 		name   string
-		change func([]byte) []byte
+		change func(record string) string
 	}{
-		{"first byte", func(sealed []byte) []byte { sealed[0] ^= 1; return sealed }},
-		{"byte in the middle", func(sealed []byte) []byte { sealed[len(sealed)/2] ^= 0x80; return sealed }},
-		{"last byte", func(sealed []byte) []byte { sealed[len(sealed)-1] ^= 1; return sealed }},
-		{"truncated", func(sealed []byte) []byte { return sealed[:len(sealed)/2] }},
-		{"longer", func(sealed []byte) []byte { return append(sealed, 0) }},
-		{"empty", func([]byte) []byte { return []byte{} }},
+		{"first byte", sealed(func(b []byte) []byte { b[0] ^= 1; return b })},
+		{"byte in the middle", sealed(func(b []byte) []byte { b[len(b)/2] ^= 0x80; return b })},
+		{"last byte", sealed(func(b []byte) []byte { b[len(b)-1] ^= 1; return b })},
+		{"truncated", sealed(func(b []byte) []byte { return b[:len(b)/2] })},
+		{"longer", sealed(func(b []byte) []byte { return append(b, 0) })},
+		{"empty", sealed(func([]byte) []byte { return []byte{} })},
+		{"truncated with what the module adds", func(record string) string { return record[:len(record)/2] }},
+		{"nothing of the module's", func(string) string { return "hunter2" }},
 	} {
-		damaged := changeSealed(t, records.get(t, key), c.change)
+		damaged := c.change(records.get(t, key))
 		records.set(t, key, damaged)
 		requests := f.tokens.Count()
 		f.grow(t)

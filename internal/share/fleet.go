@@ -43,6 +43,8 @@ type Options struct {
 	// Keys reads the key files. The first key seals, all open. It may fail, hang or panic; its errors are
 	// shown and logged as they are. It is never called twice at a time.
 	Keys func() ([][]byte, error)
+	// GoodKeys are the keys that the files have had before; they count until Keys returns others.
+	GoodKeys [][]byte
 	// Timeout is the longest wait for one operation of the storage; 0 means 500ms.
 	Timeout time.Duration
 	Logger  *zap.Logger
@@ -107,7 +109,7 @@ func New(o Options) *Fleet {
 	o = o.withDefaults()
 	f := &Fleet{
 		options:    o,
-		keys:       keyring{read: o.Keys, timeout: o.Timeout, log: o.Logger},
+		keys:       keyring{read: o.Keys, good: o.GoodKeys, timeout: o.Timeout, log: o.Logger},
 		probeKey:   newProbeKey(),
 		ended:      make(chan struct{}),
 		opened:     make(chan struct{}),

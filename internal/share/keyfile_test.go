@@ -92,6 +92,18 @@ func TestLastGoodKeysStayInUse(t *testing.T) {
 	})
 }
 
+// TestKeysOfBefore: the keys that the files had when the config was loaded are good keys too.
+func TestKeysOfBefore(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		storage := newStorage()
+		mustStore(t, newFixture(t, storage).slot("i"), "content")
+		x := newFixture(t, storage, func(_ *fixture, o *Options) { o.GoodKeys = [][]byte{testKey(1)} })
+		x.readKeys(func() ([][]byte, error) { return nil, errors.New("key a cannot be read") })
+		mustLoad(t, x.slot("i"), "content")
+		x.wantState("on", "key a cannot be read; the last good keys stay in use")
+	})
+}
+
 // TestWithoutAKeyThereIsNoSlot: as long as no key has been usable, nothing is shared.
 func TestWithoutAKeyThereIsNoSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {

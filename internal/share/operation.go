@@ -77,6 +77,8 @@ func newFailure(operation string, err error, limit time.Duration) *failure {
 	return &failure{operation, reason(err), "error"}
 }
 
+const unknownReason = "the storage reports an error"
+
 // reason says in our words what an error of a storage means.
 func reason(err error) string {
 	for _, known := range []struct {
@@ -102,7 +104,7 @@ func reason(err error) string {
 	if network, ok := errors.AsType[net.Error](err); ok && network.Timeout() {
 		return "its connection timed out"
 	}
-	return "the storage reports an error"
+	return unknownReason
 }
 
 // call makes the call, and returns after the operation's timeout at the latest, even if the call ignores

@@ -106,14 +106,12 @@ func (s *Slot) seen(written time.Time) {
 // load returns the record at the place, an empty one if there is none.
 func (f *Fleet) load(ctx context.Context, s *session, p place) (record, error) {
 	var sealed []byte
+	var damaged bool
 	err := f.call(ctx, s, loading, func(ctx context.Context) (err error) {
-		sealed, err = s.storage.Load(ctx, p.name)
-		if errors.Is(err, fs.ErrNotExist) {
-			sealed, err = nil, nil
-		}
+		sealed, damaged, err = f.read(ctx, s.storage, p.name)
 		return err
 	})
-	if err != nil || sealed == nil {
+	if err != nil || sealed == nil && !damaged {
 		return record{}, err
 	}
 	r, err := p.open(sealed)
@@ -122,6 +120,27 @@ func (f *Fleet) load(ctx context.Context, s *session, p place) (record, error) {
 		return record{}, nil //nolint:nilerr // a record that cannot be opened counts as absent
 	}
 	return r, nil
+}
+
+// read returns the value of the key, or nil if there is none. Some storages wrap what they store, and fail if the
+// wrapping is damaged. So a failure whose cause is unknown is taken for damage if the storage can load another key.
+func (f *Fleet) read(ctx context.Context, s Storage, key string) (value []byte, damaged bool, err error) {
+	if value, err = loadIfPresent(ctx, s, key); err == nil || ctx.Err() != nil || reason(err) != unknownReason {
+		return value, false, err
+	}
+	if _, other := loadIfPresent(ctx, s, f.probeKey); other != nil {
+		return nil, false, err
+	}
+	return nil, true, nil
+}
+
+// loadIfPresent returns the value of the key, or nil if there is none.
+func loadIfPresent(ctx context.Context, s Storage, key string) ([]byte, error) {
+	value, err := s.Load(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return value, err
 }
 
 func (f *Fleet) store(ctx context.Context, s *session, p place, r record) error {

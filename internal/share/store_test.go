@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -125,6 +126,30 @@ func TestDamagedRecordCountsAsAbsent(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRecordThatTheStorageCannotRead counts as absent too, and does not make the storage fail.
+func TestRecordThatTheStorageCannotRead(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		storage := newStorage()
+		x := newFixture(t, storage)
+		mustStore(t, x.slot("i"), "content")
+		damaged := storage.names()[0]
+		storage.setFault(func(_ context.Context, operation, key string) error {
+			if operation == "load" && key == damaged {
+				return errors.New(moduleText)
+			}
+			return nil
+		})
+		for range 3 {
+			mustLoad(t, x.slot("i"), "")
+		}
+		mustStore(t, x.slot("i"), "content")
+		storage.setFault(nil)
+		mustLoad(t, x.slot("i"), "content")
+		x.wantLogs(damagedLine)
+		x.wantState("on", "")
+	})
 }
 
 // TestDamageWhileReading: a torn or disturbed read costs this one load.

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -37,8 +38,9 @@ func (f *Fleet) sweepDaily() {
 
 // sweep deletes what lies among the records and has not been written for long: those of connections that
 // there are no more, of old secrets, keys and versions. So it does with what probes have left behind whose
-// process has ended before the storage worked again. Whatever fails ends it until the next day; nobody
-// waits for it, so the storage is not left alone because of it.
+// process has ended before the storage worked again. A key that cannot be dated or deleted is left for the
+// next day, and all others too if the storage does not respond. Nobody waits for it, so the storage is not
+// left alone because of it.
 func (f *Fleet) sweep() {
 	f.mu.Lock()
 	s, usable := f.current, f.current != nil && !f.degraded
@@ -52,11 +54,14 @@ func (f *Fleet) sweep() {
 	}
 	keys, err := f.list(s)
 	deleted := 0
-	for i := 0; err == nil && i < len(keys); i++ {
-		var old bool
-		if old, err = f.isUnused(s, storage, keys[i]); old && err == nil {
-			err = f.delete(s, keys[i])
+	for _, key := range keys {
+		old, failed := f.isUnused(s, storage, key)
+		if old {
+			failed = f.delete(s, key)
 			deleted++
+		}
+		if err = cmp.Or(err, failed); failed != nil && !mayConcernOneKey(failed) {
+			break
 		}
 	}
 	if err != nil {
@@ -64,6 +69,13 @@ func (f *Fleet) sweep() {
 		return
 	}
 	f.options.Logger.Debug("deleted old shared tokens from the token storage", zap.Int("count", deleted))
+}
+
+// mayConcernOneKey reports whether an operation has failed with an error of the storage: with another key it
+// may succeed.
+func mayConcernOneKey(err error) bool {
+	failed, ok := errors.AsType[*failure](err)
+	return ok && failed.result == "error"
 }
 
 // list returns the keys that lie among the records, and those of probes.

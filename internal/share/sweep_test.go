@@ -73,6 +73,43 @@ func TestSweepThatFails(t *testing.T) {
 	}
 }
 
+// TestSweepPastDamage: a key that cannot be dated keeps no other one from being deleted, whereas a storage that
+// does not respond ends the sweep.
+func TestSweepPastDamage(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault func(context.Context) error
+		left  int
+	}{
+		"one damaged": {func(context.Context) error { return errors.New(moduleText) }, 1},
+		"hanging":     {func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				storage := newStorage()
+				for _, name := range []string{"a", "b", "c"} {
+					storage.put(tokenPrefix+name, nil)
+				}
+				time.Sleep(48*time.Hour + 1)
+				first := ""
+				storage.setFault(func(ctx context.Context, operation, key string) error {
+					if operation != "modified" || first != "" && first != key {
+						return nil
+					}
+					first = key
+					return c.fault(ctx)
+				})
+				x := newFixture(t, datedStorage{storage})
+				x.Start()
+				time.Sleep(24 * time.Hour)
+				if left := storage.names(); len(left) != c.left {
+					t.Errorf("left %q, want %d", left, c.left)
+				}
+				x.wantLogs("WARN old shared tokens cannot be deleted from the token storage")
+			})
+		})
+	}
+}
+
 // TestSweepBesideOthers: what another replica has deleted meanwhile is no failure, and neither is an empty
 // storage.
 func TestSweepBesideOthers(t *testing.T) {
