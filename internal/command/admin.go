@@ -351,7 +351,7 @@ func explain(cmd *cobra.Command, err error) error {
 	case unreachable.Forbidden():
 		return fmt.Errorf("%w; run the command as the user of that Caddy", err)
 	case adminFlags(cmd) == "" && unreachable.Address == caddy.DefaultAdminListen:
-		return fmt.Errorf("no caddy http-helper run of yours is running, and %w; for a Caddy with a configuration file give --config <file>, or its admin endpoint with --address", err)
+		return fmt.Errorf("no caddy http-helper run of yours is running, and %w%s; for a Caddy with a configuration file give --config <file>, or its admin endpoint with --address", err, unusableHere())
 	}
 	start := "start it"
 	if adminFlags(cmd) == "" {
@@ -363,6 +363,19 @@ func explain(cmd *cobra.Command, err error) error {
 		start += " with caddy run" + adminFlags(cmd)
 	}
 	return fmt.Errorf("%w; %s if it does not run, or choose another one with --address or --config", err, start)
+}
+
+// unusableHere says of the Caddyfiles in the current directory which one cannot be used, and why.
+func unusableHere() string {
+	for _, file := range filesHere {
+		if _, err := os.Stat(file); err != nil {
+			continue
+		}
+		if _, err := addressIn("", file, "caddyfile"); err != nil {
+			return fmt.Sprintf(" (./%s cannot be used: %v)", file, err)
+		}
+	}
+	return ""
 }
 
 // completeNames completes an argument with the names that list returns.

@@ -202,7 +202,7 @@ func TestConnectorsShown(t *testing.T) {
 	got := cli(t, "", "connectors", "acme_crm", "--address", address)
 	got.want(t, 0, "Client secret       password", "Your instance name  text", "region              dropdown  eu (Europe); us, the default",
 		"Audience  https://{param.instance}.example", "key       a secret", "computed  computed by the flow f",
-		"choose among these scopes, and may add others", "contacts.read  always  Read contacts", "caddy http-helper new acme_crm")
+		"choose among these scopes, and may add others", "  contacts.read    always  Read contacts\n  contacts.write\n", "caddy http-helper new acme_crm")
 	if strings.Contains(got.stdout, "password-value") {
 		t.Error("a secret is shown")
 	}

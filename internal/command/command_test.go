@@ -275,6 +275,13 @@ func TestFindsTheCaddyfileHere(t *testing.T) {
 		t.Fatal(err)
 	}
 	cli(t, "", "list").want(t, 0, "example")
+	if err := os.Remove("Caddyfile.example"); err != nil {
+		t.Fatal(err)
+	}
+	running := caddy.DefaultAdminListen
+	caddy.DefaultAdminListen = freeAddress(t)
+	cli(t, "", "list").want(t, 1, "no caddy http-helper run of yours is running", "(./Caddyfile cannot be used: ")
+	caddy.DefaultAdminListen = running
 
 	if err := os.Mkdir("http_helper", 0o700); err != nil {
 		t.Fatal(err)

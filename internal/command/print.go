@@ -1,6 +1,7 @@
 package command
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"io"
@@ -24,7 +25,32 @@ type printer struct {
 }
 
 func newPrinter(w io.Writer, now time.Time, flags string) *printer {
-	return &printer{Writer: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0), now: now, flags: flags}
+	return &printer{Writer: tabwriter.NewWriter(&lineTrimmer{to: w}, 0, 0, 2, ' ', 0), now: now, flags: flags}
+}
+
+// lineTrimmer leaves out spaces at the end of a line: a table has them where its last cells are empty.
+type lineTrimmer struct {
+	to     io.Writer
+	spaces int // held back until it is known what follows
+}
+
+// Write implements io.Writer.
+func (t *lineTrimmer) Write(p []byte) (int, error) {
+	out := make([]byte, 0, t.spaces+len(p))
+	for _, c := range p {
+		if c == ' ' {
+			t.spaces++
+			continue
+		}
+		if c != '\n' {
+			out = append(out, bytes.Repeat([]byte{' '}, t.spaces)...)
+		}
+		out, t.spaces = append(out, c), 0
+	}
+	if _, err := t.to.Write(out); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 func (p *printer) flush() { _ = p.Flush() }
@@ -34,7 +60,7 @@ func (p *printer) row(cells ...string) {
 	for i, cell := range cells {
 		cells[i] = oneLine(cell)
 	}
-	fmt.Fprintln(p, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+	fmt.Fprintln(p, strings.Join(cells, "\t"))
 }
 
 var anyControl = regexp.MustCompile(`\p{Cc}`)

@@ -104,7 +104,8 @@ func (s *Source) run(a *attempt, cancel context.CancelFunc, u *User) {
 		if err == nil {
 			t, err = r.fetch(a.ctx)
 		}
-		event := Event{Err: err, Duration: s.now().Sub(started)}
+		ended := s.now()
+		event := Event{At: ended, Err: err, Duration: ended.Sub(started)}
 		if r.prepared != nil { // otherwise the response is that of a flow or of discovery
 			event.Status = statusOf(t, err)
 		}

@@ -147,6 +147,9 @@ func TestObserverIsToldOfEachTokenRequest(t *testing.T) {
 		if len(current.told) != 4 || current.told[2] != (Event{Rejected: true}) {
 			t.Errorf("told %+v", current.told)
 		}
+		if !current.at[0].Before(token.Sent) {
+			t.Errorf("the failure is of %v, and the request after its pause was sent at %v", current.at[0], token.Sent)
+		}
 		if !slices.IsSortedFunc(current.at, time.Time.Compare) || current.at[0].Before(token.Sent.Add(-time.Minute)) {
 			t.Errorf("the events are of %v", current.at)
 		}
