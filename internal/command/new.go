@@ -39,7 +39,8 @@ scopes, separated by spaces, if connections may choose (the required ones need n
 named, and the word default means the default scopes); additional scopes, if they are
 allowed; the name of the connection; whether to try it, yes or no. An empty line means
 the default: of a dropdown, none of the optional scopes, a name after the connector,
-and no. A secret may be left empty too; then it cannot be tried.`,
+and no. So do lines that are missing. A secret may be left empty too; then it cannot be
+tried.`,
 		Example: `  caddy http-helper new acme_crm
   caddy http-helper new acme_crm --save connections
   caddy http-helper new acme_crm --config Caddyfile --secret-files /run/secrets <answers`,
