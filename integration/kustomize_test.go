@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,7 +59,7 @@ func (k kustomization) build(t *testing.T, dir string) (string, error) {
 func documentedKustomization(t *testing.T) [2]string {
 	t.Helper()
 	const page = "docs/kubernetes.md"
-	return [2]string{documentedYAML(t, page, "resources:\n  - app.yaml\n"), documentedYAML(t, page, "apiVersion: http-helper/v1\n")}
+	return [2]string{documentedYAML(t, page, "namespace: shop[^\n]*\nresources:\n  - app.yaml\n"), documentedYAML(t, page, "apiVersion: http-helper/v1\n")}
 }
 
 // documentedYAML is the block of YAML in a document that begins with a text.
@@ -90,7 +91,14 @@ func TestDocumentedKustomization(t *testing.T) {
 	look, _, _ := strings.Cut(documented(t, "docs/kubernetes.md", "kubectl kustomize . "), "\n")
 	cmd := exec.Command("sh", "-ec", "kubectl() { shift; "+kustomize.command(t).Path+" build \"$@\"; }\n"+look)
 	cmd.Dir = filepath.Join(string(k), "orders")
-	equal(t, "what the documented look shows", output(t, cmd), "          name: http-helper-run\n        name: http-helper-run\n")
+	shown := output(t, cmd)
+	equal(t, "lines about the sidecar", strings.Count(shown, "name: http-helper-run\n"), 2)
+	names := regexp.MustCompile(`name: orders-http-helper-\w+\n`).FindAllString(shown, -1)
+	equal(t, "names of the ConfigMap", len(names), 2)
+	equal(t, "they differ", len(slices.Compact(names)), 1)
+	if !strings.Contains(shown, "image: registry.example.com/http-helper:0.1.0\n") {
+		t.Errorf("it lacks the image:\n%s", shown)
+	}
 	if strings.Contains(manifests, "HttpHelper") {
 		t.Errorf("the manifests have what the cluster does not know:\n%s", manifests)
 	}
