@@ -276,4 +276,8 @@ func TestDraftsTriedAtOnce(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	d.Fields[0].Value, d.Name = "{env.NOT_SET_ANYWHERE}", "mine"
+	if _, err := d.Try(t.Context()); err == nil || err.Error() != "client_id: {env.NOT_SET_ANYWHERE} is not set or empty" {
+		t.Errorf("%v; it should say what is wrong, and not where Caddy has found it", err)
+	}
 }

@@ -173,7 +173,7 @@ func try(ctx context.Context, d *draft.Draft) *notice {
 		return &notice{Tone: toneBad, Title: "It does not work: there is no token", Lines: []string{sentence(failure.Error()), trialAdvice(failure.Class)}}
 	}
 	if err != nil {
-		return &notice{Tone: toneBad, Title: "It could not be tried", Lines: []string{sentence(err.Error())}}
+		return &notice{Tone: toneBad, Title: "It could not be tried", Lines: sentences(err)}
 	}
 	return trialNotice(trial)
 }
@@ -219,7 +219,7 @@ func trialNotice(trial draft.Trial) *notice {
 func save(d *draft.Draft) *notice {
 	files, err := d.Save()
 	if err != nil {
-		return &notice{Tone: toneBad, Title: "Nothing was saved", Lines: strings.Split(sentence(err.Error()), "\n")}
+		return &notice{Tone: toneBad, Title: "Nothing was saved", Lines: sentences(err)}
 	}
 	lines := append([]string{"Written:"}, files...)
 	for _, secret := range d.Secrets() {

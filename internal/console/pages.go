@@ -124,6 +124,15 @@ func sentence(text string) string {
 	return text
 }
 
+// sentences returns the lines of an error as sentences.
+func sentences(err error) []string {
+	var all []string
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		all = append(all, sentence(line))
+	}
+	return all
+}
+
 // where says which sidecar the pages are about.
 func (p *pages) where() string {
 	admin, err := p.options.Admin()
