@@ -162,6 +162,33 @@ func TestConsoleShowsASidecar(t *testing.T) {
 	}
 }
 
+// TestConsoleLeavesAPageAlone that somebody reads, and says when it has ended.
+func TestConsoleLeavesAPageAlone(t *testing.T) {
+	t.Parallel()
+	d := openDesk(t, harness.BrowserOptions{}, "--address", sidecarStandIn(t, showcase()), "--config", showcaseConfig(t))
+	refreshed := func(script string) string {
+		t.Helper()
+		return d.Script(t, "refresh(live).then(() => "+script+")")
+	}
+	const row = `document.querySelector("tbody tr:last-child")`
+	d.Script(t, row+`.mark = "yes"`)
+	equal(t, "a row when nothing has changed", refreshed(row+".mark"), "yes")
+	d.Script(t, row+`.querySelector("a").textContent = "changed"; getSelection().selectAllChildren(`+row+`)`)
+	equal(t, "a row whose text is selected", refreshed(row+`.querySelector("a").textContent`), "changed")
+	d.Script(t, `getSelection().removeAllRanges(); document.querySelector("tbody").prepend(`+row+`); document.querySelector("tbody a").focus()`)
+	equal(t, "focus when the order changes", refreshed("document.activeElement.textContent + "+row+`.querySelector("a").textContent`), "payrollpayroll")
+	if got := d.Script(t, `document.querySelectorAll("#live [role=alert], #live [aria-live]").length`); got != "0" {
+		t.Error("what is refreshed is read out again and again")
+	}
+
+	d.Open(t, d.base+"/new/acme_crm")
+	d.console.Signal(os.Interrupt)
+	equal(t, "exit status", d.console.Wait(t), 0)
+	d.fill(t, "client_id", "typed")
+	d.waitText(t, "#said", "The console has ended.")
+	equal(t, "what was typed", d.value(t, "client_id"), "typed")
+}
+
 // submit presses a button of the connection's page, and waits for the page that follows.
 func (d *desk) submit(t *testing.T, action string) {
 	t.Helper()
