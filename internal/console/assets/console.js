@@ -62,6 +62,10 @@ if (live) {
 	document.addEventListener("visibilitychange", () => refresh(live));
 }
 
+// On a phone the name of the page may be beyond the end of the bar.
+const current = document.querySelector('.bar [aria-current="page"]');
+if (current && current.offsetLeft + current.offsetWidth > innerWidth) current.parentElement.scrollLeft = current.parentElement.scrollWidth;
+
 // A result is read out, and is where the keyboard goes on.
 document.querySelector("[data-focus]")?.focus();
 
