@@ -553,6 +553,9 @@ func TestNoSidecar(t *testing.T) {
 		if got.Code != status || !strings.Contains(got.Body.String(), "o Caddy responds at unix/") {
 			t.Errorf("%s: status %d\n%s", path, got.Code, got.Body)
 		}
+		if page := got.Body.String(); !strings.Contains(page, "Start it, or ") || strings.Contains(page, "looks again by itself") != (path == "/") {
+			t.Errorf("%s does not say what to do, or what it does not do itself:\n%s", path, page)
+		}
 	}
 }
 
