@@ -71,6 +71,7 @@ func (p *pages) showNewConnector(w http.ResponseWriter, r *http.Request, view *n
 func (v *newConnectorView) check(r *http.Request, d *draft.ConnectorDraft) {
 	fillConnector(d, v.form)
 	form, problems := d.Form(r.Context())
+	problems = append(problems, headerProblems(v.form)...)
 	v.problems, v.Complete = problems, len(problems) == 0
 	v.Problems = elsewhere(problems, func(field string) bool { return field != "" })
 	if len(form.Fields) > 0 {
@@ -147,6 +148,24 @@ func pairs(form url.Values, list string) []draft.PairDraft {
 		all[i] = draft.PairDraft{Name: strings.TrimSpace(form.Get(control(list, i, "name"))), Value: strings.TrimSpace(form.Get(control(list, i, "value")))}
 	}
 	return all
+}
+
+// headerProblems finds lines of header fields without a colon. A name alone would be a field with an empty value.
+func headerProblems(form url.Values) []draft.Problem {
+	var found []draft.Problem
+	for i := range rows(form, "config_values") {
+		field := control("config_values", i, "headers")
+		if form.Get(control("config_values", i, "source")) != draft.SourceRequest {
+			continue
+		}
+		for line := range strings.Lines(form.Get(field)) {
+			if line = strings.TrimSpace(line); line != "" && !strings.Contains(line, ":") {
+				found = append(found, draft.Problem{Field: field, Message: "a line lacks the colon after the name"})
+				break
+			}
+		}
+	}
+	return found
 }
 
 // optionLines reads the options of a dropdown: one on a line, as value or as value = label.

@@ -58,3 +58,14 @@ func TestSecretOfAConnector(t *testing.T) {
 		t.Errorf("%+v of %v", value, form)
 	}
 }
+
+func TestHeaderWithoutColon(t *testing.T) {
+	form := url.Values{
+		"config_values.0.key": {"a"}, "config_values.0.source": {"request"}, "config_values.0.headers": {"X-Key: 1\r\n\r\nX-Empty:\r\n"},
+		"config_values.1.key": {"b"}, "config_values.1.source": {"static"}, "config_values.1.headers": {"does not count"},
+		"config_values.2.key": {"c"}, "config_values.2.source": {"request"}, "config_values.2.headers": {"X-Key: 1\r\nX-Other\r\nX-Third"},
+	}
+	if got := headerProblems(form); len(got) != 1 || got[0].Field != "config_values.2.headers" {
+		t.Errorf("problems %v", got)
+	}
+}
