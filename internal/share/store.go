@@ -186,3 +186,10 @@ func (f *Fleet) ready(ctx context.Context, name string) (*session, error) {
 	}
 	return s, nil
 }
+
+// usable reports whether this storage is in use, and not left alone.
+func (f *Fleet) usable(s *session) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.current == s && !f.degraded
+}
