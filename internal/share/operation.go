@@ -170,7 +170,11 @@ func (f *Fleet) startAtPlace(s *session, k kind, call func(context.Context) erro
 			<-f.places
 			close(o.returned)
 		}()
-		failed = newFailure(o.name, call(ctx), limit)
+		err := call(ctx)
+		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = ctx.Err() // whatever the storage calls it
+		}
+		failed = newFailure(o.name, err, limit)
 	}()
 	return o
 }

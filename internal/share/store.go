@@ -137,10 +137,16 @@ func (f *Fleet) read(ctx context.Context, s Storage, key string) (value []byte, 
 // loadIfPresent returns the value of the key, or nil if there is none.
 func loadIfPresent(ctx context.Context, s Storage, key string) ([]byte, error) {
 	value, err := s.Load(ctx, key)
-	if errors.Is(err, fs.ErrNotExist) {
+	if isAbsent(ctx, err) {
 		return nil, nil
 	}
 	return value, err
+}
+
+// isAbsent reports whether the error of a call with this context says that there is no such key. Some storages
+// say so of a key that they could not look for in time.
+func isAbsent(ctx context.Context, err error) bool {
+	return errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil
 }
 
 func (f *Fleet) store(ctx context.Context, s *session, p place, r record) error {
