@@ -39,9 +39,9 @@ func (s *Slot) Lock(ctx context.Context) (unlock func(), err error) {
 	ctx, stopWaiting := context.WithCancel(ctx)
 	defer stopWaiting()
 	defer context.AfterFunc(f.locking, stopWaiting)()
-	if !f.awaitLockPlace(ctx, storage) {
+	if err := f.awaitLockTurn(ctx, storage); err != nil {
 		f.options.Count("lock", "skipped")
-		return nil, cmp.Or(ctx.Err(), errLeftAlone)
+		return nil, err
 	}
 	// The storage may need its context while the lock is held, so it does not end with ctx then.
 	held, cancel := context.WithCancel(storage.ctx)
@@ -105,24 +105,18 @@ func (f *Fleet) callLock(ctx context.Context, l *heldLock) (err error) {
 	return l.storage.storage.Lock(ctx, l.name)
 }
 
-// awaitLockPlace waits until Lock may be called, and reports whether it may: not if ctx ends or the storage fails
-// meanwhile.
-func (f *Fleet) awaitLockPlace(ctx context.Context, s *session) bool {
+// awaitLockTurn is awaitTurn for a call of Lock.
+func (f *Fleet) awaitLockTurn(ctx context.Context, s *session) error {
 	select {
 	case f.lockPlaces <- struct{}{}:
 	case <-ctx.Done():
-		return false
+		return ctx.Err()
 	}
-	if !f.awaitPlace(ctx) {
+	err := f.awaitTurn(ctx, s)
+	if err != nil {
 		<-f.lockPlaces
-		return false
 	}
-	if !f.usable(s) {
-		<-f.places
-		<-f.lockPlaces
-		return false
-	}
-	return true
+	return err
 }
 
 func (f *Fleet) hold(l *heldLock) {

@@ -116,14 +116,11 @@ func (f *Fleet) call(ctx context.Context, s *session, k kind, call func(context.
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, f.limitOf(k), errBusy)
 		defer cancel()
-		if !f.awaitPlace(ctx) {
-			f.options.Count(k.name, "skipped")
-			return context.Cause(ctx)
-		}
-		if !f.usable(s) { // it has failed meanwhile
-			<-f.places
-			f.options.Count(k.name, "skipped")
-			return errLeftAlone
+		if err := f.awaitTurn(ctx, s); err != nil {
+			if !k.silent {
+				f.options.Count(k.name, "skipped")
+			}
+			return err
 		}
 		started = f.startAtPlace(s, k, call)
 	}
@@ -201,6 +198,18 @@ func (f *Fleet) finish(s *session, o *operation, failed *failure) {
 		f.busy.add(-1)
 		close(o.done)
 	})
+}
+
+// awaitTurn waits for a place until ctx ends. It returns an error without one, and if the storage fails meanwhile.
+func (f *Fleet) awaitTurn(ctx context.Context, s *session) error {
+	if !f.awaitPlace(ctx) {
+		return context.Cause(ctx)
+	}
+	if !f.usable(s) {
+		<-f.places
+		return errLeftAlone
+	}
+	return nil
 }
 
 // awaitPlace waits for a place among the operations under way until ctx ends, and reports whether it has one.
