@@ -20,6 +20,7 @@ var StateMeaning = map[token.State]string{
 const (
 	AdviceMissingScopes = "Grant them to the client at the authorization server, or stop requesting them."
 	AdviceDegraded      = "Requests go on with tokens of its own. It ends by itself once the storage works."
+	AdviceKeyFiles      = "Repair the files before the next restart or reload, which fails without usable keys."
 )
 
 // Advice says what to do about the last failed token request of a connection, in whole sentences. A new attempt

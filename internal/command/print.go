@@ -369,6 +369,10 @@ func problemsOf(c adminapi.Connection) []*problem {
 			names: []string{c.Name}, text: "does not share its token with other replicas: " + orDash(c.Shared.LastError),
 			advice: adminapi.AdviceDegraded,
 		})
+	} else if e := c.Shared.LastError; e != nil {
+		all = append(all, &problem{
+			names: []string{c.Name}, text: "cannot use the key files for shared tokens: " + *e, advice: adminapi.AdviceKeyFiles,
+		})
 	}
 	return all
 }

@@ -99,3 +99,12 @@ func TestPage(t *testing.T) {
 		t.Errorf("got:\n%s", out.String())
 	}
 }
+
+// TestKeyFilesThatAreNotUsable are a problem while tokens are shared all the same: the next restart fails.
+func TestKeyFilesThatAreNotUsable(t *testing.T) {
+	lastError := "key_file: /k: the key is empty; the last good keys stay in use"
+	all := problemsOf(adminapi.Connection{Name: "orders", Shared: adminapi.Shared{State: adminapi.SharedOn, LastError: &lastError}})
+	if len(all) != 1 || !strings.HasSuffix(all[0].text, ": "+lastError) || all[0].advice != adminapi.AdviceKeyFiles {
+		t.Errorf("problems %+v", all)
+	}
+}

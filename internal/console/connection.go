@@ -257,6 +257,11 @@ func problemsOf(c adminapi.Connection, now time.Time) []notice {
 			Tone: toneWarn, Title: sentence("the token is not shared with other replicas: " + orEmpty(c.Shared.LastError)),
 			Lines: []string{adminapi.AdviceDegraded},
 		})
+	} else if e := c.Shared.LastError; e != nil {
+		all = append(all, notice{
+			Tone: toneWarn, Title: sentence("the key files for shared tokens are not usable: " + *e),
+			Lines: []string{adminapi.AdviceKeyFiles},
+		})
 	}
 	return all
 }

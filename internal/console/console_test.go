@@ -663,3 +663,12 @@ func TestOpen(t *testing.T) {
 		t.Errorf("left: %q", left)
 	}
 }
+
+// TestKeyFilesThatAreNotUsable are told of while tokens are shared all the same: the next restart fails.
+func TestKeyFilesThatAreNotUsable(t *testing.T) {
+	lastError := "key_file: /k: the key is empty; the last good keys stay in use"
+	all := problemsOf(adminapi.Connection{Shared: adminapi.Shared{State: adminapi.SharedOn, LastError: &lastError}}, time.Now())
+	if len(all) != 1 || !strings.Contains(all[0].Title, lastError) || !slices.Equal(all[0].Lines, []string{adminapi.AdviceKeyFiles}) {
+		t.Errorf("notices %+v", all)
+	}
+}

@@ -131,7 +131,7 @@ func (f *Fleet) probe(s *session) (last <-chan struct{}, failed *failure) {
 		},
 		func(ctx context.Context) error { return s.storage.Delete(ctx, f.probeKey) },
 	} {
-		o := f.start(s, probing, step)
+		o := f.tryStart(s, probing, step)
 		if o == nil {
 			failed = &failure{"probe", errBusy.Error(), "skipped"}
 			last = closedChannel()

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -222,45 +223,98 @@ func TestHangingProbes(t *testing.T) {
 	})
 }
 
-// TestOneOperationTooMany: with 64 operations under way the next one fails at once, and is no failure of
-// the storage.
+// TestOneOperationTooMany: with 64 operations under way the next ones wait until others have ended, so that many
+// connections may begin at the same time.
 func TestOneOperationTooMany(t *testing.T) {
+	const many = 3 * maxOperations
 	bubble(t, func(t *testing.T) {
 		storage := newStorage()
 		x := newFixture(t, storage)
 		mustLoad(t, x.slot("i"), "")
 		storage.setFault(func(context.Context, string, string) error {
-			time.Sleep(testTimeout / 2)
+			time.Sleep(testTimeout / 10)
 			return nil
 		})
-		for i := range maxOperations {
-			go func() { _, _ = x.slot(fmt.Sprint(i)).Load(t.Context()) }()
-		}
-		synctest.Wait()
-		took(t, 0, func() {
-			if _, err := x.slot("i").Load(t.Context()); !errors.Is(err, errBusy) {
-				t.Errorf("error %v", err)
+		var all sync.WaitGroup
+		took(t, 4*testTimeout/10, func() {
+			for i := range many {
+				all.Go(func() { mustLoad(t, x.slot(fmt.Sprint(i)), "") })
 			}
-			if err := x.slot("i").Store(t.Context(), nil); !errors.Is(err, errBusy) {
-				t.Errorf("error %v", err)
-			}
-			for range maxLocks {
-				if _, err := x.slot("i").Lock(t.Context()); !errors.Is(err, errBusy) {
-					t.Errorf("error %v", err)
-				}
-			}
+			synctest.Wait()
+			mustStore(t, x.slot("i"), "content")
+			all.Wait()
 		})
-		time.Sleep(testTimeout)
-		storage.setFault(nil)
-		if _, err := x.slot("i").Lock(t.Context()); err != nil {
-			t.Error(err)
+		for i := range many {
+			all.Go(func() {
+				if _, err := x.slot(fmt.Sprint(i)).Lock(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
 		}
-		mustStore(t, x.slot("i"), "content")
+		all.Wait()
 		if _, most := storage.atOnce(); most != maxOperations {
 			t.Errorf("%d operations at once", most)
 		}
 		x.wantDegraded()
-		x.wantCounts("load ok:65 load skipped:1 lock ok:1 lock skipped:32 provision ok:1 store ok:1 store skipped:1")
+		x.wantCounts("load ok:193 lock ok:192 provision ok:1 store ok:1")
+	})
+}
+
+// TestNoPlaceInTime: an operation that finds no place takes no longer than any other. It is no failure of the
+// storage.
+func TestNoPlaceInTime(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		storage := newStorage()
+		x := newFixture(t, storage)
+		mustLoad(t, x.slot("i"), "")
+		release := make(chan struct{})
+		storage.setFault(hang(release))
+		for range maxOperations {
+			go func() {
+				<-x.tryStart(x.current, unlocking, func(ctx context.Context) error { return storage.Unlock(ctx, "") }).returned
+			}()
+		}
+		synctest.Wait()
+		took(t, testTimeout, func() {
+			if _, err := x.slot("i").Load(t.Context()); !errors.Is(err, errBusy) {
+				t.Errorf("error %v", err)
+			}
+		})
+		took(t, testTimeout/2, func() {
+			ctx, cancel := context.WithTimeout(t.Context(), testTimeout/2)
+			defer cancel()
+			if _, err := x.slot("i").Lock(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("error %v", err)
+			}
+		})
+		x.wantDegraded()
+		close(release)
+		mustStore(t, x.slot("i"), "content")
+		x.wantCounts("load ok:1 load skipped:1 lock skipped:1 provision ok:1 store ok:1 unlock timeout:64")
+	})
+}
+
+// TestWaitingForAFailingStorage: what waits for a place is not tried any more when the storage has failed.
+func TestWaitingForAFailingStorage(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		storage := newStorage()
+		x := newFixture(t, storage)
+		mustLoad(t, x.slot("i"), "")
+		storage.setFault(func(context.Context, string, string) error {
+			time.Sleep(testTimeout / 4) // twice for a load, which then looks for another key
+			return errors.New(moduleText)
+		})
+		var all sync.WaitGroup
+		took(t, testTimeout/2, func() {
+			for i := range 3 * maxOperations {
+				all.Go(func() { _, _ = x.slot(fmt.Sprint(i)).Load(t.Context()) })
+			}
+			all.Wait()
+		})
+		if n := x.count("load error"); n != maxOperations {
+			t.Errorf("%d loads tried", n)
+		}
+		x.wantDegraded(true)
 	})
 }
 

@@ -35,14 +35,14 @@ func (s *Slot) Lock(ctx context.Context) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if !f.takeLockPlace() {
-		f.options.Count("lock", "skipped")
-		return nil, errBusy
-	}
 	l := &heldLock{storage: storage, name: s.places[0].lock}
 	ctx, stopWaiting := context.WithCancel(ctx)
 	defer stopWaiting()
 	defer context.AfterFunc(f.locking, stopWaiting)()
+	if err := f.awaitLockTurn(ctx, storage); err != nil {
+		f.options.Count("lock", "skipped")
+		return nil, err
+	}
 	// The storage may need its context while the lock is held, so it does not end with ctx then.
 	held, cancel := context.WithCancel(storage.ctx)
 	l.cancel = cancel
@@ -105,19 +105,18 @@ func (f *Fleet) callLock(ctx context.Context, l *heldLock) (err error) {
 	return l.storage.storage.Lock(ctx, l.name)
 }
 
-func (f *Fleet) takeLockPlace() bool {
+// awaitLockTurn is awaitTurn for a call of Lock.
+func (f *Fleet) awaitLockTurn(ctx context.Context, s *session) error {
 	select {
 	case f.lockPlaces <- struct{}{}:
-	default:
-		return false
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	select {
-	case f.places <- struct{}{}:
-		return true
-	default:
+	err := f.awaitTurn(ctx, s)
+	if err != nil {
 		<-f.lockPlaces
-		return false
 	}
+	return err
 }
 
 func (f *Fleet) hold(l *heldLock) {
@@ -150,7 +149,9 @@ func (f *Fleet) unlock(l *heldLock) {
 // tryUnlock releases the lock once. It returns a channel that is closed when the call has returned, which may
 // hang for longer than an operation takes.
 func (f *Fleet) tryUnlock(l *heldLock) (returned <-chan struct{}) {
-	if !f.awaitPlace() {
+	ctx, cancel := context.WithTimeout(context.Background(), f.options.Timeout)
+	defer cancel()
+	if !f.awaitPlace(ctx) {
 		f.options.Count("unlock", "skipped")
 		return closedChannel()
 	}

@@ -108,11 +108,21 @@ func reason(err error) string {
 }
 
 // call makes the call, and returns after the operation's timeout at the latest, even if the call ignores
-// its context. It fails at once if too many operations are under way. The call continues if ctx ends.
+// its context. If too many operations are under way it waits for a place in that time, too. The call continues
+// if ctx ends.
 func (f *Fleet) call(ctx context.Context, s *session, k kind, call func(context.Context) error) error {
-	started := f.start(s, k, call)
+	started := f.tryStart(s, k, call)
 	if started == nil {
-		return errBusy
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, f.limitOf(k), errBusy)
+		defer cancel()
+		if err := f.awaitTurn(ctx, s); err != nil {
+			if !k.silent {
+				f.options.Count(k.name, "skipped")
+			}
+			return err
+		}
+		started = f.startAtPlace(s, k, call)
 	}
 	select {
 	case <-started.done:
@@ -121,26 +131,26 @@ func (f *Fleet) call(ctx context.Context, s *session, k kind, call func(context.
 		}
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 }
 
-// start begins an operation in the background, or returns nil if too many are under way.
-func (f *Fleet) start(s *session, k kind, call func(context.Context) error) *operation {
+// limitOf returns how long an operation may take.
+func (f *Fleet) limitOf(k kind) time.Duration { return cmp.Or(k.limit, f.options.Timeout) }
+
+// tryStart begins an operation in the background, or returns nil if too many are under way.
+func (f *Fleet) tryStart(s *session, k kind, call func(context.Context) error) *operation {
 	select {
 	case f.places <- struct{}{}:
+		return f.startAtPlace(s, k, call)
 	default:
-		if !k.silent {
-			f.options.Count(k.name, "skipped")
-		}
 		return nil
 	}
-	return f.startAtPlace(s, k, call)
 }
 
-// startAtPlace is start for whoever has a place.
+// startAtPlace is tryStart for whoever has a place.
 func (f *Fleet) startAtPlace(s *session, k kind, call func(context.Context) error) *operation {
-	limit := cmp.Or(k.limit, f.options.Timeout)
+	limit := f.limitOf(k)
 	o := &operation{kind: k, done: make(chan struct{}), returned: make(chan struct{})}
 	f.busy.add(1)
 	ctx, cancel := context.WithTimeout(k.context(s), limit)
@@ -157,7 +167,11 @@ func (f *Fleet) startAtPlace(s *session, k kind, call func(context.Context) erro
 			<-f.places
 			close(o.returned)
 		}()
-		failed = newFailure(o.name, call(ctx), limit)
+		err := call(ctx)
+		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = ctx.Err() // whatever the storage calls it
+		}
+		failed = newFailure(o.name, err, limit)
 	}()
 	return o
 }
@@ -186,14 +200,24 @@ func (f *Fleet) finish(s *session, o *operation, failed *failure) {
 	})
 }
 
-// awaitPlace waits for a place among the operations under way, and reports whether it has one.
-func (f *Fleet) awaitPlace() bool {
-	timer := time.NewTimer(f.options.Timeout)
-	defer timer.Stop()
+// awaitTurn waits for a place until ctx ends. It returns an error without one, and if the storage fails meanwhile.
+func (f *Fleet) awaitTurn(ctx context.Context, s *session) error {
+	if !f.awaitPlace(ctx) {
+		return context.Cause(ctx)
+	}
+	if !f.usable(s) {
+		<-f.places
+		return errLeftAlone
+	}
+	return nil
+}
+
+// awaitPlace waits for a place among the operations under way until ctx ends, and reports whether it has one.
+func (f *Fleet) awaitPlace(ctx context.Context) bool {
 	select {
 	case f.places <- struct{}{}:
 		return true
-	case <-timer.C:
+	case <-ctx.Done():
 		return false
 	}
 }

@@ -137,10 +137,16 @@ func (f *Fleet) read(ctx context.Context, s Storage, key string) (value []byte, 
 // loadIfPresent returns the value of the key, or nil if there is none.
 func loadIfPresent(ctx context.Context, s Storage, key string) ([]byte, error) {
 	value, err := s.Load(ctx, key)
-	if errors.Is(err, fs.ErrNotExist) {
+	if isAbsent(ctx, err) {
 		return nil, nil
 	}
 	return value, err
+}
+
+// isAbsent reports whether the error of a call with this context says that there is no such key. Some storages
+// say so of a key that they could not look for in time.
+func isAbsent(ctx context.Context, err error) bool {
+	return errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil
 }
 
 func (f *Fleet) store(ctx context.Context, s *session, p place, r record) error {
@@ -185,4 +191,11 @@ func (f *Fleet) ready(ctx context.Context, name string) (*session, error) {
 		return nil, errLeftAlone
 	}
 	return s, nil
+}
+
+// usable reports whether this storage is in use, and not left alone.
+func (f *Fleet) usable(s *session) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.current == s && !f.degraded
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
@@ -150,6 +151,27 @@ func TestRecordThatTheStorageCannotRead(t *testing.T) {
 		x.wantLogs(damagedLine)
 		x.wantState("on", "")
 	})
+}
+
+// TestAbsentAfterTheTimeout: a storage that says at the end of its time that there is no record has not looked.
+func TestAbsentAfterTheTimeout(t *testing.T) {
+	for range 20 { // whichever comes first, the storage's error or the end of the wait for it
+		bubble(t, func(t *testing.T) {
+			storage := newStorage()
+			x := newFixture(t, storage)
+			mustStore(t, x.slot("i"), "content")
+			storage.setFault(func(ctx context.Context, _, _ string) error {
+				<-ctx.Done()
+				return fs.ErrNotExist
+			})
+			took(t, testTimeout, func() {
+				if content, err := x.slot("i").Load(t.Context()); err == nil {
+					t.Errorf("loaded %q", content)
+				}
+			})
+			x.wantState("degraded", "load: no response within 500ms")
+		})
+	}
 }
 
 // TestDamageWhileReading: a torn or disturbed read costs this one load.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io/fs"
 	"math/rand/v2"
 	"path"
 	"strings"
@@ -83,7 +82,7 @@ func (f *Fleet) list(s *session) ([]string, error) {
 	var keys []string
 	err := f.call(s.ctx, s, listing, func(ctx context.Context) error {
 		all, err := s.storage.List(ctx, "http_helper", true)
-		if errors.Is(err, fs.ErrNotExist) {
+		if isAbsent(ctx, err) {
 			return nil
 		}
 		for _, key := range all {
@@ -105,7 +104,7 @@ func (f *Fleet) isUnused(s *session, storage dated, key string) (bool, error) {
 	var modified time.Time
 	err := f.call(s.ctx, s, dating, func(ctx context.Context) (err error) {
 		modified, err = storage.Modified(ctx, key)
-		if errors.Is(err, fs.ErrNotExist) { // another process has deleted it
+		if isAbsent(ctx, err) { // another process has deleted it
 			modified, err = time.Time{}, nil
 		}
 		return err
