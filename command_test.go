@@ -178,6 +178,11 @@ func TestConnectorDraftProblems(t *testing.T) {
 		if len(problems) == 0 || slices.ContainsFunc(problems, func(p draft.Problem) bool { return p.Field != field }) {
 			t.Errorf("%s: %q", field, problems)
 		}
+		for _, p := range problems {
+			if strings.Contains(p.Message, "module") {
+				t.Errorf("%s: %q is in Caddy's words", field, p.Message)
+			}
+		}
 		if len(form.Fields) < 4 { // without a method there is no secret
 			t.Errorf("%s: no form", field)
 		}
@@ -204,6 +209,9 @@ func TestPlaceOfOddMistakes(t *testing.T) {
 		"parameter in a header": {func(d *draft.ConnectorDraft) {
 			d.ConfigValues[1].Headers[0].Value = "{param.instanc}"
 		}, "config_values.1.headers"},
+		"key with a space": {func(d *draft.ConnectorDraft) {
+			d.Parameters[2].Key = "a b"
+		}, "parameters.2.key"},
 		"parameter in a body": {func(d *draft.ConnectorDraft) {
 			d.ConfigValues[1].Body = "{param.url}"
 		}, "config_values.1.body"},
@@ -213,6 +221,11 @@ func TestPlaceOfOddMistakes(t *testing.T) {
 		_, problems := d.Form(t.Context())
 		if len(problems) == 0 || slices.ContainsFunc(problems, func(p draft.Problem) bool { return p.Field != test.field }) {
 			t.Errorf("%s: %q, want it at %s", name, problems, test.field)
+		}
+		for _, p := range problems {
+			if strings.HasPrefix(p.Message, "parameter ") {
+				t.Errorf("%s: %q names the field that it is beside", name, p.Message)
+			}
 		}
 	}
 }
@@ -262,5 +275,9 @@ func TestDraftsTriedAtOnce(t *testing.T) {
 		if err := <-results; err != nil {
 			t.Error(err)
 		}
+	}
+	d.Fields[0].Value, d.Name = "{env.NOT_SET_ANYWHERE}", "mine"
+	if _, err := d.Try(t.Context()); err == nil || err.Error() != "client_id: {env.NOT_SET_ANYWHERE} is not set or empty" {
+		t.Errorf("%v; it should say what is wrong, and not where Caddy has found it", err)
 	}
 }

@@ -325,6 +325,28 @@ func TestRetryMatchSeesWhatReverseProxyHasAdded(t *testing.T) {
 	}
 }
 
+// TestRateLimitThatTheAppDoesNotSee: what reverse_proxy tries again, or replaces, was not passed to the app.
+func TestRateLimitThatTheAppDoesNotSee(t *testing.T) {
+	e := newIdP(t)
+	var tries atomic.Int32
+	a := newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/always") || tries.Add(1) == 1 {
+			w.WriteHeader(http.StatusTooManyRequests)
+		}
+	})
+	site := runSidecar(t, inline(a, e, "name c\n\t\tlb_retries 1\n\t\tlb_retry_match {\n\t\t\texpression `{rp.status_code} == 429`\n\t\t}"))
+	for path, status := range map[string]int{"/once": http.StatusOK, "/always": http.StatusTooManyRequests} {
+		if res, _ := call(t, "GET", site+path, nil); res.StatusCode != status {
+			t.Errorf("%s: status %d", path, res.StatusCode)
+		}
+	}
+	wantSeries(t, map[string]float64{
+		"rate_limited_total connection=c outcome=passed": 0,
+		"responses_total code=2xx connection=c":          1,
+		"responses_total code=error connection=c":        1,
+	})
+}
+
 // wantUnreachable sends a request through the connection c.
 func wantUnreachable(t *testing.T, site string, status int, why string) {
 	t.Helper()

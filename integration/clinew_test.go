@@ -163,7 +163,7 @@ func TestNewOnATerminal(t *testing.T) {
 			d.answer(t, "API password\n"+nothingShown, "wrong"+harness.CtrlU+secret+"éx\b\x7f")
 			d.answer(t, "Your instance name\nAnswer:", "emea")
 			d.answer(t, "Region\n1. Europe\n2. United States\nNumber [1]:", "asia")
-			d.answer(t, "Not so: must be one of eu, us\nNumber [1]:", "2")
+			d.answer(t, "Not so: the numbers are 1 to 2\nNumber [1]:", "2")
 			d.answer(t, "Passphrase\n"+nothingShown, "open sesame")
 			d.answer(t, whichScopes, "2")
 			d.answer(t, "✓ contacts.read: Read contacts (always requested)\n1. contacts.write\n"+

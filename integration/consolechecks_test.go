@@ -162,6 +162,33 @@ func TestConsoleShowsASidecar(t *testing.T) {
 	}
 }
 
+// TestConsoleLeavesAPageAlone that somebody reads, and says when it has ended.
+func TestConsoleLeavesAPageAlone(t *testing.T) {
+	t.Parallel()
+	d := openDesk(t, harness.BrowserOptions{}, "--address", sidecarStandIn(t, showcase()), "--config", showcaseConfig(t))
+	refreshed := func(script string) string {
+		t.Helper()
+		return d.Script(t, "refresh(live).then(() => "+script+")")
+	}
+	const row = `document.querySelector("tbody tr:last-child")`
+	d.Script(t, row+`.mark = "yes"`)
+	equal(t, "a row when nothing has changed", refreshed(row+".mark"), "yes")
+	d.Script(t, row+`.querySelector("a").textContent = "changed"; getSelection().selectAllChildren(`+row+`)`)
+	equal(t, "a row whose text is selected", refreshed(row+`.querySelector("a").textContent`), "changed")
+	d.Script(t, `getSelection().removeAllRanges(); document.querySelector("tbody").prepend(`+row+`); document.querySelector("tbody a").focus()`)
+	equal(t, "focus when the order changes", refreshed("document.activeElement.textContent + "+row+`.querySelector("a").textContent`), "payrollpayroll")
+	if got := d.Script(t, `document.querySelectorAll("#live [role=alert], #live [aria-live]").length`); got != "0" {
+		t.Error("what is refreshed is read out again and again")
+	}
+
+	d.Open(t, d.base+"/new/acme_crm")
+	d.console.Signal(os.Interrupt)
+	equal(t, "exit status", d.console.Wait(t), 0)
+	d.fill(t, "client_id", "typed")
+	d.waitText(t, "#said", "The console has ended.")
+	equal(t, "what was typed", d.value(t, "client_id"), "typed")
+}
+
 // submit presses a button of the connection's page, and waits for the page that follows.
 func (d *desk) submit(t *testing.T, action string) {
 	t.Helper()
@@ -247,6 +274,16 @@ func (v *visitor) post(t *testing.T, path string, form url.Values) string {
 	return string(must(io.ReadAll(res.Body)))
 }
 
+func (v *visitor) get(t *testing.T, path string) string {
+	t.Helper()
+	res, err := v.Get(v.base + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	return string(must(io.ReadAll(res.Body)))
+}
+
 // TestConsoleSavesOnlyNewFiles gives names that lead elsewhere, and finds links and files in its way.
 func TestConsoleSavesOnlyNewFiles(t *testing.T) {
 	t.Parallel()
@@ -276,8 +313,8 @@ func TestConsoleSavesOnlyNewFiles(t *testing.T) {
 			t.Errorf("%q: %s", name, page)
 		}
 	}
-	if page := save("good"); !strings.Contains(page, "The connection is saved") || strings.Contains(page, secret) {
-		t.Errorf("not saved: %s", page)
+	if page := save("good"); !strings.Contains(page, "The connection is saved") || strings.Contains(page, secret) || strings.Contains(page, "It is kept for this page") {
+		t.Errorf("not saved, or it is not said that the secret is forgotten: %s", page)
 	}
 	var found []string
 	_ = filepath.WalkDir(user.Home, func(path string, entry os.DirEntry, err error) error {
@@ -288,6 +325,37 @@ func TestConsoleSavesOnlyNewFiles(t *testing.T) {
 	})
 	equal(t, "files", strings.Join(found, " "), "/Caddyfile /dir/dangling.caddyfile /dir/good.caddyfile /dir/linked.caddyfile /dir/secrets/good/client_secret /elsewhere/linked.caddyfile")
 	equal(t, "file behind the link", string(must(os.ReadFile(filepath.Join(elsewhere, "linked.caddyfile")))), "untouched")
+}
+
+// TestConsoleLosesNothingTyped takes the connectors away from a form that is being filled in, as a sidecar
+// does that starts anew, and a file that is being edited.
+func TestConsoleLosesNothingTyped(t *testing.T) {
+	t.Parallel()
+	user := harness.NewUser(t)
+	config := user.File(t, "Caddyfile", showcaseFile)
+	_, printed := startConsole(t, user, "--config", config)
+	v := newVisitor(t, printed)
+	form := url.Values{
+		"draft": {"d"}, "name": {"mine"}, "client_id": {"my-app"}, "client_secret": {secret}, "parameters.instance": {"emea"}, "parameters.region": {"us"},
+		"customize": {"yes"}, "scopes": {"contacts.write"}, "additional_scopes": {"reports.read\r\nreports.export"}, "do": {"check"},
+	}
+	wantForm := func() {
+		t.Helper()
+		page := v.post(t, "/new/acme_crm", form)
+		for _, text := range []string{`value="mine"`, `value="my-app"`, `value="emea"`, `value="us" selected`, `value="contacts.write" checked`, "It is kept for this page", "reports.read reports.export</textarea>", "27 of 500", "scope = contacts.read contacts.write reports.read reports.export"} {
+			if !strings.Contains(page, text) {
+				t.Errorf("%q is not in\n%s", text, page)
+			}
+		}
+	}
+	_ = v.get(t, "/new/acme_crm")
+	harness.WriteFile(t, config, "{")
+	wantForm()
+	if page := v.get(t, "/new/acme_crm"); !strings.Contains(page, "The connectors cannot be read") {
+		t.Errorf("a new form of a file that cannot be read: %s", page)
+	}
+	harness.WriteFile(t, config, showcaseFile)
+	wantForm()
 }
 
 // TestConsoleCommand: how it starts and ends, and that it needs no sidecar for its dialogs.
@@ -377,10 +445,7 @@ func TestConsoleShowsTextsAsText(t *testing.T) {
 	}
 	const asText = "&lt;script&gt;alert(1)&lt;/script&gt;"
 	for _, path := range []string{"/connectors", "/connectors/hostile", "/new", "/new/hostile", "/new?q=" + url.QueryEscape(hostileText)} {
-		res := must(v.Get(v.base + path))
-		page := string(must(io.ReadAll(res.Body)))
-		_ = res.Body.Close()
-		wantText(path, page, asText)
+		wantText(path, v.get(t, path), asText)
 	}
 	form := url.Values{"draft": {hostileText}, "name": {hostileText}, "client_id": {hostileText}, "parameters.p": {hostileText}, "customize": {"yes"}, "additional_scopes": {hostileText}, "do": {"try"}}
 	wantText("a new connection", v.post(t, "/new/hostile", form), asText, "Some fields do not fit yet")

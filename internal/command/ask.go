@@ -182,7 +182,7 @@ func (d *dialogue) ask(questions []*question) error {
 			if err = q.set(q.byNumber(typed)); err == nil {
 				break
 			}
-			text = fmt.Sprintf("Not so: %v\n", err)
+			text = fmt.Sprintf("Not so: %v\n", q.inNumbers(err))
 		}
 	}
 	return nil
@@ -226,6 +226,14 @@ func (q *question) numbered(answer string) string {
 		return strconv.Itoa(i + 1)
 	}
 	return answer
+}
+
+// inNumbers returns the error about an answer to a question whose options have numbers. Their values were not shown.
+func (q *question) inNumbers(err error) error {
+	if len(q.options) == 0 {
+		return err
+	}
+	return fmt.Errorf("the numbers are 1 to %d", len(q.options))
 }
 
 // byNumber replaces the numbers of options by their values.

@@ -243,7 +243,7 @@ func (w *wizard) try() error {
 		w.cmd.PrintErrf("It does not work: %v\n\n", failure)
 		return errReported
 	case err != nil:
-		return errors.New(aboutConnection(err))
+		return err
 	}
 	w.report(trial)
 	if !trial.Working() {

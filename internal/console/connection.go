@@ -28,6 +28,7 @@ type connectionView struct {
 	Confirmation string
 	Counts       []tile
 	Events       []eventView
+	NoEvents     bool // they are not known
 }
 
 // scopeView is a scope of the connection.
@@ -110,14 +111,16 @@ func (p *pages) showConnectionWith(w http.ResponseWriter, r *http.Request, resul
 	}
 	conn, err := p.sidecar.connection(r.Context(), name)
 	if err != nil {
-		p.fail(w, r, statusOf(err), problem{Title: "The connection cannot be shown", Text: sentence(err.Error())})
+		p.failed(w, r, "The connection cannot be shown", err)
 		return
 	}
 	now := time.Now()
+	events := p.sidecar.events(r.Context(), name)
 	view := connectionView{
 		URL: base(r) + "/connections/" + conn.Name, Connection: conn, Connector: orEmpty(conn.Connector), Now: now, Result: result,
 		Problems: problemsOf(conn, now), StateMeaning: sentence(adminapi.StateMeaning[conn.State]), Bar: newLifeBar(conn.Token, now), Sharing: sharing(conn.Shared),
-		Values: append(allowViews(conn), valueViews(p.sidecar.values(r.Context(), name))...), Scopes: scopeViews(conn), Counts: tilesOf(conn, p.sidecar.requestCounts(r.Context())), Events: eventViews(p.sidecar.events(r.Context(), name)),
+		Values: append(allowViews(conn), valueViews(p.sidecar.values(r.Context(), name))...), Scopes: scopeViews(conn), Counts: tilesOf(conn, p.sidecar.requestCounts(r.Context())),
+		Events: eventViews(events), NoEvents: events == nil,
 	}
 	switch {
 	case conn.Scopes.Unconfirmed():
@@ -285,14 +288,14 @@ type eventView struct {
 
 // eventKinds are what may happen to a connection.
 var eventKinds = map[string]struct{ tone, what, status string }{
-	"obtained": {toneGood, "Token obtained", "token endpoint"},
-	"adopted":  {toneGood, "Token taken from the storage", ""},
-	"failed":   {toneBad, "Token request failed", "token endpoint"},
-	"rejected": {toneWarn, "Token rejected", "API"},
-	"refused":  {toneWarn, "Request refused", "the app got"},
+	adminapi.EventObtained: {toneGood, "Token obtained", "token endpoint"},
+	adminapi.EventAdopted:  {toneGood, "Token taken from the storage", ""},
+	adminapi.EventFailed:   {toneBad, "Token request failed", "token endpoint"},
+	adminapi.EventRejected: {toneWarn, "Token rejected", "API"},
+	adminapi.EventRefused:  {toneWarn, "Request refused", "the app got"},
 }
 
-func eventViews(events []event) []eventView {
+func eventViews(events []adminapi.Event) []eventView {
 	views := make([]eventView, 0, len(events))
 	for _, e := range events {
 		kind, known := eventKinds[e.Kind]

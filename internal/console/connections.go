@@ -52,6 +52,7 @@ func (p *pages) listConnections(w http.ResponseWriter, r *http.Request) {
 	all, err := p.sidecar.connections(r.Context())
 	if err != nil {
 		list.Failure = unavailable(err)
+		list.Failure.Lines = append(list.Failure.Lines, "This page looks again by itself.")
 	}
 	list.Total = len(all)
 	found := slices.DeleteFunc(all, func(c adminapi.Connection) bool {

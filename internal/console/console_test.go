@@ -443,7 +443,7 @@ func TestConnectionPage(t *testing.T) {
 	w.mu.Unlock()
 	// Of a sidecar of an earlier version there is less.
 	older := do(t, client, http.MethodGet, base+"/connections/billing", "")
-	older.want(t, http.StatusOK, "not confirmed", "nothing confirms them", "Nothing has happened yet.")
+	older.want(t, http.StatusOK, "not confirmed", "nothing confirms them", "The sidecar does not tell them.")
 	if strings.Contains(older.text, ">granted<") {
 		t.Error("a scope is called granted that the server has not confirmed")
 	}
@@ -458,7 +458,7 @@ func TestPingShowsItsResult(t *testing.T) {
 	says[adminapi.ConnectionsPath+"/billing/ping"] = `{"working": false, "service_response": {"status_code": 403, "message": "the API responded with 403 Forbidden", "response_body": "<script>alert(1)</script>"}}`
 	w.mu.Unlock()
 	do(t, client, http.MethodPost, base+"/connections/billing/ping", "").
-		want(t, http.StatusOK, "It does not work", "The API responded with 403 Forbidden.", "&lt;script&gt;alert(1)&lt;/script&gt;")
+		want(t, http.StatusOK, "It does not work", "The API responded with 403 Forbidden.", "&lt;script&gt;alert(1)&lt;/script&gt;", "Nothing has happened yet.")
 }
 
 // hostile is a text that would run as a script, in each place where a page may put it.

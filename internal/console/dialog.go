@@ -75,6 +75,13 @@ func newDialog(d *draft.Draft, problems []draft.Problem, kept map[string]bool) d
 	return view
 }
 
+// letGo says that no secrets are kept any more.
+func (d *dialog) letGo() {
+	for i := range d.Fields {
+		d.Fields[i].Kept = false
+	}
+}
+
 // dialogOf returns the dialog of a connector with its defaults.
 func dialogOf(form adminapi.Connector) dialog {
 	view := dialog{

@@ -48,10 +48,14 @@ func (p *pages) config(ctx context.Context) (*draft.Config, error) {
 func (p *pages) withDraft(handle func(http.ResponseWriter, *http.Request, *draft.Draft)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		config, err := p.config(r.Context())
+		if known := p.known.Load(); err != nil && r.Method == http.MethodPost && known != nil {
+			config, err = known, nil // or what somebody has typed would be lost
+		}
 		if err != nil {
 			p.failed(w, r, "The connectors cannot be read", err)
 			return
 		}
+		p.known.Store(config)
 		ctx, cancel := caddy.NewContext(caddy.Context{Context: r.Context()})
 		defer cancel()
 		connector, err := p.options.Configuration.Find(ctx, config, r.PathValue("connector"))
@@ -99,6 +103,7 @@ func (p *pages) changeConnection(w http.ResponseWriter, r *http.Request, d *draf
 	case d.SaveDir != "":
 		if view.Result = save(d); view.Result.Tone == toneGood {
 			heldOf(r).forget(id)
+			view.Dialog.letGo()
 		}
 	}
 	p.showNewConnection(w, r, view)
@@ -124,8 +129,11 @@ func fillDraft(d *draft.Draft, r *http.Request) {
 	}
 	d.Customize = form.Get("customize") == "yes"
 	d.Scopes = form["scopes"]
-	d.AdditionalScopes = form.Get("additional_scopes")
+	d.AdditionalScopes = lineEnds.Replace(form.Get("additional_scopes"))
 }
+
+// lineEnds makes one line of several: where scopes are typed there is room for them.
+var lineEnds = strings.NewReplacer("\r\n", " ", "\n", " ", "\r", " ")
 
 func (p *pages) newConnectionView(r *http.Request, d *draft.Draft, problems []draft.Problem, kept map[string]bool) newConnectionView {
 	view := newConnectionView{
@@ -165,7 +173,7 @@ func try(ctx context.Context, d *draft.Draft) *notice {
 		return &notice{Tone: toneBad, Title: "It does not work: there is no token", Lines: []string{sentence(failure.Error()), trialAdvice(failure.Class)}}
 	}
 	if err != nil {
-		return &notice{Tone: toneBad, Title: "It could not be tried", Lines: []string{sentence(err.Error())}}
+		return &notice{Tone: toneBad, Title: "It could not be tried", Lines: sentences(err)}
 	}
 	return trialNotice(trial)
 }
@@ -211,7 +219,7 @@ func trialNotice(trial draft.Trial) *notice {
 func save(d *draft.Draft) *notice {
 	files, err := d.Save()
 	if err != nil {
-		return &notice{Tone: toneBad, Title: "Nothing was saved", Lines: strings.Split(sentence(err.Error()), "\n")}
+		return &notice{Tone: toneBad, Title: "Nothing was saved", Lines: sentences(err)}
 	}
 	lines := append([]string{"Written:"}, files...)
 	for _, secret := range d.Secrets() {

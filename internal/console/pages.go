@@ -10,18 +10,21 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/dustin/go-humanize"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
 )
 
 // pages are the pages of the console, by paths below the secret one.
 type pages struct {
 	options Options
 	sidecar sidecar
+	known   atomic.Pointer[draft.Config] // what had the connectors last
 }
 
 func newPages(options Options) *pages {
@@ -87,7 +90,7 @@ func unavailable(err error) *notice {
 	n := &notice{Tone: toneBad, Title: "The sidecar cannot be asked", Lines: []string{sentence(err.Error())}}
 	if unreachable, ok := errors.AsType[*adminapi.UnreachableError](err); ok {
 		n.Title = "No sidecar responds"
-		n.Lines = append(n.Lines, "Start it, or end this command and choose another one with --address or --config. This page then shows it by itself.")
+		n.Lines = append(n.Lines, "Start it, or end this command and choose another one with --address or --config.")
 		if unreachable.Forbidden() {
 			n.Title = "The sidecar's admin endpoint may not be opened"
 			n.Lines[1] = "Run this command as the user of that Caddy."
@@ -119,6 +122,15 @@ func sentence(text string) string {
 		text += "."
 	}
 	return text
+}
+
+// sentences returns the lines of an error as sentences.
+func sentences(err error) []string {
+	var all []string
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		all = append(all, sentence(line))
+	}
+	return all
 }
 
 // where says which sidecar the pages are about.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"regexp"
-	"time"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
@@ -62,20 +61,11 @@ func (s sidecar) config(ctx context.Context) (*draft.Config, error) {
 	return draft.RunningConfig(ctx, admin)
 }
 
-// event is something that happened to a connection.
-type event struct {
-	At       time.Time `json:"at"`
-	Kind     string    `json:"kind"`
-	Status   *int      `json:"status"`
-	Code     *string   `json:"code"`
-	Duration *float64  `json:"duration"`
-	Count    int       `json:"count"`
-}
-
-// events returns the last events of a connection, the newest first. There are none when they cannot be
-// had: the page has more to show.
-func (s sidecar) events(ctx context.Context, name string) (list []event) {
-	if s.call(ctx, http.MethodGet, adminapi.ConnectionPath(name, "/events"), &list) != nil {
+// events returns the last events of a connection, the newest first. The list is nil when they cannot be had:
+// the page has more to show.
+func (s sidecar) events(ctx context.Context, name string) []adminapi.Event {
+	list := []adminapi.Event{}
+	if s.call(ctx, http.MethodGet, adminapi.ConnectionPath(name, adminapi.EventsList), &list) != nil {
 		return nil
 	}
 	return list

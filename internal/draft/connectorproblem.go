@@ -2,6 +2,7 @@ package draft
 
 import (
 	"errors"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -292,11 +293,19 @@ func pairField(list string, pairs []PairDraft, option, message string) string {
 	return inRow(list, i, "name")
 }
 
-// withoutOption returns an error without the option that it begins with: it is shown beside its field.
+// loadingModule matches how Caddy says which module an error of loading comes from.
+var loadingModule = regexp.MustCompile(`^loading module '[^']*': (provision [a-z_.]+: )?`)
+
+// rowOptions are the options that errors name with the key or name of their row.
+var rowOptions = []string{"scope ", "parameter ", "config_value ", "flow ", "token_request_param ", "api_header ", "api_query "}
+
+// withoutOption returns an error without the option that it begins with, which is shown beside its field, and
+// without Caddy's words about modules.
 func withoutOption(err error) error {
 	option, reason, ok := strings.Cut(err.Error(), ": ")
-	if !ok || strings.Count(option, " ") > 1 {
+	inRow := slices.ContainsFunc(rowOptions, func(row string) bool { return strings.HasPrefix(option, row) })
+	if !ok || strings.Contains(option, " ") && !inRow {
 		return err
 	}
-	return errors.New(reason)
+	return errors.New(loadingModule.ReplaceAllString(reason, ""))
 }

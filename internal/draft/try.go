@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -50,7 +51,7 @@ func (d *Draft) Try(ctx context.Context) (Trial, error) {
 		}},
 	}, nil), true)
 	if err != nil {
-		return Trial{}, errors.New(err.Error()) // whatever it wraps, nothing was requested
+		return Trial{}, d.reasons(err)
 	}
 	defer func() { _ = caddy.Stop() }()
 	var trial Trial
@@ -60,6 +61,18 @@ func (d *Draft) Try(ctx context.Context) (Trial, error) {
 	ping := d.Ping(ctx, d.Name)
 	trial.Ping = &ping
 	return trial, ctx.Err()
+}
+
+// reasons returns the reasons in an error of loading the connection, one on a line: without its name, and the
+// modules of Caddy that the error passed through. Whatever it wraps, nothing was requested.
+func (d *Draft) reasons(err error) error {
+	head := "connection " + d.Name + ": "
+	_, reasons, found := strings.Cut(err.Error(), head)
+	if !found {
+		return errors.New(err.Error())
+	}
+	lines := strings.Split(strings.ReplaceAll(reasons, "\n"+head, "\n"), "\n")
+	return errors.New(strings.Join(slices.Compact(lines), "\n"))
 }
 
 // literal escapes the braces of a secret, which is no text with placeholders.

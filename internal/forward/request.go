@@ -41,6 +41,7 @@ type Request struct {
 	denied    *Error        // the error that the app gets in place of a response of the API
 	responded bool          // the app gets a response, and not an error of reverse_proxy
 	status    int           // of that response
+	limited   bool          // that response limits the rate
 	took      time.Duration // from sending it to the header of its response
 	broken    error         // why the API's response broke off
 
@@ -172,6 +173,9 @@ func (q *Request) countResponse() {
 		return
 	case q.responded:
 		q.Conn.Metrics.CountResponse(q.status, q.took)
+		if q.limited {
+			q.Conn.Metrics.Count(telemetry.Limited)
+		}
 	case q.sent && !q.left():
 		q.Conn.Metrics.CountNoResponse()
 	}

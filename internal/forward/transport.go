@@ -170,9 +170,7 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 	if token != nil && q.rejected(res) {
 		q.Conn.Metrics.Count(telemetry.Passed)
 	}
-	if q.ofApp && limitsRate(res) {
-		q.Conn.Metrics.Count(telemetry.Limited)
-	}
+	q.limited = q.ofApp && limitsRate(res)
 	// The response must not lead to the request that carries the token.
 	res.Request = req
 	dropOwnProxyStatus(res.Header)

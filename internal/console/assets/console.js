@@ -3,14 +3,23 @@
 
 const refreshEvery = 5000;
 
-// refresh replaces the part of the page that shows what the sidecar says. It waits while the page is hidden.
+let leaving = false; // browsers end requests of a page that is left
+addEventListener("beforeunload", () => leaving = true);
+
+function sayEnded() {
+	if (!leaving) say("The console has ended. Start the command again, and open its new URL.");
+}
+
+// refresh replaces the part of the page that shows what the sidecar says. It waits while the page is hidden,
+// and while somebody selects text of it.
 async function refresh(live) {
-	if (document.hidden) return;
+	const selection = getSelection();
+	if (document.hidden || (!selection.isCollapsed && live.contains(selection.anchorNode))) return;
 	let response;
 	try {
 		response = await fetch(live.dataset.refresh);
 	} catch {
-		say("The console has ended. Start the command again, and open its new URL.");
+		sayEnded();
 		return;
 	}
 	const page = new DOMParser().parseFromString(await response.text(), "text/html");
@@ -20,20 +29,19 @@ async function refresh(live) {
 		return;
 	}
 	say("");
-	if (live.contains(document.activeElement) && document.activeElement !== live) {
-		const place = placeOf(live, document.activeElement);
-		live.replaceChildren(...fresh.childNodes);
-		live.querySelectorAll("a, button, [tabindex]")[place]?.focus({ preventScroll: true });
-		return;
-	}
+	if (fresh.innerHTML === live.innerHTML) return;
+	const focused = live.contains(document.activeElement) ? nameOf(document.activeElement) : "";
 	live.replaceChildren(...fresh.childNodes);
+	if (!focused) return;
+	[...live.querySelectorAll("a, [tabindex]")].find((element) => nameOf(element) === focused)?.focus({ preventScroll: true });
 }
 
-function placeOf(live, element) {
-	return [...live.querySelectorAll("a, button, [tabindex]")].indexOf(element);
+// nameOf tells apart what can have the focus. The place would not: lists change their order.
+function nameOf(element) {
+	return element.getAttribute("href") ?? element.getAttribute("aria-label") ?? "";
 }
 
-// say shows a line above the part that is refreshed; an empty one removes it.
+// say shows a line above the part that is refreshed, or the form; an empty one removes it.
 function say(text) {
 	let line = document.getElementById("said");
 	if (!line) {
@@ -42,7 +50,7 @@ function say(text) {
 		line.id = "said";
 		line.className = "notice notice-warn";
 		line.setAttribute("role", "status");
-		document.getElementById("live").before(line);
+		document.querySelector("#live, .form-page").before(line);
 	}
 	line.hidden = !text;
 	if (line.textContent !== text) line.textContent = text;
@@ -105,8 +113,10 @@ async function check() {
 	try {
 		page = await post(fields);
 	} catch {
+		sayEnded();
 		return;
 	}
+	say(page.getElementById("preview") ? "" : page.querySelector("h1")?.textContent);
 	if (number !== latest || !page.getElementById("preview")) return;
 	document.getElementById("preview").replaceChildren(...page.getElementById("preview").childNodes);
 	for (const fresh of page.querySelectorAll("#form [data-error-for]")) showErrors(fresh);
@@ -129,9 +139,18 @@ function showErrors(fresh) {
 async function changeRows(button) {
 	latest++;
 	const fields = new FormData(form, button);
-	const page = await post(fields);
+	let page;
+	try {
+		page = await post(fields);
+	} catch {
+		sayEnded();
+		return;
+	}
 	const fresh = page.getElementById("form");
-	if (!fresh) return;
+	if (!fresh) {
+		say(page.querySelector("h1")?.textContent);
+		return;
+	}
 	const list = button.closest("[id^=list-]").id;
 	form.replaceChildren(...fresh.childNodes);
 	document.getElementById("preview").replaceChildren(...page.getElementById("preview").childNodes);
