@@ -14,6 +14,7 @@ import (
 	"github.com/caddy-httphelper/caddy-httphelper/internal/command"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/placeholder"
 )
 
 func init() {
@@ -82,10 +83,29 @@ func (c *Connector) preview(name string, connection json.RawMessage) (string, er
 	if err != nil {
 		return "", err
 	}
+	unread, err := c.unreadScopes(config)
+	if err != nil {
+		return "", err
+	}
 	if _, err := conn.resolveScopes(spec); err != nil {
 		return "", err
 	}
+	spec.RequestedScopes = append(spec.RequestedScopes, unread...)
 	return spec.Preview()
+}
+
+// unreadScopes takes additional scopes that need the environment or a file from a connection, and returns them as they
+// are written: a preview reads nothing.
+func (c *Connector) unreadScopes(config *Connection) ([]string, error) {
+	if !c.AdditionalScopes {
+		return nil, nil
+	}
+	typed, err := placeholder.Parse(config.AdditionalScopes)
+	if err != nil || !typed.Reads() {
+		return nil, prefixAll("additional_scopes", err)
+	}
+	config.AdditionalScopes = ""
+	return []string{typed.String()}, nil
 }
 
 // refreshActive makes a token request of a connection of the running config.

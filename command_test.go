@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 )
 
 func TestTokenRequestByMethod(t *testing.T) {
@@ -280,4 +283,90 @@ func TestDraftsTriedAtOnce(t *testing.T) {
 	if _, err := d.Try(t.Context()); err == nil || err.Error() != "client_id: {env.NOT_SET_ANYWHERE} is not set or empty" {
 		t.Errorf("%v; it should say what is wrong, and not where Caddy has found it", err)
 	}
+}
+
+// TestDraftShowsNothingItReads: what somebody types may name variables and files. A preview does not read them, and
+// what is said about a trial has nothing that was read, wherever servers repeat it.
+func TestDraftShowsNothingItReads(t *testing.T) {
+	const inVariable, inFile = "s3cret-of-a-variable", "s3cret-of-a-file"
+	t.Setenv("HTTP_HELPER_TEST_TYPED", inVariable)
+	file := filepath.Join(t.TempDir(), "typed")
+	if err := os.WriteFile(file, []byte(inFile+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := newIdP(t)
+	a := newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, "not for ", r.URL.Path, " with ", r.Header.Get("X-Echo"))
+	})
+	builder := draft.NewConnector(forDrafts, nil)
+	builder.Name, builder.BaseURL, builder.TokenURL, builder.Ping.Path = "c", a.URL+"/{param.a}", e.URL+"/token/{param.a}", "/me"
+	builder.Scopes, builder.CustomizeScopes, builder.AdditionalScopes = []draft.ScopeDraft{{Name: "read"}}, true, true
+	builder.Parameters = []draft.ParameterDraft{{Key: "a", Type: "text"}, {Key: "b", Type: "text"}}
+	builder.ConfigValues = []draft.ConfigValueDraft{
+		{Key: "static", Type: "text", Value: "urn:{param.b}"},
+		{Key: "computed", Type: "text", Source: draft.SourceTemplate, Template: "{{ upper .param.b }}"},
+	}
+	builder.TokenRequestParams = []draft.PairDraft{{Name: "account", Value: "{param.b}"}, {Name: "static", Value: "{config.static}"}, {Name: "computed", Value: "{config.computed}"}}
+	builder.APIHeaders = []draft.PairDraft{{Name: "X-Echo", Value: "{param.b}"}}
+	config := &draft.Config{Connectors: map[string]json.RawMessage{"c": builder.JSON()}}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+	defer cancel()
+	connector, err := findForDraft(ctx, config, "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := draft.New(connector, config)
+	for i, value := range []string{"{env.HTTP_HELPER_TEST_TYPED}", "secret", "{env.HTTP_HELPER_TEST_TYPED}", "{file." + file + "}"} {
+		d.Fields[i].Value = value
+	}
+	d.Customize, d.AdditionalScopes = true, "{file."+file+"}"
+	shown := func(what string, value any) {
+		t.Helper()
+		text := fmt.Sprintf("%+v", value)
+		if encoded, err := json.Marshal(value); err == nil {
+			text += string(encoded)
+		}
+		if text = strings.ToLower(text); strings.Contains(text, "s3cret") {
+			t.Errorf("%s shows what was read: %s", what, text)
+		}
+	}
+
+	preview, err := d.Preview()
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown("the preview", preview)
+	for _, want := range []string{"/token/{env.HTTP_HELPER_TEST_TYPED}\n", "account = {file." + file + "}\n", "static = {config.static}\n", "computed = {config.computed}\n", "scope = {file." + file + "}\n"} {
+		if !strings.Contains(preview, want) {
+			t.Errorf("%q is not in\n%s", want, preview)
+		}
+	}
+	shown("the problems", d.Problems())
+
+	e.respond(func(w http.ResponseWriter, _ int64) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"access_token":"a-token","expires_in":3600,"scope":"read %s.more"}`, inVariable)
+	})
+	trial, err := d.Try(t.Context())
+	if err != nil || trial.Ping == nil || trial.Working() || len(trial.Connection.Scopes.Missing) != 1 || len(trial.Connection.Scopes.Granted) != 2 {
+		t.Fatalf("%+v %v", trial, err)
+	}
+	shown("a trial", trial)
+	e.respond(func(w http.ResponseWriter, _ int64) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprintf(w, `{"error":"invalid_target","error_description":"unknown account %s"}`, inFile)
+	})
+	_, err = d.Try(t.Context())
+	if failure, ok := errors.AsType[*oauth.Error](err); !ok || !strings.Contains(failure.Error(), "invalid_target") {
+		t.Fatal(err)
+	}
+	shown("a failed trial", err.Error())
+	d.Fields[2].Value = "{file." + file + "}/.." // which cannot be loaded
+	_, err = d.Try(t.Context())
+	if err == nil {
+		t.Fatal("it could be tried")
+	}
+	shown("an impossible trial", err.Error())
 }

@@ -329,6 +329,78 @@ func TestConsoleSavesOnlyNewFiles(t *testing.T) {
 	equal(t, "file behind the link", string(must(os.ReadFile(filepath.Join(elsewhere, "linked.caddyfile")))), "untouched")
 }
 
+// TestConsoleShowsNothingItReads has somebody type what names a file and a variable, and servers that repeat what was in
+// them.
+func TestConsoleShowsNothingItReads(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	api := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.WriteHeader(http.StatusForbidden)
+		fmt.Fprintf(rw, "not %s with %s", r.URL.Path, r.Header.Get("X-Account"))
+	}))
+	t.Cleanup(api.Close)
+	w.Run(t, w.expand(options{}, harness.Config{Options: "http_helper {\n" + `connector echo {
+		base_url ` + api.URL + `/{param.where}
+		token_url $TOKENS
+		scope read
+		customize_scopes
+		additional_scopes
+		parameter where text
+		parameter account text
+		config_value urn text {
+			value urn:{param.account}
+		}
+		config_value upper text {
+			flow upper
+		}
+		flow upper template "{{ upper .param.account }}"
+		token_request_param account {param.account}
+		token_request_param urn {config.urn}
+		token_request_param upper {config.upper}
+		api_header X-Account {param.account}
+		ping GET /me 200
+	}` + "\n}"}))
+	user := harness.NewUser(t)
+	const inFile, inVariable = "from-a-file", "from-a-variable"
+	file := user.File(t, "account", inFile)
+	cmd := user.Command(t, "console", "--address", "unix/"+w.AdminSocket(), "--save", filepath.Join(user.Home, "saved"))
+	cmd.Env = append(cmd.Env, "TYPED_VARIABLE="+inVariable)
+	running := harness.Background(t, cmd)
+	running.WaitLog(t, "Ctrl-C ends the console")
+	v := newVisitor(t, consoleURL.FindStringSubmatch(running.Logs())[1])
+	w.tokens.RespondWith(harness.Reply(http.StatusOK, map[string]any{"access_token": "a-token", "expires_in": 600, "token_type": "Bearer", "scope": "read " + inVariable}))
+	wantNothing := func(what, page string, texts ...string) {
+		t.Helper()
+		for _, read := range []string{inFile, inVariable, strings.ToUpper(inFile)} {
+			if strings.Contains(page, read) {
+				t.Errorf("%s shows what was read: %s", what, page)
+			}
+		}
+		for _, text := range texts {
+			if !strings.Contains(page, text) {
+				t.Errorf("%s lacks %q:\n%s", what, text, page)
+			}
+		}
+	}
+	form := url.Values{
+		"draft": {"d"}, "name": {"mine"}, "client_id": {"{env.TYPED_VARIABLE}"}, "client_secret": {secret}, "parameters.where": {"{env.TYPED_VARIABLE}"},
+		"parameters.account": {"{file." + file + "}"}, "customize": {"yes"}, "additional_scopes": {"{file." + file + "}"}, "do": {"check"},
+	}
+	wantNothing("a preview", v.post(t, "/new/echo", form), "account = {file."+file+"}", "scope = {file."+file+"}", "urn = {config.urn}", "upper = {config.upper}")
+	form.Set("do", "try")
+	wantNothing("a trial", v.post(t, "/new/echo", form), "There is a token, but the ping does not work", "Scopes not granted", "not /[redacted]/me with [redacted]")
+	equal(t, "what was sent", w.tokens.Only(t).Form().Get("account"), inFile)
+	w.tokens.RespondWith(harness.Reply(http.StatusBadRequest, map[string]string{"error": "invalid_target", "error_description": "no account " + inFile}))
+	wantNothing("a failed trial", v.post(t, "/new/echo", form), "It does not work: there is no token", "invalid_target")
+	form.Set("do", "save")
+	wantNothing("what was saved", v.post(t, "/new/echo", form), "The connection is saved")
+	for _, field := range []string{"base_url", "token_url", "config_values.0.value", "label"} {
+		form := url.Values{"do": {"check"}, "name": {"c"}, "base_url": {"https://api.example"}, "token_url": {"https://auth.example"}, "config_values.0.key": {"k"}, "config_values.0.type": {"text"}}
+		form.Set(field, "https://{file."+file+"}/{env.TYPED_VARIABLE}")
+		wantNothing("a connector with it as "+field, v.post(t, "/new-connector", form))
+	}
+}
+
 // TestConsoleLosesNothingTyped takes the connectors away from a form that is being filled in, as a sidecar
 // does that starts anew, and a file that is being edited.
 func TestConsoleLosesNothingTyped(t *testing.T) {

@@ -28,8 +28,16 @@ var trying = make(chan struct{}, 1)
 
 // Try makes one token request in this process, in a Caddy that does nothing else, and then the connector's
 // ping. The draft must be complete, and there is only one trial at a time. The error is an *oauth.Error when
-// there is no token, or ctx's; any other one says why trying was not possible.
+// there is no token, or ctx's; any other one says why trying was not possible. Nothing shows what was read from
+// variables and files that were typed.
 func (d *Draft) Try(ctx context.Context) (Trial, error) {
+	read := d.readValues()
+	trial, err := d.try(ctx)
+	read.redactTrial(&trial)
+	return trial, read.redactError(err)
+}
+
+func (d *Draft) try(ctx context.Context) (Trial, error) {
 	select {
 	case trying <- struct{}{}:
 		defer func() { <-trying }()

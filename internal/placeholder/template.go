@@ -49,7 +49,12 @@ type Values struct {
 
 	// ReadFile reads the file of a {file.*}. Default: the function ReadFile.
 	ReadFile func(path string) (string, error)
+
+	// Unread leaves the environment and files unread: what needs them is an error.
+	Unread bool
 }
+
+var errUnread = errors.New("it is not read now")
 
 func (v *Values) readFile(path string) (string, error) {
 	if v == nil || v.ReadFile == nil {
@@ -160,6 +165,11 @@ func (t Template) IsLiteral() bool {
 	return !slices.ContainsFunc(t.Parts, func(p Part) bool { return p.Kind != "" })
 }
 
+// Reads reports whether the template needs the environment or a file.
+func (t Template) Reads() bool { return slices.ContainsFunc(t.Parts, Part.reads) }
+
+func (p Part) reads() bool { return p.Kind == Env || p.Kind == File }
+
 // Keys returns the keys of all placeholders of a kind, each once.
 func (t Template) Keys(kind string) []string {
 	var keys []string
@@ -259,9 +269,13 @@ func whichControl(value string) error {
 
 // resolve returns the value that the part has now.
 func (p Part) resolve(values *Values) (string, error) {
-	switch p.Kind {
-	case "":
+	switch {
+	case p.Kind == "":
 		return p.Value, nil
+	case p.reads() && values != nil && values.Unread:
+		return "", fmt.Errorf("%s: %w", p, errUnread)
+	}
+	switch p.Kind {
 	case Env:
 		value := os.Getenv(p.Value)
 		if value == "" {

@@ -70,7 +70,7 @@ func (r *resolver) addSecret(value string) {
 // noteSecret adds a value to the secrets if it comes from the environment or a file, and is not too short
 // for a secret.
 func (r *resolver) noteSecret(t *placeholder.Template, value string) {
-	if len(t.Keys(placeholder.Env))+len(t.Keys(placeholder.File)) > 0 && len(value) >= redact.MinLength {
+	if t.Reads() && len(value) >= redact.MinLength {
 		r.addSecret(value)
 	}
 }

@@ -20,9 +20,11 @@ import (
 )
 
 // Preview describes the token request of a connection that is not in use, for people. It names secrets
-// instead of showing them, shows placeholders for hidden values, and makes no request.
+// instead of showing them, shows placeholders for hidden values, and makes no request. It reads neither the
+// environment nor files: whoever may describe a connection need not see what is in them.
 func (s *Spec) Preview() (string, error) {
 	v := (&Connection{Spec: *s, Client: noRequests, logger: zap.NewNop()}).View()
+	v.resolver.readNothing()
 	if err := errors.Join(v.checkURL("base_url", s.BaseURL), v.checkURL("token_url", s.TokenURL)); err != nil {
 		return "", err
 	}
@@ -38,7 +40,7 @@ func noRequests(*tls.Certificate) *http.Client {
 
 // checkURL checks a URL that depends on no environment variable and no file.
 func (v *View) checkURL(option string, t *placeholder.Template) error {
-	if t == nil || len(t.Keys(placeholder.Env))+len(t.Keys(placeholder.File)) > 0 {
+	if t == nil || t.Reads() {
 		return nil
 	}
 	_, err := v.spec.InsecureURLs.Expand(option, *t, &placeholder.Values{Lookup: v.lookup})
@@ -102,11 +104,16 @@ func (v *View) authParams() (oauth.AuthParams, error) {
 func (v *View) text(t placeholder.Template) string {
 	shown := placeholder.Template{Parts: slices.Clone(t.Parts)}
 	for i, p := range t.Parts {
-		if (p.Kind == placeholder.Param || p.Kind == placeholder.Config) && v.mayShow(p.Kind, p.Value) {
+		if p.Kind != placeholder.Param && p.Kind != placeholder.Config {
+			continue
+		}
+		value := v.placeholder(p.Kind, p.Value)
+		if v.mayShow(p.Kind, p.Value) {
 			if known, err := v.resolver.lookup(p.Kind, p.Value); err == nil {
-				shown.Parts[i] = placeholder.Part{Value: known}
+				value = known
 			}
 		}
+		shown.Parts[i] = placeholder.Part{Value: value}
 	}
 	return shown.String()
 }

@@ -57,6 +57,9 @@ func (c *Connection) offlineResolver() *resolver {
 	return c.resolver(expiredContext)
 }
 
+// readNothing has a pass leave the environment and files unread, so that nothing in them is shown.
+func (r *resolver) readNothing() { r.values.Unread = true }
+
 // goOffline ends the requests of a pass. What it resolves afterwards is for the fingerprint and texts.
 func (r *resolver) goOffline() { r.ctx = expiredContext }
 
@@ -81,6 +84,9 @@ var readFile = placeholder.ReadFile
 
 // readFile reads a file, once in a pass.
 func (r *resolver) readFile(path string) (string, error) {
+	if r.values.Unread {
+		return "", errors.New("no file is read now")
+	}
 	file, ok := r.files[path]
 	if !ok {
 		file.content, file.err = readFile(path)

@@ -86,7 +86,7 @@ func (v *View) hasSecret(text string) bool {
 // url returns a URL without its query, or its template if it cannot be resolved offline or contains a
 // secret.
 func (v *View) url(t *placeholder.Template) string {
-	u, err := t.ExpandURL(&placeholder.Values{Lookup: v.lookup, ReadFile: v.resolver.readFile})
+	u, err := t.ExpandURL(&placeholder.Values{Lookup: v.lookup, ReadFile: v.resolver.readFile, Unread: v.resolver.values.Unread})
 	if err != nil {
 		return WithoutQuery(t.String())
 	}
@@ -116,11 +116,22 @@ func (v *View) lookup(kind, key string) (string, error) {
 			return value, nil
 		}
 	}
-	hidden := placeholderFor(kind, key)
+	hidden := v.placeholder(kind, key)
 	if !slices.Contains(v.hidden, hidden) {
 		v.hidden = append(v.hidden, hidden)
 	}
 	return mark(slices.Index(v.hidden, hidden)), nil
+}
+
+// placeholder returns what stands for a value that is not shown: a text with placeholders that were left unread as it
+// is written, and otherwise the placeholder.
+func (v *View) placeholder(kind, key string) string {
+	if kind == placeholder.Param && v.resolver.values.Unread && v.mayShow(kind, key) {
+		if value := v.spec.ParameterValues[key]; value.File == nil && value.Value.Reads() {
+			return value.Value.String()
+		}
+	}
+	return placeholderFor(kind, key)
 }
 
 // placeholderFor returns the placeholder of a kind with a key.
