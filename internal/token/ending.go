@@ -15,9 +15,9 @@ import (
 // says that nothing is left of its life.
 const lookPause = time.Second
 
-// endsInHand reports whether t is the last token obtained, of whose life nothing is left. The time that
+// repeatsEnding reports whether t is the last token obtained, of whose life nothing is left. The time that
 // the server promised for it before is nearly over, so it is better to look again than to send it on.
-func (s *Source) endsInHand(t *oauth.Token) bool {
+func (s *Source) repeatsEnding(t *oauth.Token) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !t.Ending || s.ending || !s.holds(t) {

@@ -274,7 +274,7 @@ func (p *part) lockedView() view {
 // view returns what is known besides the record. Call it with mu held.
 func (p *part) view() view {
 	v := view{
-		replica: p.s.replica, inHand: p.s.cached.Load(), rejected: p.s.rejected,
+		replica: p.s.replica, latest: p.s.cached.Load(), rejected: p.s.rejected,
 		locked: p.locked, began: p.began, heard: p.heard, patience: patienceFor(p.timeout),
 	}
 	if p.attempt != nil {

@@ -110,7 +110,7 @@ func (s *Source) run(a *attempt, cancel context.CancelFunc, u *User) {
 			event.Status = statusOf(t, err)
 		}
 		switch {
-		case err == nil && s.endsInHand(t) && wait(a.ctx, lookPause):
+		case err == nil && s.repeatsEnding(t) && wait(a.ctx, lookPause):
 			s.noteEnding()
 			event.Expires = t.Sent.Add(t.Lifetime).Round(0)
 		case err != nil && err.Transient && i < len(retryPauses) && wait(a.ctx, jitter(retryPauses[i], 0.5)):

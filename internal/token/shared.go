@@ -70,7 +70,7 @@ const (
 // view is what a replica knows besides the record.
 type view struct {
 	replica   string
-	inHand    *cached // the last token obtained, or nil
+	latest    *cached // the last token obtained, or nil
 	rejected  string  // the value of the token that an API has rejected last
 	replacing bool    // the current token is to be replaced because of that
 	own       bool    // an adopted token was of no use: it has to be one that this replica requests
@@ -87,7 +87,7 @@ func decide(r record, v view, now time.Time) decision {
 		return adopting
 	case r.Failure.left(now) > 0 && r.Failure.Replica != v.replica:
 		return failing
-	case v.replacing && v.inHand.usable(now) && r.replacedAgo(now) < replacePause:
+	case v.replacing && v.latest.usable(now) && r.replacedAgo(now) < replacePause:
 		return staying
 	case now.Sub(v.heard) < v.patience:
 		return waiting
@@ -104,12 +104,12 @@ func (v view) prefers(t *recordToken, now time.Time) bool {
 	switch {
 	case !t.usable(now), t.Value == v.rejected:
 		return false
-	case v.inHand == nil:
+	case v.latest == nil:
 		return true
-	case v.inHand.usable(now) && v.inHand.Value != v.rejected:
-		return t.expires().After(v.inHand.expires())
+	case v.latest.usable(now) && v.latest.Value != v.rejected:
+		return t.expires().After(v.latest.expires())
 	default:
-		return t.Sent.After(v.inHand.Sent)
+		return t.Sent.After(v.latest.Sent)
 	}
 }
 
