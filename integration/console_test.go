@@ -253,11 +253,11 @@ func TestConsolePictures(t *testing.T) {
 	for name, options := range map[string]harness.BrowserOptions{
 		"":       {Width: 1100, Height: 1100},
 		"-dark":  {Width: 1100, Height: 1100, Dark: true},
-		"-phone": {Width: 500, Height: 860},
+		"-phone": {Width: 375, Height: 812},
 	} {
 		t.Run("pages"+name, func(t *testing.T) {
 			t.Parallel()
-			d := openDesk(t, options, "--address", address, "--config", showcaseConfig(t))
+			d := openDesk(t, options, "--address", address, "--config", showcaseConfig(t), "--save", t.TempDir())
 			equal(t, "title", d.Text(t, "h1"), "Connections")
 			picture(t, d.Browser, "connections"+name)
 			for _, page := range []string{"connections/billing", "connectors", "connectors/acme_crm", "new"} {
@@ -266,8 +266,13 @@ func TestConsolePictures(t *testing.T) {
 			}
 			d.fillShowcaseConnection(t)
 			picture(t, d.Browser, "new-connection"+name)
+			d.press(t, "save")
+			d.waitText(t, "#result", "The connection is saved")
+			picture(t, d.Browser, "saved"+name)
 			d.fillShowcaseConnector(t)
 			picture(t, d.Browser, "new-connector"+name)
+			d.press(t, "check")
+			picture(t, d.Browser, "checked"+name)
 			d.wantNoSecret(t)
 		})
 	}

@@ -1,11 +1,14 @@
 package draft
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -22,6 +25,30 @@ type Trial struct {
 // Working reports whether nothing speaks against the connection: the ping, if there is one, worked. Scopes
 // may be missing.
 func (t Trial) Working() bool { return t.Ping == nil || t.Ping.Working }
+
+// Lifetime returns how long the token lives, in words; "" if there is none.
+func (t Trial) Lifetime() string {
+	if t.Connection.Token == nil {
+		return ""
+	}
+	left := t.Connection.Token.Expires.Sub(t.Connection.Token.Obtained).Round(time.Second)
+	var parts []string
+	for _, unit := range []struct {
+		name   string
+		length time.Duration
+	}{{"hour", time.Hour}, {"minute", time.Minute}, {"second", time.Second}} {
+		n := left / unit.length
+		left -= n * unit.length
+		switch n {
+		case 0:
+		case 1:
+			parts = append(parts, "1 "+unit.name)
+		default:
+			parts = append(parts, strconv.Itoa(int(n))+" "+unit.name+"s")
+		}
+	}
+	return cmp.Or(strings.Join(parts, " "), "less than a second")
+}
 
 // trying is taken by the one draft that is tried: there is one running config in a process.
 var trying = make(chan struct{}, 1)
