@@ -142,7 +142,7 @@ async function check() {
 // settle takes a result away that said whether the fields fit, once that is no longer so.
 function settle(page) {
 	const result = form.querySelector("#result[data-right]");
-	const wrong = [page.getElementById("form"), form].some((where) => where.querySelector("[data-error-for]:not([hidden])")) || !page.getElementById("block");
+	const wrong = [page.getElementById("form"), form].some((where) => where.querySelector("[data-error-for]:not([hidden])")) || !document.getElementById("block");
 	if (result && result.dataset.right === String(wrong)) result.remove();
 }
 
