@@ -176,8 +176,14 @@ func TestConsoleLeavesAPageAlone(t *testing.T) {
 		return d.Script(t, "refresh(live).then(() => "+script+")")
 	}
 	const row = `document.querySelector("tbody tr:last-child")`
-	d.Script(t, row+`.mark = "yes"`)
-	equal(t, "a row when nothing has changed", refreshed(row+".mark"), "yes")
+	kept := ""
+	for range 5 { // the seconds since a failure change what is shown
+		d.Script(t, row+`.mark = "yes"`)
+		if kept = refreshed(row + ".mark"); kept == "yes" {
+			break
+		}
+	}
+	equal(t, "a row when nothing has changed", kept, "yes")
 	d.Script(t, row+`.querySelector("a").textContent = "changed"; getSelection().selectAllChildren(`+row+`)`)
 	equal(t, "a row whose text is selected", refreshed(row+`.querySelector("a").textContent`), "changed")
 	d.Script(t, `getSelection().removeAllRanges(); document.querySelector("tbody").prepend(`+row+`); document.querySelector("tbody a").focus()`)
@@ -220,14 +226,20 @@ func TestConsoleOutlivesTheSidecar(t *testing.T) {
 // TestConsoleOnAPhone looks at pages that are 375 pixels wide: nothing is cut off or beside the screen.
 func TestConsoleOnAPhone(t *testing.T) {
 	t.Parallel()
-	d := openDesk(t, harness.BrowserOptions{Width: 375, Height: 812}, "--address", sidecarStandIn(t, showcase()), "--config", showcaseConfig(t))
+	d := openDesk(t, harness.BrowserOptions{Width: 375, Height: 812}, "--address", sidecarStandIn(t, showcase()), "--config", showcaseConfig(t), "--save", t.TempDir())
 	equal(t, "width", d.Script(t, "innerWidth"), "375")
+	const wider = "document.documentElement.scrollWidth > 375"
 	for _, page := range []string{"/", "/connections/billing", "/connectors", "/connectors/acme_crm", "/new", "/new/acme_crm", "/new-connector"} {
 		d.Open(t, d.base+page)
-		equal(t, page+" is wider than the screen", d.Script(t, "document.documentElement.scrollWidth > 375"), "false")
+		equal(t, page+" is wider than the screen", d.Script(t, wider), "false")
 		const beside = `[...document.querySelectorAll("nav a, .events td, .connections td")].filter((e) => e.getBoundingClientRect().right > 375 || e.scrollWidth > e.clientWidth + 1).map((e) => e.textContent).join()`
 		equal(t, page+": beside the screen", d.Script(t, beside), "")
 	}
+	d.Open(t, d.base+"/new/people")
+	d.fill(t, "client_id", "app")
+	d.press(t, "save")
+	d.waitText(t, "#result", "The connection is saved")
+	equal(t, "the page after saving is wider than the screen", d.Script(t, wider), "false")
 }
 
 // TestConsoleTakesResultsBack: a result that names mistakes goes once there are none, and the other way round.
