@@ -31,20 +31,19 @@ func (t Trial) Lifetime() string {
 	if t.Connection.Token == nil {
 		return ""
 	}
-	left := t.Connection.Token.Expires.Sub(t.Connection.Token.Obtained).Round(time.Second)
+	seconds := int(t.Connection.Token.Expires.Sub(t.Connection.Token.Obtained).Round(time.Second).Seconds())
 	var parts []string
 	for _, unit := range []struct {
-		name   string
-		length time.Duration
-	}{{"hour", time.Hour}, {"minute", time.Minute}, {"second", time.Second}} {
-		n := left / unit.length
-		left -= n * unit.length
-		switch n {
-		case 0:
-		case 1:
-			parts = append(parts, "1 "+unit.name)
-		default:
-			parts = append(parts, strconv.Itoa(int(n))+" "+unit.name+"s")
+		name    string
+		seconds int
+	}{{"hour", 3600}, {"minute", 60}, {"second", 1}} {
+		n := seconds / unit.seconds
+		seconds %= unit.seconds
+		if n > 1 {
+			unit.name += "s"
+		}
+		if n > 0 {
+			parts = append(parts, strconv.Itoa(n)+" "+unit.name)
 		}
 	}
 	return cmp.Or(strings.Join(parts, " "), "less than a second")
