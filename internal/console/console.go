@@ -108,7 +108,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	if server.Shutdown(last) != nil {
 		_ = server.Close()
 	}
-	_ = <-ended // which closes the listener, even if it had not begun to serve
+	<-ended //nolint:errcheck // http.ErrServerClosed; which closes the listener, even if it had not begun to serve
 	if err := context.Cause(ctx); errors.Is(err, ErrIdle) {
 		return err
 	}
