@@ -51,6 +51,7 @@ func (c *Connector) forDraft() *draft.Connector {
 		CheckName:             validName,
 		CheckText:             placeholders(),
 		CheckAdditionalScopes: c.checkAdditionalScopes,
+		WarnAdditionalScopes:  c.warnAdditionalScopes,
 		Preview:               c.preview,
 		Refresh:               refreshActive,
 	}
@@ -66,6 +67,14 @@ func (c *Connector) checkAdditionalScopes(typed string) error {
 	}
 	_, _, err := splitScopes(typed, c.ScopesDelimiter)
 	return err
+}
+
+func (c *Connector) warnAdditionalScopes(typed string) []string {
+	if text, err := placeholder.Parse(typed); err != nil || text.Reads() {
+		return nil
+	}
+	_, warnings, _ := splitScopes(typed, c.ScopesDelimiter)
+	return warnings
 }
 
 // preview describes the token request of a connection that uses the connector.

@@ -175,7 +175,7 @@ func TestNewOnATerminal(t *testing.T) {
 				"grant_type = client_credentials", "region = us", "scope = contacts.read contacts.write reports.read")
 			d.answer(t, tryIt, "y")
 			equal(t, "exit status", d.Ended(t), 0)
-			d.WaitScreen(t, "It works: there is a token.", "It lives 1h0m0s.", "Scopes granted: contacts.read contacts.write reports.read", "The ping works: the API responded with 200 OK, as expected.")
+			d.WaitScreen(t, "It works: there is a token.", "It lives 1 hour.", "Scopes granted: contacts.read contacts.write reports.read", "The ping works: the API responded with 200 OK, as expected.")
 			equal(t, "printed", d.Logs(), wantBlock)
 			for _, hidden := range []string{secret, "open sesame", "eu-1", "\x1b"} {
 				if strings.Contains(d.Written()+d.Logs(), hidden) {
@@ -259,10 +259,29 @@ func TestNewTriedInVain(t *testing.T) {
 	d := o.openDialogue(t)
 	d.answerAll(t, "wrong secret")
 	d.Type(t, "y", harness.Enter)
+	d.answer(t, "Type the secrets again, and try once more?\nyes or no [no]:", "y")
+	d.answer(t, "API password\n"+nothingShown, "wrong again")
+	d.answer(t, "Passphrase\n"+nothingShown, "open sesame")
+	d.answer(t, "Type the secrets again, and try once more?\nyes or no [no]:", "")
 	equal(t, "exit status", d.Ended(t), 1)
 	d.WaitScreen(t, "It does not work: the token endpoint refused the request (status 401): check client_id, its", "(invalid_client)")
 	equal(t, "printed", d.Logs(), wantBlock)
 	equal(t, "restored", d.Restored(t), true)
+}
+
+// TestNewTypesASecretAgain has a person mistype the secret, and do no more than that again.
+func TestNewTypesASecretAgain(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	d := o.openDialogue(t)
+	d.answerAll(t, "wrong secret")
+	d.Type(t, "y", harness.Enter)
+	d.answer(t, "Type the secrets again, and try once more?\nyes or no [no]:", "y")
+	d.answer(t, "API password\n"+nothingShown, secret)
+	d.answer(t, "Passphrase\n"+nothingShown, "open sesame")
+	equal(t, "exit status", d.Ended(t), 0)
+	d.WaitScreen(t, "It works: there is a token.")
+	equal(t, "printed", d.Logs(), wantBlock)
 }
 
 // TestNewPingsInVain has a token that the API does not accept.
@@ -355,7 +374,7 @@ func TestNewSaves(t *testing.T) {
 		}
 		equal(t, "mode of "+path, info.Mode(), mode)
 	}
-	d.WaitScreen(t, "Written: "+dir+"/acme.caddyfile")
+	d.WaitScreen(t, "Written: "+dir+"/acme.caddyfile", "import "+dir+"/*.caddyfile", "caddy reload --config Caddyfile")
 	w := &world{Sidecar: harness.New(t), tokens: o.tokens, api: o.api}
 	w.Run(t, w.expand(options{}, harness.Config{Options: "http_helper {\n" + acme + "\nimport " + dir + "/*.caddyfile\n}", Site: "http_helper acme"}))
 	w.wantGranted(t)

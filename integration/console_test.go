@@ -253,7 +253,7 @@ func TestConsolePictures(t *testing.T) {
 	for name, options := range map[string]harness.BrowserOptions{
 		"":       {Width: 1100, Height: 1100},
 		"-dark":  {Width: 1100, Height: 1100, Dark: true},
-		"-phone": {Width: 500, Height: 860},
+		"-phone": {Width: 375, Height: 812},
 	} {
 		t.Run("pages"+name, func(t *testing.T) {
 			t.Parallel()
@@ -268,7 +268,16 @@ func TestConsolePictures(t *testing.T) {
 			picture(t, d.Browser, "new-connection"+name)
 			d.fillShowcaseConnector(t)
 			picture(t, d.Browser, "new-connector"+name)
+			d.press(t, "check")
+			picture(t, d.Browser, "checked"+name)
 			d.wantNoSecret(t)
+
+			d = openDesk(t, options, "--config", showcaseConfig(t), "--save", t.TempDir())
+			d.fillShowcaseConnection(t)
+			d.press(t, "save")
+			d.waitText(t, "#result", "The connection is saved")
+			picture(t, d.Browser, "saved"+name)
+			d.wantNoSecret(t, "not-shown")
 		})
 	}
 }

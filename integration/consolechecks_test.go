@@ -46,7 +46,7 @@ func (d *desk) violations(t *testing.T) []string {
 func TestConsoleIsAccessible(t *testing.T) {
 	t.Parallel()
 	source := axe(t)
-	for name, options := range map[string]harness.BrowserOptions{"light": {}, "dark, on a phone": {Dark: true, Width: 500, Height: 860}} {
+	for name, options := range map[string]harness.BrowserOptions{"light": {}, "dark, on a phone": {Dark: true, Width: 375, Height: 812}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := openDesk(t, options, "--address", sidecarStandIn(t, showcase()), "--config", showcaseConfig(t), "--save", t.TempDir())
@@ -79,6 +79,11 @@ func TestConsoleIsAccessible(t *testing.T) {
 			}
 			d.press(t, "check")
 			check("mistakes in a new connector")
+			d.Open(t, d.base+"/new/people")
+			d.fill(t, "client_id", "app")
+			d.press(t, "save")
+			d.waitText(t, "#result", "The connection is saved")
+			check("a connection that was saved")
 		})
 	}
 }
@@ -189,6 +194,79 @@ func TestConsoleLeavesAPageAlone(t *testing.T) {
 	d.fill(t, "client_id", "typed")
 	d.waitText(t, "#said", "The console has ended.")
 	equal(t, "what was typed", d.value(t, "client_id"), "typed")
+}
+
+// TestConsoleOutlivesTheSidecar has the sidecar stop while its page is open, and start again.
+func TestConsoleOutlivesTheSidecar(t *testing.T) {
+	t.Parallel()
+	says := showcase()
+	address := sidecarStandIn(t, says)
+	d := openDesk(t, harness.BrowserOptions{}, "--address", address)
+	d.Open(t, d.base+"/connections/billing")
+	socket := strings.TrimPrefix(address, "unix/")
+	if err := os.Rename(socket, socket+".away"); err != nil {
+		t.Fatal(err)
+	}
+	d.Script(t, "refresh(live).then(() => 1)")
+	d.waitText(t, "#said", "The connection cannot be shown. No Caddy responds at")
+	d.waitText(t, "#said", "What follows is from "+d.Script(t, "shownAt.toTimeString().slice(0, 8)")+".")
+	equal(t, "it is dimmed", d.Script(t, `getComputedStyle(live).opacity < 1`), "true")
+	equal(t, "space below", d.Script(t, `parseFloat(getComputedStyle(document.getElementById("said")).marginBlockEnd) > 0`), "true")
+	if err := os.Rename(socket+".away", socket); err != nil {
+		t.Fatal(err)
+	}
+	d.Script(t, "refresh(live).then(() => 1)")
+	equal(t, "hidden, and opaque again", d.Script(t, `document.getElementById("said").hidden + " " + getComputedStyle(live).opacity`), "true 1")
+}
+
+// TestConsoleOnAPhone looks at pages that are 375 pixels wide: nothing is cut off or beside the screen.
+func TestConsoleOnAPhone(t *testing.T) {
+	t.Parallel()
+	d := openDesk(t, harness.BrowserOptions{Width: 375, Height: 812}, "--address", sidecarStandIn(t, showcase()), "--config", showcaseConfig(t), "--save", t.TempDir())
+	equal(t, "width", d.Script(t, "innerWidth"), "375")
+	const wider = "document.documentElement.scrollWidth > 375"
+	for _, page := range []string{"/", "/connections/billing", "/connectors", "/connectors/acme_crm", "/new", "/new/acme_crm", "/new-connector"} {
+		d.Open(t, d.base+page)
+		equal(t, page+" is wider than the screen", d.Script(t, wider), "false")
+		const beside = `[...document.querySelectorAll("nav a, .events td, .connections td")].filter((e) => e.getBoundingClientRect().right > 375 || e.scrollWidth > e.clientWidth + 1).map((e) => e.textContent).join()`
+		equal(t, page+": beside the screen", d.Script(t, beside), "")
+	}
+	d.Open(t, d.base+"/new/people")
+	d.fill(t, "client_id", "app")
+	d.press(t, "save")
+	d.waitText(t, "#result", "The connection is saved")
+	equal(t, "the page after saving is wider than the screen", d.Script(t, wider), "false")
+}
+
+// TestConsoleTakesResultsBack: a result that names mistakes goes once there are none, and the other way round.
+func TestConsoleTakesResultsBack(t *testing.T) {
+	t.Parallel()
+	d := openDesk(t, harness.BrowserOptions{}, "--config", showcaseConfig(t))
+	d.Open(t, d.base+"/new/people")
+	d.press(t, "try")
+	equal(t, "errors of client id and secret", d.Text(t, at("client_id-error"))+d.Text(t, at("client_secret-error")), "A value is needed.It cannot be tried without this secret.")
+	d.fill(t, "client_id", "app")
+	d.waitText(t, "#request", "with app")
+	equal(t, "the secret is still missing", d.Text(t, at("client_secret-error")), "It cannot be tried without this secret.")
+	d.see(t, "#result")
+	d.fill(t, "client_secret", secret+kb.Tab)
+	d.Run(t, chromedp.WaitNotPresent("#result", chromedp.ByQuery))
+
+	d.Open(t, d.base+"/new-connector")
+	d.fill(t, "name", "shop")
+	d.fill(t, "base_url", "https://api.example")
+	d.press(t, "check")
+	equal(t, "focus", d.Script(t, "document.activeElement.id"), "result")
+	equal(t, "result", d.Text(t, "#result"), "1 mistake: Token URL")
+	d.click(t, "#result a")
+	equal(t, "focus after the link", d.Script(t, "document.activeElement.id"), "token_url")
+	d.fill(t, "token_url", "https://auth.example/token")
+	d.Run(t, chromedp.WaitNotPresent("#result", chromedp.ByQuery))
+	d.press(t, "check")
+	equal(t, "result", d.Text(t, "#result"), "No mistakes: copy the block.")
+	d.fill(t, "token_url", "http://auth.example")
+	d.Run(t, chromedp.WaitNotPresent("#result", chromedp.ByQuery))
+	d.wantNoSecret(t, secret)
 }
 
 // submit presses a button of the connection's page, and waits for the page that follows.

@@ -118,8 +118,14 @@ func (b *Browser) emulate() []chromedp.Action {
 		dark := []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}
 		actions = append(actions, emulation.SetEmulatedMedia().WithFeatures(dark))
 	}
+	if b.options.Width < narrowestWindow {
+		actions = append(actions, emulation.SetDeviceMetricsOverride(int64(b.options.Width), int64(b.options.Height), 1, false))
+	}
 	return actions
 }
+
+// narrowestWindow is how narrow Chromium makes a window. A narrower one is emulated.
+const narrowestWindow = 500
 
 // note remembers what a page complains about.
 func (b *Browser) note(event any) {

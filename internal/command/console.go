@@ -41,7 +41,7 @@ Ctrl-C ends the command, and so do 30 minutes in which nobody uses the page.`,
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "Loopback address of the page; port 0 is any free one")
 	cmd.Flags().StringArrayVar(&allowed, "allow-host", nil, "Name, or name:port, under which the page may be reached besides; may be repeated")
 	cmd.Flags().BoolVar(&open, "open", false, "Open the page in the browser")
-	cmd.Flags().StringVar(&save, "save", "", "Directory in which the page may save new connections, and their secrets as files")
+	cmd.Flags().StringVar(&save, "save", "", "Directory in which the page may save new connections, with their secrets as files, and new connectors")
 	addAdminFlags(cmd)
 	cmd.Flag("config").Usage = "Configuration file with the connectors, which also names the admin endpoint"
 	cmd.RunE = withExitStatus(func(cmd *cobra.Command, _ []string) error {

@@ -107,7 +107,7 @@ func writeConnection(cmd *cobra.Command, configuration draft.Configuration, name
 	}
 	var failed error
 	if tryIt {
-		failed = w.try()
+		failed = w.tryUntil()
 	}
 	block, err := w.Block()
 	if err != nil {

@@ -172,7 +172,7 @@ func TestNewTries(t *testing.T) {
 	})
 	const answers = "id\nmy-secret\nemea\ncontacts.write\nsales\ny\n"
 	got := newConnection(t, answers, flags)
-	got.want(t, 0, "It works: there is a token.\nIt lives 1h0m0s.", "Scopes granted: contacts.read", "Scopes not granted: contacts.write", "connection sales acme_crm {")
+	got.want(t, 0, "It works: there is a token.\nIt lives 1 hour.", "Scopes granted: contacts.read", "Scopes not granted: contacts.write", "connection sales acme_crm {")
 	if n := s.requests.Load(); n != 1 {
 		t.Errorf("%d token requests", n)
 	}
@@ -260,7 +260,8 @@ func TestNewSaves(t *testing.T) {
 	got := newConnection(t, answers, append(flags, "--save", dir))
 	secrets := filepath.Join(dir, "secrets", "sales")
 	got.want(t, 0, "connection sales acme_crm {", "client_secret {file."+secrets+"/client_secret}",
-		"Written: "+secrets+"/client_secret\nWritten: "+secrets+"/pass\nWritten: "+dir+"/sales.caddyfile\n")
+		"Written: "+secrets+"/client_secret\nWritten: "+secrets+"/pass\nWritten: "+dir+"/sales.caddyfile\n",
+		"inside the global option http_helper:\n\n  import "+dir+"/*.caddyfile\n", "\n  caddy reload --config "+flags[1]+" --adapter caddyfile\n")
 	if strings.Contains(got.stdout+got.stderr, "my-secret") || strings.Contains(got.stdout+got.stderr, "my-pass") {
 		t.Error("a secret is shown")
 	}

@@ -290,6 +290,8 @@ func scopeRule(f adminapi.Connector) string {
 	switch {
 	case len(f.Scopes) == 0 && !f.Permissions.AdditionalScopes:
 		return "It has no scopes."
+	case len(f.Scopes) == 0:
+		return "The connector lists no scopes; connections may add some."
 	case f.Permissions.AdditionalScopes:
 		return "Connections choose among these scopes, and may add others:"
 	case f.Permissions.CustomizeScopes:

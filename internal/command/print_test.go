@@ -19,7 +19,7 @@ func TestScopeRules(t *testing.T) {
 		{adminapi.Connector{}, "no scopes"},
 		{adminapi.Connector{Scopes: []adminapi.Scope{{Name: "a"}}}, "All of these"},
 		{adminapi.Connector{Scopes: []adminapi.Scope{{Name: "a"}}, Permissions: adminapi.Permissions{CustomizeScopes: true}}, "choose among these scopes:"},
-		{adminapi.Connector{Permissions: adminapi.Permissions{CustomizeScopes: true, AdditionalScopes: true}}, "may add others"},
+		{adminapi.Connector{Permissions: adminapi.Permissions{CustomizeScopes: true, AdditionalScopes: true}}, "The connector lists no scopes; connections may add some."},
 	} {
 		if got := scopeRule(test.form); !strings.Contains(got, test.want) {
 			t.Errorf("%+v: %s", test.form, got)

@@ -2,6 +2,7 @@ package command
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"slices"
@@ -225,6 +226,34 @@ func (w *wizard) askToTry() (bool, error) {
 	return answer == yes, w.piped.finish()
 }
 
+// errCredentials is the error of a trial that failed by what was filled in, which was reported.
+var errCredentials = fmt.Errorf("%w: no token", errReported)
+
+// tryUntil tries the connection, again as long as it fails by what was filled in and a person types the secrets again.
+func (w *wizard) tryUntil() error {
+	for {
+		failed := w.try()
+		if w.piped != nil || !errors.Is(failed, errCredentials) {
+			return failed
+		}
+		again, secrets := no, w.secretQuestions()
+		questions := []*question{{kind: yesOrNo, title: "Type the secrets again, and try once more?", value: &again}}
+		if len(secrets) == 0 || w.ask(questions) != nil || again == no || w.ask(secrets) != nil {
+			return failed
+		}
+	}
+}
+
+func (w *wizard) secretQuestions() []*question {
+	var questions []*question
+	for i := range w.Fields {
+		if w.Fields[i].Type == adminapi.TypePassword {
+			questions = append(questions, w.fieldQuestion(&w.Fields[i]))
+		}
+	}
+	return questions
+}
+
 // try makes the token request and the ping, and reports their results. The block is printed all the same,
 // also when somebody interrupts.
 func (w *wizard) try() error {
@@ -241,6 +270,9 @@ func (w *wizard) try() error {
 		return errReported
 	case failed:
 		w.cmd.PrintErrf("It does not work: %v\n\n", failure)
+		if failure.Class == oauth.ClassConfiguration {
+			return errCredentials
+		}
 		return errReported
 	case err != nil:
 		return err
@@ -260,8 +292,8 @@ func (w *wizard) report(trial draft.Trial) {
 	} else {
 		w.cmd.PrintErrln("There is a token, but it does not work.")
 	}
-	if conn.Token != nil {
-		w.cmd.PrintErrf("It lives %s.\n", conn.Token.Expires.Sub(conn.Token.Obtained))
+	if lifetime := trial.Lifetime(); lifetime != "" {
+		w.cmd.PrintErrf("It lives %s.\n", lifetime)
 	}
 	w.cmd.PrintErrf("Scopes granted: %s\n", grantedWords(conn.Scopes))
 	if len(conn.Scopes.Missing) > 0 {
@@ -284,5 +316,14 @@ func (w *wizard) save() error {
 	for _, file := range files {
 		w.cmd.PrintErrln("Written:", file)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	line, err := draft.ImportLine(w.SaveDir)
+	if err != nil {
+		return err
+	}
+	w.cmd.PrintErrf("\nTo use it, have this line inside the global option http_helper:\n\n  %s\n\nThen run:\n\n  %s\n",
+		line, draft.ReloadCommand(w.cmd.Flag("config").Value.String(), w.cmd.Flag("adapter").Value.String()))
+	return nil
 }

@@ -42,8 +42,19 @@ type connectionRow struct {
 	Problems             []notice
 }
 
-// severity orders states: first those that somebody has to look at.
-var severity = map[token.State]int{token.StateDown: -2, token.StateFailing: -1}
+// severity orders connections: first those that somebody has to look at.
+func severity(c adminapi.Connection) int {
+	switch {
+	case c.State == token.StateDown:
+		return 0
+	case c.State == token.StateFailing:
+		return 1
+	case len(c.Scopes.Missing) > 0 || c.Shared.State == adminapi.SharedDegraded:
+		return 2
+	default:
+		return 3
+	}
+}
 
 func (p *pages) listConnections(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
@@ -60,7 +71,7 @@ func (p *pages) listConnections(w http.ResponseWriter, r *http.Request) {
 	})
 	list.States = stateChips(found, path, query)
 	found = slices.DeleteFunc(found, func(c adminapi.Connection) bool { return list.State != "" && string(c.State) != list.State })
-	slices.SortStableFunc(found, func(a, b adminapi.Connection) int { return cmp.Compare(severity[a.State], severity[b.State]) })
+	slices.SortStableFunc(found, func(a, b adminapi.Connection) int { return cmp.Compare(severity(a), severity(b)) })
 	found, list.Paging = cut(found, path, query)
 	if len(found) > 0 {
 		list.Rows = connectionRows(found, base(r), p.sidecar.requestCounts(r.Context()))

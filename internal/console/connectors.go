@@ -129,6 +129,8 @@ func asks(form adminapi.Connector) string {
 func scopeRule(form adminapi.Connector) string {
 	number := plural(len(form.Scopes), "scope")
 	switch {
+	case form.Permissions.AdditionalScopes && len(form.Scopes) == 0:
+		return "the connector lists none; connections may add some"
 	case form.Permissions.AdditionalScopes:
 		return number + " to choose from, and others may be added"
 	case len(form.Scopes) == 0:

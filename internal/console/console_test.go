@@ -192,6 +192,12 @@ func TestURLOpensTheConsoleOnce(t *testing.T) {
 		t.Errorf("cookie %v", cookie)
 	}
 	do(t, w.client, http.MethodGet, base+"/", "").want(t, http.StatusOK, "billing", "41")
+	// In the browser that has the console open, the URL leads there.
+	again := do(t, w.client, http.MethodGet, printed, "")
+	again.want(t, http.StatusForbidden, "This browser has the console open", `href="`+strings.TrimPrefix(base, "http://"+w.addr)+`/"`)
+	if len(again.Cookies()) > 0 {
+		t.Errorf("the URL works twice: %v", again.Cookies())
+	}
 
 	other := newClient(t)
 	do(t, other, http.MethodGet, printed, "").want(t, http.StatusForbidden, "does not work any more")
@@ -540,6 +546,33 @@ func TestPaging(t *testing.T) {
 		if names, _ := page(strings.TrimPrefix(base, "http://"+w.addr) + "/" + query); len(names) != want {
 			t.Errorf("%q: %d connections, want %d", query, len(names), want)
 		}
+	}
+}
+
+// The list begins with what somebody has to look at.
+func TestOrderOfConnections(t *testing.T) {
+	var all []string
+	for _, c := range [][]string{
+		{"a-idle", `"ready"`, `"idle"`}, {"b-missing", `"missing": []`, `"missing": ["a"]`}, {"c-ready"}, {"d-degraded", `"state": "off"`, `"state": "degraded"`}, {"e-failing", `"ready"`, `"failing"`}, {"f-down", `"ready"`, `"down"`},
+	} {
+		all = append(all, strings.NewReplacer(append([]string{`"billing"`, `"` + c[0] + `"`}, c[1:]...)...).Replace(oneConnection))
+	}
+	w := newWorld(t, map[string]string{adminapi.ConnectionsPath: "[" + strings.Join(all, ",") + "]"})
+	client, base := w.enter(t)
+	var names []string
+	for _, match := range regexp.MustCompile(`<th scope="row"><a href="[^"]*">([^<]*)</a>`).FindAllStringSubmatch(do(t, client, http.MethodGet, base+"/", "").text, -1) {
+		names = append(names, match[1])
+	}
+	if got := strings.Join(names, " "); got != "f-down e-failing b-missing d-degraded a-idle c-ready" {
+		t.Errorf("the order is %s", got)
+	}
+}
+
+// A connector without scopes that permits more says so.
+func TestScopeRule(t *testing.T) {
+	form := adminapi.Connector{Permissions: adminapi.Permissions{CustomizeScopes: true, AdditionalScopes: true}}
+	if got := scopeRule(form); got != "the connector lists none; connections may add some" {
+		t.Error(got)
 	}
 }
 

@@ -20,7 +20,8 @@ type dialog struct {
 	Choice   scopeRules
 	Defaults string // the default scopes
 	Extra    fieldView
-	Typed    int // characters of the additional scopes
+	Warnings []string // about the additional scopes
+	Typed    int      // characters of the additional scopes
 	Limit    int
 }
 
@@ -71,15 +72,13 @@ func newDialog(d *draft.Draft, problems []draft.Problem, kept map[string]bool) d
 		view.Scopes[i].Chosen = scope.Required || slices.Contains(d.Scopes, scope.Name)
 	}
 	view.Extra.Value, view.Extra.Errors = d.AdditionalScopes, errorsOf(problems, view.Extra.ID)
+	if d.WarnAdditionalScopes != nil && d.Customize {
+		for _, warning := range d.WarnAdditionalScopes(d.AdditionalScopes) {
+			view.Warnings = append(view.Warnings, sentence(warning))
+		}
+	}
 	view.Typed = utf8.RuneCountInString(d.AdditionalScopes)
 	return view
-}
-
-// letGo says that no secrets are kept any more.
-func (d *dialog) letGo() {
-	for i := range d.Fields {
-		d.Fields[i].Kept = false
-	}
 }
 
 // dialogOf returns the dialog of a connector with its defaults.
@@ -109,10 +108,14 @@ func dialogOf(form adminapi.Connector) dialog {
 }
 
 func fieldHint(field adminapi.Field) string {
-	if field.Type == adminapi.TypeFile {
+	switch field.Type {
+	case adminapi.TypeFile:
 		return "The path of a file where the sidecar runs."
+	case adminapi.TypePassword:
+		return "Leave it empty to store it later, without trying it now."
+	default:
+		return ""
 	}
-	return ""
 }
 
 func configValueView(value adminapi.ConfigValue) valueView {

@@ -6,12 +6,12 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/draft"
+	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/oauth"
 )
 
@@ -24,6 +24,7 @@ type newConnectionView struct {
 	Dialog    dialog
 	Problems  []string // that belong to no field
 	Result    *notice  // of a button
+	Unfit     bool     // the result says that fields do not fit
 	SaveDir   string   // empty: nothing can be saved
 	CanTry    bool
 
@@ -90,23 +91,47 @@ func (p *pages) changeConnection(w http.ResponseWriter, r *http.Request, d *draf
 	fillDraft(d, r)
 	id := r.PostForm.Get("draft")
 	kept := heldOf(r).fill(id, d, r.PostForm)
-	problems := d.Problems()
-	view := p.newConnectionView(r, d, problems, kept)
-	view.ID = id
 	action := r.PostForm.Get("do")
+	problems, missing := d.Problems(), []draft.Problem(nil)
+	if action == "try" {
+		missing = d.Missing()
+	}
+	view := p.newConnectionView(r, d, append(problems, missing...), kept)
+	view.ID = id
 	switch {
 	case action != "try" && action != "save":
 	case len(problems) > 0:
 		view.Result = &notice{Tone: toneBad, Title: "Some fields do not fit yet", Lines: view.Problems}
+		view.Unfit = true
+	case len(missing) > 0:
+		view.Result = &notice{Tone: toneBad, Title: "It cannot be tried yet", Lines: []string{"Type the secrets: without them there is no token."}}
+		view.Unfit = true
 	case action == "try":
 		view.Result = try(r.Context(), d)
 	case d.SaveDir != "":
-		if view.Result = save(d); view.Result.Tone == toneGood {
+		files, err := d.Save()
+		if err == nil {
 			heldOf(r).forget(id)
-			view.Dialog.letGo()
+			p.showSaved(w, r, d, files)
+			return
 		}
+		view.Result = &notice{Tone: toneBad, Title: "Nothing was saved", Lines: sentences(err)}
 	}
 	p.showNewConnection(w, r, view)
+}
+
+func (p *pages) showSaved(w http.ResponseWriter, r *http.Request, d *draft.Draft, files []string) {
+	view := savedView{
+		Title: "New connection", About: d.Form.Label, ListURL: base(r) + "/", List: "Connections", NextURL: base(r) + "/new/" + d.Form.Name, Next: "Another connection",
+		Result: &notice{Tone: toneGood, Title: "The connection is saved", Lines: append([]string{"Written:"}, files...)},
+	}
+	view.Block, _ = d.Block()
+	for _, secret := range d.Secrets() {
+		if secret.Value == "" {
+			view.Secrets = append(view.Secrets, secret)
+		}
+	}
+	p.showSavedView(w, r, "new", d.SaveDir, view)
 }
 
 // parse reads a form; without one it responds with an error.
@@ -165,12 +190,9 @@ func (p *pages) showNewConnection(w http.ResponseWriter, r *http.Request, view n
 
 // try makes the token request and the ping of a draft, and says how they went.
 func try(ctx context.Context, d *draft.Draft) *notice {
-	if !d.Complete() {
-		return &notice{Tone: toneBad, Title: "It cannot be tried yet", Lines: []string{"Type the secrets: without them there is no token."}}
-	}
 	trial, err := d.Try(ctx)
 	if failure, ok := errors.AsType[*oauth.Error](err); ok {
-		return &notice{Tone: toneBad, Title: "It does not work: there is no token", Lines: []string{sentence(failure.Error()), trialAdvice(failure.Class)}}
+		return &notice{Tone: toneBad, Title: "It does not work: there is no token", Lines: []string{sentence(failure.Error()), trialAdvice(failure)}}
 	}
 	if err != nil {
 		return &notice{Tone: toneBad, Title: "It could not be tried", Lines: sentences(err)}
@@ -178,19 +200,23 @@ func try(ctx context.Context, d *draft.Draft) *notice {
 	return trialNotice(trial)
 }
 
-func trialAdvice(class oauth.Class) string {
-	if class == oauth.ClassConfiguration {
+func trialAdvice(failure *oauth.Error) string {
+	switch {
+	case failure.Class == oauth.ClassConfiguration:
 		return "Compare the fields with what the service says about this client, then try again."
+	case strings.Contains(failure.Message, neterror.UnknownAuthority):
+		return "Start this command with SSL_CERT_FILE, the environment variable with the path of the CA's certificate, or have this machine trust the CA."
+	default:
+		return "This may end by itself; try again."
 	}
-	return "This may end by itself; try again."
 }
 
 // trialNotice says what a trial has shown. There is a token.
 func trialNotice(trial draft.Trial) *notice {
 	conn := trial.Connection
 	result := &notice{Tone: toneGood, Title: "It works: there is a token"}
-	if conn.Token != nil {
-		result.Lines = append(result.Lines, "It lives "+conn.Token.Expires.Sub(conn.Token.Obtained).Round(time.Second).String()+".")
+	if lifetime := trial.Lifetime(); lifetime != "" {
+		result.Lines = append(result.Lines, "It lives "+lifetime+".")
 	}
 	switch {
 	case conn.Scopes.Unconfirmed():
@@ -213,19 +239,4 @@ func trialNotice(trial draft.Trial) *notice {
 	result.Lines = append(result.Lines, "Ping: "+strings.Join(ping.Lines, " "))
 	result.Body = ping.Body
 	return result
-}
-
-// save writes the files of a draft, and says which.
-func save(d *draft.Draft) *notice {
-	files, err := d.Save()
-	if err != nil {
-		return &notice{Tone: toneBad, Title: "Nothing was saved", Lines: sentences(err)}
-	}
-	lines := append([]string{"Written:"}, files...)
-	for _, secret := range d.Secrets() {
-		if secret.Value == "" {
-			lines = append(lines, "Still to be stored: "+secret.Label+", in the "+secret.Place())
-		}
-	}
-	return &notice{Tone: toneGood, Title: "The connection is saved", Lines: append(lines, "To use it, have your Caddyfile import it inside the global option http_helper, and reload.")}
 }

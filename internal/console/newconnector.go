@@ -21,7 +21,8 @@ type newConnectorView struct {
 	Dialog   *dialog  // preview; nil: not possible yet
 	Block    string   // empty: not possible yet
 	Complete bool     // nothing is wrong with it
-	Problems []string // that belong to no field
+	Result   *checked // of the button; nil: it was another one
+	SaveDir  string   // empty: nothing can be saved
 	Added    string   // the control to go on with after a row was added
 
 	form     url.Values
@@ -52,15 +53,27 @@ func (p *pages) changeConnector(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		config = nil // what there is already is not known, and nothing else depends on it
 	}
-	view.check(r, draft.NewConnector(p.options.Configuration, config))
-	if action != "check" { // somebody is still filling it in
-		view.problems, view.Problems = nil, nil
+	d := draft.NewConnector(p.options.Configuration, config)
+	view.check(r, d)
+	save := action == "save" && p.options.saveDir != ""
+	switch {
+	case save && view.Complete:
+		file, err := d.Save(p.options.saveDir)
+		if err == nil {
+			p.showSavedConnector(w, r, d, file)
+			return
+		}
+		view.Result = &checked{Wrong: true, Title: "Nothing was saved", Lines: sentences(err)}
+	case save, action == "check":
+		view.Result = newChecked(view.problems)
+	default:
+		view.problems = nil // somebody is still filling it in
 	}
 	p.showNewConnector(w, r, view)
 }
 
 func (p *pages) showNewConnector(w http.ResponseWriter, r *http.Request, view *newConnectorView) {
-	view.URL, view.Methods = base(r)+"/new-connector", oauth.MethodNames()
+	view.URL, view.Methods, view.SaveDir = base(r)+"/new-connector", oauth.MethodNames(), p.options.saveDir
 	if !view.form.Has("auth_method") {
 		view.form.Set("auth_method", oauth.DefaultMethod)
 	}
@@ -71,9 +84,10 @@ func (p *pages) showNewConnector(w http.ResponseWriter, r *http.Request, view *n
 func (v *newConnectorView) check(r *http.Request, d *draft.ConnectorDraft) {
 	fillConnector(d, v.form)
 	form, problems := d.Form(r.Context())
-	problems = append(problems, headerProblems(v.form)...)
-	v.problems, v.Complete = problems, len(problems) == 0
-	v.Problems = elsewhere(problems, func(field string) bool { return field != "" })
+	for _, problem := range append(problems, headerProblems(v.form)...) {
+		v.problems = append(v.problems, inWords(problem))
+	}
+	v.Complete = len(v.problems) == 0
 	if len(form.Fields) > 0 {
 		form.Label = cmp.Or(d.Label, d.Name, "…")
 		preview := dialogOf(form)

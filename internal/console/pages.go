@@ -67,6 +67,7 @@ func (p *pages) notFound(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *pages) fail(w http.ResponseWriter, r *http.Request, status int, what problem) {
+	what.Connectors = r.PathValue("connector") != ""
 	p.show(w, r, status, "error", page{Section: "none", Title: what.Title, Data: what})
 }
 

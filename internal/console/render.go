@@ -34,7 +34,7 @@ var layouts = sync.OnceValue(parseTemplates)
 
 func parseTemplates() map[string]*template.Template {
 	shared := template.Must(template.New("").Funcs(template.FuncMap{
-		"ago": ago, "moment": moment, "rfc3339": rfc3339, "words": func(list []string) string { return strings.Join(list, " ") },
+		"ago": ago, "moment": moment, "rfc3339": rfc3339, "number": func(i int) int { return i + 1 }, "words": func(list []string) string { return strings.Join(list, " ") },
 	}).ParseFS(templateFiles, "templates/layout.html", "templates/shared_*.html"))
 	files, err := templateFiles.ReadDir("templates")
 	if err != nil {
@@ -73,6 +73,9 @@ type problem struct {
 	Title  string
 	Text   string
 	Advice string
+
+	Open       bool // the console is open in this browser
+	Connectors bool // it is about one; otherwise about a connection
 }
 
 var (
@@ -80,6 +83,11 @@ var (
 		Title:  "This browser has no session",
 		Text:   "The console is open only in the browser that has used the URL from the terminal, until the command ends.",
 		Advice: "Press Enter in the terminal, and open the new URL that it prints.",
+	}
+	openAlready = problem{
+		Title: "This URL has been used",
+		Text:  "It opens the console once. This browser has the console open.",
+		Open:  true,
 	}
 	usedURL = problem{
 		Title:  "This URL does not work any more",

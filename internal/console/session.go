@@ -120,7 +120,11 @@ func (s *sessions) enter(w http.ResponseWriter, r *http.Request, token string) {
 	}
 	cookie, ok := s.exchange(token)
 	if !ok {
-		showError(w, s.base, http.StatusForbidden, usedURL)
+		what := usedURL
+		if s.find(r) != nil {
+			what = openAlready
+		}
+		showError(w, s.base, http.StatusForbidden, what)
 		return
 	}
 	http.SetCookie(w, &http.Cookie{ //nolint:gosec // not Secure: loopback has no TLS, and browsers disagree on whether it needs it

@@ -31,6 +31,9 @@ type Connector struct {
 	CheckText             func(string) error // the placeholders in a value
 	CheckAdditionalScopes func(string) error // additional scopes as somebody typed them
 
+	// WarnAdditionalScopes returns what is probably a mistake in additional scopes; nil: nothing ever is.
+	WarnAdditionalScopes func(string) []string
+
 	// Preview checks a connection, which is the JSON of the configuration, as far as that is possible
 	// here, and describes its token request. Nobody is contacted, and no secret is in the description.
 	Preview func(name string, connection json.RawMessage) (string, error)
@@ -139,9 +142,7 @@ func (d *Draft) CheckName(name string) error {
 }
 
 // Complete reports whether all secrets are filled in, so that the draft can be tried.
-func (d *Draft) Complete() bool {
-	return !slices.ContainsFunc(d.Fields, func(f Field) bool { return f.Type == adminapi.TypePassword && f.Value == "" })
-}
+func (d *Draft) Complete() bool { return len(d.Missing()) == 0 }
 
 // Preview checks the draft as far as that is possible here, and describes the token request that
 // follows from it. Nobody is contacted, and no secret is in it.

@@ -1,10 +1,12 @@
 package draft
 
 import (
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/caddy-httphelper/caddy-httphelper/internal/adminapi"
 	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
@@ -52,7 +54,29 @@ func (d *Draft) Problems() []Problem {
 		_, err = d.Block()
 	}
 	for _, e := range subdirective.Flatten(err) {
-		found.add(d.fieldOf(e.Error()), e)
+		field := d.fieldOf(e.Error())
+		found.add(field, withoutParameter(field, e))
+	}
+	return found
+}
+
+// withoutParameter returns an error about the value of a parameter without the placeholder, which stands for the field
+// that it is shown beside, and without the option that has it.
+func withoutParameter(field string, err error) error {
+	key, ok := strings.CutPrefix(field, parametersID)
+	if _, reason, found := strings.Cut(err.Error(), "{param."+key+"}: "); ok && found {
+		return errors.New(reason)
+	}
+	return err
+}
+
+// Missing returns the secrets that are still to be filled in before the draft can be tried.
+func (d *Draft) Missing() []Problem {
+	var found problems
+	for _, f := range d.Fields {
+		if f.Type == adminapi.TypePassword && f.Value == "" {
+			found.add(f.ID(), errors.New("it cannot be tried without this secret"))
+		}
 	}
 	return found
 }

@@ -29,7 +29,7 @@ func (d *Draft) readValues() readValues {
 			read = append(append(read, value), strings.FieldsFunc(value, separatesScopes)...)
 		}
 	}
-	var cases []string // host names, for example, come back in another one
+	cases := make([]string, 0, 3*len(read)) // host names, for example, come back in another one
 	for _, value := range read {
 		cases = append(cases, value, strings.ToLower(value), strings.ToUpper(value))
 	}

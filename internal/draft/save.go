@@ -1,13 +1,17 @@
 package draft
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/caddy-httphelper/caddy-httphelper/internal/subdirective"
 )
 
 // secretsDir is the directory below SaveDir in which each connection has a directory for its secrets.
@@ -19,33 +23,93 @@ const secretsDir = "secrets"
 // is removed again; the error names what could not be.
 func (d *Draft) Save() ([]string, error) {
 	block, err := d.Block()
-	if err := errors.Join(err, d.CheckName(d.Name), d.checkFileName(), CheckDir(d.SaveDir)); err != nil {
+	if err := errors.Join(err, d.CheckName(d.Name), checkFileName(d.Name), CheckDir(d.SaveDir)); err != nil {
 		return nil, err
 	}
-	if !filepath.IsAbs(d.SaveDir) {
+	return saveIn(d.SaveDir, func(s *saver) error { return s.save(d, block) })
+}
+
+// connectorsDir is the directory below the one to save in that has connectors.
+const connectorsDir = "connectors"
+
+// ConnectorDir returns the directory that connectors are written into when dir is the one to save in.
+func ConnectorDir(dir string) string { return filepath.Join(dir, connectorsDir) }
+
+// Save writes the block as <name>.caddyfile into ConnectorDir, which everybody may read, and returns its path. It
+// replaces nothing and follows no link.
+func (d *ConnectorDraft) Save(dir string) (string, error) {
+	block, err := d.Block()
+	if err := errors.Join(err, checkFileName(d.Name), CheckDir(dir)); err != nil {
+		return "", err
+	}
+	files, err := saveIn(dir, func(s *saver) error {
+		if err := s.makeDir(connectorsDir, 0o755); err != nil {
+			return err
+		}
+		return s.write(filepath.Join(connectorsDir, d.Name+".caddyfile"), block, 0o644)
+	})
+	if err != nil {
+		return "", err
+	}
+	return files[0], nil
+}
+
+// saveIn has files written below a directory, and returns their paths. What was begun is undone when that fails.
+func saveIn(dir string, write func(*saver) error) ([]string, error) {
+	if !filepath.IsAbs(dir) {
 		return nil, errors.New("the path of the directory must be absolute")
 	}
-	if err := os.MkdirAll(d.SaveDir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(d.SaveDir)
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	s := saver{dir: d.SaveDir, root: root}
-	if err := s.save(d, block); err != nil {
+	s := saver{dir: dir, root: root}
+	if err := write(&s); err != nil {
 		return nil, errors.Join(err, s.undo())
 	}
 	return s.files, nil
+}
+
+// ImportLine returns the line that makes a Caddyfile use what is saved in a directory, inside the global option
+// http_helper.
+func ImportLine(dir string) (string, error) {
+	w := new(subdirective.Writer)
+	w.Line("import", filepath.Join(dir, "*.caddyfile"))
+	line, err := w.Result()
+	return strings.TrimSpace(line), err
+}
+
+// plainWord matches what a shell takes as it is.
+var plainWord = regexp.MustCompile(`^[\w@%+=:,./-]+$`)
+
+// ReloadCommand returns the command that has Caddy load a configuration file; without one, the Caddyfile in the
+// directory where the command is started.
+func ReloadCommand(file, adapter string) string {
+	words := []string{"caddy", "reload", "--config", cmp.Or(file, "Caddyfile")}
+	if absolute, err := filepath.Abs(file); file != "" && err == nil {
+		words[3] = absolute
+	}
+	if adapter != "" {
+		words = append(words, "--adapter", adapter)
+	}
+	for i, word := range words {
+		if !plainWord.MatchString(word) {
+			words[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // blockFile returns the path of the file for a connection's block.
 func (d *Draft) blockFile(name string) string { return filepath.Join(d.SaveDir, name+".caddyfile") }
 
 // checkFileName checks once more, whoever checks names, that the name cannot lead out of the directory.
-func (d *Draft) checkFileName() error {
-	if filepath.Base(d.Name) != d.Name || !filepath.IsLocal(d.Name) || strings.HasPrefix(d.Name, ".") {
+func checkFileName(name string) error {
+	if filepath.Base(name) != name || !filepath.IsLocal(name) || strings.HasPrefix(name, ".") {
 		return errors.New("the name cannot be that of a file")
 	}
 	return nil
@@ -65,7 +129,7 @@ func (s *saver) save(d *Draft, block string) error {
 		if secret.Value == "" {
 			continue
 		}
-		if err := errors.Join(s.makeDir(secretsDir), s.makeDir(dir)); err != nil {
+		if err := errors.Join(s.makeDir(secretsDir, 0o700), s.makeDir(dir, 0o700)); err != nil {
 			return err
 		}
 		if err := s.write(filepath.Join(dir, filepath.Base(secret.Path)), secret.Value, 0o600); err != nil {
@@ -75,12 +139,12 @@ func (s *saver) save(d *Draft, block string) error {
 	return s.write(filepath.Base(d.blockFile(d.Name)), block, 0o644)
 }
 
-// makeDir makes a directory that only the user can enter, unless it is there.
-func (s *saver) makeDir(name string) error {
-	err := s.root.Mkdir(name, 0o700)
+// makeDir makes a directory, unless it is there. With mode 0700 nobody but the user may be able to enter it.
+func (s *saver) makeDir(name string, mode fs.FileMode) error {
+	err := s.root.Mkdir(name, mode)
 	if err == nil {
 		s.created = append(s.created, name)
-		return s.root.Chmod(name, 0o700) // the umask may have taken something away
+		return s.root.Chmod(name, mode) // the umask may have taken something away
 	}
 	if !errors.Is(err, fs.ErrExist) {
 		return s.named(name, err)
@@ -90,7 +154,7 @@ func (s *saver) makeDir(name string) error {
 		return s.named(name, err)
 	case !info.IsDir():
 		return s.named(name, errors.New("it is there, and no directory"))
-	case info.Mode().Perm()&0o077 != 0:
+	case mode == 0o700 && info.Mode().Perm()&0o077 != 0:
 		return s.named(name, errors.New("other users can enter it: make that impossible with chmod 700"))
 	}
 	return nil

@@ -142,6 +142,67 @@ func TestSaveRefuses(t *testing.T) {
 	}
 }
 
+// A connector is one file that everybody may read. As with connections, nothing is replaced and no link is followed.
+func TestSaveConnector(t *testing.T) {
+	elsewhere := t.TempDir()
+	connector := func(name string) *ConnectorDraft { return &ConnectorDraft{Name: name, config: new(Config)} }
+	for _, umask := range []int{0, 0o777} {
+		dir := t.TempDir()
+		old := syscall.Umask(umask)
+		file, err := connector("n").Save(dir)
+		syscall.Umask(old)
+		want := map[string]string{"connectors": "drwxr-xr-x", "connectors/n.caddyfile": "-rw-r--r-- connector n {\n}\n"}
+		if got := tree(t, dir); err != nil || file != dir+"/connectors/n.caddyfile" || !reflect.DeepEqual(got, want) {
+			t.Errorf("umask %o: %s %v %v", umask, file, err, got)
+		}
+	}
+	for name, test := range map[string]struct {
+		prepare func(t *testing.T, dir string)
+		name    string
+		want    string
+	}{
+		"a file": {func(t *testing.T, dir string) {
+			mkdir(t, 0o755, dir, "connectors")
+			write(t, dir, "connectors", "n.caddyfile")
+		}, "n", "it is there already"},
+		"a link": {func(t *testing.T, dir string) {
+			mkdir(t, 0o755, dir, "connectors")
+			link(t, elsewhere+"/x", dir, "connectors", "n.caddyfile")
+		}, "n", "it is there already"},
+		"a link as directory": {func(t *testing.T, dir string) { link(t, elsewhere, dir, "connectors") }, "n", "it is there, and no directory"},
+		"a path as name":      {func(*testing.T, string) {}, "../n", "the name cannot be that of a file"},
+		"a hidden name":       {func(*testing.T, string) {}, ".n", "the name cannot be that of a file"},
+	} {
+		dir := t.TempDir()
+		test.prepare(t, dir)
+		before := tree(t, dir)
+		if _, err := connector(test.name).Save(dir); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if after := tree(t, dir); !reflect.DeepEqual(after, before) {
+			t.Errorf("%s: there was %v, and now %v", name, before, after)
+		}
+	}
+	if left := tree(t, elsewhere); len(left) > 0 {
+		t.Errorf("written elsewhere: %v", left)
+	}
+}
+
+func TestHowToUseWhatIsSaved(t *testing.T) {
+	if line, err := ImportLine("/srv/my files"); err != nil || line != `import "/srv/my files/*.caddyfile"` {
+		t.Error(line, err)
+	}
+	for want, args := range map[string][2]string{
+		"caddy reload --config Caddyfile":                           {"", ""},
+		"caddy reload --config /etc/caddy/Caddyfile":                {"/etc/caddy/Caddyfile", ""},
+		`caddy reload --config '/srv/it'\''s.json' --adapter 'a b'`: {"/srv/it's.json", "a b"},
+	} {
+		if got := ReloadCommand(args[0], args[1]); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
 func write(t *testing.T, path ...string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(path...), []byte("old"), 0o600); err != nil {

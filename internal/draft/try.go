@@ -1,11 +1,14 @@
 package draft
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -22,6 +25,29 @@ type Trial struct {
 // Working reports whether nothing speaks against the connection: the ping, if there is one, worked. Scopes
 // may be missing.
 func (t Trial) Working() bool { return t.Ping == nil || t.Ping.Working }
+
+// Lifetime returns how long the token lives, in words; "" if there is none.
+func (t Trial) Lifetime() string {
+	if t.Connection.Token == nil {
+		return ""
+	}
+	seconds := int(t.Connection.Token.Expires.Sub(t.Connection.Token.Obtained).Round(time.Second).Seconds())
+	var parts []string
+	for _, unit := range []struct {
+		name    string
+		seconds int
+	}{{"hour", 3600}, {"minute", 60}, {"second", 1}} {
+		n := seconds / unit.seconds
+		seconds %= unit.seconds
+		if n > 1 {
+			unit.name += "s"
+		}
+		if n > 0 {
+			parts = append(parts, strconv.Itoa(n)+" "+unit.name)
+		}
+	}
+	return cmp.Or(strings.Join(parts, " "), "less than a second")
+}
 
 // trying is taken by the one draft that is tried: there is one running config in a process.
 var trying = make(chan struct{}, 1)

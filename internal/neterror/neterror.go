@@ -42,6 +42,9 @@ func Describe(err error) string {
 	}
 }
 
+// UnknownAuthority is why a connection failed to a server whose CA is not trusted here.
+const UnknownAuthority = "its TLS certificate is signed by an unknown authority"
+
 // cause returns why a connection failed, to whatever it was.
 func cause(err error) string {
 	var (
@@ -63,7 +66,7 @@ func cause(err error) string {
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return "no such host"
 	case errors.As(err, &unknown):
-		return "its TLS certificate is signed by an unknown authority"
+		return UnknownAuthority
 	case errors.As(err, &wrongName):
 		return "its TLS certificate is for another host name"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:

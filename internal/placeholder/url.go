@@ -114,7 +114,7 @@ func fitURL(value string, position urlPosition, wholeAuthority bool) (string, er
 // fitHost checks that a value is a host name or part of one, or the whole authority with a port.
 func fitHost(value string, wholeAuthority bool) error {
 	if strings.Contains(value, "://") {
-		return errors.New("the value is a URL: give the host name alone")
+		return errors.New("give the host name alone, not a URL")
 	}
 	host, port, hasPort := strings.Cut(value, ":")
 	if hasPort && !wholeAuthority {

@@ -68,8 +68,8 @@ func TestExpandURLRefusesValues(t *testing.T) {
 		"whole authority": {"https://{param.v}/x", []string{
 			"", ":", ":80", "a:", "a:x", "a:0", "a:65536", "a:+80", "a:-1", "a:80:80", "a:8 0", "a@b:80", "a:b@c:80", "[::1]:80", "-a:80", "a.:80", "a/b:80",
 		}, "{param.v}: the value"},
-		"a URL in a host": {"https://{param.v}/x", []string{"https://a.example", "http://a", "https://a/b", "://"}, "{param.v}: the value is a URL: give the host name alone"},
-		"a URL in a part": {"https://{param.v}.example/x", []string{"https://a"}, "{param.v}: the value is a URL: give the host name alone"},
+		"a URL in a host": {"https://{param.v}/x", []string{"https://a.example", "http://a", "https://a/b", "://"}, "{param.v}: give the host name alone, not a URL"},
+		"a URL in a part": {"https://{param.v}.example/x", []string{"https://a"}, "{param.v}: give the host name alone, not a URL"},
 		"beside a port":   {"https://{param.v}:443/x", []string{"a:80", ":", "a@b"}, "{param.v}: the value"},
 		"after a user":    {"https://u@{param.v}/x", []string{"a:80", "a"}, ""},
 		"path": {"https://h/a/{param.v}/b", []string{

@@ -3,11 +3,22 @@
 
 const refreshEvery = 5000;
 
+let shownAt = new Date(); // when the sidecar said last what the page shows
+
 let leaving = false; // browsers end requests of a page that is left
 addEventListener("beforeunload", () => leaving = true);
 
+const ended = "The console has ended. Start the command again, and open its new URL.";
+
 function sayEnded() {
-	if (!leaving) say("The console has ended. Start the command again, and open its new URL.");
+	if (!leaving) say(ended);
+}
+
+// sayStale says why what the page shows of the sidecar is not of now.
+function sayStale(reason) {
+	if (leaving) return;
+	say(`${reason} What follows is from ${shownAt.toTimeString().slice(0, 8)}.`);
+	live.classList.add("stale");
 }
 
 // refresh replaces the part of the page that shows what the sidecar says. It waits while the page is hidden,
@@ -19,16 +30,19 @@ async function refresh(live) {
 	try {
 		response = await fetch(live.dataset.refresh);
 	} catch {
-		sayEnded();
+		sayStale(ended);
 		return;
 	}
 	const page = new DOMParser().parseFromString(await response.text(), "text/html");
 	const fresh = page.getElementById("live");
 	if (!fresh) {
-		say(page.querySelector("h1")?.textContent ?? "The page cannot be refreshed.");
+		const reason = [...page.querySelectorAll("h1, h1 + p")].map((element) => element.textContent).join(". ");
+		sayStale(reason || "The page cannot be refreshed.");
 		return;
 	}
 	say("");
+	live.classList.remove("stale");
+	shownAt = new Date();
 	if (fresh.innerHTML === live.innerHTML) return;
 	const focused = live.contains(document.activeElement) ? nameOf(document.activeElement) : "";
 	live.replaceChildren(...fresh.childNodes);
@@ -124,8 +138,16 @@ async function check() {
 	if (number !== latest || !page.getElementById("preview")) return;
 	document.getElementById("preview").replaceChildren(...page.getElementById("preview").childNodes);
 	for (const fresh of page.querySelectorAll("#form [data-error-for]")) showErrors(fresh);
+	settle(page);
 	for (const fresh of page.querySelectorAll("#form [data-follows]")) document.getElementById(fresh.id)?.replaceChildren(...fresh.childNodes);
 	setUp(document.getElementById("preview"));
+}
+
+// settle takes a result away that said whether the fields fit, once that is no longer so.
+function settle(page) {
+	const result = form.querySelector("#result[data-right]");
+	const wrong = [page.getElementById("form"), form].some((where) => where.querySelector("[data-error-for]:not([hidden])")) || !document.getElementById("block");
+	if (result && result.dataset.right === String(wrong)) result.remove();
 }
 
 // showErrors shows what is wrong with a field, once somebody has left it.
@@ -133,10 +155,16 @@ function showErrors(fresh) {
 	const id = fresh.dataset.errorFor;
 	const shown = document.querySelector(`#form [data-error-for="${CSS.escape(id)}"]`);
 	if (!shown || (shown.hidden && !touched.has(id))) return;
+	if (fresh.hidden && isMissing(document.getElementById(id))) return;
 	shown.hidden = fresh.hidden;
 	shown.replaceChildren(...fresh.childNodes);
 	document.getElementById(id)?.toggleAttribute("aria-invalid", false);
 	if (!fresh.hidden) document.getElementById(id)?.setAttribute("aria-invalid", "true");
+}
+
+// isMissing tells a secret that is neither typed nor kept. It does not leave the page, so that no check knows of it.
+function isMissing(control) {
+	return control?.type === "password" && !control.value && !control.placeholder;
 }
 
 // changeRows adds or removes a row without loading the page anew.
