@@ -2,6 +2,9 @@ module github.com/caddy-httphelper/caddy-httphelper/integration
 
 go 1.26.0
 
+// One of the packages there has Go code.
+ignore node_modules
+
 require (
 	github.com/Shopify/toxiproxy/v2 v2.5.0
 	github.com/caddy-httphelper/caddy-httphelper v0.0.0

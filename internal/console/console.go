@@ -108,7 +108,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	if server.Shutdown(last) != nil {
 		_ = server.Close()
 	}
-	_ = <-ended // which closes the listener, even if it had not begun to serve
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) { // the listener is closed then, even if it had not begun to serve
+		return err
+	}
 	if err := context.Cause(ctx); errors.Is(err, ErrIdle) {
 		return err
 	}
