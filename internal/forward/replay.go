@@ -20,7 +20,9 @@ func (t *Transport) sendWithBody(req *http.Request, q *Request, token *oauth.Tok
 	}
 	body := newReplayBody(req, q)
 	defer func() {
-		failure = body.blame(failure, req.Context().Err())
+		if failure != nil {
+			failure = body.blame(failure, req.Context().Err())
+		}
 		body.finish()
 	}()
 	return t.sendWhenAllowed(req, q, token, body)
@@ -203,7 +205,7 @@ func (b *replayBody) abandon() {
 // blame returns the error for a request that failed because the app did not send its body to the end, and
 // otherwise failure. left is why the request's context ended, if it did.
 func (b *replayBody) blame(failure, left error) error {
-	if b == nil || failure == nil {
+	if b == nil {
 		return failure
 	}
 	b.mu.Lock()
