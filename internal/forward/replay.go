@@ -243,9 +243,10 @@ func (b *replayBody) finish() {
 	b.closeIfUnused()
 }
 
-// closeIfUnused closes the source when no attempt will read it any more. b.mu is held.
+// closeIfUnused closes the source when no attempt reads it any more. A read in progress ends first, because not
+// every body may be closed meanwhile. b.mu is held.
 func (b *replayBody) closeIfUnused() {
-	if !b.done || b.closed || (b.current != nil && !b.current.closed) {
+	if !b.done || b.closed || b.reading || (b.current != nil && !b.current.closed) {
 		return
 	}
 	b.closed = true
@@ -299,6 +300,7 @@ func (r *bodyReader) readSource(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.reading = false
+	defer b.closeIfUnused()
 	b.idle.Broadcast()
 	if err != nil {
 		b.err = err

@@ -141,3 +141,49 @@ func TestNoRejectedStatuses(t *testing.T) {
 		}
 	}
 }
+
+// blockingBody is a body whose Read ends when something arrives, and which notes whether Close came before.
+type blockingBody struct {
+	reading chan struct{} // closed when Read has begun
+	arrives chan struct{}
+	ended   bool // without a lock, as in Caddy's body: the race detector finds Close beside Read
+	closed  chan bool
+}
+
+func (b *blockingBody) Read([]byte) (int, error) {
+	close(b.reading)
+	<-b.arrives
+	b.ended = true
+	return 0, io.ErrUnexpectedEOF
+}
+
+func (b *blockingBody) Close() error {
+	b.closed <- b.ended
+	return nil
+}
+
+// TestBodyIsClosedAfterTheReadInProgress: an http transport closes a request's body while it still reads it, and not
+// every body permits that.
+func TestBodyIsClosedAfterTheReadInProgress(t *testing.T) {
+	source := &blockingBody{reading: make(chan struct{}), arrives: make(chan struct{}), closed: make(chan bool, 2)}
+	body := newReplayBody(&http.Request{Body: source, ContentLength: -1}, &Request{options: &Options{ReplayBuffer: 100}})
+	attempt := body.attempt()
+	read := make(chan error, 1)
+	go func() {
+		_, err := attempt.Read(make([]byte, 1))
+		read <- err
+	}()
+	<-source.reading
+	_ = attempt.Close()
+	body.finish()
+	close(source.arrives)
+	if err := <-read; err == nil {
+		t.Error("the read has no error")
+	}
+	if ended := <-source.closed; !ended {
+		t.Error("the body was closed while it was read")
+	}
+	if len(source.closed) > 0 {
+		t.Error("the body was closed twice")
+	}
+}
