@@ -154,7 +154,7 @@ func TestExampleMesh(t *testing.T) {
 
 func TestExampleUnixSocket(t *testing.T) {
 	t.Parallel()
-	e := newExample(t, "A sidecar for one user, on a unix socket")
+	e := newExample(t, "A sidecar for one user or group, on a unix socket")
 	socket := filepath.Join(e.Dir, "http_helper", "orders.sock")
 	e.provide(t, "secrets/client_secret", "http_helper/any") // the socket's directory must be there
 	cmd := exec.Command(harness.Caddy(t), "run", "--config", e.File(t, "Caddyfile", e.caddyfile), "--adapter", "caddyfile")
