@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -288,6 +289,23 @@ func (v *newConnectorView) Text(id, label, hint string) fieldView {
 // In returns a field of a row.
 func (v *newConnectorView) In(list string, i int, name, label, hint string) fieldView {
 	return v.Text(control(list, i, name), label, hint)
+}
+
+// choiceView is a field whose value is one of some options.
+type choiceView struct {
+	fieldView
+
+	Class   string // for the style sheet and the script
+	Options []adminapi.Option
+}
+
+// Choice returns a field with options, of which each has a value and a label in turn.
+func (v *newConnectorView) Choice(field fieldView, class string, options ...string) choiceView {
+	choice := choiceView{fieldView: field, Class: class}
+	for pair := range slices.Chunk(options, 2) {
+		choice.Options = append(choice.Options, adminapi.Option{Value: pair[0], Label: pair[1]})
+	}
+	return choice
 }
 
 // pairsView is a list of names and values.
