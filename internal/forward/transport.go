@@ -69,6 +69,11 @@ type TransportOptions struct {
 // expects one. Caddy's default is not to wait, which sends large bodies in vain.
 const defaultExpectContinueTimeout = caddy.Duration(2 * time.Second)
 
+// defaultIdleConnections is how many idle connections to an address stay open. Caddy's default of 32 is meant for
+// many upstreams. A sidecar has one API: with more requests at a time, it would close connections all the time
+// and open others.
+const defaultIdleConnections = 512
+
 // NewTransport returns a transport with raw as the configuration of the http transport.
 func NewTransport(ctx caddy.Context, raw json.RawMessage, o TransportOptions) (*Transport, error) {
 	t := &Transport{HTTPTransport: new(reverseproxy.HTTPTransport), pinned: o.Target != nil, proxyFields: o.ProxyFields, insecure: o.Insecure}
@@ -77,6 +82,8 @@ func NewTransport(ctx caddy.Context, raw json.RawMessage, o TransportOptions) (*
 		return nil, err
 	}
 	t.ExpectContinueTimeout = cmp.Or(t.ExpectContinueTimeout, defaultExpectContinueTimeout)
+	t.KeepAlive = cmp.Or(t.KeepAlive, new(reverseproxy.KeepAlive))
+	t.KeepAlive.MaxIdleConnsPerHost = cmp.Or(t.KeepAlive.MaxIdleConnsPerHost, defaultIdleConnections)
 	// The app and the API negotiate compression; net/http would request and undo it unseen.
 	t.Compression = cmp.Or(t.Compression, new(bool))
 	if t.pinned && o.Target.Base.Scheme == "https" {

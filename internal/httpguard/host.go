@@ -35,7 +35,7 @@ func ParseAuthority(authority string) (host string, ok bool) {
 
 // isPort reports whether text is what may follow a host: nothing, or a colon with digits, if any (RFC 3986 §3.2.3).
 func isPort(text string) bool {
-	return text == "" || text[0] == ':' && strings.Trim(text[1:], "0123456789") == ""
+	return text == "" || text[0] == ':' && !strings.ContainsFunc(text[1:], func(r rune) bool { return r < '0' || r > '9' })
 }
 
 // IsHostName reports whether a text consists of labels as host names have them, which here may have underscores,

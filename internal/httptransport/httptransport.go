@@ -20,8 +20,12 @@ import (
 // addresses.
 func Provision(ctx caddy.Context, t *reverseproxy.HTTPTransport) error {
 	replaceProxyModule(t)
+	hasProxyModule := t.NetworkProxyRaw != nil || t.ForwardProxyURL != ""
 	if err := t.Provision(ctx); err != nil {
 		return err
+	}
+	if hasProxyModule {
+		t.Transport.Proxy = givingReplacer(t.Transport.Proxy)
 	}
 	guardForwardProxy(t.Transport)
 	t.Transport.DialContext = guardLocalhost(t.Transport.DialContext)
@@ -48,7 +52,7 @@ func refuseCleartext(proxy func(*http.Request) (*url.URL, error)) func(*http.Req
 		return nil
 	}
 	return func(req *http.Request) (*url.URL, error) {
-		u, err := proxy(withReplacer(req))
+		u, err := proxy(req)
 		if u != nil && req.URL.Scheme != "https" {
 			return nil, neterror.ErrCleartextProxy
 		}
@@ -56,11 +60,16 @@ func refuseCleartext(proxy func(*http.Request) (*url.URL, error)) func(*http.Req
 	}
 }
 
-// withReplacer gives a request a replacer, which Caddy's network_proxy modules need for placeholders.
-// Only requests that come through Caddy's server have one.
-func withReplacer(req *http.Request) *http.Request {
-	if req.Context().Value(caddy.ReplacerCtxKey) != nil {
-		return req
+// givingReplacer returns the choice of one of Caddy's network_proxy modules with a replacer for each request,
+// which the modules need for placeholders. Only requests that come through Caddy's server have one.
+func givingReplacer(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+	if proxy == nil { // network_proxy none
+		return nil
 	}
-	return req.WithContext(context.WithValue(req.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer()))
+	return func(req *http.Request) (*url.URL, error) {
+		if req.Context().Value(caddy.ReplacerCtxKey) == nil {
+			req = req.WithContext(context.WithValue(req.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer()))
+		}
+		return proxy(req)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-httphelper/caddy-httphelper/internal/neterror"
 )
@@ -27,12 +28,7 @@ func TestOnlyTLSUsesAForwardProxy(t *testing.T) {
 		"no proxy URL":           {nil, broken, "https://api.example", broken},
 	} {
 		t.Run(name, func(t *testing.T) {
-			guarded := refuseCleartext(func(req *http.Request) (*url.URL, error) {
-				if req.Context().Value(caddy.ReplacerCtxKey) == nil {
-					t.Error("the request has no replacer")
-				}
-				return test.proxy, test.err
-			})
+			guarded := refuseCleartext(func(*http.Request) (*url.URL, error) { return test.proxy, test.err })
 			u, err := guarded(httptest.NewRequest(http.MethodGet, test.url, nil))
 			if !errors.Is(err, test.want) || err == nil && u != test.proxy {
 				t.Errorf("got %v, %v; want %v", u, err, test.want)
@@ -41,6 +37,26 @@ func TestOnlyTLSUsesAForwardProxy(t *testing.T) {
 	}
 	if refuseCleartext(nil) != nil {
 		t.Error("without a forward proxy there is a function to find one")
+	}
+}
+
+// Pings and token requests do not come through Caddy's server, which gives requests their replacer.
+func TestForwardProxyWithPlaceholdersForARequestWithoutReplacer(t *testing.T) {
+	for name, transport := range map[string]*reverseproxy.HTTPTransport{
+		"network_proxy":     {NetworkProxyRaw: []byte(`{"from": "url", "url": "http://proxy.example:3128/{http.request.uuid}"}`)},
+		"forward_proxy_url": {ForwardProxyURL: "http://proxy.example:3128/{http.request.uuid}"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+			defer cancel()
+			if err := Provision(ctx, transport); err != nil {
+				t.Fatal(err)
+			}
+			u, err := transport.Transport.Proxy(httptest.NewRequest(http.MethodGet, "https://api.example", nil))
+			if err != nil || u == nil || u.Host != "proxy.example:3128" {
+				t.Errorf("got %v, %v", u, err)
+			}
+		})
 	}
 }
 

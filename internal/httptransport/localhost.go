@@ -16,7 +16,7 @@ type onlyLoopbackKey struct{}
 // one in the clear to localhost: a name that a resolver may lead anywhere. Requests that are allowed in
 // the clear must not share a transport with it, because they could leave a connection behind.
 func OnlyLoopback(req *http.Request) *http.Request {
-	if req.URL.Scheme != "http" || !strings.EqualFold(req.URL.Hostname(), "localhost") {
+	if name, _, _ := strings.Cut(req.URL.Host, ":"); req.URL.Scheme != "http" || !strings.EqualFold(name, "localhost") {
 		return req
 	}
 	return req.WithContext(context.WithValue(req.Context(), onlyLoopbackKey{}, true))
