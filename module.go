@@ -155,7 +155,6 @@ func (h *Handler) provision(app *App) error {
 
 // ServeHTTP forwards a request if it is admitted, or passes it to the next handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	forward.Withdraw(r.Context())
 	q, refused := h.admit(r)
 	if refused != nil {
 		return refused.Write(w, r)

@@ -221,7 +221,6 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 // without that handler, or a health check. A refusal is a response, not an error, so that it never
 // counts against an upstream.
 func (t *Transport) roundTripAlone(req *http.Request) (*http.Response, error) {
-	forward.Withdraw(req.Context())
 	if t.own == nil {
 		forward.CloseBody(req.Body)
 		refused := forward.NotAllowed("neither a handler http_helper nor the transport's option connection says whose token to send")

@@ -33,9 +33,9 @@ func (e *Error) announce(header http.Header, r *http.Request, cause error) error
 // Unwrap returns the error without its fields.
 func (e *announcedError) Unwrap() error { return e.error }
 
-// Withdraw takes the fields of an Error out of the response when the request is served after all,
+// withdraw takes the fields of an Error out of the response when the request is served after all,
 // because an error route leads to another connection. ctx is the request's.
-func Withdraw(ctx context.Context) {
+func withdraw(ctx context.Context) {
 	err, _ := ctx.Value(caddyhttp.ErrorCtxKey).(error)
 	announced, ok := errors.AsType[*announcedError](err)
 	if !ok {

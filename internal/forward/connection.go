@@ -80,7 +80,8 @@ type Options struct {
 // Prepare returns the request that r, one of the app, is forwarded as, once there is a token for it and the
 // place of the API is known. It waits for both no longer than r's context allows.
 func (c *Connection) Prepare(r *http.Request, o *Options) (*Request, *Error) {
-	q := &Request{Context: r.Context(), Conn: c, options: o, host: r.Host, ofApp: true}
+	q := newRequest(c, r, o)
+	q.ofApp = true
 	q.record.connection = c.Name
 	q.record.show(r.Context())
 	refused := q.prepare(r)
@@ -93,7 +94,7 @@ func (c *Connection) Prepare(r *http.Request, o *Options) (*Request, *Error) {
 
 // PrepareHealthCheck returns the request that a health check of reverse_proxy is sent as.
 func (c *Connection) PrepareHealthCheck(r *http.Request, o *Options) (*Request, *Error) {
-	q := &Request{Context: r.Context(), Conn: c, options: o, host: r.Host}
+	q := newRequest(c, r, o)
 	return q, q.prepare(r)
 }
 

@@ -39,7 +39,11 @@ func TestUpstreamIsDialedAfterAForwardProxyOfAnotherHandler(t *testing.T) {
 	}
 	defer func() { _ = transport.Cleanup() }()
 	proxy := &url.URL{Scheme: "http", Host: "proxy.invalid"}
-	res, err := transport.roundTrip(requestTo(t, api.Listener.Addr().String(), map[string]any{"reverse_proxy.proxy": proxy}), new(Request), nil)
+	req := requestTo(t, api.Listener.Addr().String(), map[string]any{"reverse_proxy.proxy": proxy})
+	if req, err = transport.throughForwardProxy(req, new(Request)); err != nil {
+		t.Fatal(err)
+	}
+	res, err := transport.Base.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}

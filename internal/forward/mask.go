@@ -194,7 +194,7 @@ func (w *responseWriter) WriteHeader(status int) {
 		if w.request.responded {
 			w.request.countResponse()
 		}
-		keepUntyped(w.Header())
+		w.request.keepUntyped(w.Header())
 		w.request.unmask()
 	}
 	w.ResponseWriterWrapper.WriteHeader(status)

@@ -58,16 +58,19 @@ func FailedPing(format string, args ...any) PingResult {
 func (t *Transport) Ping(ctx context.Context, p PingRequest) PingResult {
 	ctx, cancel := context.WithTimeout(WithDialInfo(ctx, p.Dial), pingTimeout)
 	defer cancel()
-	q := &Request{Context: ctx, Conn: p.Connection, options: p.Options, Target: p.Target}
 	req, err := p.request(ctx)
 	if err != nil {
 		return FailedPing("%v", err)
 	}
-	q.received = req
+	q := newRequest(p.Connection, req, p.Options)
+	q.Target, q.received = p.Target, req
 	if err := t.check(req, q); err != nil {
 		return FailedPing("%v", err)
 	}
-	res, err := t.sendWithRetry(req, q, p.Token, nil)
+	res, err := t.sendOnce(req, q, p.Token, nil, "")
+	if err == nil {
+		res, err = t.sendAgain(req, q, p.Token, nil, res)
+	}
 	if err != nil {
 		return FailedPing("%s", describePingFailure(ctx, err))
 	}

@@ -36,7 +36,7 @@ func NewProxy(transport func(*Connection) *Transport, flushInterval time.Duratio
 	p := &Proxy{transport: transport, logger: logger}
 	p.proxy = httputil.ReverseProxy{
 		Rewrite:        direct,
-		Transport:      roundTripperFunc(p.roundTrip),
+		Transport:      (*sender)(p),
 		FlushInterval:  flushInterval,
 		BufferPool:     &httptransport.Buffers,
 		ModifyResponse: p.respond,
@@ -107,26 +107,26 @@ func passTrailers(r *httputil.ProxyRequest) {
 	delete(r.Out.Header, "Content-Length")
 }
 
-// roundTrip sends a request through the transport of its connection.
-func (p *Proxy) roundTrip(req *http.Request) (*http.Response, error) {
+// sender is a Proxy as its own httputil.ReverseProxy sees it.
+type sender Proxy
+
+// RoundTrip sends a request through the transport of its connection.
+func (p *sender) RoundTrip(req *http.Request) (*http.Response, error) {
 	q, _ := FromContext(req.Context())
-	began := time.Now()
-	res, err := q.RoundTrip(p.transport(q.Conn), req)
-	if c := p.logger.Check(zap.DebugLevel, "sent a request to the API"); c != nil {
-		outcome := zap.Error(err)
-		if err == nil {
-			outcome = zap.Int("status", res.StatusCode)
-		}
-		c.Write(zap.String("connection", q.Conn.Name), zap.String("address", q.Target.Dial), zap.Duration("duration", time.Since(began)),
-			zap.Object("request", caddyhttp.LoggableHTTPRequest{Request: q.received}), outcome)
+	t := p.transport(q.Conn)
+	if !p.logger.Core().Enabled(zap.DebugLevel) {
+		return q.RoundTrip(t, req)
 	}
+	began := time.Now()
+	res, err := q.RoundTrip(t, req)
+	outcome := zap.Error(err)
+	if err == nil {
+		outcome = zap.Int("status", res.StatusCode)
+	}
+	p.logger.Debug("sent a request to the API", zap.String("connection", q.Conn.Name), zap.String("address", q.Target.Dial),
+		zap.Duration("duration", time.Since(began)), zap.Object("request", caddyhttp.LoggableHTTPRequest{Request: q.received}), outcome)
 	return res, err
 }
-
-type roundTripperFunc func(*http.Request) (*http.Response, error)
-
-// RoundTrip implements http.RoundTripper.
-func (f roundTripperFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
 // respond prepares a response of the API for the app. It serves one that switches protocols itself.
 func (p *Proxy) respond(res *http.Response) error {
@@ -144,14 +144,20 @@ func (p *Proxy) respond(res *http.Response) error {
 		res.ContentLength = -1 // httputil then flushes each piece; the app gets the field Content-Length
 	}
 	addFields(header, res.Header)
+	leaveUntyped(header)
 	clear(res.Header) // httputil has nothing left to copy, one field by one
 	return nil
 }
 
 // isStream reports whether each piece of a response is meant for the app at once.
 func isStream(header http.Header) bool {
-	mediaType, _, _ := strings.Cut(header.Get("Content-Type"), ";")
-	return strings.EqualFold(strings.TrimSpace(mediaType), "text/event-stream") || caddyhttp.IsIncremental(header)
+	if types := header["Content-Type"]; len(types) > 0 {
+		mediaType, _, _ := strings.Cut(types[0], ";")
+		if strings.EqualFold(strings.TrimSpace(mediaType), "text/event-stream") {
+			return true
+		}
+	}
+	return len(header["Incremental"]) > 0 && caddyhttp.IsIncremental(header)
 }
 
 // errServed ends the work of httputil.ReverseProxy on a request that has been served.

@@ -19,11 +19,12 @@ const maxRepetitions = 3
 // repeatable are the methods whose requests may be sent again although the API has responded.
 var repeatable = []string{http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete}
 
-// sendWhenAllowed sends a request with token, which may be nil, and again when the API limits the rate, with
-// the token that is current then (rule 36). The rejection of a token counts apart.
-func (t *Transport) sendWhenAllowed(req *http.Request, q *Request, token *oauth.Token, body *replayBody) (*http.Response, error) {
+// sendAgain sends a request again for as long as the API's responses ask for that: the first one is res, to a
+// request with token, which may be nil. When the API limits the rate, the request is sent again with the token
+// that is current then (rule 36). The rejection of a token counts apart.
+func (t *Transport) sendAgain(req *http.Request, q *Request, token *oauth.Token, body *replayBody, res *http.Response) (_ *http.Response, err error) {
 	for {
-		res, err := t.sendWithRetry(req, q, token, body)
+		res, err = t.sendWithOther(req, q, token, body, res)
 		if err != nil || !q.mayRepeat(req, res, body) {
 			return res, err
 		}
@@ -42,6 +43,9 @@ func (t *Transport) sendWhenAllowed(req *http.Request, q *Request, token *oauth.
 		}
 		q.Conn.Metrics.Count(telemetry.Repeated)
 		q.record.replayed = replayedRateLimit
+		if res, err = t.sendOnce(req, q, token, body, ""); err != nil {
+			return nil, err
+		}
 	}
 }
 

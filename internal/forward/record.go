@@ -35,8 +35,8 @@ const (
 // recordKey is the name of the record in the request's variables and among the fields of its access log.
 const recordKey = "http_helper"
 
-// show makes the placeholders and the access log of the request with this context tell of r, from now on. The
-// request's variables are written only once, before it is sent: net/http may still dial for an attempt that has
+// show makes the placeholders and the access log of the request with this context tell of r, from now on. What
+// an error of an earlier record has announced is withdrawn. The request's variables are written only once, before it is sent: net/http may still dial for an attempt that has
 // ended, and Caddy's dialer reads them.
 func (r *record) show(ctx context.Context) {
 	vars, ok := ctx.Value(caddyhttp.VarsCtxKey).(map[string]any)
@@ -44,7 +44,9 @@ func (r *record) show(ctx context.Context) {
 		return // a health check
 	}
 	first, again := vars[recordKey].(*record)
-	if !again {
+	if again {
+		withdraw(ctx)
+	} else {
 		first = r
 		vars[recordKey] = r
 		if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {

@@ -14,25 +14,27 @@ import (
 
 // sendWithBody sends a request with token, which may be nil. It keeps of the body what is needed to send the
 // request again.
-func (t *Transport) sendWithBody(req *http.Request, q *Request, token *oauth.Token) (_ *http.Response, failure error) {
+func (t *Transport) sendWithBody(req *http.Request, q *Request, token *oauth.Token) (*http.Response, error) {
 	if !q.direct {
 		q.received = req
 	}
 	body := newReplayBody(req, q)
-	defer func() {
-		if failure != nil {
-			failure = body.blame(failure, req.Context().Err())
-		}
-		body.finish()
-	}()
-	return t.sendWhenAllowed(req, q, token, body)
+	defer body.finish()
+	res, err := t.sendOnce(req, q, token, body, "")
+	if err == nil {
+		res, err = t.sendAgain(req, q, token, body, res)
+	}
+	if err != nil {
+		return nil, body.blame(err, req.Context().Err())
+	}
+	return res, nil
 }
 
-// sendWithRetry sends a request with token, which may be nil, and replays it once with another one when
-// the API rejects the token (rule 18). If that one is another replica's and is rejected too, the request is
-// replayed once more (rule 29).
-func (t *Transport) sendWithRetry(req *http.Request, q *Request, token *oauth.Token, body *replayBody) (*http.Response, error) {
-	res, err := t.sendWithNonce(req, q, token, body)
+// sendWithOther sends a request again with another token when the API's response to token, which may be nil,
+// rejects it (rule 18). If that one is another replica's and is rejected too, the request is replayed once more
+// (rule 29).
+func (t *Transport) sendWithOther(req *http.Request, q *Request, token *oauth.Token, body *replayBody, res *http.Response) (*http.Response, error) {
+	res, err := t.sendWithNonce(req, q, token, body, res)
 	if err != nil || token == nil {
 		return res, err
 	}
@@ -60,7 +62,11 @@ func (t *Transport) replay(req *http.Request, q *Request, res *http.Response, to
 	CloseBody(res.Body)
 	q.Conn.Metrics.Count(telemetry.Replayed)
 	q.record.replayed = replayedUnauthorized
-	return t.sendWithNonce(req, q, token, body)
+	res, err := t.sendOnce(req, q, token, body, "")
+	if err != nil {
+		return nil, err
+	}
+	return t.sendWithNonce(req, q, token, body, res)
 }
 
 // replaces reports whether a rejected token is to be replaced, because another one may help.

@@ -27,38 +27,38 @@ import (
 // A Request is its own context, which saves an allocation.
 type Request struct {
 	context.Context
+	done <-chan struct{} // of that context
 
 	Conn    *Connection
 	Target  *Target
 	options *Options
-	ofApp   bool // and not a ping or health check, which need no permission and are not sent again
-	keep    bool // the app's own Authorization is sent, and no token
 
-	host     string // by which the app calls the sidecar
-	trailers bool   // the app understands trailers; reverse_proxy drops a TE field that Connection names
-
-	// Of the last attempt: reverse_proxy may make several.
-	denied    *Error        // the error that the app gets in place of a response of the API
-	responded bool          // the app gets a response, and not an error of reverse_proxy
-	status    int           // of that response
-	limited   bool          // that response limits the rate
-	took      time.Duration // from sending it to the header of its response
-	broken    error         // why the API's response broke off
-
-	rejectedBefore bool // the API has rejected a token already (rule 18)
-
+	host     string        // by which the app calls the sidecar
 	received *http.Request // from the app, or from reverse_proxy, whose copy of the app's it is
 
+	ofApp     bool // and not a ping or health check, which need no permission and are not sent again
+	keep      bool // the app's own Authorization is sent, and no token
+	trailers  bool // the app understands trailers; reverse_proxy drops a TE field that Connection names
 	direct    bool // a Proxy forwards it, and not reverse_proxy
 	attempted bool // a Proxy's copy of it has been sent
-	app       appWriter
 
+	rejectedBefore  bool // the API has rejected a token already (rule 18)
 	counted         bool // the metrics include it
 	sent            bool // it was sent, or that was tried
 	responseCounted bool // the metrics include what the app got of the API
-	record          record
-	way             *hop // through this process, if it has sent the request itself
 
+	// Of the last attempt: reverse_proxy may make several.
+	responded bool          // the app gets a response, and not an error of reverse_proxy
+	limited   bool          // that response limits the rate
+	status    int           // of that response
+	took      time.Duration // from sending it to the header of its response
+	denied    *Error        // the error that the app gets in place of a response of the API
+	broken    error         // why the API's response broke off
+
+	record record
+	way    *hop // through this process, if it has sent the request itself
+
+	app          appWriter
 	writer       responseWriter
 	appHeader    http.Header    // of the response to the app; nil: the request is not served by Serve
 	token        *oauth.Token   // the one that was sent last
@@ -66,13 +66,21 @@ type Request struct {
 	maskedValues []maskedValue  // of response headers
 }
 
+// newRequest returns the request of a connection that r is sent as.
+func newRequest(c *Connection, r *http.Request, o *Options) *Request {
+	return &Request{Context: r.Context(), done: r.Context().Done(), Conn: c, options: o, host: r.Host}
+}
+
 // requestCtxKey is the context key of a *Request.
 type requestCtxKey struct{}
 
 // Value implements context.Context.
 func (q *Request) Value(key any) any {
-	if _, ok := key.(requestCtxKey); ok {
+	switch key.(type) {
+	case requestCtxKey:
 		return q
+	case chosenProxyKey:
+		return nil // it is chosen for what the request is sent as
 	}
 	value := q.Context.Value(key)
 	if value == nil && q.direct && key == http.ServerContextKey {
@@ -80,6 +88,9 @@ func (q *Request) Value(key any) any {
 	}
 	return value
 }
+
+// Done implements context.Context.
+func (q *Request) Done() <-chan struct{} { return q.done }
 
 // FromContext returns the request that a handler serves in this context.
 func FromContext(ctx context.Context) (*Request, bool) {
@@ -90,11 +101,17 @@ func FromContext(ctx context.Context) (*Request, bool) {
 // Serve passes the request on to the next handler, usually reverse_proxy, whose transport calls
 // RoundTrip. It writes the error when the transport refused to send, and adds a Proxy-Status to
 // failures of reverse_proxy itself.
+//
+// It drops fields that contain a secret afterwards, even after a panic: reverse_proxy panics when the
+// response breaks off or the app leaves, and the access log is written all the same.
 func (q *Request) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	defer q.countResponse()
+	defer q.dropSecrets()
 	q.appHeader = w.Header()
 	q.writer.ResponseWriter, q.writer.request = w, q
-	err := q.serveNext(r, next)
+	*r = *r.WithContext(q) // in place, because a copy is large
+	defer q.restore(r)
+	err := next.ServeHTTP(&q.writer, r)
 	if !q.counted {
 		q.count(&Error{Status: statusOf(err)}) // reverse_proxy had nowhere to send it to
 	}
@@ -113,12 +130,8 @@ func (q *Request) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	}
 }
 
-// serveNext drops fields that contain a secret afterwards, even after a panic: reverse_proxy panics when
-// the response breaks off or the app leaves, and the access log is written all the same.
-func (q *Request) serveNext(r *http.Request, next caddyhttp.Handler) error {
-	defer q.dropSecrets()
-	return next.ServeHTTP(&q.writer, r.WithContext(q))
-}
+// restore gives the app's request its own context back.
+func (q *Request) restore(r *http.Request) { *r = *r.WithContext(q.Context) }
 
 // RoundTrip sends req, which reverse_proxy made of the served request, through t. If there is no response
 // of the API because of t or the app, Serve tells the app why.

@@ -62,12 +62,16 @@ func (q *Request) markUntyped(res *http.Response) {
 	}
 }
 
-// keepUntyped removes the mark, and makes net/http's server leave out Content-Type.
-func keepUntyped(header http.Header) {
-	if _, marked := header[untypedField]; !marked {
-		return
+// keepUntyped removes the mark, and keeps a marked response without Content-Type.
+func (q *Request) keepUntyped(header http.Header) {
+	if _, marked := header[untypedField]; marked && !q.direct {
+		delete(header, untypedField)
+		leaveUntyped(header)
 	}
-	delete(header, untypedField)
+}
+
+// leaveUntyped makes net/http's server leave out Content-Type, if the header has none.
+func leaveUntyped(header http.Header) {
 	if _, typed := header["Content-Type"]; !typed {
 		header["Content-Type"] = nil
 	}

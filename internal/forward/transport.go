@@ -107,10 +107,13 @@ func (t *Transport) check(req *http.Request, q *Request) error {
 	switch {
 	case !ok:
 		return NotAllowed("no upstream was chosen")
+	case q.direct: // nothing has changed it since the handler has checked it
 	case RefusesMethod(req.Method), req.URL.Opaque != "", httpguard.CheckPath(req.URL) != nil:
 		return NotAllowed("its method or path has been changed to one that is refused")
 	case req.Response != nil && req.Response.Request != nil && req.URL.Host != req.Response.Request.URL.Host:
 		return NotAllowed("a redirect leads away from base_url")
+	}
+	switch {
 	case q.Target.Base.Scheme == "https":
 		if t.TLS != nil && t.TLS.InsecureSkipVerify && !q.Target.Insecure {
 			return NotAllowed("tls_insecure_skip_verify needs allow_insecure base_url")
@@ -119,7 +122,7 @@ func (t *Transport) check(req *http.Request, q *Request) error {
 			return NotAllowed("tls_server_name must be the host of base_url")
 		}
 		return nil
-	case namesSocket(dial), strings.EqualFold(dial.Address, q.Target.Dial):
+	case q.direct, namesSocket(dial), strings.EqualFold(dial.Address, q.Target.Dial):
 		return nil
 	default:
 		return NotAllowed("in the clear only the address of base_url itself may be dialed")
@@ -184,8 +187,8 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 	q.rewriteLocations(res.Header)
 	if !q.direct {
 		q.maskSecrets(res)
+		q.markUntyped(res)
 	}
-	q.markUntyped(res)
 	q.sanitizeBody(res)
 	return res, nil
 }
@@ -211,12 +214,11 @@ func transportError(err error) error {
 	return sanitizeError(err)
 }
 
-// sendWithNonce sends a request, and once more when the API requires a nonce in the proof of possession
+// sendWithNonce sends a request once more when the API's response requires a nonce in the proof of possession
 // and gives one (RFC 9449 §9). It uses that nonce even if other requests got newer ones meanwhile.
-func (t *Transport) sendWithNonce(req *http.Request, q *Request, token *oauth.Token, body *replayBody) (*http.Response, error) {
-	res, err := t.sendOnce(req, q, token, body, "")
-	if err != nil || !oauth.NeedsNonce(res, token) {
-		return res, err
+func (t *Transport) sendWithNonce(req *http.Request, q *Request, token *oauth.Token, body *replayBody, res *http.Response) (*http.Response, error) {
+	if !oauth.NeedsNonce(res, token) {
+		return res, nil
 	}
 	nonce := oauth.NonceIn(res.Header)
 	if nonce == "" || !body.rewind() {
@@ -227,72 +229,13 @@ func (t *Transport) sendWithNonce(req *http.Request, q *Request, token *oauth.To
 }
 
 // sendOnce makes one attempt to send a request. A proof of possession contains nonce, or the API's newest nonce
-// if that is empty.
+// if that is empty. If the token is bound to a client certificate, the http transport with that certificate
+// sends it (RFC 8705 §3).
 func (t *Transport) sendOnce(req *http.Request, q *Request, token *oauth.Token, body *replayBody, nonce string) (*http.Response, error) {
-	out, dialed := q.outgoing(req), req.URL.Host
-	q.Target.rewrite(out.URL)
-	out.Host = q.Target.Base.Host
-	if out.ContentLength >= 0 {
-		out.TransferEncoding = nil // the app's; request_buffers has found out the length
-	}
-	q.setHeader(out.Header, token, t.proxyFields)
-	if reader := body.attempt(); reader != nil {
-		out.Body, out.GetBody, out.Trailer = reader, body.again, reader.trailer
-	}
-	if t.pinned || t.ProxyProtocol != "" {
-		out.URL.Host = dialed
-	}
-	if token != nil {
-		q.remember(token)
-	}
-	if token == nil || token.DPoP == nil {
-		return t.roundTrip(out, q, token)
-	}
-	place := *out.URL
-	place.Host = q.Target.Base.Host // and not the address to dial
-	return t.sendWithProof(out, &place, q, token, nonce)
-}
-
-// outgoing returns the request to send in one attempt, with a URL and a header that may be changed. The first
-// attempt of a Proxy sends the proxy's own copy of the app's request. Otherwise there is a new copy, because
-// reverse_proxy still uses its request, and net/http may still read the one of an attempt before.
-func (q *Request) outgoing(req *http.Request) *http.Request {
-	if q.direct && !q.attempted {
-		q.attempted = true
-		return req
-	}
-	out := &struct {
-		req http.Request
-		url url.URL
-	}{*req, *q.received.URL}
-	out.req.URL = &out.url
-	out.req.Header = maps.Clone(req.Header)
-	return &out.req
-}
-
-// sendWithProof sends a request with a proof of possession for place, the URL without the address to
-// dial, and remembers the nonce in the response.
-func (t *Transport) sendWithProof(out *http.Request, place *url.URL, q *Request, token *oauth.Token, nonce string) (*http.Response, error) {
-	nonces := &token.DPoP.APINonces
-	nonce = cmp.Or(nonce, nonces.Get(place))
-	proven, err := oauth.WithDPoPProof(out, func() (string, error) {
-		return token.DPoP.Proof(out.Method, place, token.Value, nonce)
-	})
-	if err != nil {
-		CloseBody(out.Body)
-		return nil, misconfigured(err.Error())
-	}
-	res, err := t.roundTrip(proven, q, token)
+	out, place, err := q.prove(t.outgoing(req, q, token, body), token, nonce)
 	if err == nil {
-		nonces.Set(place, res.Header)
+		out, err = t.throughForwardProxy(out, q)
 	}
-	return res, err
-}
-
-// roundTrip makes one round trip. If the token is bound to a client certificate, it uses the http
-// transport with that certificate (RFC 8705 §3).
-func (t *Transport) roundTrip(out *http.Request, q *Request, token *oauth.Token) (*http.Response, error) {
-	out, err := t.throughForwardProxy(out, q)
 	if err != nil {
 		CloseBody(out.Body)
 		return nil, err
@@ -309,7 +252,66 @@ func (t *Transport) roundTrip(out *http.Request, q *Request, token *oauth.Token)
 	began := time.Now()
 	res, err := base.RoundTrip(out)
 	q.took = time.Since(began)
+	if place != nil && err == nil {
+		token.DPoP.APINonces.Set(place, res.Header)
+	}
 	return res, err
+}
+
+// outgoing returns the request to send in one attempt, with the token.
+func (t *Transport) outgoing(req *http.Request, q *Request, token *oauth.Token, body *replayBody) *http.Request {
+	out, dialed := q.copy(req), req.URL.Host
+	q.Target.rewrite(out.URL)
+	out.Host = q.Target.Base.Host
+	if out.ContentLength >= 0 {
+		out.TransferEncoding = nil // the app's; request_buffers has found out the length
+	}
+	q.setHeader(out.Header, token, t.proxyFields)
+	if reader := body.attempt(); reader != nil {
+		out.Body, out.GetBody, out.Trailer = reader, body.again, reader.trailer
+	}
+	if t.pinned || t.ProxyProtocol != "" {
+		out.URL.Host = dialed
+	}
+	if token != nil {
+		q.remember(token)
+	}
+	return out
+}
+
+// prove returns a request with a proof of possession, if its token needs one, and the URL that the proof is for:
+// the one without the address to dial.
+func (q *Request) prove(out *http.Request, token *oauth.Token, nonce string) (*http.Request, *url.URL, error) {
+	if token == nil || token.DPoP == nil {
+		return out, nil, nil
+	}
+	place := *out.URL
+	place.Host = q.Target.Base.Host
+	nonce = cmp.Or(nonce, token.DPoP.APINonces.Get(&place))
+	proven, err := oauth.WithDPoPProof(out, func() (string, error) {
+		return token.DPoP.Proof(out.Method, &place, token.Value, nonce)
+	})
+	if err != nil {
+		return out, nil, misconfigured(err.Error())
+	}
+	return proven, &place, nil
+}
+
+// copy returns a copy of a request for one attempt, with a URL and a header that may be changed. The first
+// attempt of a Proxy sends the proxy's own copy of the app's request. Otherwise there is a new copy, because
+// reverse_proxy still uses its request, and net/http may still read the one of an attempt before.
+func (q *Request) copy(req *http.Request) *http.Request {
+	if q.direct && !q.attempted {
+		q.attempted = true
+		return req
+	}
+	out := &struct {
+		req http.Request
+		url url.URL
+	}{*req, *q.received.URL}
+	out.req.URL = &out.url
+	out.req.Header = maps.Clone(req.Header)
+	return &out.req
 }
 
 // Cleanup closes idle connections to the API. Those of requests that are sent later end with them.
