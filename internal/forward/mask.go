@@ -91,6 +91,9 @@ func (q *Request) unmask() {
 // dropSecrets removes the fields that contain a secret once the response's header is sent: then the
 // header is only read for trailers and the access log.
 func (q *Request) dropSecrets() {
+	if !q.trailed && !q.record.logged {
+		return
+	}
 	for field, values := range q.appHeader {
 		if slices.ContainsFunc(values, q.quotesSecret) {
 			delete(q.appHeader, field)
@@ -156,7 +159,10 @@ func (b sanitizedBody) Read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
-	dropOwnProxyStatus(b.res.Trailer)
+	if len(b.res.Trailer) > 0 {
+		b.request.trailed = true
+		dropOwnProxyStatus(b.res.Trailer)
+	}
 	err = sanitizeError(err)
 	if err != io.EOF {
 		b.request.broken = err

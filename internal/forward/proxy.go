@@ -228,6 +228,10 @@ func addEndToEnd(header, api http.Header) {
 
 // addFields adds the fields of a response of the API to the app's.
 func addFields(header, api http.Header) {
+	if len(header) == 0 { // which is usual
+		maps.Copy(header, api)
+		return
+	}
 	for field, values := range api {
 		if before := header[field]; len(before) > 0 {
 			values = slices.Concat(before, values)

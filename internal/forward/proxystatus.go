@@ -33,17 +33,17 @@ func printable(text string) string {
 
 // dropOwnProxyStatus removes members named http_helper from the Proxy-Status of an API's header or
 // trailer: only this proxy may use its name.
-func dropOwnProxyStatus(header http.Header) {
-	for _, field := range []string{"Proxy-Status", http.TrailerPrefix + "Proxy-Status"} {
-		values, ok := header[field]
-		if !ok {
-			continue
-		}
-		if values = withoutOwnMember(values); len(values) > 0 {
-			header[field] = values
-		} else {
-			delete(header, field)
-		}
+func dropOwnProxyStatus(header http.Header) { dropOwnMember(header, "Proxy-Status") }
+
+func dropOwnMember(header http.Header, field string) {
+	values, ok := header[field]
+	if !ok {
+		return
+	}
+	if values = withoutOwnMember(values); len(values) > 0 {
+		header[field] = values
+	} else {
+		delete(header, field)
 	}
 }
 

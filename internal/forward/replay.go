@@ -38,10 +38,10 @@ func (t *Transport) sendWithOther(req *http.Request, q *Request, token *oauth.To
 	if err != nil || token == nil {
 		return res, err
 	}
+	if !q.rejected && res.StatusCode < http.StatusBadRequest {
+		q.Conn.Tokens.Accept(token)
+	}
 	if q.rejectedBefore || !q.replaces(token, res) {
-		if res.StatusCode < http.StatusBadRequest {
-			q.Conn.Tokens.Accept(token)
-		}
 		return res, nil
 	}
 	q.rejectedBefore = true
@@ -71,12 +71,12 @@ func (t *Transport) replay(req *http.Request, q *Request, res *http.Response, to
 
 // replaces reports whether a rejected token is to be replaced, because another one may help.
 func (q *Request) replaces(token *oauth.Token, res *http.Response) bool {
-	return q.rejected(res) && q.options.RetryUnauthorized && !oauth.InsufficientScope(res.Header) && !oauth.NeedsNonce(res, token)
+	return q.rejected && q.options.RetryUnauthorized && !oauth.InsufficientScope(res.Header) && !oauth.NeedsNonce(res, token)
 }
 
-// rejected reports whether the API's response rejects the token: by its status, or to gRPC clients by
+// rejects reports whether a response of the API rejects the token: by its status, or to gRPC clients by
 // UNAUTHENTICATED in a trailers-only response, which has its trailers in the header.
-func (q *Request) rejected(res *http.Response) bool {
+func (q *Request) rejects(res *http.Response) bool {
 	switch {
 	case res.StatusCode == http.StatusOK:
 		return slices.Equal(res.Header["Grpc-Status"], []string{grpcUnauthenticated}) && grpcType(q.received) != ""

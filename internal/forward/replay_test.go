@@ -136,7 +136,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 func TestNoRejectedStatuses(t *testing.T) {
 	for _, statuses := range [][]int{nil, {}} {
 		q := &Request{Conn: &Connection{RejectedStatuses: statuses}}
-		if !q.rejected(&http.Response{StatusCode: http.StatusUnauthorized}) || q.rejected(&http.Response{StatusCode: http.StatusForbidden}) {
+		if !q.rejects(&http.Response{StatusCode: http.StatusUnauthorized}) || q.rejects(&http.Response{StatusCode: http.StatusForbidden}) {
 			t.Errorf("%v is not the default", statuses)
 		}
 	}

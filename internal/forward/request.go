@@ -49,7 +49,9 @@ type Request struct {
 
 	// Of the last attempt: reverse_proxy may make several.
 	responded bool          // the app gets a response, and not an error of reverse_proxy
+	rejected  bool          // that response rejects the token
 	limited   bool          // that response limits the rate
+	trailed   bool          // that response has trailers
 	status    int           // of that response
 	took      time.Duration // from sending it to the header of its response
 	denied    *Error        // the error that the app gets in place of a response of the API
@@ -118,8 +120,10 @@ func (q *Request) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	if _, ok := errors.AsType[*announcedError](err); ok {
 		return err // of another connection, in a route for the API's response
 	}
-	// Fields added after the response are trailers of the API, which must not claim to be ours.
-	dropOwnProxyStatus(w.Header())
+	if q.trailed { // and its trailers, which must not claim to be ours, have been added to the header
+		dropOwnProxyStatus(w.Header())
+		dropOwnMember(w.Header(), http.TrailerPrefix+"Proxy-Status")
+	}
 	switch {
 	case q.denied != nil:
 		return q.denied.Write(w, r)

@@ -177,7 +177,7 @@ func (t *Transport) Send(req *http.Request, q *Request) (*http.Response, error) 
 		return nil, err
 	}
 	q.responded, q.status = true, res.StatusCode
-	if token != nil && q.rejected(res) {
+	if q.rejected {
 		q.Conn.Metrics.Count(telemetry.Passed)
 	}
 	q.limited = q.ofApp && limitsRate(res)
@@ -252,6 +252,7 @@ func (t *Transport) sendOnce(req *http.Request, q *Request, token *oauth.Token, 
 	began := time.Now()
 	res, err := base.RoundTrip(out)
 	q.took = time.Since(began)
+	q.rejected = token != nil && err == nil && q.rejects(res)
 	if place != nil && err == nil {
 		token.DPoP.APINonces.Set(place, res.Header)
 	}
