@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"os"
 	"os/exec"
@@ -58,9 +60,13 @@ func (w *world) startAll(s *settings) ([]*contestant, error) {
 // caddy starts a Caddy, if its binary was given. The environment is in addition to the usual one.
 func (s *settings) caddy(binary string, config func(*contestant) string, env ...string) func(*contestant) error {
 	return func(c *contestant) (err error) {
-		path := s.binaries[binary]
-		if path == "" {
+		if s.binaries[binary] == "" {
 			return nil
+		}
+		// How much of a file becomes resident depends on how it came into the page cache: so each is a new copy.
+		path := c.world.file(c.name)
+		if err := copyFile(path, s.binaries[binary]); err != nil {
+			return err
 		}
 		file := c.name + ".Caddyfile"
 		site := fmt.Sprintf("{\n\tadmin unix/%s\n\tpersist_config off\n\tauto_https off\n}\n", c.adminSocket()) + config(c)
@@ -71,6 +77,18 @@ func (s *settings) caddy(binary string, config func(*contestant) string, env ...
 		c.proc, err = c.world.run(c.tls, append(env, "SECRET=secret"), command[0], command[1:]...)
 		return err
 	}
+}
+
+// copyFile copies a program to a new file.
+func copyFile(to, from string) error {
+	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	content, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, content, 0o755) //nolint:gosec // a program
 }
 
 func (c *contestant) adminSocket() string { return c.world.file(c.name + ".sock") }

@@ -19,6 +19,8 @@ type measurement struct {
 	Throughput  float64            `json:"requests_per_s"` // requests per second
 	Percentiles map[string]float64 `json:"latency_us"`     // µs
 	Errors      float64            `json:"errors"`
+	Resident    float64            `json:"resident_mib"`  // memory, right after the load
+	Anonymous   float64            `json:"anonymous_mib"` // what of it are no pages of a file, such as the program
 }
 
 // wrkSummary is what wrk.lua prints.
@@ -53,7 +55,10 @@ func measure(c *contestant, s *scenario, connections int, duration time.Duration
 	if summary.Requests == 0 || summary.Errors/summary.Requests > 1e-3 {
 		return nil, fmt.Errorf("%v of %v requests failed", summary.Errors, summary.Requests)
 	}
+	resident, anonymous := c.proc.memory()
 	return &measurement{
+		Resident:    resident,
+		Anonymous:   anonymous,
 		Requests:    summary.Requests,
 		CPU:         float64(used.Microseconds()) / summary.Requests,
 		Errors:      summary.Errors,

@@ -119,7 +119,6 @@ func (w *world) compare(s *settings, chosen []*scenario, results *results) error
 		}
 	}
 	for _, c := range contestants {
-		results.Memory[c.name] = append(results.Memory[c.name], c.proc.memory())
 		w.end(c.proc)
 	}
 	return nil

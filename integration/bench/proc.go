@@ -64,23 +64,30 @@ func (p *proc) cpuTime() time.Duration {
 	return total
 }
 
-// memory is the resident memory of the server in MiB; what its processes share counts once.
-func (p *proc) memory() float64 {
-	counted := []string{"Rss: %f kB"}
-	var total float64
+// memory is the server's memory in MiB: what is resident, where what its processes share counts once, and what
+// of that is anonymous, which is not read from a file.
+func (p *proc) memory() (resident, anonymous float64) {
+	counted := []string{"Rss"}
 	for _, pid := range p.pids() {
 		rollup, _ := os.ReadFile(filepath.Join("/proc", pid, "smaps_rollup"))
-		for line := range strings.Lines(string(rollup)) {
-			for _, field := range counted {
-				var kib float64
-				if _, err := fmt.Sscanf(line, field, &kib); err == nil {
-					total += kib / 1024
-				}
-			}
+		for _, field := range counted {
+			resident += kibIn(rollup, field) / 1024
 		}
-		counted = []string{"Private_Clean: %f kB", "Private_Dirty: %f kB"} // of its children
+		anonymous += kibIn(rollup, "Anonymous") / 1024
+		counted = []string{"Private_Clean", "Private_Dirty"} // of its children
 	}
-	return total
+	return resident, anonymous
+}
+
+// kibIn returns the value of a field of smaps_rollup.
+func kibIn(rollup []byte, field string) float64 {
+	var kib float64
+	for line := range strings.Lines(string(rollup)) {
+		if _, err := fmt.Sscanf(line, field+": %f kB", &kib); err == nil {
+			break
+		}
+	}
+	return kib
 }
 
 func lastLine(text []byte) []byte {

@@ -20,7 +20,6 @@ type results struct {
 	Seconds     float64                              `json:"seconds_per_round"`
 	Rounds      map[string]map[string][]*measurement `json:"rounds"`
 	Starts      int                                  `json:"starts"`
-	Memory      map[string][]float64                 `json:"memory_mib"` // of each start, after all scenarios
 	Summary     map[string][]*summary                `json:"summary"`
 }
 
@@ -32,6 +31,8 @@ type summary struct {
 	Throughput      float64 `json:"requests_per_s"`
 	P50             float64 `json:"p50_us"`
 	P99             float64 `json:"p99_us"`
+	Resident        float64 `json:"resident_mib"`
+	Anonymous       float64 `json:"anonymous_mib"`
 	CPURatio        float64 `json:"cpu_ratio,omitempty"`
 	CPURatioError   float64 `json:"cpu_ratio_error,omitempty"` // twice the standard error, from the starts
 	ThroughputRatio float64 `json:"throughput_ratio,omitempty"`
@@ -55,7 +56,7 @@ func ratio(r float64) string {
 func newResults(s *settings) *results {
 	return &results{
 		CPUs: runtime.NumCPU(), Connections: s.connections, Seconds: s.duration.Seconds(), Starts: s.starts,
-		Rounds: make(map[string]map[string][]*measurement), Memory: make(map[string][]float64), Summary: make(map[string][]*summary),
+		Rounds: make(map[string]map[string][]*measurement), Summary: make(map[string][]*summary),
 	}
 }
 
@@ -77,6 +78,8 @@ func (r *results) summarize() {
 				Throughput: median(mine, func(m *measurement) float64 { return m.Throughput }),
 				P50:        median(mine, func(m *measurement) float64 { return m.Percentiles["50"] }),
 				P99:        median(mine, func(m *measurement) float64 { return m.Percentiles["99"] }),
+				Resident:   median(mine, func(m *measurement) float64 { return m.Resident }),
+				Anonymous:  median(mine, func(m *measurement) float64 { return m.Anonymous }),
 			}
 			if base := rounds[baseline]; base != nil {
 				s.CPURatio, s.CPURatioError = r.ratio(mine, base, func(m *measurement) float64 { return m.CPU })
@@ -162,11 +165,11 @@ func (r *results) print() {
 		}
 		fmt.Printf("\n%s\n\n", scenario.title)
 		table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "| |\tCPU/request |\tof stock |\trequests/s |\tof stock |\tp50 |\tp99 |\tmemory |")
-		fmt.Fprintln(table, "| --- |\t--: |\t--: |\t--: |\t--: |\t--: |\t--: |\t--: |")
+		fmt.Fprintln(table, "| |\tCPU/request |\tof stock |\trequests/s |\tof stock |\tp50 |\tp99 |\tresident |\tanonymous |")
+		fmt.Fprintln(table, "| --- |\t--: |\t--: |\t--: |\t--: |\t--: |\t--: |\t--: |\t--: |")
 		for _, c := range r.Summary[scenario.name] {
-			fmt.Fprintf(table, "| %s |\t%.1f µs |\t%s |\t%.0f |\t%s |\t%.2f ms |\t%.2f ms |\t%.0f MiB |\n", c.Contestant, c.CPU, c.ratio(),
-				c.Throughput, ratio(c.ThroughputRatio), c.P50/1000, c.P99/1000, median(r.Memory[c.Contestant], identity))
+			fmt.Fprintf(table, "| %s |\t%.1f µs |\t%s |\t%.0f |\t%s |\t%.2f ms |\t%.2f ms |\t%.0f MiB |\t%.0f MiB |\n", c.Contestant, c.CPU, c.ratio(),
+				c.Throughput, ratio(c.ThroughputRatio), c.P50/1000, c.P99/1000, c.Resident, c.Anonymous)
 		}
 		_ = table.Flush()
 	}

@@ -41,7 +41,9 @@ func (w *world) scaleOnce(s *settings) (float64, error) {
 		return 0, err
 	}
 	defer w.end(many.proc)
-	log.Printf("resident memory of a connection after the start: %.1f KiB", (many.proc.memory()-one.proc.memory())*1024/float64(s.scale-1))
+	ofOne, _ := one.proc.memory()
+	ofMany, _ := many.proc.memory()
+	log.Printf("resident memory of a connection after the start: %.1f KiB", (ofMany-ofOne)*1024/float64(s.scale-1))
 	if err := w.compareUse(s, one, many); err != nil {
 		return 0, err
 	}

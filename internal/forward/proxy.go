@@ -145,7 +145,7 @@ func (p *Proxy) respond(res *http.Response) error {
 	}
 	addFields(header, res.Header)
 	leaveUntyped(header)
-	clear(res.Header) // httputil has nothing left to copy, one field by one
+	res.Header = nil // httputil has nothing left to copy, one field by one
 	return nil
 }
 
