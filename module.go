@@ -55,7 +55,7 @@ type Handler struct {
 	// The names of the connections that a placeholder may choose. Required with a placeholder.
 	Connections []string `json:"connections,omitempty"`
 
-	// The options of reverse_proxy's `http` transport. With them the handler forwards the requests that it
+	// The options of reverse_proxy's `http` transport, with the defaults of the transport `http_helper`. With them the handler forwards the requests that it
 	// admits itself: it sets no placeholders `{http.reverse_proxy.*}`, and its API is not in reverse_proxy's
 	// list of upstreams. Default: none, the next handler gets the requests.
 	Transport *reverseproxy.HTTPTransport `json:"transport,omitempty"`

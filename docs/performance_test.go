@@ -12,18 +12,27 @@ import (
 
 // measured is docs/performance.json, which integration/bench writes.
 type measured struct {
-	Starts int                               `json:"starts"`
-	Rounds map[string]map[string][]*struct { // by scenario and contestant
-		CPU     float64            `json:"cpu_us"`
-		Latency map[string]float64 `json:"latency_us"` // by percentile
-	} `json:"rounds"`
-	Memory  map[string][]float64 `json:"memory_mib"` // by contestant
+	Starts  int                            `json:"starts"`
+	Rounds  map[string]map[string][]*round `json:"rounds"` // by scenario and contestant
 	Summary map[string][]*struct {
 		Contestant string  `json:"contestant"`
 		Ratio      float64 `json:"cpu_ratio"`
 		Error      float64 `json:"cpu_ratio_error"`
 	} `json:"summary"`
 }
+
+// round is what one load on one contestant has cost.
+type round struct {
+	CPU       float64            `json:"cpu_us"`
+	Latency   map[string]float64 `json:"latency_us"` // by percentile
+	Resident  float64            `json:"resident_mib"`
+	Anonymous float64            `json:"anonymous_mib"`
+}
+
+func (r *round) cpu() float64       { return r.CPU }
+func (r *round) p99() float64       { return r.Latency["99"] / 1000 }
+func (r *round) resident() float64  { return r.Resident }
+func (r *round) anonymous() float64 { return r.Anonymous }
 
 // TestPerformanceFigures compares the tables of docs/performance.md with the results that they show.
 func TestPerformanceFigures(t *testing.T) {
@@ -61,15 +70,14 @@ func (m *measured) rows() []string {
 		rows = append(rows, row(of.label, m.ratios(of.scenario, "sidecar", "sidecar-reverse-proxy", "nginx")))
 	}
 	all := []string{"caddy", "sidecar", "sidecar-reverse-proxy"}
-	memory := make([]string, len(all))
-	for i, contestant := range all {
-		memory[i] = fmt.Sprintf("%.0f ± %.0f MiB", median(m.Memory[contestant]), spread(m.Memory[contestant]))
-	}
 	return append(rows,
-		row("CPU time of a request", m.absolute("1k", "%.0f ± %.0f µs", 1, m.cpu, all...)),
-		row("p99", m.absolute("1k", "%.1f ± %.1f ms", 1000, m.p99, all...)),
-		row("resident memory after all scenarios", memory),
-		row("p99", m.absolute("refresh", "%.1f ± %.1f ms", 1000, m.p99, "sidecar-refreshing", "sidecar")))
+		row("CPU time of a request", m.absolute("1k", "%.0f ± %.0f µs", (*round).cpu, all...)),
+		row("p99", m.absolute("1k", "%.1f ± %.1f ms", (*round).p99, all...)),
+		row("resident memory", m.absolute("1k", "%.0f ± %.0f MiB", (*round).resident, all...)),
+		row("anonymous memory", m.absolute("1k", "%.0f ± %.0f MiB", (*round).anonymous, all...)),
+		row("resident memory, 512 connections", m.absolute("1k-512", "%.0f ± %.0f MiB", (*round).resident, all...)),
+		row("p99, 512 connections", m.absolute("1k-512", "%.0f ± %.0f ms", (*round).p99, all...)),
+		row("p99", m.absolute("refresh", "%.1f ± %.1f ms", (*round).p99, "sidecar-refreshing", "sidecar")))
 }
 
 func row(label string, cells []string) string {
@@ -88,34 +96,20 @@ func (m *measured) ratios(scenario string, contestants ...string) []string {
 	return cells
 }
 
-// absolute returns a cell for each contestant of a scenario, of values divided by unit.
-func (m *measured) absolute(scenario, format string, unit float64, values func(scenario, contestant string) []float64, contestants ...string) []string {
+// absolute returns a cell for each contestant of a scenario.
+func (m *measured) absolute(scenario, format string, of func(*round) float64, contestants ...string) []string {
 	cells := make([]string, len(contestants))
 	for i, contestant := range contestants {
-		all := values(scenario, contestant)
-		var starts []float64
+		var all, starts []float64
+		for _, r := range m.Rounds[scenario][contestant] {
+			all = append(all, of(r))
+		}
 		for start := range slices.Chunk(all, len(all)/m.Starts) {
 			starts = append(starts, median(start))
 		}
-		cells[i] = fmt.Sprintf(format, median(all)/unit, spread(starts)/unit)
+		cells[i] = fmt.Sprintf(format, median(all), spread(starts))
 	}
 	return cells
-}
-
-func (m *measured) cpu(scenario, contestant string) []float64 {
-	var values []float64
-	for _, round := range m.Rounds[scenario][contestant] {
-		values = append(values, round.CPU)
-	}
-	return values
-}
-
-func (m *measured) p99(scenario, contestant string) []float64 {
-	var values []float64
-	for _, round := range m.Rounds[scenario][contestant] {
-		values = append(values, round.Latency["99"])
-	}
-	return values
 }
 
 func median(values []float64) float64 {

@@ -24,7 +24,7 @@ var repeatable = []string{http.MethodGet, http.MethodHead, http.MethodOptions, h
 // that is current then (rule 36). The rejection of a token counts apart.
 func (t *Transport) sendAgain(req *http.Request, q *Request, token *oauth.Token, body *replayBody, res *http.Response) (_ *http.Response, err error) {
 	for {
-		res, err = t.sendWithOther(req, q, token, body, res)
+		res, err = t.sendWithOtherToken(req, q, token, body, res)
 		if err != nil || !q.mayRepeat(req, res, body) {
 			return res, err
 		}

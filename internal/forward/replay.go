@@ -30,10 +30,10 @@ func (t *Transport) sendWithBody(req *http.Request, q *Request, token *oauth.Tok
 	return res, nil
 }
 
-// sendWithOther sends a request again with another token when the API's response to token, which may be nil,
+// sendWithOtherToken sends a request again with another token when the API's response to token, which may be nil,
 // rejects it (rule 18). If that one is another replica's and is rejected too, the request is replayed once more
 // (rule 29).
-func (t *Transport) sendWithOther(req *http.Request, q *Request, token *oauth.Token, body *replayBody, res *http.Response) (*http.Response, error) {
+func (t *Transport) sendWithOtherToken(req *http.Request, q *Request, token *oauth.Token, body *replayBody, res *http.Response) (*http.Response, error) {
 	res, err := t.sendWithNonce(req, q, token, body, res)
 	if err != nil || token == nil {
 		return res, err
