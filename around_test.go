@@ -1,9 +1,11 @@
 package httphelper
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -53,6 +55,33 @@ func TestNoHandlerSeesAnEcho(t *testing.T) {
 		}
 		if got := <-seen; got != "" {
 			t.Errorf("a handler saw %q", got)
+		}
+	})
+}
+
+// TestNextInAGoroutine: plugins for caches and timeouts call the next handler in a goroutine and use the request
+// meanwhile. The race detector watches.
+func TestNextInAGoroutine(t *testing.T) {
+	bothWays(t, func(t *testing.T, option string) {
+		e, a := newIdP(t), newAPI(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+		site := runAround(t, e, a, option, func(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+			done := make(chan error, 1)
+			go func() { done <- next.ServeHTTP(w, r) }()
+			<-r.Context().Done()
+			left := r.Context().Err()
+			<-done
+			return left
+		})
+		for range 5 {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, site, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res, err := http.DefaultClient.Do(req); err == nil {
+				_ = res.Body.Close()
+			}
+			cancel()
 		}
 	})
 }
