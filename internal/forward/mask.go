@@ -89,11 +89,9 @@ func (q *Request) unmask() {
 }
 
 // dropSecrets removes the fields that contain a secret once the response's header is sent: then the
-// header is only read for trailers and the access log.
+// header is only read for trailers, the access log, and by handlers before this one, whose placeholders
+// name its fields: Caddy's tracing does.
 func (q *Request) dropSecrets() {
-	if !q.trailed && !q.record.logged {
-		return
-	}
 	for field, values := range q.appHeader {
 		if slices.ContainsFunc(values, q.quotesSecret) {
 			delete(q.appHeader, field)

@@ -19,7 +19,6 @@ type record struct {
 	outcome    string // "": not known yet
 	replayed   string // why it was sent again last; "": it was not
 	tokenWait  time.Duration
-	logged     bool // there is an access log
 
 	// Of the first record of a request of the app: a reverse_proxy may make several attempts, and an error route
 	// may forward the request once more.
@@ -58,7 +57,6 @@ func (r *record) show(ctx context.Context) {
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); !ok || server.Logs == nil {
 		return // there is no access log, so nothing is spent on it
 	}
-	r.logged = true
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Set(zap.Field{Key: recordKey, Type: zapcore.InlineMarshalerType, Interface: r})
 	}

@@ -60,6 +60,7 @@ type Request struct {
 	record record
 	way    *hop // through this process, if it has sent the request itself
 
+	passed       http.Request // to the next handler: the app's, with this context
 	app          appWriter
 	writer       responseWriter
 	appHeader    http.Header    // of the response to the app; nil: the request is not served by Serve
@@ -111,9 +112,8 @@ func (q *Request) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	defer q.dropSecrets()
 	q.appHeader = w.Header()
 	q.writer.ResponseWriter, q.writer.request = w, q
-	*r = *r.WithContext(q) // in place, because a copy is large
-	defer q.restore(r)
-	err := next.ServeHTTP(&q.writer, r)
+	q.passed = *r.WithContext(q) // handlers before this one may use r meanwhile, in another goroutine
+	err := next.ServeHTTP(&q.writer, &q.passed)
 	if !q.counted {
 		q.count(&Error{Status: statusOf(err)}) // reverse_proxy had nowhere to send it to
 	}
@@ -133,9 +133,6 @@ func (q *Request) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		return q.describe(w, r, err)
 	}
 }
-
-// restore gives the app's request its own context back.
-func (q *Request) restore(r *http.Request) { *r = *r.WithContext(q.Context) }
 
 // RoundTrip sends req, which reverse_proxy made of the served request, through t. If there is no response
 // of the API because of t or the app, Serve tells the app why.
