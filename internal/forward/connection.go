@@ -82,8 +82,10 @@ type Options struct {
 func (c *Connection) Prepare(r *http.Request, o *Options) (*Request, *Error) {
 	q := newRequest(c, r, o)
 	q.ofApp = true
-	q.record.connection = c.Name
-	q.record.show(r.Context())
+	q.record.conn = c
+	if q.record.show(r.Context()) {
+		withdraw(r.Context())
+	}
 	refused := q.prepare(r)
 	if refused != nil {
 		q.count(refused)

@@ -140,6 +140,7 @@ func (p *Proxy) respond(res *http.Response) error {
 		return errServed
 	}
 	delete(res.Header, "Alt-Svc")
+	delete(res.Header, untypedField) // which never leaves this process
 	if isStream(res.Header) {
 		res.ContentLength = -1 // httputil then flushes each piece; the app gets the field Content-Length
 	}
@@ -185,8 +186,8 @@ type appWriter struct {
 	caddyhttp.ResponseWriterWrapper
 
 	informational http.Header
-	responded     bool
 	failed        error // why there is no response
+	responded     bool
 }
 
 // respond ends informational responses, and returns the header of the response.

@@ -15,10 +15,10 @@ import (
 
 // record is what placeholders and the access log tell of a request. They read it when they are evaluated.
 type record struct {
-	connection string
-	outcome    string // "": not known yet
-	replayed   string // why it was sent again last; "": it was not
-	tokenWait  time.Duration
+	conn      *Connection // nil: not known
+	outcome   string      // "": not known yet
+	replayed  string      // why it was sent again last; "": it was not
+	tokenWait time.Duration
 
 	// Of the first record of a request of the app: a reverse_proxy may make several attempts, and an error route
 	// may forward the request once more.
@@ -35,18 +35,16 @@ const (
 // recordKey is the name of the record in the request's variables and among the fields of its access log.
 const recordKey = "http_helper"
 
-// show makes the placeholders and the access log of the request with this context tell of r, from now on. What
-// an error of an earlier record has announced is withdrawn. The request's variables are written only once, before it is sent: net/http may still dial for an attempt that has
-// ended, and Caddy's dialer reads them.
-func (r *record) show(ctx context.Context) {
+// show makes the placeholders and the access log of the request with this context tell of r, from now on. It
+// reports whether they told of another record before. The request's variables are written only once, before it
+// is sent: net/http may still dial for an attempt that has ended, and Caddy's dialer reads them.
+func (r *record) show(ctx context.Context) (again bool) {
 	vars, ok := ctx.Value(caddyhttp.VarsCtxKey).(map[string]any)
 	if !ok {
-		return // a health check
+		return false // a health check
 	}
 	first, again := vars[recordKey].(*record)
-	if again {
-		withdraw(ctx)
-	} else {
+	if !again {
 		first = r
 		vars[recordKey] = r
 		if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
@@ -55,18 +53,19 @@ func (r *record) show(ctx context.Context) {
 	}
 	first.newest = r
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); !ok || server.Logs == nil {
-		return // there is no access log, so nothing is spent on it
+		return again // there is no access log, so nothing is spent on it
 	}
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Set(zap.Field{Key: recordKey, Type: zapcore.InlineMarshalerType, Interface: r})
 	}
+	return again
 }
 
 // value returns the value of a placeholder.
 func (r *record) value(key string) (any, bool) {
 	switch key {
 	case "http.http_helper.connection":
-		return r.connection, true
+		return r.connection(), true
 	case "http.http_helper.outcome":
 		return r.outcome, true
 	case "http.http_helper.replayed":
@@ -78,7 +77,7 @@ func (r *record) value(key string) (any, bool) {
 
 // MarshalLogObject implements zapcore.ObjectMarshaler.
 func (r *record) MarshalLogObject(enc zapcore.ObjectEncoder) error {
-	enc.AddString("http_helper.connection", r.connection)
+	enc.AddString("http_helper.connection", r.connection())
 	enc.AddString("http_helper.outcome", r.outcome)
 	enc.AddString("http_helper.replayed", r.replayed)
 	if r.tokenWait > 0 {
@@ -88,7 +87,15 @@ func (r *record) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 }
 
 // String is what the placeholder of the variable shows.
-func (r *record) String() string { return r.newest.connection }
+func (r *record) String() string { return r.newest.connection() }
+
+// connection returns the name of the connection.
+func (r *record) connection() string {
+	if r.conn == nil {
+		return ""
+	}
+	return r.conn.Name
+}
 
 // NoteTokenWait notes that the request with this context has waited for a token since a time.
 func NoteTokenWait(ctx context.Context, since time.Time) {
@@ -99,13 +106,14 @@ func NoteTokenWait(ctx context.Context, since time.Time) {
 
 // Refuse counts a request that is not forwarded, and tells of it. The connection is nil if it is not known.
 func Refuse(ctx context.Context, c *Connection, refused *Error) {
-	r := new(record)
+	r := &record{conn: c, outcome: refused.Outcome.String()}
+	if r.show(ctx) {
+		withdraw(ctx)
+	}
 	var metrics *telemetry.Connection
 	if c != nil {
-		r.connection, metrics = c.Name, c.Metrics
+		metrics = c.Metrics
 	}
-	r.outcome = refused.Outcome.String()
-	r.show(ctx)
 	countUnsent(metrics, refused)
 }
 

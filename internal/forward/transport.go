@@ -107,13 +107,10 @@ func (t *Transport) check(req *http.Request, q *Request) error {
 	switch {
 	case !ok:
 		return NotAllowed("no upstream was chosen")
-	case q.direct: // nothing has changed it since the handler has checked it
 	case RefusesMethod(req.Method), req.URL.Opaque != "", httpguard.CheckPath(req.URL) != nil:
 		return NotAllowed("its method or path has been changed to one that is refused")
 	case req.Response != nil && req.Response.Request != nil && req.URL.Host != req.Response.Request.URL.Host:
 		return NotAllowed("a redirect leads away from base_url")
-	}
-	switch {
 	case q.Target.Base.Scheme == "https":
 		if t.TLS != nil && t.TLS.InsecureSkipVerify && !q.Target.Insecure {
 			return NotAllowed("tls_insecure_skip_verify needs allow_insecure base_url")
@@ -122,7 +119,7 @@ func (t *Transport) check(req *http.Request, q *Request) error {
 			return NotAllowed("tls_server_name must be the host of base_url")
 		}
 		return nil
-	case q.direct, namesSocket(dial), strings.EqualFold(dial.Address, q.Target.Dial):
+	case namesSocket(dial), strings.EqualFold(dial.Address, q.Target.Dial):
 		return nil
 	default:
 		return NotAllowed("in the clear only the address of base_url itself may be dialed")

@@ -1,6 +1,7 @@
 package httptransport
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -37,6 +38,32 @@ func TestOnlyTLSUsesAForwardProxy(t *testing.T) {
 	}
 	if refuseCleartext(nil) != nil {
 		t.Error("without a forward proxy there is a function to find one")
+	}
+}
+
+// TestProxyURLReplacesCaddysModule, which logs the URL with its password at debug, wherever it can.
+func TestProxyURLReplacesCaddysModule(t *testing.T) {
+	const known, unknown = "http://joe:{env.PROXY_PASSWORD}@proxy.example:3128", "http://{http.request.host}:3128"
+	for name, test := range map[string]struct {
+		transport reverseproxy.HTTPTransport
+		module    string
+	}{
+		"network_proxy":               {reverseproxy.HTTPTransport{NetworkProxyRaw: []byte(`{"from": "url", "url": "` + known + `"}`)}, "http_helper"},
+		"forward_proxy_url":           {reverseproxy.HTTPTransport{ForwardProxyURL: known}, "http_helper"},
+		"unknown placeholder":         {reverseproxy.HTTPTransport{NetworkProxyRaw: []byte(`{"from": "url", "url": "` + unknown + `"}`)}, "url"},
+		"unknown in the older option": {reverseproxy.HTTPTransport{ForwardProxyURL: unknown}, ""},
+		"none":                        {reverseproxy.HTTPTransport{NetworkProxyRaw: []byte(`{"from": "none"}`)}, "none"},
+		"nothing":                     {reverseproxy.HTTPTransport{}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			transport := &test.transport
+			replaceProxyModule(transport)
+			var chosen struct{ From string }
+			_ = json.Unmarshal(transport.NetworkProxyRaw, &chosen)
+			if chosen.From != test.module || transport.ForwardProxyURL != "" && chosen.From != "" {
+				t.Errorf("the module is %q, forward_proxy_url %q", chosen.From, transport.ForwardProxyURL)
+			}
+		})
 	}
 }
 

@@ -67,14 +67,16 @@ func (p *ProxyURL) current() (*url.URL, error) {
 	return u, nil
 }
 
-// replaceProxyModule replaces Caddy's module for `network_proxy url` by ProxyURL in a transport that is
-// to be provisioned. A URL with placeholders that ProxyURL does not know is left to Caddy's module.
+// replaceProxyModule replaces Caddy's module for `network_proxy url`, and for the older option
+// forward_proxy_url, by ProxyURL in a transport that is to be provisioned. A URL with placeholders that
+// ProxyURL does not know is left to Caddy's module.
 func replaceProxyModule(t *reverseproxy.HTTPTransport) {
-	var source struct{ From, URL string }
-	if json.Unmarshal(t.NetworkProxyRaw, &source) != nil || source.From != "url" {
+	source := struct{ From, URL string }{"url", t.ForwardProxyURL}
+	if source.URL == "" && json.Unmarshal(t.NetworkProxyRaw, &source) != nil || source.From != "url" {
 		return
 	}
 	if _, err := placeholder.Parse(source.URL); err == nil {
+		t.ForwardProxyURL = ""
 		t.NetworkProxyRaw = caddyconfig.JSONModuleObject(ProxyURL{URL: source.URL}, "from", "http_helper", nil)
 	}
 }
