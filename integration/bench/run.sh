@@ -7,7 +7,7 @@
 #   integration/bench/run.sh -only '^1k$' -proxies 'sidecar|caddy'  (short single rounds only show that it works)
 #   integration/bench/run.sh -scale 10000 -starts 6  many connections compared with one
 #   integration/bench/run.sh -instructions -rounds 10  instructions per request, which do not depend on other load
-#   integration/bench/run.sh -instructions -rounds 4 -limit 0.76  fails when they are more than that, of stock Caddy's
+#   integration/bench/run.sh -instructions -rounds 4 -limit 0.73  fails when they are more than that, of stock Caddy's
 #
 # Paths are relative to the repository. On Debian, root gets wrk, nginx and HAProxy (for -instructions
 # also valgrind) installed when they are absent. HAProxy is left out when it cannot be installed.
