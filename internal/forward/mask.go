@@ -198,7 +198,7 @@ func (w *responseWriter) WriteHeader(status int) {
 		if w.request.responded {
 			w.request.countResponse()
 		}
-		w.request.keepUntyped(w.Header())
+		keepUntyped(w.Header())
 		w.request.unmask()
 	}
 	w.ResponseWriterWrapper.WriteHeader(status)

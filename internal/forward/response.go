@@ -63,8 +63,8 @@ func (q *Request) markUntyped(res *http.Response) {
 }
 
 // keepUntyped removes the mark, and keeps a marked response without Content-Type.
-func (q *Request) keepUntyped(header http.Header) {
-	if _, marked := header[untypedField]; marked && !q.direct {
+func keepUntyped(header http.Header) {
+	if _, marked := header[untypedField]; marked {
 		delete(header, untypedField)
 		leaveUntyped(header)
 	}
