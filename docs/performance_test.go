@@ -31,6 +31,7 @@ type round struct {
 
 func (r *round) cpu() float64       { return r.CPU }
 func (r *round) p99() float64       { return r.Latency["99"] / 1000 }
+func (r *round) p999() float64      { return r.Latency["99.9"] / 1000 }
 func (r *round) resident() float64  { return r.Resident }
 func (r *round) anonymous() float64 { return r.Anonymous }
 
@@ -77,7 +78,8 @@ func (m *measured) rows() []string {
 		row("anonymous memory", m.absolute("1k", "%.0f ± %.0f MiB", (*round).anonymous, all...)),
 		row("resident memory, 512 connections", m.absolute("1k-512", "%.0f ± %.0f MiB", (*round).resident, all...)),
 		row("p99, 512 connections", m.absolute("1k-512", "%.0f ± %.0f ms", (*round).p99, all...)),
-		row("p99", m.absolute("refresh", "%.1f ± %.1f ms", (*round).p99, "sidecar-refreshing", "sidecar")))
+		row("p99", m.absolute("refresh", "%.1f ± %.1f ms", (*round).p99, "sidecar-refreshing", "sidecar")),
+		row("p99.9", m.absolute("refresh", "%.1f ± %.1f ms", (*round).p999, "sidecar-refreshing", "sidecar")))
 }
 
 func row(label string, cells []string) string {
