@@ -179,7 +179,7 @@ reverse_proxy_step() {
 	(cd integration && FORWARD_BY=reverse_proxy tests -count=1 -timeout 20m -parallel 4 -run "$both_ways" ${GO_TEST_FLAGS-})
 }
 
-# What a request costs, of a stock Caddy's instructions: 0.69 when this was written, 0.97 through reverse_proxy.
+# What a request costs, of a stock Caddy's instructions: 0.67 when this was written, 0.97 through reverse_proxy.
 # With few requests it depends on how often garbage is collected.
 instructions_step() {
 	integration/bench/run.sh -instructions -rounds 4 -limit 0.73 -proxies "^(sidecar|caddy)\$"
