@@ -82,7 +82,6 @@ type Options struct {
 func (c *Connection) Prepare(r *http.Request, o *Options) (*Request, *Error) {
 	q := newRequest(c, r, o)
 	q.ofApp = true
-	q.record.conn = c
 	if q.record.show(r.Context()) {
 		withdraw(r.Context())
 	}

@@ -63,14 +63,11 @@ func (t *Transport) Ping(ctx context.Context, p PingRequest) PingResult {
 		return FailedPing("%v", err)
 	}
 	q := newRequest(p.Connection, req, p.Options)
-	q.Target, q.received = p.Target, req
+	q.Target = p.Target
 	if err := t.check(req, q); err != nil {
 		return FailedPing("%v", err)
 	}
-	res, err := t.sendOnce(req, q, p.Token, nil, "")
-	if err == nil {
-		res, err = t.sendAgain(req, q, p.Token, nil, res)
-	}
+	res, err := t.sendWithBody(req, q, p.Token)
 	if err != nil {
 		return FailedPing("%s", describePingFailure(ctx, err))
 	}

@@ -186,8 +186,8 @@ type appWriter struct {
 	caddyhttp.ResponseWriterWrapper
 
 	informational http.Header
-	failed        error // why there is no response
 	responded     bool
+	failed        error // why there is no response
 }
 
 // respond ends informational responses, and returns the header of the response.

@@ -71,7 +71,7 @@ type Request struct {
 
 // newRequest returns the request of a connection that r is sent as.
 func newRequest(c *Connection, r *http.Request, o *Options) *Request {
-	return &Request{Context: r.Context(), done: r.Context().Done(), Conn: c, options: o, host: r.Host}
+	return &Request{Context: r.Context(), done: r.Context().Done(), Conn: c, options: o, host: r.Host, record: record{conn: c}}
 }
 
 // requestCtxKey is the context key of a *Request.

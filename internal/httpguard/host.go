@@ -61,7 +61,7 @@ func IsHostName(text string) bool {
 // IsMachineItself reports whether a host, as of ParseAuthority, is one that no page of another site can have as its
 // own name: an address, localhost or a name under it.
 func IsMachineItself(host string) bool {
-	if host == "127.0.0.1" || host == "localhost" || strings.HasSuffix(host, ".localhost") {
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		return true
 	}
 	_, err := netip.ParseAddr(host)
